@@ -1,0 +1,51 @@
+"""pycaffe's API, executed by PyTorch.
+
+`import caffe` is cheap: the engine (and torch) is loaded when one of its names is first used, so
+that net_spec and the protobuf messages can be had without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+TRAIN = 0
+TEST = 1
+
+# name -> module that defines it; loaded on first use.
+_LAZY = {
+    "CaffeError": "caffe.errors",
+    "Net": "caffe.net",
+    "Layer": "caffe.layers.python_layer",
+    "layer_type_list": "caffe.layers",
+    "set_mode_cpu": "caffe.device",
+    "set_mode_gpu": "caffe.device",
+    "set_device": "caffe.device",
+    "set_random_seed": "caffe.device",
+    "init_log": "caffe.log",
+    "log": "caffe.log",
+    "SGDSolver": "caffe.solver",
+    "get_solver": "caffe.solver",
+    "layers": "caffe.net_spec",
+    "params": "caffe.net_spec",
+    "NetSpec": "caffe.net_spec",
+    "to_proto": "caffe.net_spec",
+}
+_MODULES = ("io", "net_spec", "proto")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"caffe.{name}")
+    else:
+        raise AttributeError(f"module 'caffe' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_MODULES})
