@@ -1,0 +1,8 @@
+"""The one exception of the engine: what is wrong, where, and what was expected."""
+
+
+class CaffeError(RuntimeError):
+    """Bad input: a net, file or argument that cannot be used. The message is one clear line.
+
+    A RuntimeError, because that is what pycaffe raises when Caffe throws.
+    """
