@@ -1,0 +1,1 @@
+"""Metrics, prediction, pictures and reports for labelled RGB-D frames."""
