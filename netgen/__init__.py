@@ -1,0 +1,18 @@
+"""Generates FuseNet's networks, their baselines and solvers as Caffe prototxt.
+
+`python -m netgen --help` lists the commands; in Python, `deploy_net` and `train_net` give the
+NetParameter of an Architecture. Nothing here needs torch.
+"""
+
+from netgen.datasets import DATASETS, Dataset
+from netgen.fusenet import NETS, Architecture, Training, deploy_net, train_net
+
+__all__ = [
+    "DATASETS",
+    "NETS",
+    "Architecture",
+    "Dataset",
+    "Training",
+    "deploy_net",
+    "train_net",
+]
