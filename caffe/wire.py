@@ -1,0 +1,306 @@
+"""Binary Caffe messages whose blobs' numbers are kept apart, as numpy arrays.
+
+A model of 500 MB is a few kilobytes of structure and a hundred million floats. Reading splits it:
+the outline, an ordinary protobuf message whose blobs hold only their shape and their place in a
+list, and that list of arrays, filled straight from the file. Writing puts them together again,
+straight from the arrays' memory. The bytes are those that C++ protobuf writes.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2 as pb
+
+M = TypeVar("M", bound=Message)
+
+# Where blobs are inside a message: field number -> plan of that field, None for a BlobProto.
+Plan = dict[int, "Plan"] | None  # type: ignore[misc]
+NET: Plan = {2: {1: {50: None}, 6: None}, 100: {7: None}}  # V1 (with V0 inside) and today's layers
+SOLVER_STATE: Plan = {3: None}
+BLOB: Plan = None
+
+MAX_BYTES = 2**31 - 1  # protobuf's limit for one message
+
+_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+# BlobProto's field numbers: float data and diff, shape, double data and diff.
+_NUMBERS = {5: np.dtype("<f4"), 6: np.dtype("<f4"), 8: np.dtype("<f8"), 9: np.dtype("<f8")}
+
+
+@dataclass
+class Blob:
+    """The numbers of one BlobProto, flat, float32 or float64; None where the file has none."""
+
+    data: np.ndarray | None = None
+    diff: np.ndarray | None = None
+
+
+def index(blob: pb.BlobProto) -> int | None:
+    """The place of an outline's blob in the list of arrays; None if it was not read from one."""
+    return int(blob.double_data[0]) if blob.double_data else None
+
+
+def set_index(blob: pb.BlobProto, place: int) -> None:
+    """Say which array of the list belongs to an outline's blob."""
+    del blob.double_data[:]
+    blob.double_data.append(place)
+
+
+def shape(blob: pb.BlobProto) -> tuple[int, ...]:
+    """The shape that a BlobProto states: of any length, or the four numbers of old files."""
+    if any(blob.HasField(field) for field in ("num", "channels", "height", "width")):
+        return blob.num, blob.channels, blob.height, blob.width
+    return tuple(blob.shape.dim)
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------
+
+
+def read(path: str, message_class: type[M], plan: Plan) -> tuple[M, list[Blob]]:
+    """The outline and the arrays of a binary message file.
+
+    plan: where its blobs are (NET, SOLVER_STATE or BLOB).
+
+    Raises CaffeError if the file cannot be read or is not such a message.
+    """
+    name = message_class.DESCRIPTOR.name
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            if size > MAX_BYTES:
+                raise CaffeError(
+                    f"{path}: {size / 2**30:.1f} GiB; a binary {name} ends at 2 GiB "
+                    "(the HDF5 format has no such limit)"
+                )
+            stream = _Stream(file)
+            outline = stream.outline(size, plan) if plan is not None else stream.blob(size)
+            return message_class.FromString(bytes(outline)), stream.blobs
+    except (_Malformed, DecodeError) as error:
+        raise CaffeError(f"{path}: not a binary {name} ({error or 'malformed'})") from None
+    except OSError as error:
+        raise CaffeError(f"{path}: {error.strerror or error}") from None
+
+
+class _Malformed(Exception):
+    """These bytes are no protobuf message; says where."""
+
+
+class _Stream:
+    """Protobuf's wire format, read field by field; collects the blobs that it meets."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.at = 0
+        self.blobs: list[Blob] = []
+
+    def take(self, count: int) -> bytes:
+        data = self.file.read(count)
+        if len(data) != count:
+            raise _Malformed(f"it ends early, at byte {self.at + len(data)}")
+        self.at += count
+        return data
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise _Malformed(f"no number at byte {self.at}")
+
+    def fields(self, end: int) -> Iterator[tuple[int, int]]:
+        """(key, size) of each field up to `end`; whoever asks has to read what follows a key."""
+        while self.at < end:
+            key = self.varint()
+            wire = key & 7
+            if wire == _LEN:
+                size = self.varint()
+            elif wire in (_I32, _I64):
+                size = 4 if wire == _I32 else 8
+            elif wire == _VARINT:
+                size = 0
+            else:
+                raise _Malformed(f"no field at byte {self.at}")
+            if key < 8 or self.at + size > end:
+                raise _Malformed(f"a field overruns its message at byte {self.at}")
+            yield key, size
+        if self.at != end:
+            raise _Malformed(f"a field overruns its message at byte {self.at}")
+
+    def verbatim(self, key: int, size: int) -> bytes:
+        wire = key & 7
+        if wire == _VARINT:
+            return varint(key) + varint(self.varint())
+        return varint(key) + (varint(size) if wire == _LEN else b"") + self.take(size)
+
+    def outline(self, end: int, plan: dict[int, Plan]) -> bytearray:
+        """The message up to `end` without its blobs' numbers."""
+        out = bytearray()
+        for key, size in self.fields(end):
+            if key & 7 == _LEN and key >> 3 in plan:
+                inner = plan[key >> 3]
+                stop = self.at + size
+                body = self.blob(stop) if inner is None else self.outline(stop, inner)
+                out += varint(key) + varint(len(body)) + body
+            else:
+                out += self.verbatim(key, size)
+        return out
+
+    def blob(self, end: int) -> bytearray:
+        """The BlobProto up to `end` without its numbers, with its place in `blobs` instead."""
+        out = bytearray()
+        parts: dict[int, list[np.ndarray]] = {number: [] for number in _NUMBERS}
+        for key, size in self.fields(end):
+            number = key >> 3
+            if number not in _NUMBERS:
+                out += self.verbatim(key, size)
+            elif key & 7 == _LEN:
+                parts[number].append(self.packed(size, _NUMBERS[number]))
+            else:
+                parts[number].append(self.unpacked(key, size, end, _NUMBERS[number]))
+        data, diff, double_data, double_diff = (_join(parts[number]) for number in _NUMBERS)
+        wide = double_data is not None  # as Caffe: doubles win
+        self.blobs.append(
+            Blob(double_data if wide else data, diff if double_diff is None else double_diff)
+        )
+        out += varint(8 << 3 | _I64) + struct.pack("<d", len(self.blobs) - 1)
+        return out
+
+    def packed(self, size: int, dtype: np.dtype) -> np.ndarray:
+        if size % dtype.itemsize:
+            raise _Malformed(f"a blob of {size} bytes at byte {self.at}")
+        values = np.empty(size // dtype.itemsize, dtype)
+        if size and self.file.readinto(values.view(np.uint8).data) != size:  # type: ignore[attr-defined]
+            raise _Malformed("it ends early, inside a blob")
+        self.at += size
+        return values
+
+    def unpacked(self, key: int, size: int, end: int, dtype: np.dtype) -> np.ndarray:
+        """Numbers with a key before each, as writers other than Caffe may leave them."""
+        if size != dtype.itemsize:
+            raise _Malformed(f"a blob's number of {size} bytes at byte {self.at}")
+        start = self.at
+        raw = np.frombuffer(varint(key) + self.take(end - start), np.uint8)
+        step = 1 + size
+        rows = raw[: len(raw) // step * step].reshape(-1, step)
+        other = np.flatnonzero(rows[:, 0] != key)
+        rows = rows[: other[0]] if len(other) else rows
+        self.at = start - 1 + rows.size
+        self.file.seek(self.at)
+        return rows[:, 1:].copy().view(dtype).reshape(-1)
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray | None:
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+# ---------------------------------------------------------------------------------------------
+# Writing
+# ---------------------------------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    """A number in protobuf's variable-length form."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def chunks(message: Message, plan: Plan, blobs: list[Blob]) -> list[bytes | memoryview]:
+    """The bytes of a message, outline and arrays put together, as a list of pieces.
+
+    Arrays are float32 or float64 (others become float32); contiguous ones are not copied.
+
+    Raises CaffeError if the whole would pass protobuf's 2 GiB.
+    """
+    outline = message.SerializePartialToString()
+    pieces: list[bytes | memoryview] = []
+    if plan is None:
+        size = _add_blob(outline, blobs, pieces)
+    else:
+        size = _add_message(outline, plan, blobs, pieces)
+    if size > MAX_BYTES:
+        raise CaffeError(
+            f"{size / 2**30:.1f} GiB; a binary {message.DESCRIPTOR.name} ends at 2 GiB "
+            "(the HDF5 format has no such limit)"
+        )
+    return pieces
+
+
+def _add_message(
+    outline: bytes, plan: dict[int, Plan], blobs: list[Blob], pieces: list[bytes | memoryview]
+) -> int:
+    """Append the pieces of one message; its size in bytes."""
+    stream = _Stream(io.BytesIO(outline))
+    total = 0
+    for key, size in stream.fields(len(outline)):
+        if key & 7 == _LEN and key >> 3 in plan:
+            inner = plan[key >> 3]
+            body = stream.take(size)
+            inside: list[bytes | memoryview] = []
+            if inner is None:
+                length = _add_blob(body, blobs, inside)
+            else:
+                length = _add_message(body, inner, blobs, inside)
+            pieces.append(varint(key) + varint(length))
+            pieces.extend(inside)
+            total += len(varint(key)) + len(varint(length)) + length
+        else:
+            pieces.append(stream.verbatim(key, size))
+            total += len(pieces[-1])
+    return total
+
+
+def _add_blob(outline: bytes, blobs: list[Blob], pieces: list[bytes | memoryview]) -> int:
+    """Append the pieces of one BlobProto, its fields in the order of their numbers."""
+    head = pb.BlobProto.FromString(outline)
+    place = index(head)
+    if place is None:
+        pieces.append(outline)
+        return len(outline)
+    tail = pb.BlobProto()
+    if head.HasField("shape"):
+        tail.shape.CopyFrom(head.shape)
+    head.ClearField("double_data")
+    head.ClearField("shape")
+    arrays = [_flat(blobs[place].data), _flat(blobs[place].diff)]
+    start = len(pieces)
+    pieces.append(head.SerializeToString())
+    for number, array in zip((5, 6), arrays, strict=True):
+        _add_array(number, array, np.dtype("<f4"), pieces)
+    pieces.append(tail.SerializeToString())
+    for number, array in zip((8, 9), arrays, strict=True):
+        _add_array(number, array, np.dtype("<f8"), pieces)
+    return sum(len(piece) for piece in pieces[start:])
+
+
+def _flat(array: np.ndarray | None) -> np.ndarray | None:
+    if array is None:
+        return None
+    dtype = "<f8" if array.dtype == np.float64 else "<f4"
+    return np.ascontiguousarray(array, dtype).reshape(-1)
+
+
+def _add_array(
+    number: int, array: np.ndarray | None, dtype: np.dtype, pieces: list[bytes | memoryview]
+) -> None:
+    if array is not None and array.size and array.dtype == dtype:
+        pieces.append(varint(number << 3 | _LEN) + varint(array.nbytes))
+        pieces.append(array.view(np.uint8).data)
