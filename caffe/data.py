@@ -1,0 +1,285 @@
+"""Records for data layers: databases, their order, transformation, and reading ahead."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from google.protobuf.message import DecodeError
+
+from caffe.errors import CaffeError
+from caffe.log import ERROR, emit
+from caffe.proto import caffe_pb2 as pb
+
+# -- databases --------------------------------------------------------------------------------
+
+
+class LMDB:
+    """An LMDB of Datums, read only."""
+
+    _open: ClassVar[weakref.WeakValueDictionary[str, LMDB]] = weakref.WeakValueDictionary()
+
+    def __init__(self, path: str) -> None:
+        import lmdb
+
+        self.path = path
+        try:
+            self._env = lmdb.open(
+                path, subdir=Path(path).is_dir(), readonly=True, lock=False, max_readers=1024
+            )
+        except lmdb.Error as error:
+            raise CaffeError(f"cannot open LMDB {path!r}: {error}") from None
+        if not len(self):
+            raise CaffeError(f"LMDB {path!r} holds no records")
+
+    @classmethod
+    def open(cls, path: str) -> LMDB:
+        """The LMDB at `path`; one environment a process, as the library demands."""
+        place = Path(path)
+        if not (place / "data.mdb").is_file() and not place.is_file():
+            raise CaffeError(f"no LMDB at {path!r}: expected a folder with data.mdb in it")
+        key = str(place.resolve())
+        database = cls._open.get(key)
+        if database is None:
+            database = cls._open[key] = cls(path)
+        return database
+
+    def __len__(self) -> int:
+        return self._env.stat()["entries"]
+
+    def keys(self) -> list[bytes]:
+        with self._env.begin() as transaction:
+            return list(transaction.cursor().iternext(keys=True, values=False))
+
+    def get(self, key: bytes) -> bytes:
+        with self._env.begin() as transaction:
+            value = transaction.get(key)
+        if value is None:
+            raise CaffeError(f"{self.path}: record {key!r} is gone")
+        return value
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All records in the order of their keys."""
+        with self._env.begin() as transaction:
+            yield from transaction.cursor()
+
+
+def open_database(path: str, backend: int) -> LMDB:
+    """The database of a DataParameter. Raises CaffeError where it cannot be read."""
+    if backend == pb.DataParameter.LMDB:
+        return LMDB.open(path)
+    raise CaffeError(
+        f"database {path!r}: backend LEVELDB (the default where none is given) is not supported; "
+        "say backend: LMDB"
+    )
+
+
+def parse_datum(value: bytes, where: str) -> pb.Datum:
+    try:
+        return pb.Datum.FromString(value)
+    except DecodeError:
+        raise CaffeError(f"{where}: the record is not a Datum") from None
+
+
+# -- order ------------------------------------------------------------------------------------
+
+
+def epoch_order(count: int, seed: int, source: str, epoch: int) -> np.ndarray:
+    """The order of `count` records in one epoch: the same for the same seed, source and epoch."""
+    entropy = [seed & 0xFFFFFFFF, zlib.crc32(source.encode()), epoch]
+    return np.random.default_rng(entropy).permutation(count)
+
+
+def endless_records(
+    database: LMDB, shuffle: bool, seed: int, on_restart: Callable[[], None]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Every record once an epoch, forever: by key, or permuted anew each epoch."""
+    epoch = 0
+    keys = database.keys() if shuffle else []
+    while True:
+        if shuffle:
+            for i in epoch_order(len(keys), seed, database.path, epoch):
+                yield keys[i], database.get(keys[i])
+        else:
+            yield from database.items()
+        epoch += 1
+        on_restart()
+
+
+def take_share(records: Iterator[Any], rank: int, count: int, skip: int = 0) -> Iterator[Any]:
+    """Of `count` readers in step, the records of reader `rank`, after the first `skip`."""
+    for i, record in enumerate(records):
+        if i >= skip and (i - skip) % count == rank:
+            yield record
+
+
+# -- transformation ---------------------------------------------------------------------------
+
+
+class RecordTransformer:
+    """Crop, mirror, subtract the mean, scale: Caffe's DataTransformer.
+
+    All channels are treated alike, labels in a channel too; mirror also works in TEST.
+    """
+
+    def __init__(
+        self, param: pb.TransformationParameter, phase: int, rng: np.random.Generator
+    ) -> None:
+        self.param, self.train, self.rng = param, phase == pb.TRAIN, rng
+        self.mean: np.ndarray | None = None
+        if param.HasField("mean_file"):
+            from caffe.files import read_blob
+
+            if param.mean_value:
+                raise CaffeError("transform_param: give either mean_file or mean_value, not both")
+            emit("data_transformer.cpp:25", f"Loading mean file from: {param.mean_file}")
+            mean = read_blob(param.mean_file).astype(np.float32)
+            self.mean = mean.reshape(mean.shape[-3:])
+        self._warned = False
+
+    def pixels(self, datum: pb.Datum, where: str) -> np.ndarray:
+        """The record's values, channels x height x width, uint8 or float32, decoded if need be."""
+        p = self.param
+        if datum.encoded:
+            if p.force_color and p.force_gray:
+                raise CaffeError("transform_param: force_color and force_gray exclude each other")
+            mode = cv2.IMREAD_UNCHANGED
+            if p.force_color or p.force_gray:
+                mode = cv2.IMREAD_COLOR if p.force_color else cv2.IMREAD_GRAYSCALE
+            image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), mode)
+            if image is None:
+                raise CaffeError(f"{where}: the encoded picture cannot be decoded")
+            return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
+        if (p.force_color or p.force_gray) and not self._warned:
+            self._warned = True
+            emit(
+                "data_transformer.cpp:152",
+                "force_color and force_gray only for encoded datum",
+                ERROR,
+            )
+        shape = (datum.channels, datum.height, datum.width)
+        if datum.data:
+            values = np.frombuffer(datum.data, np.uint8)
+        else:
+            values = np.array(datum.float_data, np.float32)
+        if values.size != shape[0] * shape[1] * shape[2] or not values.size:
+            raise CaffeError(
+                f"{where}: the record holds {values.size} values, its shape "
+                f"{' x '.join(map(str, shape))} needs {shape[0] * shape[1] * shape[2]}"
+            )
+        return values.reshape(shape)
+
+    def shape(self, pixels: np.ndarray) -> tuple[int, int, int]:
+        """The shape after cropping."""
+        channels, height, width = pixels.shape
+        crop = self.param.crop_size
+        if crop > min(height, width):
+            raise CaffeError(f"crop_size {crop} exceeds the record's {height} x {width}")
+        return (channels, crop, crop) if crop else (channels, height, width)
+
+    def apply(self, pixels: np.ndarray, out: torch.Tensor) -> None:
+        """Write the transformed record into `out`, a float32 tensor of shape(pixels)."""
+        p = self.param
+        mirror = p.mirror and bool(self.rng.integers(2))
+        rows, columns = self._window(pixels)
+        values = pixels[:, rows, columns]
+        mean = self._mean_for(pixels)
+        if mean is not None:
+            values = values - (mean[:, rows, columns] if mean.ndim == 3 else mean)
+        target = out.numpy()
+        np.copyto(target, values[:, :, ::-1] if mirror else values)
+        if p.scale != 1:
+            target *= np.float32(p.scale)
+
+    def _window(self, pixels: np.ndarray) -> tuple[slice, slice]:
+        _, height, width = pixels.shape
+        crop = self.param.crop_size
+        if not crop:
+            return slice(None), slice(None)
+        if self.train:
+            top = int(self.rng.integers(height - crop + 1))
+            left = int(self.rng.integers(width - crop + 1))
+        else:
+            top, left = (height - crop) // 2, (width - crop) // 2
+        return slice(top, top + crop), slice(left, left + crop)
+
+    def _mean_for(self, pixels: np.ndarray) -> np.ndarray | None:
+        values = self.param.mean_value
+        if self.mean is not None:
+            if self.mean.shape != pixels.shape:
+                raise CaffeError(
+                    f"mean_file {self.param.mean_file!r} has the shape {self.mean.shape}, "
+                    f"the record {pixels.shape}"
+                )
+            return self.mean
+        if not values:
+            return None
+        if len(values) not in (1, pixels.shape[0]):
+            raise CaffeError(
+                f"mean_value is given {len(values)} time(s), expected 1 or the record's "
+                f"{pixels.shape[0]} channels"
+            )
+        return np.array(values, np.float32).reshape(-1, 1, 1)
+
+
+# -- reading ahead ----------------------------------------------------------------------------
+
+
+@dataclass
+class Batch:
+    """What a data layer hands out in one forward pass: one tensor a top."""
+
+    tops: Sequence[torch.Tensor]
+
+
+class Prefetcher:
+    """Makes batches in a thread of its own, a few ahead, so that training never waits on reading.
+
+    The thread ends when the Prefetcher is closed or forgotten.
+    """
+
+    def __init__(self, make: Callable[[], Batch], depth: int) -> None:
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(max(1, depth))
+        self._stop = threading.Event()
+        arguments = (make, self._ready, self._stop)
+        self._thread = threading.Thread(target=_produce, args=arguments, daemon=True)
+        weakref.finalize(self, self._stop.set)
+        self._thread.start()
+
+    def get(self) -> Batch:
+        """The next batch. Raises what the thread ran into."""
+        item = self._ready.get()
+        if isinstance(item, BaseException):
+            self._ready.put(item)  # it stays broken
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+
+def _produce(make: Callable[[], Batch], ready: queue.Queue, stop: threading.Event) -> None:
+    while not stop.is_set():
+        item: Batch | BaseException
+        try:
+            item = make()
+        except BaseException as error:
+            item = error
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+        if isinstance(item, BaseException):
+            return

@@ -1,0 +1,102 @@
+"""Fillers: how parameter blobs start (Caffe's filler.hpp)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2 as pb
+
+_FILLERS: dict[str, Callable[[torch.Tensor, pb.FillerParameter], None]] = {}
+
+
+def fill(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    """Fill `values` in place as `param` says. Raises CaffeError for an unknown or unfit filler."""
+    filler = _FILLERS.get(param.type)
+    if filler is None:
+        raise CaffeError(
+            f"unknown filler type {param.type!r}; expected one of {', '.join(sorted(_FILLERS))}"
+        )
+    if param.sparse != -1 and param.type != "gaussian":
+        raise CaffeError(f"filler {param.type}: sparse is only supported by gaussian")
+    if values.numel():
+        with torch.no_grad():
+            filler(values, param)
+
+
+def _filler(function: Callable[[torch.Tensor, pb.FillerParameter], None]):
+    _FILLERS[function.__name__] = function
+    return function
+
+
+@_filler
+def constant(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    values.fill_(param.value)
+
+
+@_filler
+def uniform(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    if param.min > param.max:
+        raise CaffeError(f"filler uniform: min {param.min:g} exceeds max {param.max:g}")
+    values.uniform_(param.min, param.max)
+
+
+@_filler
+def gaussian(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    if param.std < 0:
+        raise CaffeError(f"filler gaussian: std is {param.std:g}, expected at least 0")
+    values.normal_(param.mean, param.std)
+    if param.sparse >= 0:
+        # On average `sparse` weights of each output are not zero.
+        share = param.sparse / values.shape[0]
+        if not 0 <= share <= 1:
+            raise CaffeError(
+                f"filler gaussian: sparse is {param.sparse}, expected at most the "
+                f"{values.shape[0]} outputs"
+            )
+        values.mul_(torch.empty_like(values).bernoulli_(share))
+
+
+@_filler
+def positive_unitball(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    values.uniform_(0, 1)
+    rows = values.view(values.shape[0], -1)
+    rows.div_(rows.sum(1, keepdim=True))
+
+
+@_filler
+def xavier(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    scale = math.sqrt(3 / _fan(values, param.variance_norm))
+    values.uniform_(-scale, scale)
+
+
+@_filler
+def msra(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    values.normal_(0, math.sqrt(2 / _fan(values, param.variance_norm)))
+
+
+@_filler
+def bilinear(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    if values.dim() != 4 or values.shape[2] != values.shape[3]:
+        raise CaffeError(
+            f"filler bilinear: the blob's shape is {tuple(values.shape)}, "
+            "expected 4 axes with a square kernel"
+        )
+    size = values.shape[3]
+    f = math.ceil(size / 2)
+    centre = (size - 1) / (2 * f)
+    line = 1 - (torch.arange(size, dtype=torch.float64) / f - centre).abs()
+    values.copy_(torch.outer(line, line).expand(values.shape))
+
+
+def _fan(values: torch.Tensor, norm: int) -> float:
+    """Caffe's fan: count / shape[0] is 'in' and count / shape[1] is 'out', whatever the layer."""
+    fan_in = values.numel() / values.shape[0]
+    fan_out = values.numel() / values.shape[1] if values.dim() > 1 else values.numel()
+    kinds = pb.FillerParameter
+    if norm == kinds.AVERAGE:
+        return (fan_in + fan_out) / 2
+    return fan_out if norm == kinds.FAN_OUT else fan_in

@@ -1,0 +1,314 @@
+"""Layer: what every layer type has in common.
+
+A layer type is a class with the decorator `@register("Name")`. It says how many bottoms and tops it
+takes, makes its parameter blobs in `setup`, and computes its tops in `forward` with differentiable
+torch operations. Shapes and gradients follow from `forward`: shapes by running it on meta tensors,
+gradients by autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from caffe.blob import Blob, shape_string
+from caffe.device import current_device
+from caffe.errors import CaffeError
+from caffe.fillers import fill
+from caffe.proto import caffe_pb2 as pb
+
+REGISTRY: dict[str, type[Layer]] = {}
+Tensors = Sequence[torch.Tensor]
+Shape = tuple[int, ...]
+
+
+def register(name: str) -> Callable[[type[Layer]], type[Layer]]:
+    """Make a Layer class known under the type name that prototxts use."""
+
+    def add(layer_class: type[Layer]) -> type[Layer]:
+        layer_class.type = name
+        REGISTRY[name] = layer_class
+        return layer_class
+
+    return add
+
+
+class Layer:
+    """One layer of a net.
+
+    Class attributes to set: `bottoms` and `tops`, (least, most) with None for no limit;
+    `one_top_each`, as many tops as bottoms; `auto_tops`, missing tops are made without a name;
+    `loss`, the first top has loss weight 1 by default; `labels`, the bottoms that get no gradient;
+    `shares_memory`, tops are the bottoms' own memory, as Caffe's Split, Flatten and Reshape do.
+    """
+
+    type = ""
+    bottoms: tuple[int, int | None] = (1, 1)
+    tops: tuple[int, int | None] = (1, 1)
+    one_top_each = False
+    auto_tops = False
+    loss = False
+    labels: tuple[int, ...] = ()
+    shares_memory = False
+    source = False  # makes its tops from outside the net
+
+    def __init__(self, param: pb.LayerParameter) -> None:
+        self.layer_param = param
+        self.name = param.name
+        self.phase = param.phase
+        self.blobs: list[Blob] = []
+        self.param_propagate_down: list[bool] = []
+        self.bottom_need_backward: list[bool] = []
+        self.num_bottoms = len(param.bottom)
+        self.num_tops = len(param.top)
+        self.loss_weights: list[float] = []
+        self._graph: _Graph | None = None
+
+    # -- what a layer type defines --------------------------------------------------------------
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        """Read the parameters and make `self.blobs`; `shapes` are the bottoms'."""
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
+        """The tops from the bottoms and the parameters (both as tensors), differentiably.
+
+        Runs on meta tensors, too, to infer shapes: values must not be looked at then.
+        """
+        raise CaffeError(f"{self.where}: {self.type} does not define forward")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """The tops' shapes from the bottoms'. To be overridden where they depend on values."""
+        meta = [torch.empty(s, device="meta") for s in shapes]
+        blobs = [torch.empty(b.shape, device="meta") for b in self.blobs]
+        with torch.no_grad():
+            return [tuple(t.shape) for t in _as_list(self.forward(meta, blobs))]
+
+    def allow_force_backward(self, index: int) -> bool:
+        """Whether force_backward asks for the gradient of bottom `index`."""
+        return index not in self.labels
+
+    # -- helpers for layer types ----------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        """'layer 'conv1'', for messages."""
+        return f"layer {self.name!r}"
+
+    def check(self, condition: bool, message: str) -> None:
+        """Raise CaffeError with the layer's name unless `condition` holds."""
+        if not condition:
+            raise CaffeError(f"{self.where} ({self.type}): {message}")
+
+    def add_blob(self, shape: Sequence[int], filler: pb.FillerParameter) -> Blob:
+        """Make one more parameter blob, filled as `filler` says."""
+        blob = Blob(shape)
+        try:
+            fill(blob.tensor(torch.device("cpu")), filler)
+        except CaffeError as error:
+            raise CaffeError(f"{self.where} ({self.type}): {error}") from None
+        self.blobs.append(blob)
+        return blob
+
+    def axis(self, axis: int, shape: Shape) -> int:
+        """A non-negative axis of `shape`; negative ones count from the end."""
+        self.check(
+            -len(shape) <= axis < len(shape),
+            f"axis {axis} is out of range for a bottom of {len(shape)} axes, {shape}",
+        )
+        return axis % len(shape) if shape else 0
+
+    # -- what the net calls ---------------------------------------------------------------------
+
+    def set_up(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check the counts, make the parameters, shape the tops and set the loss weights."""
+        self.num_bottoms, self.num_tops = len(bottom), len(top)
+        self._check_counts()
+        self.setup([b.shape for b in bottom])
+        self._take_given_blobs()
+        self.param_propagate_down = [True] * len(self.blobs)
+        self.bottom_need_backward = [i not in self.labels for i in range(len(bottom))]
+        self.reshape(bottom, top)
+        self._set_loss_weights(top)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the tops the shapes that follow from the bottoms'."""
+        try:
+            shapes = self.infer_shapes([b.shape for b in bottom])
+        except CaffeError:
+            raise
+        except (RuntimeError, IndexError, ValueError) as error:
+            given = ", ".join(str(b.shape) for b in bottom)
+            reason = str(error).splitlines()[0]
+            raise CaffeError(
+                f"{self.where} ({self.type}): bottom shapes {given} do not fit: {reason}"
+            ) from None
+        for blob, shape in zip(top, shapes, strict=True):
+            blob._match(tuple(shape))
+
+    def run_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
+        """Compute the tops; with `record`, keep what run_backward needs."""
+        device = current_device()
+        inputs = [b.tensor(device) for b in bottom]
+        blobs = [b.tensor(device) for b in self.blobs]
+        if record:
+            for i, (b, t) in enumerate(zip(bottom, top, strict=False)):
+                if b is t and b.viewed:  # the top will be written over memory that autograd keeps
+                    inputs[i] = inputs[i].clone()
+            self._graph = graph = _Graph(self, inputs, blobs)
+            with torch.enable_grad():
+                graph.tops = _as_list(self.forward(graph.bottoms, graph.blobs))
+            tops = graph.tops
+        else:
+            self._graph = None
+            with torch.no_grad():
+                tops = _as_list(self.forward(inputs, blobs))
+        memory = set() if self.shares_memory else {_memory(t) for t in inputs}
+        for blob, tensor in zip(top, tops, strict=True):
+            blob.assign(tensor, alias=_memory(tensor) in memory)
+
+    def run_backward(
+        self,
+        top: Sequence[Blob],
+        propagate_down: Sequence[bool],
+        bottom: Sequence[Blob],
+        keep_graph: bool = True,
+    ) -> None:
+        """Overwrite the bottoms' gradients where propagate_down says so; add to the parameters'."""
+        for i in self.labels:
+            if i < len(bottom) and propagate_down[i]:
+                self.check(False, f"cannot propagate a gradient to its label input (bottom {i})")
+        if self._graph is None:
+            self._record_again(bottom)
+        graph = self._graph
+        assert graph is not None
+        wanted = [t for t, want in zip(graph.bottoms, propagate_down, strict=True) if want]
+        learned = [
+            t for t, want in zip(graph.blobs, self.param_propagate_down, strict=True) if want
+        ]
+        gradients = self._gradients(graph, top, [*wanted, *learned], keep_graph)
+        device = current_device()
+        for blob, want in zip(bottom, propagate_down, strict=True):
+            if want:
+                g = gradients.pop(0)
+                blob.assign_diff(torch.zeros(blob.shape, device=device) if g is None else g)
+        for blob, want in zip(self.blobs, self.param_propagate_down, strict=True):
+            if want and (g := gradients.pop(0)) is not None:
+                blob.diff_tensor(device).add_(g)
+        if not keep_graph:
+            self._graph = None
+
+    def forget(self) -> None:
+        """Drop what the last forward pass kept for the gradient."""
+        self._graph = None
+
+    def to_proto(self) -> pb.LayerParameter:
+        """The parameters as a message, without blobs."""
+        param = pb.LayerParameter()
+        param.CopyFrom(self.layer_param)
+        return param
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _gradients(
+        self, graph: _Graph, top: Sequence[Blob], inputs: list[torch.Tensor], keep_graph: bool
+    ) -> list[torch.Tensor | None]:
+        device = current_device()
+        pairs = [
+            (t, b.diff_tensor(device))
+            for t, b in zip(graph.tops, top, strict=True)
+            if t.requires_grad
+        ]
+        if not pairs or not inputs:
+            return [None] * len(inputs)
+        tensors, diffs = zip(*pairs, strict=True)
+        return list(
+            torch.autograd.grad(tensors, inputs, diffs, retain_graph=keep_graph, allow_unused=True)
+        )
+
+    def _record_again(self, bottom: Sequence[Blob]) -> None:
+        """The forward pass was not recorded: run it once more on what the bottoms hold now."""
+        device = current_device()
+        inputs = [b.tensor(device).clone() for b in bottom]
+        self._graph = _Graph(self, inputs, [b.tensor(device) for b in self.blobs])
+        with torch.enable_grad():
+            self._graph.tops = _as_list(self.forward(self._graph.bottoms, self._graph.blobs))
+
+    def _check_counts(self) -> None:
+        for what, count, (least, most), names in (
+            ("bottom", self.num_bottoms, self.bottoms, self.layer_param.bottom),
+            ("top", self.num_tops, self.tops, self.layer_param.top),
+        ):
+            if least == most:
+                text = f"exactly {least}"
+            else:
+                text = f"at least {least}" if count < least else f"at most {most}"
+            good = least <= count and (most is None or count <= most)
+            self.check(good, f"takes {text} {what} blob(s), got {count}: {list(names)}")
+        if self.one_top_each:
+            self.check(
+                self.num_bottoms == self.num_tops,
+                f"makes one top for each bottom, got {self.num_bottoms} bottom(s) "
+                f"and {self.num_tops} top(s)",
+            )
+
+    def _take_given_blobs(self) -> None:
+        """A net may carry its weights itself (LayerParameter.blobs)."""
+        given = self.layer_param.blobs
+        if not given:
+            return
+        from caffe.io import blobproto_to_array
+
+        self.check(
+            len(given) == len(self.blobs),
+            f"has {len(self.blobs)} parameter blob(s), but the net gives {len(given)}",
+        )
+        for i, (blob, proto) in enumerate(zip(self.blobs, given, strict=True)):
+            array = torch.from_numpy(blobproto_to_array(proto).astype("float32"))
+            self.check(
+                array.numel() == blob.count,
+                f"parameter {i} given with the shape {shape_string(array.shape)}, "
+                f"expected {shape_string(blob.shape)}",
+            )
+            blob.tensor(torch.device("cpu")).copy_(array.view(blob.shape))
+        self.layer_param.ClearField("blobs")
+
+    def _set_loss_weights(self, top: Sequence[Blob]) -> None:
+        given = list(self.layer_param.loss_weight)
+        if given:
+            self.check(
+                len(given) == len(top),
+                f"loss_weight is given {len(given)} time(s), expected none or one for each of "
+                f"{len(top)} top(s)",
+            )
+        elif self.loss:
+            given = [1.0]
+        self.loss_weights = given + [0.0] * (len(top) - len(given))
+        for blob, weight in zip(top, self.loss_weights, strict=True):
+            if weight:
+                blob.diff_tensor().fill_(weight)
+
+
+class _Graph:
+    """One recorded forward pass of one layer: its leaves and its tops."""
+
+    def __init__(self, layer: Layer, inputs: Tensors, blobs: Tensors) -> None:
+        # .data, not detach(): what a user or solver writes to the shared memory between forward
+        # and backward is simply used, as in Caffe, and not refused by autograd.
+        self.bottoms = [
+            t.data.requires_grad_(want)
+            for t, want in zip(inputs, layer.bottom_need_backward, strict=True)
+        ]
+        self.blobs = [
+            t.data.requires_grad_(want)
+            for t, want in zip(blobs, layer.param_propagate_down, strict=True)
+        ]
+        self.tops: list[torch.Tensor] = []
+
+
+def _as_list(tops: torch.Tensor | Tensors) -> list[torch.Tensor]:
+    return [tops] if isinstance(tops, torch.Tensor) else list(tops)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

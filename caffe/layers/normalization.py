@@ -1,0 +1,135 @@
+"""Layers that shift and scale: BatchNorm, Scale, Bias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from caffe.layers.base import Layer, Shape, Tensors, register
+from caffe.proto import caffe_pb2 as pb
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """Normalisation per channel (axis 1), without gain and bias: those are Scale's.
+
+    Blobs: sums of means and of variances, and the factor that both are to be divided by
+    (batch_norm_layer.cpp). The running variance is unbiased, m / (m - 1); the batch's is not.
+    """
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.batch_norm_param
+        given = p.HasField("use_global_stats")
+        self.use_global = p.use_global_stats if given else self.phase == pb.TEST
+        self.fraction, self.eps = p.moving_average_fraction, p.eps
+        self.channels = shapes[0][1] if len(shapes[0]) > 1 else 1
+        for shape in ((self.channels,), (self.channels,), (1,)):
+            self.add_blob(shape, pb.FillerParameter())
+        self._fix_learning_rates()
+
+    def _fix_learning_rates(self) -> None:
+        """The statistics are no parameters: the solver must leave them alone."""
+        specs = self.layer_param.param
+        for i in range(3):
+            if i == len(specs):
+                specs.add(lr_mult=0)
+            self.check(
+                specs[i].lr_mult == 0,
+                f"its blobs are statistics and cannot learn: set lr_mult 0 (param {i} has "
+                f"{specs[i].lr_mult:g})",
+            )
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        x = bottom[0]
+        flat = x.dim() == 1
+        x = x[:, None] if flat else x
+        self.check(
+            x.shape[1] == self.channels,
+            f"bottom has {x.shape[1]} channels on axis 1, expected {self.channels}",
+        )
+        y = self._by_global(x, blobs) if self.use_global else self._by_batch(x, blobs)
+        return y[:, 0] if flat else y
+
+    def _by_global(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
+        mean, variance, factor = (b.detach() for b in blobs)
+        # A factor of 0 means that nothing was gathered yet.
+        scale = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
+        return torch.batch_norm(
+            x, None, None, mean * scale, variance * scale, False, 0.0, self.eps, True
+        )
+
+    def _by_batch(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
+        # momentum 1: torch leaves this batch's mean and unbiased variance in these two.
+        mean, variance = x.new_zeros(self.channels), x.new_zeros(self.channels)
+        y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)
+        if x.numel() == self.channels:  # one value a channel has no unbiased variance
+            variance = torch.zeros_like(variance)
+        with torch.no_grad():
+            for blob, new in zip(blobs, (mean, variance, torch.ones_like(blobs[2])), strict=True):
+                blob.mul_(self.fraction).add_(new)
+        return y
+
+
+class _Broadcast(Layer):
+    """A blob, learned or the second bottom, that is broadcast over the first from an axis on."""
+
+    bottoms = (1, 2)
+
+    def make_blob(self, shape: Shape, axis: int, num_axes: int, filler: pb.FillerParameter) -> None:
+        start = self.axis(axis, shape)
+        self.check(num_axes >= -1, f"num_axes is {num_axes}, expected at least -1")
+        self.check(
+            num_axes == -1 or start + num_axes <= len(shape),
+            f"axis {start} and num_axes {num_axes} reach beyond the bottom's shape {shape}",
+        )
+        self.add_blob(shape[start:] if num_axes == -1 else shape[start : start + num_axes], filler)
+
+    def spread(self, values: torch.Tensor, x: torch.Tensor, axis: int) -> torch.Tensor:
+        """`values` with axes of one around, so that they broadcast over x."""
+        start = 0 if values.dim() == 0 else self.axis(axis, tuple(x.shape))
+        end = start + values.dim()
+        self.check(
+            tuple(x.shape[start:end]) == tuple(values.shape),
+            f"shape {tuple(values.shape)} does not fit the bottom's {tuple(x.shape)} "
+            f"from axis {start} on",
+        )
+        return values.view(*values.shape, *[1] * (x.dim() - end))
+
+
+@register("Scale")
+class Scale(_Broadcast):
+    """bottom * scale (+ bias); scale is learned, or the second bottom."""
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.scale_param
+        learned = len(shapes) == 1
+        if learned:
+            unit = pb.FillerParameter(type="constant", value=1)
+            filler = p.filler if p.HasField("filler") else unit
+            self.make_blob(shapes[0], p.axis, p.num_axes, filler)
+        if p.bias_term:
+            num_axes = p.num_axes if learned else len(shapes[1])
+            self.make_blob(shapes[0], p.axis, num_axes, p.bias_filler)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p = self.layer_param.scale_param
+        x = bottom[0]
+        scale = bottom[1] if len(bottom) == 2 else blobs[0]
+        y = x * self.spread(scale, x, p.axis)
+        return y + self.spread(blobs[-1], x, p.axis) if p.bias_term else y
+
+
+@register("Bias")
+class Bias(_Broadcast):
+    """bottom + bias; the bias is learned, or the second bottom."""
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.bias_param
+        if len(shapes) == 1:
+            self.make_blob(shapes[0], p.axis, p.num_axes, p.filler)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        x = bottom[0]
+        bias = bottom[1] if len(bottom) == 2 else blobs[0]
+        return x + self.spread(bias, x, self.layer_param.bias_param.axis)
