@@ -1,0 +1,172 @@
+"""Scores a trained net on an LMDB of labelled RGB-D frames.
+
+Prints, from one confusion matrix over all frames, the figures of every class and their summary:
+global pixel accuracy, mean class accuracy, mean IoU, frequency-weighted IoU. Pixels of label 0 are
+ignored; classes that the truth never shows are left out of the means and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.cli import DataError, size, whole
+from data_tools.store import write_text
+from eval_tools import cli, compare, tables
+from eval_tools.labels import label_set, parse_classes
+from eval_tools.network import load
+from eval_tools.records import Records
+from eval_tools.scoring import Tally, Truths, Watcher, score
+from eval_tools.tables import Result
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "evaluate")
+    cli.add_model(parser)
+    parser.add_argument("lmdb", metavar="LMDB", help="five-channel records, as data_tools writes")
+    parser.add_argument(
+        "--versus",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("DEPLOY", "WEIGHTS"),
+        help="another model to compare with the first on the same frames; may be repeated",
+    )
+    group = parser.add_argument_group("what is scored")
+    group.add_argument(
+        "--size",
+        type=size,
+        metavar="WxH",
+        help="score at this resolution: the net sees frames at its own inputs' size and its scores "
+        "are resized bilinearly (default: the net is reshaped to the records)",
+    )
+    group.add_argument(
+        "--labels",
+        metavar="LMDB|DIR",
+        help="take labels from there instead (for --size): an LMDB with the same keys or label "
+        "pictures with the records' names",
+    )
+    group.add_argument(
+        "--classes",
+        type=cli.argument(parse_classes),
+        metavar="scannet-20|1-12,14",
+        help="score these labels alone; the net chooses among them",
+    )
+    group.add_argument(
+        "--group",
+        metavar="KEY",
+        help="figures for each value of a key of dataset.json's frames as well, e.g. camera",
+    )
+    cli.add_inference(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--names", metavar="FILE", help="class names, one a line (default: those of dataset.json)"
+    )
+    group.add_argument("--json", metavar="FILE", type=Path, help="write every figure as JSON")
+    group.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables as Markdown")
+    group.add_argument(
+        "--confusion",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="write the first model's confusion matrix: .npz, .csv, or drawn as .png, .svg, .pdf; "
+        "may be repeated",
+    )
+    group.add_argument(
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help="write the first model's report "
+        "with every frame, one HTML file (see eval_tools.report)",
+    )
+    group.add_argument(
+        "--bootstrap",
+        metavar="N",
+        type=whole(0, 100000),
+        default=1000,
+        help="resampled sets of frames for the intervals and tests (default 1000; 0 for none)",
+    )
+    return parser
+
+
+def evaluate(
+    args: argparse.Namespace, deploy: str, weights: str, name: str, watch: Watcher | None = None
+) -> Tally:
+    """Scores one model as the options say. Raises DataError for what cannot be used."""
+    records = Records(args.lmdb)
+    truths = Truths(records, args.labels)
+    network = load(deploy, weights, args.gpu, args.score, args.scene)
+    labels = label_set(network.values, records.info, args.names, args.classes)
+    return score(
+        network,
+        records,
+        labels,
+        cli.options(args, args.size, args.classes),
+        name=name,
+        truths=truths,
+        batch_size=args.batch_size,
+        group=args.group,
+        watch=watch,
+    )
+
+
+def compared(args: argparse.Namespace, watch: Watcher | None = None) -> list[Result]:
+    """Scores the model and those that it is compared with. Raises DataError."""
+    models = [(args.deploy, args.weights), *map(tuple, args.versus)]
+    tallies = [
+        evaluate(args, deploy, weights, name, watch if i == 0 else None)
+        for i, ((deploy, weights), name) in enumerate(zip(models, _names(models), strict=True))
+    ]
+    for tally in tallies[1:]:
+        if tally.labels.scored != tallies[0].labels.scored:
+            raise DataError(
+                f"{tallies[0].name} and {tally.name} score different labels "
+                f"({len(tallies[0].labels.scored)} and {len(tally.labels.scored)}); "
+                "--classes can name those that both have"
+            )
+    if args.bootstrap == 0 or len(tallies[0].keys) < 2:
+        return [Result(tally) for tally in tallies]
+    frames = [np.stack(tally.frames) for tally in tallies]
+    results = [Result(tallies[0], compare.intervals(frames[0], args.bootstrap))]
+    for tally, own in zip(tallies[1:], frames[1:], strict=True):
+        difference = compare.paired(own, frames[0], args.bootstrap)
+        results.append(Result(tally, compare.intervals(own, args.bootstrap), difference))
+    return results
+
+
+def _names(models: Sequence[tuple[str, str]]) -> list[str]:
+    """A name for each model: the shortest of weights' stem and path that tells them apart."""
+    for name in (
+        lambda deploy, weights: Path(weights).stem,
+        lambda deploy, weights: weights,
+        lambda deploy, weights: f"{deploy}+{weights}",
+    ):
+        names = [name(*model) for model in models]
+        if len(set(names)) == len(names):
+            return names
+    raise DataError("--versus: the same model twice")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command. Raises DataError."""
+    args = arguments().parse_args(argv)
+    for path in (args.json, args.markdown, args.report, *args.confusion):
+        cli.check_output(path)
+    results = compared(args)
+    found = tables.tables(results)
+    print("\n\n".join([*(table.plain() for table in found), tables.notes(results)]))
+    if args.json:
+        write_text(args.json, json.dumps(tables.numbers(results), indent=1) + "\n")
+    if args.markdown:
+        parts = [tables.notes(results), *(table.markdown() for table in found)]
+        write_text(args.markdown, "\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run("evaluate", main)

@@ -1,0 +1,165 @@
+"""From frames to label maps: resolution, test-time augmentation, refinement, the best class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data_tools.cli import DataError
+from data_tools.record import bilinear, nearest
+from eval_tools.network import Network
+from eval_tools.records import Record
+
+
+@dataclass(frozen=True)
+class Options:
+    """How frames are run.
+
+    size: (width, height) of the label maps; the net then sees frames at the size of its own
+        inputs, and its scores are resized bilinearly. None: the net is reshaped to the frames.
+    flip: average with the frame mirrored left to right.
+    scales: average over the frame at these multiples of its size.
+    crf: refine with a dense CRF on the frame's colours.
+    labels: the labels to choose from; None for all that the net scores.
+    """
+
+    size: tuple[int, int] | None = None
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    crf: bool = False
+    labels: tuple[int, ...] | None = None
+
+    @property
+    def augments(self) -> bool:
+        """Whether several views of a frame are averaged."""
+        return self.flip or self.scales != (1.0,)
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A frame's labels, uint8 (H, W); the probability of each, float32; its scene, from 0."""
+
+    label: np.ndarray
+    confidence: np.ndarray | None = None
+    scene: int | None = None
+
+
+def segment(
+    network: Network, frames: Sequence[Record], options: Options, confidence: bool = False
+) -> list[Segmented]:
+    """Labels a batch of frames of one size.
+
+    The label of a pixel is the first with the highest score. With several views their softmax
+    probabilities are averaged at the net's resolution before they are resized.
+
+    Raises:
+        DataError: the net cannot take frames of that size, or its scores are not finite.
+    """
+    labels = np.array(options.labels or range(network.values), np.uint8)
+    height, width = network.size if options.size else frames[0].size
+    color = [at_size(bilinear, frame.color, (width, height)) for frame in frames]
+    depth = [at_size(nearest, frame.depth, (width, height)) for frame in frames]
+    if options.augments:
+        maps, scenes = _average(network, color, depth, options, labels)
+    else:
+        maps = network.scores(color, depth)
+        scenes = network.scene_scores() if network.scene else None
+    size = options.size or (width, height)
+    results = []
+    for n, frame in enumerate(frames):
+        scores = resize_maps(maps[n], size)
+        found = scores if options.augments else scores[labels]
+        if options.crf:
+            from eval_tools.crf import refine  # needs torch, which a real pycaffe may lack
+
+            found = found if options.augments else probabilities(scores, labels)
+            found = refine(found, at_size(bilinear, frame.color, size))
+        index, best = first_highest(found)
+        if not np.isfinite(best).all():
+            raise DataError(f"{network.name}: the scores of frame {frame.key} are not finite")
+        # Labels come from the scores themselves: rounding in softmax can make ties.
+        if confidence and not (options.crf or options.augments):
+            best = probabilities(scores, labels).max(0)
+        scene = None if scenes is None else int(scenes[n].argmax())
+        results.append(Segmented(labels[index], best if confidence else None, scene))
+    return results
+
+
+def _average(
+    network: Network,
+    color: list[np.ndarray],
+    depth: list[np.ndarray],
+    options: Options,
+    labels: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean probabilities (N, labels, H, W) and scene scores (N, scenes) over all views."""
+    height, width = depth[0].shape
+    total = np.zeros((len(depth), len(labels), height, width), np.float32)
+    scenes = np.zeros((len(depth), network.scenes), np.float32) if network.scene else None
+    for scale in options.scales:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        scaled = [at_size(bilinear, c, size) for c in color]
+        scaled_depth = [at_size(nearest, d, size) for d in depth]
+        for step in (1, -1) if options.flip else (1,):
+            maps = network.scores(
+                [c[:, ::step] for c in scaled], [d[:, ::step] for d in scaled_depth]
+            )
+            for n, scores in enumerate(maps):
+                found = probabilities(scores, labels)[:, :, ::step]
+                total[n] += resize_maps(found, (width, height))
+            if scenes is not None:
+                scenes += network.scene_scores()
+    return total / (len(options.scales) * (1 + options.flip)), scenes
+
+
+def batches(frames: Iterable[Record], count: int) -> Iterator[list[Record]]:
+    """Runs of at most `count` frames of one size, in order."""
+    batch: list[Record] = []
+    for frame in frames:
+        if batch and (len(batch) == count or batch[0].size != frame.size):
+            yield batch
+            batch = []
+        batch.append(frame)
+    if batch:
+        yield batch
+
+
+def at_size(resize: Callable, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """image (H, W[, 3]) at size (width, height); as it is where it has that size."""
+    return image if image.shape[1::-1] == size else resize(np.ascontiguousarray(image), size)
+
+
+def resize_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """maps (values, H, W) resized bilinearly, pixel centres at halves, to (width, height)."""
+    if maps.shape[:0:-1] == size:
+        return maps
+    planes = np.ascontiguousarray(maps)
+    return np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in planes])
+
+
+def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Softmax over some labels of scores (values, H, W): float32 (labels, H, W).
+
+    Scores that are probabilities already (a net that ends in Softmax) are only made to sum to 1.
+    """
+    found = scores[labels]
+    if scores.min() < 0 or np.abs(scores.sum(0) - 1).max() > 1e-3:
+        found = np.exp(found - found.max(0))
+    found /= np.maximum(found.sum(0), np.finfo(np.float32).tiny)
+    return found
+
+
+def first_highest(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first index of the highest value in (values, H, W), uint8 (H, W), and that value.
+
+    numpy.argmax says the same, three times slower. Where a value is not a number, so is the best.
+    """
+    best = maps[0].copy()
+    index = np.zeros(best.shape, np.uint8)
+    for value in range(1, len(maps)):
+        index[maps[value] > best] = value
+        np.maximum(best, maps[value], out=best)
+    return index, best

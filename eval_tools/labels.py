@@ -1,0 +1,115 @@
+"""Which labels are scored, what they are called and how they are coloured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.classes import palette
+from data_tools.cli import DataError
+
+# The labels, among NYUv2's 40, that ScanNet's benchmark scores (Dai et al., CVPR 2017).
+SCANNET_20 = (*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39)
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels a net tells apart, `values` of them with the ignored 0, and those that count.
+
+    `names` has one entry a label, 0 first. `scored` are the labels that count, ascending: all but 0
+    unless a benchmark picks some.
+    """
+
+    values: int
+    names: tuple[str, ...]
+    scored: tuple[int, ...]
+
+    @property
+    def scored_names(self) -> list[str]:
+        """Names of the labels that count."""
+        return [self.names[label] for label in self.scored]
+
+    @property
+    def all_scored(self) -> bool:
+        """Whether every label but the ignored one counts."""
+        return len(self.scored) == self.values - 1
+
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """Label -> its place among those that count, from 1; 0 for the others: uint8, (256,)."""
+        table = np.zeros(256, np.uint8)
+        table[list(self.scored)] = np.arange(1, len(self.scored) + 1)
+        return table
+
+
+def label_set(
+    values: int,
+    info: dict[str, Any],
+    names: str | Path | None = None,
+    scored: Sequence[int] | None = None,
+) -> LabelSet:
+    """The labels of a net with `values` score channels.
+
+    Names come from the file `names` (one a line, label 0 first or left out), else from the
+    `classes` of dataset.json, else they are the labels' numbers.
+
+    Raises:
+        DataError: more than 256 values, a file of another number of names, or a scored label that
+            the net does not tell.
+    """
+    if values > 256:
+        raise DataError(f"the net scores {values} values, at most 256 fit a label image")
+    if scored is not None and (not scored or min(scored) < 1 or max(scored) >= values):
+        wrong = [label for label in scored if not 1 <= label < values]
+        raise DataError(f"--classes: label {wrong[0]} is not among the net's 1..{values - 1}")
+    chosen = tuple(sorted(set(scored))) if scored is not None else tuple(range(1, values))
+    return LabelSet(values, _names(values, info, names), chosen)
+
+
+def _names(values: int, info: dict[str, Any], file: str | Path | None) -> tuple[str, ...]:
+    if file is not None:
+        found = Path(file).read_text().splitlines()
+        found = [name.strip() for name in found if name.strip()]
+        if len(found) == values - 1:
+            found = ["(ignored)", *found]
+        if len(found) != values:
+            raise DataError(
+                f"{file}: {len(found)} names, expected one a line for each of the net's "
+                f"{values - 1} classes"
+            )
+        return tuple(found)
+    found = info.get("classes")
+    if isinstance(found, list) and len(found) == values:
+        return tuple(map(str, found))
+    return ("(ignored)", *map(str, range(1, values)))
+
+
+def parse_classes(text: str) -> tuple[int, ...]:
+    """argparse type: `scannet-20`, or labels as in `1-12,14,16`.
+
+    Raises:
+        ValueError: neither of them.
+    """
+    if text == "scannet-20":
+        return SCANNET_20
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not match:
+            raise ValueError(f"'{text}' is neither scannet-20 nor labels such as 1-12,14")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return tuple(found)
+
+
+def colors(labels: LabelSet, info: dict[str, Any]) -> np.ndarray:
+    """A colour for each label, uint8 (values, 3) in RGB: dataset.json's, else PASCAL VOC's."""
+    found = info.get("palette")
+    if not isinstance(found, list) or len(found) != labels.values:
+        found = palette(labels.values)
+    return np.array(found, np.uint8)

@@ -1,0 +1,269 @@
+"""A trained net behind pycaffe's public API: frames in, scores out.
+
+Nothing here goes beyond what BVLC's own pycaffe offers, so the tools run on either engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from caffe.proto import caffe_pb2
+from data_tools.cli import DataError, describe
+
+Result = TypeVar("Result")
+
+# What an input of so many channels is fed: planes of (blue, green, red, depth).
+_PLANES = {3: slice(0, 3), 1: slice(3, 4), 4: slice(0, 4)}
+_EXPECTED = "colour (3 channels), depth (1) or both stacked (4)"
+
+
+class Network:
+    """A deploy net: `scores` runs a batch of frames of one size through it.
+
+    The net's inputs are told apart by their channels: 3 take blue, green, red, 1 takes depth and 4
+    take all, stacked, so that netgen's fusion nets and its baselines (rgb, depth, rgbd) all run.
+
+    Args:
+        net: a pycaffe Net in TEST phase, its weights loaded.
+        name: what to call it in messages, such as the path of its prototxt.
+        score: the blob of class scores, (N, values, H, W); by default `score`, else the only
+            output of four axes.
+        scene: the blob of scene scores, (N, scenes); by default `scene_score`, if there.
+    Raises:
+        DataError: inputs or score blob are not those of a net that labels pixels.
+    """
+
+    def __init__(
+        self, net: Any, name: str, score: str | None = None, scene: str | None = None
+    ) -> None:
+        self.net, self.name = net, name
+        self.inputs = _inputs(net, name)
+        self.score = _score_blob(net, name, score)
+        self.values = net.blobs[self.score].data.shape[1]
+        self.scene = _scene_blob(net, name, scene, self.score)
+        self.size = tuple(net.blobs[next(iter(self.inputs))].data.shape[2:])
+
+    @property
+    def takes_depth(self) -> bool:
+        """Whether the net looks at depth at all."""
+        return any(planes.stop == 4 for planes in self.inputs.values())
+
+    @property
+    def scenes(self) -> int:
+        """The number of scene classes, 0 for a net that tells no scenes."""
+        return self.net.blobs[self.scene].data.shape[1] if self.scene else 0
+
+    def scores(self, color: Sequence[np.ndarray], depth: Sequence[np.ndarray]) -> np.ndarray:
+        """Class scores, float32 (N, values, H, W), of N frames of one size (H, W).
+
+        Args:
+            color: N arrays (H, W, 3), BGR, 0..255.
+            depth: N arrays (H, W), 0..255.
+        Returns:
+            The net's own buffer: its content changes with the next call.
+        Raises:
+            DataError: the net cannot take frames of that size.
+        """
+        height, width = depth[0].shape
+        shape_of = {name: (len(depth), p.stop - p.start) for name, p in self.inputs.items()}
+        self._reshape({name: (*shape, height, width) for name, shape in shape_of.items()})
+        for name, planes in self.inputs.items():
+            blob = self.net.blobs[name].data
+            for n, (bgr, d) in enumerate(zip(color, depth, strict=True)):
+                if planes.start < 3:
+                    blob[n, :3] = bgr.transpose(2, 0, 1)
+                if planes.stop == 4:
+                    blob[n, -1] = d
+        self._guard(self.net.forward, f"a batch of {len(depth)} frames of {width}x{height}")
+        return self.net.blobs[self.score].data
+
+    def scene_scores(self) -> np.ndarray:
+        """Scene scores (N, scenes) of the batch that `scores` ran last."""
+        return self.net.blobs[self.scene].data.reshape(-1, self.scenes)
+
+    def _reshape(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        if all(self.net.blobs[name].data.shape == shape for name, shape in shapes.items()):
+            return
+        for name, shape in shapes.items():
+            self.net.blobs[name].reshape(*shape)
+        height, width = next(iter(shapes.values()))[2:]
+        self._guard(self.net.reshape, f"frames of {width}x{height}")
+
+    def _guard(self, call: Callable[[], Result], what: str) -> Result:
+        try:
+            return call()
+        except RuntimeError as error:  # what pycaffe raises when Caffe throws
+            raise DataError(f"{self.name} on {what}: {describe(error)}") from error
+
+
+def load(
+    deploy: str | Path,
+    weights: str | Path,
+    gpu: int | None = None,
+    score: str | None = None,
+    scene: str | None = None,
+) -> Network:
+    """The net of a deploy prototxt with the weights of a .caffemodel or .caffemodel.h5.
+
+    Raises:
+        DataError: a file is missing or unreadable, or the weights are not this net's: a layer that
+            they lack or a blob of another shape is named. (Caffe itself silently leaves layers that
+            the file lacks as they were initialised, and on stock Caffe another shape ends the
+            process.)
+    """
+    import caffe  # the engine takes seconds to load: not before it is needed
+
+    for path in (deploy, weights):
+        if not Path(path).is_file():
+            raise DataError(f"{path}: no such file")
+    stored = stored_shapes(weights)
+    try:
+        if gpu is None:
+            caffe.set_mode_cpu()
+        else:
+            caffe.set_device(gpu)
+            caffe.set_mode_gpu()
+        net = caffe.Net(str(deploy), caffe.TEST)
+        _check_fit(net, stored, deploy, weights)
+        net.copy_from(str(weights))
+    except RuntimeError as error:
+        raise DataError(_with_file(describe(error), deploy)) from error
+    return Network(net, str(deploy), score, scene)
+
+
+def stored_shapes(path: str | Path) -> dict[str, list[tuple[int, ...]]]:
+    """Layer name -> shapes of its blobs in a .caffemodel (V1 or newer) or .caffemodel.h5.
+
+    Raises:
+        DataError: it is neither.
+    """
+    with open(path, "rb") as file:
+        if file.read(8) == b"\x89HDF\r\n\x1a\n":
+            return _stored_hdf5(path)
+        file.seek(0)
+        model = caffe_pb2.NetParameter()
+        try:
+            model.ParseFromString(file.read())
+        except Exception as error:  # protobuf's DecodeError, whose place differs between versions
+            raise DataError(f"{path}: not a caffemodel") from error
+    layers = [layer for layer in (*model.layer, *model.layers) if layer.blobs]
+    if not layers:
+        raise DataError(f"{path}: holds no weights")
+    return {layer.name: [_shape(blob) for blob in layer.blobs] for layer in layers}
+
+
+def _stored_hdf5(path: str | Path) -> dict[str, list[tuple[int, ...]]]:
+    import h5py
+
+    found: dict[str, dict[int, tuple[int, ...]]] = {}
+
+    def note(name: str, item: Any) -> None:
+        layer, _, index = name.rpartition("/")
+        if isinstance(item, h5py.Dataset) and index.isdigit():
+            found.setdefault(layer, {})[int(index)] = item.shape
+
+    with h5py.File(path) as file:
+        if "data" in file:
+            file["data"].visititems(note)
+    if not found:
+        raise DataError(f"{path}: holds no weights")
+    return {layer: [blobs[i] for i in sorted(blobs)] for layer, blobs in found.items()}
+
+
+def _shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
+    if blob.HasField("shape"):
+        return tuple(blob.shape.dim)
+    return (blob.num, blob.channels, blob.height, blob.width)
+
+
+def _check_fit(net: Any, stored: dict, deploy: str | Path, weights: str | Path) -> None:
+    missing = [name for name in net.params if name not in stored]
+    if missing:
+        count = f"{len(missing)} of {len(net.params)} layers"
+        raise DataError(
+            f"{weights} does not fit {deploy}: it lacks {count} with weights, first {missing[0]!r}"
+        )
+    for name, blobs in net.params.items():
+        wanted, found = [tuple(blob.data.shape) for blob in blobs], stored[name]
+        if len(wanted) != len(found):
+            raise DataError(
+                f"{weights} does not fit {deploy}: layer {name!r} has {len(found)} blobs there, "
+                f"expected {len(wanted)}"
+            )
+        for i, (want, have) in enumerate(zip(wanted, found, strict=True)):
+            if _bare(want) != _bare(have):
+                raise DataError(
+                    f"{weights} does not fit {deploy}: blob {i} of layer {name!r} has shape "
+                    f"{_times(have)} there, expected {_times(want)}"
+                )
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without leading ones: old models hold four axes for everything."""
+    first = next((i for i, side in enumerate(shape) if side != 1), len(shape))
+    return shape[first:]
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "1"
+
+
+def _with_file(text: str, path: str | Path) -> str:
+    return text if str(path) in text else f"{path}: {text}"
+
+
+def _inputs(net: Any, name: str) -> dict[str, slice]:
+    """Input blob -> the planes it takes; every plane once."""
+    if not net.inputs:
+        raise DataError(f"{name}: the net has no inputs; expected a deploy net with {_EXPECTED}")
+    found: dict[str, slice] = {}
+    for blob in net.inputs:
+        shape = net.blobs[blob].data.shape
+        if len(shape) != 4 or shape[1] not in _PLANES:
+            raise DataError(
+                f"{name}: input {blob!r} has shape {_times(shape)}, expected {_EXPECTED}"
+            )
+        planes = _PLANES[shape[1]]
+        for other, taken in found.items():
+            if planes.start < taken.stop and taken.start < planes.stop:
+                raise DataError(f"{name}: inputs {other!r} and {blob!r} would take the same image")
+        found[blob] = planes
+    return found
+
+
+def _score_blob(net: Any, name: str, wanted: str | None) -> str:
+    if wanted is not None and wanted not in net.blobs:
+        raise DataError(f"{name}: the net has no blob {wanted!r}; outputs: {_names(net.outputs)}")
+    if wanted is None and "score" in net.blobs:
+        wanted = "score"
+    if wanted is None:
+        maps = [blob for blob in net.outputs if net.blobs[blob].data.ndim == 4]
+        if len(maps) != 1:
+            raise DataError(
+                f"{name}: which blob holds the class scores? There is no 'score', and the outputs "
+                f"are {_names(net.outputs)}; name it with --score"
+            )
+        wanted = maps[0]
+    shape = net.blobs[wanted].data.shape
+    if len(shape) != 4 or shape[1] < 2:
+        raise DataError(
+            f"{name}: blob {wanted!r} has shape {_times(shape)}, expected class scores, N x values "
+            "x height x width"
+        )
+    return wanted
+
+
+def _scene_blob(net: Any, name: str, wanted: str | None, score: str) -> str | None:
+    if wanted is not None and wanted not in net.blobs:
+        raise DataError(f"{name}: the net has no blob {wanted!r}; outputs: {_names(net.outputs)}")
+    if wanted is None and "scene_score" in net.blobs and score != "scene_score":
+        wanted = "scene_score"
+    return wanted
+
+
+def _names(blobs: Sequence[str]) -> str:
+    return ", ".join(map(repr, blobs)) or "none"

@@ -1,0 +1,193 @@
+"""What a model scored on a set of frames: in all, per frame, per group of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools.cli import DataError, progress
+from data_tools.images import LABEL, read_label
+from eval_tools.inference import Options, Segmented, batches, segment
+from eval_tools.labels import LabelSet
+from eval_tools.metrics import ConfusionMatrix
+from eval_tools.network import Network
+from eval_tools.records import Record, Records
+
+# Called for every frame with its truth, what was found there and the frame's own matrix.
+Watcher = Callable[[Record, np.ndarray, Segmented, ConfusionMatrix], None]
+
+
+@dataclass
+class Tally:
+    """The counts of one model on one data set.
+
+    `frames` has, for every frame in order, the pixels that are right, true and predicted of every
+    scored class: int32 (3, classes). That is all that resampling frames needs.
+    """
+
+    name: str
+    labels: LabelSet
+    matrix: ConfusionMatrix
+    keys: list[str] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    groups: dict[str, ConfusionMatrix] = field(default_factory=dict)
+    scenes: ConfusionMatrix | None = None
+
+    @classmethod
+    def empty(cls, name: str, labels: LabelSet) -> Tally:
+        """Nothing counted yet."""
+        return cls(name, labels, _matrix(labels))
+
+    def add(self, key: str, truth: np.ndarray, found: np.ndarray, group: str | None = None) -> Any:
+        """Counts one frame, two label maps uint8 (H, W), and returns the frame's own matrix."""
+        ranks = self.labels.ranks
+        one = _matrix(self.labels).update(ranks[truth], ranks[found])
+        self.matrix.merge(one)
+        self.keys.append(key)
+        self.frames.append(np.stack([one.hits, one.truths, one.predictions]).astype(np.int32))
+        if group is not None:
+            self.groups.setdefault(group, _matrix(self.labels)).merge(one)
+        return one
+
+    def add_scene(self, truth: int, found: int, names: list[str]) -> None:
+        """Counts one frame's scene; both from 0."""
+        if self.scenes is None:
+            self.scenes = ConfusionMatrix(len(names), ignore_label=None, names=names)
+        self.scenes.update([truth], [found])
+
+
+def _matrix(labels: LabelSet) -> ConfusionMatrix:
+    return ConfusionMatrix(len(labels.scored), names=labels.scored_names)
+
+
+def score(
+    network: Network,
+    records: Records,
+    labels: LabelSet,
+    options: Options,
+    *,
+    name: str,
+    truths: Truths,
+    batch_size: int = 1,
+    group: str | None = None,
+    watch: Watcher | None = None,
+) -> Tally:
+    """Runs a net over every frame and counts; one batch is in memory at a time.
+
+    Args:
+        group: a key of dataset.json's frames: counts are kept for each of its values as well.
+        watch: is shown every frame, such as by the report.
+    Raises:
+        DataError: a frame without a usable label, labels that the net cannot score, no labelled
+            pixel at all, or no frame with that group.
+    """
+    tally = Tally.empty(name, labels)
+    frames = progress(records, len(records), name)
+    for batch in batches(frames, batch_size):
+        for frame, found in zip(
+            batch, segment(network, batch, options, confidence=watch is not None), strict=True
+        ):
+            truth = truths(frame, found.label.shape)
+            _check_labels(truth, labels, f"{truths.where}: record {frame.key}", network)
+            kind = records.about(frame.key).get(group, "(none)") if group else None
+            matrix = tally.add(frame.key, truth, found.label, None if kind is None else str(kind))
+            if found.scene is not None:
+                names = _scene_names(records.info, network.scenes)
+                _check_scene(frame, network)
+                tally.add_scene(frame.scene, found.scene, names)
+            if watch:
+                watch(frame, truth, found, matrix)
+    if not tally.matrix.pixels:
+        raise DataError(f"{truths.where}: no pixel has a label that is scored; nothing to evaluate")
+    if group and set(tally.groups) == {"(none)"}:
+        raise DataError(_no_group(records, group))
+    return tally
+
+
+class Truths:
+    """Where the true labels come from: the records themselves, another LMDB, or a folder.
+
+    In a folder a frame's label is the picture that carries the record's name (its key without the
+    running number).
+
+    Raises:
+        DataError: when called, if a frame has no label or one of another size.
+    """
+
+    def __init__(self, records: Records, source: str | Path | None = None) -> None:
+        self.where = str(source if source is not None else records.path)
+        self._lmdb: Records | None = None
+        self._files: dict[str, Path] | None = None
+        if source is None:
+            return
+        if (Path(source) / "data.mdb").is_file():
+            self._lmdb = Records(source)
+        elif Path(source).is_dir():
+            from data_tools.folder import find
+
+            self._files = find(str(source), LABEL)
+        else:
+            raise DataError(f"{source}: expected an LMDB or a folder of label pictures")
+
+    def __call__(self, frame: Record, size: tuple[int, int]) -> np.ndarray:
+        """The frame's labels, uint8 (H, W), of that size (height, width)."""
+        label = self._find(frame)
+        where = f"{self.where}: record {frame.key}"
+        if label is None:
+            raise DataError(f"{where}: has no label channel, so it cannot be scored")
+        if label.dtype != np.uint8:
+            whole = np.rint(label)
+            if not np.array_equal(whole, label) or whole.min() < 0 or whole.max() > 255:
+                raise DataError(f"{where}: labels are not whole numbers in 0..255")
+            label = whole.astype(np.uint8)
+        if label.shape != size:
+            raise DataError(
+                f"{where}: labels are {label.shape[1]}x{label.shape[0]}, expected "
+                f"{size[1]}x{size[0]}; --labels takes labels of the size to evaluate at"
+            )
+        return label
+
+    def _find(self, frame: Record) -> np.ndarray | None:
+        if self._lmdb is not None:
+            return self._lmdb.get(frame.key).label
+        if self._files is not None:
+            if frame.name not in self._files:
+                raise DataError(f"{self.where}: no label picture named {frame.name}")
+            return read_label(self._files[frame.name], None)
+        return frame.label
+
+
+def _check_labels(truth: np.ndarray, labels: LabelSet, where: str, network: Network) -> None:
+    if truth.size and truth.max() >= labels.values:
+        raise DataError(
+            f"{where}: label {truth.max()}, but {network.name} scores only labels up to "
+            f"{labels.values - 1}"
+        )
+
+
+def _check_scene(frame: Record, network: Network) -> None:
+    if not 0 <= frame.scene < network.scenes:
+        raise DataError(
+            f"record {frame.key}: scene {frame.scene}, but {network.name} tells only "
+            f"0..{network.scenes - 1}"
+        )
+
+
+def _scene_names(info: dict[str, Any], scenes: int) -> list[str]:
+    found = info.get("scenes")
+    if isinstance(found, list) and len(found) == scenes:
+        return [str(name) for name in found]
+    return [str(scene) for scene in range(scenes)]
+
+
+def _no_group(records: Records, group: str) -> str:
+    frames = records.info.get("frames")
+    keys = sorted({key for frame in frames.values() for key in frame}) if frames else []
+    has = (
+        f"dataset.json says of its frames: {', '.join(keys)}" if keys else "it says nothing of them"
+    )
+    return f"{records.path}: no frame has {group!r}; {has}"

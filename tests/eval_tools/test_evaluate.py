@@ -1,0 +1,251 @@
+"""The command as a user meets it: figures of a net whose answers are known, and bad input."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+
+from data_tools.cli import DataError
+from data_tools.record import to_datum
+from eval_tools import evaluate
+from eval_tools.metrics import ConfusionMatrix
+
+
+def run(tmp_path, *args):
+    """The command's figures (--json)."""
+    file = tmp_path / "figures.json"
+    evaluate.main([*map(str, args), "--json", str(file)])
+    return json.loads(file.read_text())
+
+
+def expected(frames):
+    matrix = ConfusionMatrix(4)
+    for found, truth in frames.values():
+        matrix.update(truth, found)
+    return matrix
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6, 50])
+def test_figures_are_those_of_the_painted_answers(model, data, tmp_path, batch, capsys, toy):
+    path, frames = data
+    found = run(tmp_path, *model, path, "--batch-size", batch)
+    matrix = expected(frames)
+    assert found["frames"] == 6
+    assert found["pixels"] == matrix.pixels
+    assert found["global_accuracy"] == pytest.approx(matrix.global_accuracy)
+    assert found["mean_accuracy"] == pytest.approx(matrix.mean_accuracy)
+    assert found["mean_iou"] == pytest.approx(matrix.mean_iou)
+    assert found["frequency_weighted_iou"] == pytest.approx(matrix.frequency_weighted_iou)
+    assert [c["iou"] for c in found["classes"]] == pytest.approx(matrix.iou)
+    assert [c["name"] for c in found["classes"]] == toy.names[1:]
+    text = capsys.readouterr().out
+    assert f"mean IoU                {100 * matrix.mean_iou:.2f}" in text
+    assert "greenish" in text
+
+
+def test_records_of_several_sizes_and_floats(model, tmp_path, toy):
+    frames = {**toy.frames(2), **{f"b{k}": v for k, v in toy.frames(2, (7, 9), 1).items()}}
+    path = toy.lmdb(tmp_path / "lmdb", frames, dtype=np.float32)
+    found = run(tmp_path, *model, path, "--batch-size", 3)
+    assert found["mean_iou"] == pytest.approx(expected(frames).mean_iou)
+
+
+def test_absent_classes_are_named_and_left_out(model, tmp_path, capsys, toy):
+    frames = toy.frames(3)
+    for _, truth in frames.values():
+        truth[truth == 3] = 0
+    path = toy.lmdb(tmp_path / "lmdb", frames, {"classes": toy.names})
+    found = run(tmp_path, *model, path)
+    assert found["absent"] == ["reddish"]
+    assert found["mean_iou"] == pytest.approx(expected(frames).mean_iou)
+    assert found["classes"][2]["iou"] is None
+    assert "left out of the means: reddish" in capsys.readouterr().out
+
+
+def test_size_upsamples_scores_bilinearly_and_takes_full_size_labels(model, tmp_path, toy):
+    # Left half bluish, right half reddish at 16x12; at 32x24 the border lies exactly in the middle.
+    found = np.repeat([[1] * 8 + [3] * 8], 12, 0)
+    truth = np.repeat([[1] * 16 + [3] * 16], 24, 0)
+    small = toy.lmdb(tmp_path / "small", {"one": (found, found)})
+    full = toy.lmdb(tmp_path / "full", {"one": (truth, truth)})
+    figures = run(tmp_path, *model, small, "--size", "32x24", "--labels", full)
+    assert (figures["pixels"], figures["global_accuracy"]) == (32 * 24, 1.0)
+    # Records of full size: the net sees them at its own 16x12.
+    figures = run(tmp_path, *model, full, "--size", "32x24")
+    assert figures["global_accuracy"] == 1.0
+    pictures = tmp_path / "labels"
+    pictures.mkdir()
+    cv2.imwrite(str(pictures / "one.png"), np.where(truth == 3, 1, truth).astype(np.uint8))
+    figures = run(tmp_path, *model, small, "--size", "32x24", "--labels", pictures)
+    assert figures["global_accuracy"] == 0.5
+
+
+def test_groups_of_dataset_json(model, tmp_path, toy):
+    frames = toy.frames(5)
+    cameras = ["kv1", "kv2", "kv1", "kv1", "kv2"]
+    about = {f"{i:08d}_frame{i}": {"camera": camera} for i, camera in enumerate(cameras)}
+    path = toy.lmdb(tmp_path / "lmdb", frames, {"classes": toy.names, "frames": about})
+    groups = run(tmp_path, *model, path, "--group", "camera")["groups"]
+    assert set(groups) == {"kv1", "kv2"}
+    for camera in groups:
+        part = [f for f, c in zip(frames.values(), cameras, strict=True) if c == camera]
+        assert groups[camera]["mean_iou"] == pytest.approx(expected(dict(enumerate(part))).mean_iou)
+    with pytest.raises(DataError, match=r"no frame has 'sensor'; .*of its frames: camera"):
+        run(tmp_path, *model, path, "--group", "sensor")
+
+
+def test_some_classes_alone(model, data, tmp_path):
+    # Only 2 and 4 count: others in the truth are ignored, and the net chooses between these two.
+    figures = run(tmp_path, *model, data[0], "--classes", "2,4")
+    assert [c["label"] for c in figures["classes"]] == [2, 4]
+    right = total = 0
+    for found, truth in data[1].values():
+        # Where it sees neither, both planes have the same value and the first of them is taken.
+        chosen = np.where(found == 4, 4, 2)
+        right += np.count_nonzero((chosen == truth) & np.isin(truth, [2, 4]))
+        total += np.count_nonzero(np.isin(truth, [2, 4]))
+    assert figures["pixels"] == total
+    assert figures["global_accuracy"] == pytest.approx(right / total)
+
+
+def test_flip_and_scales_of_a_net_that_sees_single_pixels(model, tmp_path, toy):
+    # A 1x1 net answers mirrored frames mirrored; at twice the size each pixel is four.
+    frames = toy.frames(2, right=1)
+    path = toy.lmdb(tmp_path / "lmdb", frames)
+    for options in (["--flip"], ["--scales", "1,3"], ["--scales", "0.5,1,1.5", "--flip"]):
+        figures = run(tmp_path, *model, path, *options)
+        assert figures["global_accuracy"] == expected(frames).global_accuracy
+
+
+def test_two_models_in_one_call(model, data, tmp_path, toy, capsys):
+    params = toy.brightest()
+    params["score"][0] = np.roll(params["score"][0], 1, 1)  # labels all but 0 wrongly
+    params["score"][0][0] = 0
+    text = toy.deploy.replace("HEIGHT", "12").replace("WIDTH", "16")
+    other = toy.model(tmp_path, text, params, "rolled")
+    figures = run(tmp_path, *model, data[0], "--versus", *other, "--bootstrap", 200)
+    assert [figures["model"], figures["versus"][0]["model"]] == ["net", "rolled"]
+    low, high = figures["intervals_95"]["mean_iou"]
+    assert low < figures["mean_iou"] < high
+    difference = figures["versus"][0]["minus_first"]["mean_iou"]
+    gap = figures["versus"][0]["mean_iou"] - figures["mean_iou"]
+    assert difference["value"] == pytest.approx(gap)
+    # Six frames, each better in the first: chance does that or its mirror image twice in 64.
+    assert difference["p"] == pytest.approx(2 / 64, abs=0.035)
+    assert difference["high"] < 0
+    assert "rolled minus net" in capsys.readouterr().out
+
+
+def test_markdown_and_names(model, data, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("one\ntwo\nthree\nfour|4\n")
+    file = tmp_path / "figures.md"
+    evaluate.main([*model, str(data[0]), "--names", str(names), "--markdown", str(file)])
+    lines = file.read_text().splitlines()
+    assert "| class | pixels | share % | accuracy % | IoU % |" in lines
+    assert any(line.startswith(r"| four\|4 | ") for line in lines)
+
+
+def bad_input(kind, model, data, tmp_path, toy):
+    """The arguments of a call that must fail, and what its message must say."""
+    deploy, weights = model
+    path, frames = data
+    if kind == "missing deploy":
+        return [tmp_path / "no.prototxt", weights, path], r"no\.prototxt: no such file"
+    if kind == "missing weights":
+        return [deploy, tmp_path / "no.caffemodel", path], r"no\.caffemodel: no such file"
+    if kind == "missing lmdb":
+        return [deploy, weights, tmp_path / "none"], "none: does not exist"
+    if kind == "typo":
+        (tmp_path / "typo.prototxt").write_text("layer {\n  nmae: 'x'\n}\n")
+        return [tmp_path / "typo.prototxt", weights, path], r"typo\.prototxt:2:\d+: .*nmae"
+    if kind == "no model":
+        (tmp_path / "text.caffemodel").write_text("hello")
+        return [deploy, tmp_path / "text.caffemodel", path], r"text\.caffemodel: not a caffemodel"
+    if kind == "other shape":
+        text = toy.deploy.replace("num_output: 5", "num_output: 7")
+        text = text.replace("HEIGHT", "12").replace("WIDTH", "16")
+        (tmp_path / "wide.prototxt").write_text(text)
+        return (
+            [tmp_path / "wide.prototxt", weights, path],
+            "blob 0 of layer 'score' has shape 5x4x1x1 there, expected 7x4x1x1",
+        )
+    if kind == "other layers":
+        text = toy.deploy.replace('name: "score"', 'name: "other"')
+        text = text.replace("HEIGHT", "12").replace("WIDTH", "16")
+        (tmp_path / "other.prototxt").write_text(text)
+        return [tmp_path / "other.prototxt", weights, path], "lacks 1 of 1 layers .* 'other'"
+    if kind == "no labels":
+        bare = {name: (found, None) for name, (found, _) in frames.items()}
+        return [deploy, weights, toy.lmdb(tmp_path / "bare", bare)], "has no label channel"
+    if kind == "all ignored":
+        empty = {name: (found, 0 * truth) for name, (found, truth) in frames.items()}
+        return [deploy, weights, toy.lmdb(tmp_path / "empty", empty)], "no pixel has a label"
+    if kind == "label too high":
+        high = {name: (found, truth + 3) for name, (found, truth) in frames.items()}
+        path = toy.lmdb(tmp_path / "high", high)
+        return [deploy, weights, path], r"frame0: label 7, but .* scores only labels up to 4"
+    if kind == "channels":
+        env = lmdb.open(str(tmp_path / "rgb"), map_size=1 << 20)
+        with env.begin(write=True) as transaction:
+            transaction.put(b"0", to_datum(np.zeros((3, 4, 4), np.uint8)))
+        env.close()
+        return [deploy, weights, tmp_path / "rgb"], "record 0: 3 channels, expected 5"
+    if kind == "no datum":
+        env = lmdb.open(str(tmp_path / "junk"), map_size=1 << 20)
+        with env.begin(write=True) as transaction:
+            transaction.put(b"0", b"\xff\xff\xff")
+        env.close()
+        return [deploy, weights, tmp_path / "junk"], "record 0: not a Datum"
+    if kind == "label size":
+        return [deploy, weights, path, "--size", "32x24"], "labels are 16x12, expected 32x24"
+    if kind == "classes":
+        return [deploy, weights, path, "--classes", "scannet-20"], "label 5 is not among .* 1..4"
+    if kind == "blob":
+        return [deploy, weights, path, "--score", "nix"], "no blob 'nix'; outputs: 'prob'"
+    assert kind == "output"
+    return [deploy, weights, path, "--json", tmp_path / "no" / "x.json"], "folder .* does not exist"
+
+
+BAD = [
+    "missing deploy",
+    "missing weights",
+    "missing lmdb",
+    "typo",
+    "no model",
+    "other shape",
+    "other layers",
+    "no labels",
+    "all ignored",
+    "label too high",
+    "channels",
+    "no datum",
+    "label size",
+    "classes",
+    "blob",
+    "output",
+]
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_met_with_one_clear_line(kind, model, data, tmp_path, toy, capsys):
+    args, message = bad_input(kind, model, data, tmp_path, toy)
+    with pytest.raises(DataError, match=message) as error:
+        evaluate.main([str(arg) for arg in args])
+    assert "\n" not in str(error.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_exit_codes_and_streams(model, data):
+    command = [sys.executable, "-m", "eval_tools.evaluate"]
+    good = subprocess.run([*command, *model, data[0]], capture_output=True, text=True, check=False)
+    assert (good.returncode, "mean IoU" in good.stdout) == (0, True)
+    bad = subprocess.run([*command, *model, "none"], capture_output=True, text=True, check=False)
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr.splitlines()[-1] == "python -m eval_tools.evaluate: none: does not exist"
+    usage = subprocess.run([*command, "--size", "3"], capture_output=True, text=True, check=False)
+    assert usage.returncode == 2
