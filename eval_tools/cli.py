@@ -26,7 +26,7 @@ def parser(description: str | None, module: str) -> argparse.ArgumentParser:
 def run(module: str, main: Callable[[Sequence[str] | None], None]) -> None:
     """Runs a command and ends the process: 0 done, 1 bad input (one line), 130 interrupted."""
     name = f"python -m eval_tools.{module}"
-    if "GLOG_minloglevel" not in os.environ:
+    if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none
         caffe.init_log(2)  # a net's hundred lines on how it is set up would bury ours
     try:
         main(None)
