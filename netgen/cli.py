@@ -1,0 +1,379 @@
+"""The command line: `python -m netgen NET` and its companions solver, summary, draw and papers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from caffe import files
+from caffe.errors import CaffeError
+from caffe.proto.caffe_pb2 import NetParameter
+from netgen import label_weights
+from netgen.datasets import DATASETS
+from netgen.fusenet import NETS, Architecture, Training, deploy_net, train_net
+from netgen.phases import PHASES, default_phase
+from netgen.solver import Scheme, make_solver
+from netgen.sources import count_records
+
+DEFAULT_DATASET = "nyuv2-40"
+DEFAULT_SIZE = (320, 240)
+# Frames of NYUv2's train split alone, and of train + val, on which the papers train.
+NYUV2_TRAIN, NYUV2_TRAINVAL = 381, 795
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns its exit status: 0, or 1 for input that cannot be used.
+
+    Raises SystemExit(2) for bad usage, as argparse does.
+    """
+    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except CaffeError as error:
+        return _say(f"error: {error}")
+    except BrokenPipeError:
+        # The reader has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments, with the command's function as `run` and argv itself as `argv`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m netgen",
+        description="Prints FuseNet's networks and their solvers as Caffe prototxt.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "nets:\n"
+            "  sf1..sf5  sparse fusion: depth is added before each of the first K poolings\n"
+            "  df1..df5  dense fusion: after every convolution of the first K blocks\n"
+            "  rgb, depth, rgbd  baselines: one input, or both stacked to four channels\n"
+        ),
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="NET | COMMAND")
+    _net_parser(commands)
+    _solver_parser(commands)
+    for name, run, text in (
+        ("summary", _run_summary, "print layers, shapes, parameters, multiply-adds and memory"),
+        ("draw", _run_draw, "draw a net"),
+    ):
+        _file_parser(commands, name, run, text)
+    papers = commands.add_parser("papers", help="write the papers' nets and solvers to a folder")
+    papers.add_argument("folder", metavar="DIR", help="where they go, one folder a data set")
+    papers.set_defaults(run=_run_papers)
+    args = parser.parse_args(argv)
+    args.argv, args.parser = list(argv), parser
+    return args
+
+
+# -------------------------------------------------------------------------------------------------
+# NET
+# -------------------------------------------------------------------------------------------------
+
+
+def _net_parser(commands: argparse._SubParsersAction) -> None:
+    first, *others = NETS
+    parser = commands.add_parser(
+        first, aliases=others, help="print a net", description="Prints a net as prototxt."
+    )
+    add = parser.add_argument
+    add("--dataset", choices=[*DATASETS, "custom"], help=f"default: {DEFAULT_DATASET}")
+    add("--source", metavar="LMDB", help="training records; default: lmdb/DATASET_SPLIT")
+    add("--test-source", metavar="LMDB", help="test records; default: lmdb/DATASET_SPLIT")
+    add("--batch-size", type=_positive, metavar="N", help="default: 4, or 1 with --deploy")
+    add("--test-batch-size", type=_positive, default=1, metavar="N", help="default: 1")
+    add("--size", type=_size, metavar="WxH", help="default: the data set's, else 320x240")
+    add("--classes", type=_positive, metavar="N", help="classes of a custom data set, without 0")
+    add(
+        "--label-weights",
+        metavar="paper|FILE|none",
+        help="loss weight of each label; default: paper for sunrgbd-37, else none",
+    )
+    add("--no-shuffle", action="store_true", help="read the training records in their order")
+    add("--width-multiplier", type=float, default=1.0, metavar="F", help="times all channels")
+    add(
+        "--moving-average-fraction",
+        type=float,
+        metavar="F",
+        help="BatchNorm's; default: Caffe's 0.999",
+    )
+    add("--scene-classes", type=_positive, default=0, metavar="N", help="add a scene branch")
+    add("--scene-loss-weight", type=float, default=0.1, metavar="F", help="default: 0.1")
+    add(
+        "--pooling",
+        choices=["ceil", "floor"],
+        default="ceil",
+        help="rounding of odd sizes; default: ceil, as Caffe's",
+    )
+    add("--deploy", action="store_true", help="the net for prediction, with Input layers")
+    parser.set_defaults(run=_run_net, usage=parser.error)
+
+
+def _run_net(args: argparse.Namespace) -> None:
+    sys.stdout.write(net_text(args))
+
+
+def net_text(args: argparse.Namespace) -> str:
+    """The prototxt that a NET command prints."""
+    if args.dataset is None:
+        args.dataset = DEFAULT_DATASET if args.classes is None else "custom"
+    dataset = DATASETS.get(args.dataset)
+    if dataset is None and args.classes is None:
+        args.usage("--dataset custom needs --classes N")
+    if dataset and args.classes not in (None, dataset.classes):
+        args.usage(f"{args.dataset} has {dataset.classes} classes; --classes is for custom data")
+    arch = Architecture(
+        net=args.command,
+        classes=dataset.classes if dataset else args.classes,
+        size=args.size or (dataset.size if dataset else DEFAULT_SIZE),
+        width_multiplier=args.width_multiplier,
+        moving_average_fraction=args.moving_average_fraction,
+        scene_classes=args.scene_classes,
+        floor_pooling=args.pooling == "floor",
+    )
+    name = f"fusenet-{args.command}-{args.dataset}"
+    if args.deploy:
+        net = deploy_net(arch, name, args.batch_size or 1)
+    else:
+        net = train_net(arch, _training(args, arch.classes), name)
+    return f"# Made by: python -m netgen {shlex.join(args.argv)}\n{files.text(net)}"
+
+
+def _training(args: argparse.Namespace, classes: int) -> Training:
+    dataset = DATASETS.get(args.dataset)
+    splits = dataset.splits if dataset else ("train", "test")
+    sources = [f"lmdb/{args.dataset}_{split}" for split in splits]
+    training = Training(
+        source=args.source or sources[0],
+        test_source=args.test_source or sources[1],
+        batch_size=args.batch_size or 4,
+        test_batch_size=args.test_batch_size,
+        shuffle=not args.no_shuffle,
+        label_weights=label_weights.choose(args.label_weights, dataset, classes),
+        scene_loss_weight=args.scene_loss_weight,
+    )
+    if args.dataset.startswith("nyuv2"):
+        _warn_of_train_split(training.source)
+    return training
+
+
+def _warn_of_train_split(source: str) -> None:
+    """Says so if an NYUv2 source looks like the smaller split."""
+    count = None
+    if Path(source).exists():
+        try:
+            count = count_records(source)
+        except CaffeError as error:
+            _say(f"warning: {error}")
+    name = Path(source).name
+    if count == NYUV2_TRAIN:
+        what = f"has {NYUV2_TRAIN} records, NYUv2's train split alone"
+    elif count != NYUV2_TRAINVAL and "train" in name and "trainval" not in name:
+        what = "looks like NYUv2's train split alone (381 frames)"
+    else:
+        return
+    _say(f"warning: {source} {what}; the papers train on train + val ({NYUV2_TRAINVAL} frames)")
+
+
+# -------------------------------------------------------------------------------------------------
+# solver
+# -------------------------------------------------------------------------------------------------
+
+
+def _solver_parser(commands: argparse._SubParsersAction) -> None:
+    scheme = Scheme()
+    parser = commands.add_parser(
+        "solver",
+        help="print a solver with the reported training scheme",
+        description="Prints a solver with the training scheme that FuseNet's authors report. "
+        "Epochs become iterations by the number of training images and the net's batch size.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add, none = parser.add_argument, argparse.SUPPRESS
+    add("--net", required=True, metavar="FILE", help="train+test prototxt", default=none)
+    for split in ("train", "test"):
+        add(
+            f"--{split}-images",
+            type=_positive if split == "train" else _natural,
+            metavar="N",
+            default=none,
+            help=f"number of {split} images (default: the records of the net's LMDB)",
+        )
+    add("--type", default=scheme.type, choices=_SOLVERS, help="the solver")
+    for name, text in (
+        ("base-lr", "learning rate at the start"),
+        ("momentum", "momentum"),
+        ("weight-decay", "L2 regularisation"),
+        ("gamma", "factor of policy step"),
+        ("power", "exponent of policy poly"),
+        ("epochs", "length of the training"),
+        ("step-epochs", "length of a step of policy step"),
+        ("test-epochs", "between tests; 0: no tests"),
+        ("snapshot-epochs", "between snapshots; 0: none but the last"),
+    ):
+        default = getattr(scheme, name.replace("-", "_"))
+        add(f"--{name}", type=_from_zero, default=default, metavar="F", help=text)
+    add("--lr-policy", default=scheme.lr_policy, choices=["step", "poly", "fixed"], help="policy")
+    for name, instead in (
+        ("max-iter", "epochs"),
+        ("stepsize", "step-epochs"),
+        ("test-interval", "test-epochs"),
+        ("snapshot", "snapshot-epochs"),
+    ):
+        text = f"in iterations, instead of --{instead}"
+        add(f"--{name}", type=_positive, metavar="N", default=none, help=text)
+    add("--display", type=_natural, default=scheme.display, metavar="N", help="between log lines")
+    add("--iter-size", type=_positive, default=1, metavar="N", help="batches an update")
+    add("--devices", type=_positive, default=1, metavar="N", help="GPUs that train together")
+    add("--random-seed", type=_natural, metavar="N", default=none, help="for repeatable runs")
+    add(
+        "--snapshot-prefix",
+        metavar="PATH",
+        default=none,
+        help="path of the snapshots less _iter_N (default: the net's name)",
+    )
+    parser.set_defaults(run=_run_solver)
+
+
+_SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+
+
+def _run_solver(args: argparse.Namespace) -> None:
+    sys.stdout.write(solver_text(args, files.read_net(args.net)))
+
+
+def solver_text(args: argparse.Namespace, net: NetParameter) -> str:
+    """The prototxt that `solver` prints for a net that is, or will be, in the file args.net."""
+    given = vars(args)
+    scheme = Scheme(**{name: given[name] for name in Scheme.__dataclass_fields__ if name in given})
+    solver, notes = make_solver(
+        net,
+        args.net,
+        scheme,
+        given.get("train_images"),
+        given.get("test_images"),
+        given.get("snapshot_prefix"),
+    )
+    for note in notes:
+        _say(f"warning: {note}")
+    return f"# Made by: python -m netgen {shlex.join(args.argv)}\n{files.text(solver)}"
+
+
+# -------------------------------------------------------------------------------------------------
+# summary, draw, papers
+# -------------------------------------------------------------------------------------------------
+
+
+def _file_parser(commands: argparse._SubParsersAction, name: str, run: object, text: str) -> None:
+    parser = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a net's prototxt, of any age")
+    if name == "draw":
+        add("out", metavar="OUT", type=_picture, help="file to write, .svg or .png")
+        add("--expand", action="store_true", help="a box for every layer, none folded into one")
+        add("--title", metavar="TEXT", help="default: the net's name")
+    add("--phase", choices=PHASES, help="default: train for a net that has training data")
+    add("--level", type=int, metavar="N", help="level of the net's state; default: the net's")
+    add("--stage", action="append", default=[], metavar="NAME", help="stage of the net's state")
+    add(
+        "--input",
+        action="append",
+        default=[],
+        type=_input_shape,
+        metavar="[BLOB=]N,C,H,W",
+        help="shape of an input, or of data whose records cannot be looked at",
+    )
+    parser.set_defaults(run=run)
+
+
+def _read_net(args: argparse.Namespace) -> tuple[NetParameter, int, dict[str, tuple[int, ...]]]:
+    net = files.read_net(args.file)
+    if args.level is not None:
+        net.state.level = args.level
+    net.state.stage.extend(args.stage)
+    phase = PHASES[args.phase] if args.phase else default_phase(net)
+    return net, phase, dict(args.input)
+
+
+def _run_summary(args: argparse.Namespace) -> None:
+    from netgen.shapes import size_net
+    from netgen.summary import summary
+
+    net, phase, inputs = _read_net(args)
+    try:
+        layers = size_net(net, phase, inputs)
+    except CaffeError as error:
+        hint = "; with --input [BLOB=]N,C,H,W" if "give its shape" in str(error) else ""
+        raise CaffeError(f"{args.file}: {error}{hint}") from None
+    sys.stdout.write(summary(net, phase, layers))
+
+
+def _run_draw(args: argparse.Namespace) -> None:
+    from netgen.draw import draw
+
+    net, phase, inputs = _read_net(args)
+    draw(net, args.out, phase, inputs, title=args.title, expand=args.expand)
+
+
+def _run_papers(args: argparse.Namespace) -> None:
+    from netgen.papers import write_papers
+
+    for path in write_papers(args.folder):
+        _say(f"wrote {path}")
+
+
+# -------------------------------------------------------------------------------------------------
+# Arguments
+# -------------------------------------------------------------------------------------------------
+
+
+def _say(text: str) -> int:
+    print(f"netgen: {text}", file=sys.stderr)
+    return 1
+
+
+def _natural(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _natural(text):
+        raise argparse.ArgumentTypeError("0 is too small; expected 1 or more")
+    return int(text)
+
+
+def _from_zero(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a width and height such as 320x240")
+    return int(found[1]), int(found[2])
+
+
+def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, shape = text.rpartition("=")
+    if not re.fullmatch(r"[1-9][0-9]*([,x][1-9][0-9]*)*", shape):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape such as 1,3,240,320")
+    return name, tuple(map(int, re.split("[,x]", shape)))
+
+
+def _picture(text: str) -> Path:
+    if Path(text).suffix.lower() not in (".svg", ".png"):
+        raise argparse.ArgumentTypeError(f"{text!r} ends in neither .svg nor .png")
+    return Path(text)

@@ -1,0 +1,62 @@
+"""Loss weights of the labels: the published ones, a file's, or none."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from caffe.errors import CaffeError
+from netgen.datasets import Dataset
+
+
+def choose(what: str | None, dataset: Dataset | None, classes: int) -> tuple[float, ...] | None:
+    """The weights that `what` stands for, one a label with label 0 first, or None for none.
+
+    what: "paper", "none", a file's path, or None for what the authors trained the data set with.
+    dataset: None for data of the user's own.
+
+    Raises CaffeError where there are no published weights or the file does not fit.
+    """
+    if what is None:
+        what = "paper" if dataset and dataset.weights_by_default else "none"
+    if what == "none":
+        return None
+    if what != "paper":
+        return read(what, classes)
+    if dataset is None or dataset.weights is None:
+        name = dataset.name if dataset else "a data set of your own"
+        raise CaffeError(f"no label weights were published for {name}: give a file of weights")
+    return dataset.weights
+
+
+def read(path: str, classes: int) -> tuple[float, ...]:
+    """The weights in a text file: numbers, label 0's first, between white space or commas; `#`
+    starts a comment.
+
+    Raises CaffeError, with the line, for anything that is not a number from 0 up, and unless there
+    are classes + 1 of them.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise CaffeError(f"label weights {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CaffeError(f"label weights {path}: not a text file") from None
+    weights = []
+    for number, line in enumerate(lines, 1):
+        for word in line.split("#")[0].replace(",", " ").split():
+            try:
+                weight = float(word)
+            except ValueError:
+                weight = -1
+            if not (math.isfinite(weight) and weight >= 0):
+                raise CaffeError(
+                    f"label weights {path}:{number}: {word!r} is not a number from 0 up"
+                )
+            weights.append(weight)
+    if len(weights) != classes + 1:
+        raise CaffeError(
+            f"label weights {path}: {len(weights)} numbers for {classes} classes; expected "
+            f"{classes + 1}, one a label with the ignored label 0 first"
+        )
+    return tuple(weights)

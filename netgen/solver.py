@@ -1,0 +1,172 @@
+"""Solvers with FuseNet's reported training scheme, epochs turned into iterations.
+
+The authors never released their solver. Reported are SGD with momentum 0.9, weight decay 0.0005,
+base learning rate 0.001 and batches of 4 (Hazirbas et al., ACCV 2016); their later PyTorch port
+trains for 400 epochs and multiplies the rate by 0.9 every 25.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe import TEST, TRAIN
+from caffe.errors import CaffeError
+from caffe.proto.caffe_pb2 import DataParameter, LayerParameter, NetParameter, SolverParameter
+from netgen.phases import layers_in
+from netgen.sources import count_records
+
+# Layers that read batches, and where they say how large.
+_BATCH_PARAM = {
+    "Data": "data_param",
+    "HDF5Data": "hdf5_data_param",
+    "ImageData": "image_data_param",
+    "MemoryData": "memory_data_param",
+    "WindowData": "window_data_param",
+}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How to train. Lengths of time are in epochs, passes over the training images; the fields
+    that follow them are the same in iterations and win where they are set.
+
+    devices: processes that each read a batch an iteration. test_epochs and snapshot_epochs of 0:
+    never.
+    """
+
+    type: str = "SGD"
+    base_lr: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    lr_policy: str = "step"
+    gamma: float = 0.9
+    power: float = 0.9
+    epochs: float = 400
+    step_epochs: float = 25
+    test_epochs: float = 5
+    snapshot_epochs: float = 25
+    max_iter: int | None = None
+    stepsize: int | None = None
+    test_interval: int | None = None
+    snapshot: int | None = None
+    display: int = 20
+    iter_size: int = 1
+    devices: int = 1
+    random_seed: int | None = None
+
+
+class _Epochs:
+    """Turns epochs into iterations; the training images are counted once they are needed."""
+
+    def __init__(self, data: LayerParameter, images: int | None, scheme: Scheme) -> None:
+        self.data = data
+        self.images = images
+        self.batch = batch_size(data) * scheme.iter_size * scheme.devices
+
+    def iterations(self, epochs: float) -> int:
+        """Iterations that `epochs` take, rounded up, at least 1."""
+        if self.images is None:
+            self.images = _count(self.data, "--train-images")
+        if self.images < 1:
+            raise CaffeError(f"{self.images} training images: at least 1 is needed")
+        # The rounding keeps 0.1 epochs of 10 images from becoming 2.
+        return max(1, math.ceil(round(epochs * self.images / self.batch, 6)))
+
+
+def make_solver(
+    net: NetParameter,
+    path: str,
+    scheme: Scheme,
+    train_images: int | None = None,
+    test_images: int | None = None,
+    prefix: str | None = None,
+) -> tuple[SolverParameter, list[str]]:
+    """A solver for the net in file `path`, and notes on what it does not do.
+
+    train_images, test_images: numbers of images; None: the records of the net's LMDBs.
+    prefix: the solver's snapshot_prefix; None: the net's name in the working directory.
+
+    Raises CaffeError where the net has no data for training or the images cannot be counted.
+    """
+    epochs = _Epochs(_data_layer(net, path, TRAIN), train_images, scheme)
+    solver = SolverParameter(net=path, type=scheme.type, test_initialization=False)
+    _learning(solver, scheme, epochs)
+    solver.max_iter = scheme.max_iter or epochs.iterations(scheme.epochs)
+    solver.display = scheme.display
+    # The loss of one batch jumps about: show the mean of those since the last line.
+    solver.average_loss = max(1, scheme.display)
+    if scheme.iter_size > 1:
+        solver.iter_size = scheme.iter_size
+    if scheme.random_seed is not None:
+        solver.random_seed = scheme.random_seed
+    notes = _testing(solver, net, path, scheme, epochs, test_images)
+    if scheme.snapshot or scheme.snapshot_epochs:
+        solver.snapshot = scheme.snapshot or epochs.iterations(scheme.snapshot_epochs)
+    solver.snapshot_prefix = prefix or net.name.replace("/", "-") or Path(path).stem
+    return solver, notes
+
+
+def batch_size(layer: LayerParameter) -> int:
+    """Records that a data layer reads an iteration."""
+    return getattr(layer, _BATCH_PARAM[layer.type]).batch_size or 1
+
+
+def _learning(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:
+    solver.base_lr = scheme.base_lr
+    solver.weight_decay = scheme.weight_decay
+    # AdaGrad and RMSProp refuse to run with one.
+    if scheme.type not in ("AdaGrad", "RMSProp"):
+        solver.momentum = scheme.momentum
+    solver.lr_policy = scheme.lr_policy
+    if scheme.lr_policy == "step":
+        solver.gamma = scheme.gamma
+        solver.stepsize = scheme.stepsize or epochs.iterations(scheme.step_epochs)
+    elif scheme.lr_policy == "poly":
+        solver.power = scheme.power
+
+
+def _testing(
+    solver: SolverParameter,
+    net: NetParameter,
+    path: str,
+    scheme: Scheme,
+    epochs: _Epochs,
+    images: int | None,
+) -> list[str]:
+    """Sets test_iter, so that a test reads every test image, and test_interval; or says why not."""
+    if images == 0 or not (scheme.test_interval or scheme.test_epochs):
+        return []
+    try:
+        data = _data_layer(net, path, TEST)
+        images = _count(data, "--test-images") if images is None else images
+    except CaffeError as error:
+        return [f"no tests during training: {error}"]
+    solver.test_iter.append(math.ceil(images / batch_size(data)))
+    solver.test_interval = scheme.test_interval or epochs.iterations(scheme.test_epochs)
+    return []
+
+
+def _data_layer(net: NetParameter, path: str, phase: int) -> LayerParameter:
+    for layer in layers_in(net, phase):
+        if layer.type in _BATCH_PARAM:
+            return layer
+    name = "TRAIN" if phase == TRAIN else "TEST"
+    raise CaffeError(f"net {path} has no data layer in phase {name}; expected a train+test net")
+
+
+def _count(data: LayerParameter, option: str) -> int:
+    """Records of a Data layer's LMDB; where it has none, the error names the option to give."""
+    if data.type != "Data" or data.data_param.backend != DataParameter.LMDB:
+        raise CaffeError(
+            f"layer {data.name} ({data.type}) does not read an LMDB: give the number of images "
+            f"with {option} N"
+        )
+    try:
+        count = count_records(data.data_param.source)
+    except CaffeError as error:
+        raise CaffeError(f"{error}: give the number of images with {option} N") from None
+    if not count:
+        raise CaffeError(f"LMDB {data.data_param.source} is empty")
+    return count

@@ -1,0 +1,86 @@
+"""A net as a table: shapes, parameters, multiply-adds and memory, layer by layer."""
+
+from __future__ import annotations
+
+import math
+
+from caffe import TRAIN
+from caffe.proto.caffe_pb2 import NetParameter
+from netgen.shapes import SizedLayer, show
+
+_BYTES = 4  # float32
+_HEADER = ("layer", "type", "tops", "parameter shapes", "parameters", "multiply-adds", "memory")
+
+
+def summary(net: NetParameter, phase: int, layers: list[SizedLayer]) -> str:
+    """The table of a net that size_net measured.
+
+    Multiply-adds are those of convolutions, deconvolutions, inner products and recurrent layers,
+    for a whole batch. Memory is that of the tops as float32; a layer in place needs none.
+    """
+    rows = [_HEADER, *map(_row, layers)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+    lines = [f"{net.name or 'net without a name'}, phase {'TRAIN' if phase == TRAIN else 'TEST'}"]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i < 4 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, "", *_totals(layers)]) + "\n"
+
+
+def parameters(layers: list[SizedLayer]) -> int:
+    """Number of parameters; blobs that layers share by name count once."""
+    total, seen = 0, set()
+    for item in layers:
+        for i, shape in enumerate(item.params):
+            name = item.layer.param[i].name if i < len(item.layer.param) else ""
+            if name not in seen:
+                total += math.prod(shape)
+            if name:
+                seen.add(name)
+    return total
+
+
+def activation_bytes(layers: list[SizedLayer]) -> int:
+    """Bytes of all blobs as float32, gradients not counted."""
+    return sum(map(_memory, layers))
+
+
+def _memory(item: SizedLayer) -> int:
+    # Split's tops are one blob under several names.
+    if item.layer.type == "Split":
+        return 0
+    return sum(math.prod(shape) for shape in item.own_tops) * _BYTES
+
+
+def _row(item: SizedLayer) -> tuple[str, ...]:
+    own = bool(item.own_tops) or not item.tops
+    return (
+        item.layer.name,
+        item.layer.type,
+        " ".join(map(show, item.tops)) if own else "in place",
+        " ".join(map(show, item.params)),
+        f"{sum(map(math.prod, item.params)):,}" if item.params else "",
+        f"{item.macs:,}" if item.macs else "",
+        mebibytes(_memory(item)) if item.own_tops else "",
+    )
+
+
+def _totals(layers: list[SizedLayer]) -> list[str]:
+    count = parameters(layers)
+    activations = activation_bytes(layers)
+    return [
+        f"layers         {len(layers)}",
+        f"parameters     {count:,} ({mebibytes(count * _BYTES)} as float32)",
+        f"multiply-adds  {sum(item.macs for item in layers):,} a batch, forward",
+        f"activations    {mebibytes(activations)}; with their gradients, as training keeps them, "
+        f"{mebibytes(2 * activations)}",
+    ]
+
+
+def mebibytes(count: int) -> str:
+    """Bytes as MiB, with two decimals below 1."""
+    size = count / 2**20
+    return f"{size:.2f} MiB" if size < 1 else f"{size:,.1f} MiB"
