@@ -1,0 +1,47 @@
+"""SIGINT and SIGHUP as requests to a running solver: stop, snapshot, or nothing."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from caffe.errors import CaffeError
+
+EFFECTS = ("stop", "snapshot", "none")
+
+
+class SignalRequests:
+    """Remembers signals until the solver asks; `next()` is its question."""
+
+    def __init__(self, sigint_effect: str = "stop", sighup_effect: str = "snapshot") -> None:
+        for effect in (sigint_effect, sighup_effect):
+            if effect not in EFFECTS:
+                raise CaffeError(
+                    f'Invalid signal effect "{effect}" was specified: expected {", ".join(EFFECTS)}'
+                )
+        # SIGHUP is looked at first, as in Caffe.
+        self._effects = {signal.SIGHUP: sighup_effect, signal.SIGINT: sigint_effect}
+        self._got: dict[int, bool] = dict.fromkeys(self._effects, False)
+
+    def next(self) -> str:
+        """What the oldest unanswered signal asks for: 'stop', 'snapshot' or 'none'."""
+        for number, effect in self._effects.items():
+            if self._got[number]:
+                self._got[number] = False
+                return effect
+        return "none"
+
+    @contextmanager
+    def installed(self) -> Iterator[SignalRequests]:
+        """Handle the signals within the block; before and after they do what they did."""
+        before = {number: signal.signal(number, self._handle) for number in self._effects}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._got[number] = True

@@ -1,0 +1,125 @@
+"""The update rules of Caffe's six solvers: from gradients and history to changes of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from caffe.errors import CaffeError
+from caffe.proto import caffe_pb2 as pb
+
+Tensors = Sequence[torch.Tensor]
+
+
+class Update:
+    """One rule. `apply` turns gradients into the values that are subtracted from the weights.
+
+    `histories`: how many arrays a parameter needs; all first ones come first in the history.
+    """
+
+    name = ""
+    histories = 1
+    momentum_allowed = True
+
+    def __init__(self, param: pb.SolverParameter) -> None:
+        self.param = param
+        if not self.momentum_allowed and param.momentum:
+            raise CaffeError(f"solver: momentum {param.momentum:g} cannot be used with {self.name}")
+
+    def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
+        """Overwrite `grads` with the changes. `rates`: one a parameter; `t`: this update, from 1.
+
+        `history` holds `histories` arrays a parameter and is brought up to date.
+        """
+        raise AssertionError("set by the subclass")
+
+
+class SGD(Update):
+    """v = momentum v + rate g; the learning rate is inside the history, unlike in torch."""
+
+    name = "SGD"
+
+    def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
+        torch._foreach_mul_(grads, list(rates))
+        torch._foreach_mul_(history, self.param.momentum)
+        torch._foreach_add_(history, grads)
+        torch._foreach_copy_(grads, history)
+
+
+class Nesterov(Update):
+    """v' = momentum v + rate g; the change is (1 + momentum) v' - momentum v."""
+
+    name = "Nesterov"
+
+    def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
+        momentum = self.param.momentum
+        for g, v, rate in zip(grads, history, rates, strict=True):
+            before = v.clone()
+            v.mul_(momentum).add_(g, alpha=rate)
+            torch.add(v * (1 + momentum), before, alpha=-momentum, out=g)
+
+
+class AdaGrad(Update):
+    """h = h + g^2; the change is rate g / (sqrt(h) + delta)."""
+
+    name = "AdaGrad"
+    momentum_allowed = False
+
+    def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
+        for g, h, rate in zip(grads, history, rates, strict=True):
+            h.addcmul_(g, g)
+            g.div_(h.sqrt().add_(self.param.delta)).mul_(rate)
+
+
+class RMSProp(Update):
+    """h = decay h + (1 - decay) g^2; the change is rate g / (sqrt(h) + delta)."""
+
+    name = "RMSProp"
+    momentum_allowed = False
+
+    def __init__(self, param: pb.SolverParameter) -> None:
+        super().__init__(param)
+        if not 0 <= param.rms_decay < 1:
+            raise CaffeError(f"solver: rms_decay is {param.rms_decay:g}, expected 0 <= it < 1")
+
+    def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
+        decay = self.param.rms_decay
+        for g, h, rate in zip(grads, history, rates, strict=True):
+            h.mul_(decay).addcmul_(g, g, value=1 - decay)
+            g.div_(h.sqrt().add_(self.param.delta)).mul_(rate)
+
+
+class AdaDelta(Update):
+    """The step's size follows from the history of the changes themselves (Zeiler, 2012)."""
+
+    name = "AdaDelta"
+    histories = 2
+
+    def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
+        momentum, delta, n = self.param.momentum, self.param.delta, len(grads)
+        for g, h, h2, rate in zip(grads, history[:n], history[n:], rates, strict=True):
+            h.mul_(momentum).addcmul_(g, g, value=1 - momentum)
+            g.mul_(((h2 + delta) / (h + delta)).sqrt_())
+            h2.mul_(momentum).addcmul_(g, g, value=1 - momentum)
+            g.mul_(rate)
+
+
+class Adam(Update):
+    """Kingma and Ba, 2015; Caffe's delta stands outside the bias correction."""
+
+    name = "Adam"
+    histories = 2
+
+    def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
+        beta1, beta2, n = self.param.momentum, self.param.momentum2, len(grads)
+        correction = math.sqrt(1 - beta2**t) / (1 - beta1**t)
+        for g, m, v, rate in zip(grads, history[:n], history[n:], rates, strict=True):
+            m.mul_(beta1).add_(g, alpha=1 - beta1)
+            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            torch.div(m, v.sqrt().add_(self.param.delta), out=g)
+            g.mul_(rate * correction)
+
+
+UPDATES = {u.name: u for u in (SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam)}
