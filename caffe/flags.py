@@ -134,8 +134,8 @@ def run(
 ) -> int:
     """Run a program's `main(values, others, given)` on a command line; the exit status.
 
-    1 with one line on stderr for bad input and, as gflags, for a bad flag; 2 with the usage if
-    main raises Usage; 0 for -help. An interrupt ends it quietly with 130.
+    1 with one line on stderr for bad input; 2 with gflags' line for a bad flag, or with the usage
+    if main raises Usage; 0 for -help. An interrupt ends it quietly with 130.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     program = program or os.path.basename(sys.argv[0]).removesuffix(".py")
@@ -152,7 +152,7 @@ def run(
         return main(values, others, given)
     except FlagError as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        return 2
     except CaffeError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1

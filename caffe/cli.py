@@ -1,0 +1,263 @@
+"""The `caffe` command: train, test, time, device_query, with Caffe's flags and log lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from caffe import __version__
+from caffe.errors import CaffeError
+from caffe.flags import Flag, Usage, run
+from caffe.log import emit, number
+from caffe.proto import caffe_pb2 as pb
+
+if TYPE_CHECKING:
+    from caffe.net import Net
+
+USAGE = """caffe: command line brew
+usage: caffe <command> <args>
+
+commands:
+  train           train or finetune a model
+  test            score a model
+  device_query    show GPU diagnostic information
+  time            benchmark model execution time
+"""
+
+FLAGS = (
+    Flag("gpu", "", "Run on these GPUs, separated by ','; 'all' for all there are."),
+    Flag("solver", "", "The solver definition, a prototxt."),
+    Flag("model", "", "The model definition, a prototxt."),
+    Flag("phase", "", "Network phase, TRAIN or TEST. Only for 'time'."),
+    Flag("level", 0, "Network level."),
+    Flag("stage", "", "Network stages (not to be confused with phase), separated by ','."),
+    Flag("snapshot", "", "The solver state to resume training from."),
+    Flag(
+        "weights",
+        "",
+        "Trained weights to start from, separated by ','. Not together with -snapshot.",
+    ),
+    Flag("iterations", 50, "The number of iterations to run."),
+    Flag("sigint_effect", "stop", "What SIGINT does: snapshot, stop or none."),
+    Flag("sighup_effect", "snapshot", "What SIGHUP does: snapshot, stop or none."),
+    Flag("version", False, "Show the version and exit."),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `caffe <command> <args>`; returns the exit status (1 bad input, 2 bad usage)."""
+    return run(_command, USAGE, FLAGS, arguments, "caffe")
+
+
+def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
+    if flags.version:
+        print(f"caffe version {__version__}")
+        return 0
+    if len(others) != 1:
+        raise Usage(f"expected one command, got {' '.join(others) or 'none'}")
+    action = ACTIONS.get(others[0])
+    if action is None:
+        raise Usage(f"unknown command {others[0]!r}; expected one of {', '.join(sorted(ACTIONS))}")
+    return action(flags)
+
+
+def train(flags: SimpleNamespace) -> int:
+    """Train or finetune a model."""
+    _need(flags.solver, "solver", "train: a solver definition")
+    if flags.snapshot and flags.weights:
+        raise Usage("give a -snapshot to resume training, or -weights to finetune, but not both")
+    from caffe import files
+    from caffe.signals import SignalRequests
+
+    param = files.read_solver(flags.solver, emit)
+    param.train_state.level = flags.level
+    param.train_state.stage.extend(flags.stage.split(","))
+    if not flags.gpu and param.HasField("solver_mode") and param.solver_mode == param.GPU:
+        flags.gpu = str(param.device_id)
+    gpus = _use(_gpus(flags.gpu), "Using GPUs {}")
+    if len(gpus) > 1:
+        raise CaffeError(
+            f"-gpu {flags.gpu}: training on several GPUs at once is not supported yet; "
+            f"choose one, as in -gpu {gpus[0]}"
+        )
+    requests = SignalRequests(flags.sigint_effect, flags.sighup_effect)
+    if flags.snapshot or flags.weights:
+        param.ClearField("weights")
+    if flags.weights:
+        param.weights.append(flags.weights)
+    from caffe.solver import get_solver
+
+    with requests.installed():
+        solver = get_solver(param)
+        solver.set_requests(requests.next)
+        if flags.snapshot:
+            emit("caffe.cpp:234", f"Resuming from {flags.snapshot}")
+            solver.restore(flags.snapshot)
+        emit("caffe.cpp:239", "Starting Optimization")
+        solver.solve()
+        emit("caffe.cpp:250", "Optimization Done.")
+    return 0
+
+
+def test(flags: SimpleNamespace) -> int:
+    """Score a model: the mean of every output over -iterations batches."""
+    _need(flags.model, "model", "test: a model definition")
+    _need(flags.weights, "weights", "test: model weights")
+    _need(flags.iterations > 0, "iterations", "test: a positive number")
+    _use(_gpus(flags.gpu)[:1], "Use GPU with device ID {}")
+    net = _net(flags, pb.TEST)
+    for name in flags.weights.split(","):
+        net.copy_from(name.strip())
+    emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
+    totals: dict[tuple[str, int], float] = {}
+    loss = 0.0
+    for i in range(flags.iterations):
+        loss += net._forward(0, len(net.layers) - 1)
+        for name in net.outputs:
+            for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
+                totals[name, k] = totals.get((name, k), 0.0) + score
+                emit("caffe.cpp:304", f"Batch {i}, {name} = {number(score)}")
+    emit("caffe.cpp:309", f"Loss: {number(loss / flags.iterations)}")
+    for (name, _), total in totals.items():
+        mean, weight = total / flags.iterations, net.blob_loss_weights[name]
+        line = f"{name} = {number(mean)}"
+        if weight:
+            line += f" (* {number(weight)} = {number(weight * mean)} loss)"
+        emit("caffe.cpp:321", line)
+    return 0
+
+
+def time_model(flags: SimpleNamespace) -> int:
+    """Time every layer, forward and backward."""
+    _need(flags.model, "model", "time: a model definition")
+    _need(flags.iterations > 0, "iterations", "time: a positive number")
+    if flags.phase not in ("", "TRAIN", "TEST"):
+        raise Usage(f'-phase {flags.phase}: phase must be "TRAIN" or "TEST"')
+    _use(_gpus(flags.gpu)[:1], "Use GPU with device ID {}")
+    net = _net(flags, pb.TEST if flags.phase == "TEST" else pb.TRAIN)
+    last = len(net.layers) - 1
+    emit("caffe.cpp:352", "Performing Forward")
+    emit("caffe.cpp:357", f"Initial loss: {number(net._forward(0, last))}")
+    emit("caffe.cpp:358", "Performing Backward")
+    net._backward(last, 0)
+    emit("caffe.cpp:366", "*** Benchmark begins ***")
+    emit("caffe.cpp:367", f"Testing for {flags.iterations} iterations.")
+    start = _now()
+    spent = {name: [0.0] * (last + 1) for name in ("forward", "backward")}
+    for j in range(flags.iterations):
+        began = _now()
+        for i in range(last + 1):
+            spent["forward"][i] += _timed(lambda i=i: net._forward_layer(i))
+        for i in range(last, -1, -1):
+            spent["backward"][i] += _timed(lambda i=i: net._backward(i, i))
+        milliseconds = number((_now() - began) * 1e3)
+        emit("caffe.cpp:395", f"Iteration: {j + 1} forward-backward time: {milliseconds} ms.")
+    total = (_now() - start) * 1e3
+    per = 1e3 / flags.iterations
+    emit("caffe.cpp:398", "Average time per layer: ")
+    for i, layer in enumerate(net.layers):
+        for line, what in ((401, "forward"), (404, "backward")):
+            shown = number(spent[what][i] * per)
+            emit(f"caffe.cpp:{line}", f"{layer.name:>10}\t{what}: {shown} ms.")
+    forward, backward = (sum(spent[what]) * per for what in ("forward", "backward"))
+    emit("caffe.cpp:409", f"Average Forward pass: {number(forward)} ms.")
+    emit("caffe.cpp:411", f"Average Backward pass: {number(backward)} ms.")
+    emit("caffe.cpp:413", f"Average Forward-Backward: {number(total / flags.iterations)} ms.")
+    emit("caffe.cpp:415", f"Total Time: {number(total)} ms.")
+    emit("caffe.cpp:416", "*** Benchmark ends ***")
+    return 0
+
+
+def device_query(flags: SimpleNamespace) -> int:
+    """Show what is known of the GPUs that -gpu names."""
+    import torch
+
+    emit("caffe.cpp:138", f"Querying GPUs {flags.gpu}")
+    for index in _gpus(flags.gpu):
+        p = torch.cuda.get_device_properties(index)
+        for text in (
+            f"Device id:                     {index}",
+            f"Major revision number:         {p.major}",
+            f"Minor revision number:         {p.minor}",
+            f"Name:                          {p.name}",
+            f"Total global memory:           {p.total_memory}",
+            f"Number of multiprocessors:     {p.multi_processor_count}",
+        ):
+            emit("common.cpp:178", text)
+    return 0
+
+
+ACTIONS: dict[str, Callable[[SimpleNamespace], int]] = {
+    "train": train,
+    "test": test,
+    "time": time_model,
+    "device_query": device_query,
+}
+
+
+def _need(value: object, flag: str, what: str) -> None:
+    if not value:
+        raise Usage(f"{what} is needed: -{flag}")
+
+
+def _net(flags: SimpleNamespace, phase: int) -> Net:
+    from caffe.net import Net
+
+    return Net(flags.model, phase, flags.level, flags.stage.split(","))
+
+
+def _gpus(text: str) -> list[int]:
+    """The GPUs that -gpu names; raises CaffeError where one does not exist."""
+    if not text:
+        return []
+    import torch
+
+    from caffe.device import check_gpu
+
+    if text == "all":
+        check_gpu(0)
+        return list(range(torch.cuda.device_count()))
+    try:
+        ids = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise Usage(f"-gpu {text}: expected 'all', or numbers separated by ','") from None
+    for index in ids:
+        check_gpu(index)
+    return ids
+
+
+def _use(gpus: list[int], line: str) -> list[int]:
+    """Switch to the first of `gpus`, or to the CPU if there are none, and say so."""
+    from caffe import device
+
+    if not gpus:
+        emit("caffe.cpp:197", "Use CPU.")
+        device.set_mode_cpu()
+        return gpus
+    import torch
+
+    emit("caffe.cpp:203", line.format(", ".join(map(str, gpus))))
+    for index in gpus:
+        emit("caffe.cpp:208", f"GPU {index}: {torch.cuda.get_device_name(index)}")
+    device.set_device(gpus[0])
+    device.set_mode_gpu()
+    return gpus
+
+
+def _timed(function: Callable[[], object]) -> float:
+    """Seconds that `function` takes, work left on the GPU included."""
+    start = _now()
+    function()
+    return _now() - start
+
+
+def _now() -> float:
+    from caffe.device import current_device
+
+    if current_device().type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
