@@ -89,7 +89,7 @@ class Net:
         self.name = split.name
         self.phase = split.state.phase
         self.debug_info = split.debug_info
-        self.layers: list[Layer] = []
+        self._layers: list[Layer] = []
         self._layer_names: list[str] = []
         self._blobs: list[Blob] = []
         self._blob_names: list[str] = []
@@ -111,7 +111,7 @@ class Net:
         self._find_backward_layers()
         if split.force_backward:
             self._force_backward()
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._layers):
             layer.bottom_need_backward = list(self._bottom_need_backward[i])
         for name in sorted(self._available):
             _log("net.cpp:244", f"This network produces output {name}")
@@ -133,7 +133,7 @@ class Net:
             )
         _log("layer_factory.hpp:77", f"Creating layer {param.name}")
         layer = create_layer(param)
-        self.layers.append(layer)
+        self._layers.append(layer)
         self._layer_names.append(param.name)
         _log("net.cpp:86", f"Creating Layer {param.name}")
         bottoms, wants = self._connect_bottoms(param)
@@ -207,11 +207,11 @@ class Net:
         """From the last layer to the first: which ones bear on a loss."""
         under_loss: set[int] = set()
         skipped: set[int] = set()
-        for i in reversed(range(len(self.layers))):
+        for i in reversed(range(len(self._layers))):
             tops, wants = self._top_id_vecs[i], self._bottom_need_backward[i]
             counts = any(
                 weight or top in under_loss
-                for top, weight in zip(tops, self.layers[i].loss_weights, strict=True)
+                for top, weight in zip(tops, self._layers[i].loss_weights, strict=True)
             )
             if self._layer_need_backward[i] and all(top in skipped for top in tops):
                 self._layer_need_backward[i] = False
@@ -231,7 +231,7 @@ class Net:
                     skipped.add(bottom)
 
     def _force_backward(self) -> None:
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._layers):
             self._layer_need_backward[i] = True
             wants = self._bottom_need_backward[i]
             wants[:] = [w or layer.allow_force_backward(j) for j, w in enumerate(wants)]
@@ -241,7 +241,7 @@ class Net:
         """Whether a layer works in place on a blob that only a source could bring back."""
         sources = {
             i
-            for tops, layer in zip(self._top_id_vecs, self.layers, strict=True)
+            for tops, layer in zip(self._top_id_vecs, self._layers, strict=True)
             if layer.source
             for i in tops
         }
@@ -257,7 +257,10 @@ class Net:
         self.blob_loss_weights = OrderedDict(
             zip(self._blob_names, self._blob_loss_weights, strict=True)
         )
+        # What a user sees: a Python layer is the user's own object.
+        self.layers = [layer.shown for layer in self._layers]
         self.layer_dict = OrderedDict(zip(names, self.layers, strict=True))
+        self._by_name = dict(zip(names, self._layers, strict=True))
         self.params = OrderedDict((k, v.blobs) for k, v in self.layer_dict.items() if v.blobs)
         self.inputs = [self._blob_names[i] for i in self._inputs]
         self.outputs = [self._blob_names[i] for i in self._outputs]
@@ -283,7 +286,7 @@ class Net:
         inputs: arrays for all input blobs, by name, of the blobs' shapes.
         Returns the outputs (with `end`: that layer's tops) and the `blobs` asked for, by name.
         """
-        first, last = self._range(start, end, 0, len(self.layers) - 1)
+        first, last = self._range(start, end, 0, len(self._layers) - 1)
         wanted = {*(self.outputs if end is None else self.top_names[end]), *(blobs or [])}
         self._check_names(wanted)
         if inputs:
@@ -304,7 +307,7 @@ class Net:
         Returns the gradients of the inputs (with `end`: that layer's bottoms) and of `diffs`.
         Parameter gradients are added to; clear_param_diffs() sets them to zero.
         """
-        first, last = self._range(start, end, len(self.layers) - 1, 0)
+        first, last = self._range(start, end, len(self._layers) - 1, 0)
         wanted = {*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])}
         self._check_names(wanted)
         if top_diffs:
@@ -329,7 +332,7 @@ class Net:
         return losses
 
     def _forward_layer(self, i: int) -> list[torch.Tensor]:
-        layer = self.layers[i]
+        layer = self._layers[i]
         tops = self._tops(i)
         record = self._record and self._layer_need_backward[i]
         layer.run_forward(self._bottoms(i), tops, record)
@@ -348,7 +351,7 @@ class Net:
             self._call("before_backward", i)
             if self._layer_need_backward[i]:
                 wants = self._bottom_need_backward[i]
-                self.layers[i].run_backward(self._tops(i), wants, self._bottoms(i), keep_graph)
+                self._layers[i].run_backward(self._tops(i), wants, self._bottoms(i), keep_graph)
                 if self.debug_info:
                     self._backward_debug(i)
             self._call("after_backward", i)
@@ -358,7 +361,7 @@ class Net:
     def _record_pass(self, end: int) -> None:
         """Run the last forward pass again, this time keeping what gradients need."""
         for i in range(self._started_at, end + 1):
-            layer = self.layers[i]
+            layer = self._layers[i]
             if not layer.source and self._top_id_vecs[i]:
                 layer.run_forward(self._bottoms(i), self._tops(i), self._layer_need_backward[i])
 
@@ -369,7 +372,7 @@ class Net:
 
     def reshape(self) -> None:
         """Carry new shapes of the input blobs through to all others."""
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._layers):
             layer.forget()
             layer.reshape(self._bottoms(i), self._tops(i))
 
@@ -481,10 +484,10 @@ class Net:
         whole = weights.net is not None  # HDF5 leaves out what a layer shares with an earlier one
         copies: list[tuple[Blob, np.ndarray]] = []
         for name, arrays in weights.items():
-            if name not in self.layer_dict:
+            if name not in self._by_name:
                 _log("net.cpp:752", f"Ignoring source layer {name}")
                 continue
-            copies += self._match(self.layer_dict[name], arrays, path, whole)
+            copies += self._match(self._by_name[name], arrays, path, whole)
         for blob, array in copies:
             blob.tensor().copy_(torch.from_numpy(np.ascontiguousarray(array)).view(blob.shape))
 
@@ -518,8 +521,8 @@ class Net:
 
     def share_with(self, other: Net) -> None:
         """Use the other net's weights, as one memory, in the layers of the same name."""
-        for source in other.layers:
-            target = self.layer_dict.get(source.name)
+        for source in other._layers:
+            target = self._by_name.get(source.name)
             if target is None:
                 _log("net.cpp:691", f"Ignoring source layer {source.name}")
                 continue
@@ -539,14 +542,14 @@ class Net:
     def to_proto(self) -> pb.NetParameter:
         """The net's structure as it runs (Split layers included), without weights."""
         param = pb.NetParameter(name=self.name)
-        for layer in self.layers:
+        for layer in self._layers:
             param.layer.add().CopyFrom(layer.to_proto())
         return param
 
     def save(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
         """Write a .caffemodel: structure and weights (and their gradients)."""
-        data = {layer.name: [b.data for b in layer.blobs] for layer in self.layers}
-        diff = {layer.name: [b.diff for b in layer.blobs] for layer in self.layers}
+        data = {layer.name: [b.data for b in layer.blobs] for layer in self._layers}
+        diff = {layer.name: [b.diff for b in layer.blobs] for layer in self._layers}
         files.write_weights(path, self.to_proto(), data, diff if write_diff else None)
 
     def save_hdf5(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
@@ -556,9 +559,9 @@ class Net:
                 None if self._params.is_shared(layer, i) else b.data
                 for i, b in enumerate(layer.blobs)
             ]
-            for layer in self.layers
+            for layer in self._layers
         }
-        diff = {layer.name: [b.diff for b in layer.blobs] for layer in self.layers}
+        diff = {layer.name: [b.diff for b in layer.blobs] for layer in self._layers}
         files.write_weights_hdf5(path, data, diff if write_diff else None)
 
     @property
@@ -591,13 +594,13 @@ class Net:
             mean = number(_mean_abs(self._blobs[j].tensor()))
             blob = self._blob_names[j]
             _log("net.cpp:591", f"    [Forward] Layer {name}, top blob {blob} data: {mean}")
-        for k, blob in enumerate(self.layers[i].blobs):
+        for k, blob in enumerate(self._layers[i].blobs):
             mean = number(_mean_abs(blob.tensor()))
-            shown = self._params.display_name(self.layers[i], k)
+            shown = self._params.display_name(self._layers[i], k)
             _log("net.cpp:603", f"    [Forward] Layer {name}, param blob {shown} data: {mean}")
 
     def _backward_debug(self, i: int) -> None:
-        name, layer = self._layer_names[i], self.layers[i]
+        name, layer = self._layer_names[i], self._layers[i]
         wants = self._bottom_need_backward[i]
         for j, want in zip(self._bottom_id_vecs[i], wants, strict=True):
             if want:

@@ -1,15 +1,21 @@
-"""The catalogue: one class a layer type, found by the name that prototxts use."""
+"""The catalogue: one class a layer type, found by the name that prototxts use.
+
+In pycaffe `caffe.layers` is net_spec's maker of layers. It is here, too: `layers.Convolution(...)`
+and all other types are looked up there.
+"""
 
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib.util
+from typing import Any
 
+from caffe import net_spec
 from caffe.errors import CaffeError
 from caffe.layers.base import REGISTRY, Layer, register
 from caffe.proto import caffe_pb2 as pb
 
-FAMILIES = ("activation", "common", "data", "loss", "normalization", "vision")
+FAMILIES = ("activation", "common", "data", "loss", "normalization", "python_layer", "vision")
 
 for _family in FAMILIES:
     importlib.import_module(f"caffe.layers.{_family}")
@@ -30,3 +36,9 @@ def create_layer(param: pb.LayerParameter) -> Layer:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise CaffeError(f"layer {param.name!r}: unknown layer type {param.type!r}{hint}")
     return layer_class(param)
+
+
+def __getattr__(name: str) -> Any:
+    if name[:1].islower() and importlib.util.find_spec(f"{__name__}.{name}"):
+        raise AttributeError(name)  # a module of this package that is not imported so far
+    return getattr(net_spec.layers, name)

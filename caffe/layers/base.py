@@ -9,6 +9,7 @@ gradients by autograd.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -89,6 +90,11 @@ class Layer:
         return index not in self.labels
 
     # -- helpers for layer types ----------------------------------------------------------------
+
+    @property
+    def shown(self) -> Any:
+        """What stands for this layer in `net.layers`."""
+        return self
 
     @property
     def where(self) -> str:
