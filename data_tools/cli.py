@@ -1,0 +1,105 @@
+"""What every command of data_tools shares: its error, its exit codes, progress and options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class DataError(ValueError):
+    """Bad input: data that cannot be used. The message is one clear line: what, where, expected."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command and ends the process: 0 done, 1 bad input (one line), 130 interrupted."""
+    name = f"python -m data_tools.{Path(sys.argv[0]).stem}"
+    try:
+        main()
+        sys.stdout.flush()
+    except DataError as error:
+        sys.exit(f"{name}: {error}")
+    except BrokenPipeError:
+        # The reader of our output went away: nothing is wrong, but Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        sys.exit(f"{name}: {describe(error)}")
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def describe(error: Exception) -> str:
+    """An exception as one line: the file and the system's words where it has them."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def say(text: str) -> None:
+    """Talk, as opposed to data: to stderr."""
+    print(text, file=sys.stderr)
+
+
+def progress(items: Iterable[Any], total: int | None, what: str, done: int = 0) -> Iterable[Any]:
+    """items behind a progress bar on a terminal, as they are in a pipe."""
+    return tqdm(items, total=total, initial=done, desc=what, unit="frame", disable=None)
+
+
+def size(text: str) -> tuple[int, int]:
+    """argparse type: `320x240` -> (width, height) in pixels."""
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if not match or not all(1 <= int(side) <= 16384 for side in match.groups()):
+        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT in pixels, e.g. 320x240")
+    return int(match[1]), int(match[2])
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """argparse type: a whole number of at least low (and at most high)."""
+
+    def parse(text: str) -> int:
+        expected = f"at least {low}" if high is None else f"{low} to {high}"
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of {expected}")
+        return value
+
+    return parse
+
+
+def fraction(text: str) -> float:
+    """argparse type: a number between 0 and 1, both excluded."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
+    return value
+
+
+def parser(description: str | None, module: str) -> argparse.ArgumentParser:
+    """An ArgumentParser for `python -m data_tools.<module>`; shows the module's docstring."""
+    return argparse.ArgumentParser(
+        prog=f"python -m data_tools.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def parse(
+    arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parsed arguments, with the parser itself as `.usage` for complaints about combinations."""
+    parsed = arguments.parse_args(argv)
+    parsed.usage = arguments
+    return parsed

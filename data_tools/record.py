@@ -1,0 +1,170 @@
+"""One record: a frame resized, its depth ranged, as a five-channel Datum and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from caffe.proto import caffe_pb2
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+
+CHANNELS = ("blue", "green", "red", "depth", "label")
+ASPECT_TOLERANCE = 0.01
+
+
+@dataclass
+class Frame:
+    """One RGB-D frame as its files hold it, each part at its own size.
+
+    color: H x W x 3 uint8, BGR. depth: H x W in `unit` of the format, 0 = no reading.
+    label: H x W, 0 = ignored; None where a frame has no ground truth. scene: the Datum's label.
+    files: the files of 'color', 'depth' and 'label', for complaints, where there are such.
+    """
+
+    color: np.ndarray
+    depth: np.ndarray
+    label: np.ndarray | None = None
+    scene: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecordFormat:
+    """How frames become records. size: (width, height), None keeps the colour picture's.
+
+    classes: the highest label allowed.
+    """
+
+    size: tuple[int, int] | None = None
+    unit: DepthUnit = field(default_factory=lambda: DepthUnit("steps", 1.0))
+    range: DepthRange = field(default_factory=lambda: DepthRange("authors"))
+    float_depth: bool = False
+    classes: int = 255
+
+    def describe(self) -> dict[str, Any]:
+        """The options as dataset.json keeps them."""
+        return {
+            "size": list(self.size) if self.size else None,
+            "depth_unit": str(self.unit),
+            "depth_range": str(self.range),
+            "float_depth": self.float_depth,
+        }
+
+    def encode(self, frame: Frame) -> bytes:
+        """frame -> a serialised Datum of 5 x H x W: blue, green, red, depth 0..255, label.
+
+        Colour is resized bilinearly, depth and label by nearest neighbour; then depth is ranged.
+        Raises DataError for parts that cannot be used or do not match.
+        """
+        self.check(frame)
+        size = self.size or frame.color.shape[1::-1]
+        depth = self.range.apply(self.unit.metres(nearest(frame.depth, size)))
+        planes = np.zeros((5, size[1], size[0]), np.float32 if self.float_depth else np.uint8)
+        planes[:3] = bilinear(frame.color, size).transpose(2, 0, 1)
+        planes[3] = depth if self.float_depth else self.range.quantise(depth)
+        if frame.label is not None:
+            planes[4] = nearest(frame.label.astype(np.uint8), size)
+        return to_datum(planes, frame.scene)
+
+    def check(self, frame: Frame) -> None:
+        """Raises DataError, naming the file where the frame has one, for what cannot be used."""
+        checks = {
+            "color": lambda: check_color(frame.color),
+            "depth": lambda: (self.unit.check(frame.depth), check_aspect("depth", frame)),
+            "label": lambda: (check_label(frame.label, self.classes), check_aspect("label", frame)),
+        }
+        for part, check in checks.items():
+            if getattr(frame, part) is None:
+                continue
+            try:
+                check()
+            except DataError as error:
+                file = frame.files.get(part)
+                raise DataError(f"{file}: {error}" if file else str(error)) from error
+
+
+def bilinear(color: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """color (H x W x C uint8) at size (width, height)."""
+    return cv2.resize(color, size, interpolation=cv2.INTER_LINEAR)
+
+
+def nearest(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """plane (H x W of any number type) at size (width, height); values are never mixed."""
+    if plane.dtype not in (np.uint8, np.uint16, np.float32):
+        plane = plane.astype(np.float64)  # the widest type that every OpenCV resizes
+    return cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST)
+
+
+def check_color(color: np.ndarray) -> None:
+    """Raises DataError unless color is H x W x 3 uint8."""
+    if color.dtype != np.uint8 or color.ndim != 3 or color.shape[2] != 3:
+        raise DataError(
+            f"colour is {color.dtype} of shape {color.shape}, expected uint8 of shape (H, W, 3)"
+        )
+
+
+def check_label(label: np.ndarray, classes: int) -> None:
+    """Raises DataError unless label is H x W whole numbers in 0..classes."""
+    if label.ndim != 2 or label.dtype.kind not in "ui":
+        raise DataError(
+            f"label is {label.dtype} of shape {label.shape}, expected whole numbers of shape (H, W)"
+        )
+    low, high = int(label.min()), int(label.max())
+    if low < 0 or high > classes:
+        wrong = low if low < 0 else high
+        raise DataError(f"label {wrong} is out of range, expected 0 (ignored) to {classes}")
+
+
+def check_aspect(name: str, frame: Frame) -> None:
+    """Raises DataError unless depth or label shows the colour picture's field of view."""
+    height, width = frame.color.shape[:2]
+    rows, columns = getattr(frame, name).shape
+    if abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
+        raise DataError(
+            f"{name} is {columns}x{rows} and colour {width}x{height}: expected one aspect ratio "
+            "(within 1 %)"
+        )
+
+
+def to_datum(planes: np.ndarray, scene: int = 0) -> bytes:
+    """planes (C x H x W; uint8, or float32 for float_data) -> a serialised Datum."""
+    channels, height, width = planes.shape
+    datum = caffe_pb2.Datum(channels=channels, height=height, width=width, label=scene)
+    if planes.dtype == np.uint8:
+        datum.data = planes.tobytes()
+        return datum.SerializeToString()
+    # float_data is Datum's highest field in use and unpacked: a tag byte before each float.
+    # Written at once, because protobuf takes floats only one by one.
+    floats = np.empty((planes.size, 5), np.uint8)
+    floats[:, 0] = (caffe_pb2.Datum.FLOAT_DATA_FIELD_NUMBER << 3) | 5
+    floats[:, 1:] = planes.astype("<f4").reshape(-1, 1).view(np.uint8)
+    return datum.SerializeToString() + floats.tobytes()
+
+
+def from_datum(record: bytes, where: str = "record") -> tuple[np.ndarray, int]:
+    """A serialised Datum -> planes (C x H x W, uint8 or float32) and its label.
+
+    Raises DataError, naming `where`, for what is not a Datum or does not fill its shape.
+    """
+    datum = caffe_pb2.Datum()
+    try:
+        datum.ParseFromString(record)
+    except Exception as error:  # protobuf's DecodeError has moved between its versions
+        raise DataError(f"{where}: not a Datum") from error
+    if datum.encoded:
+        raise DataError(f"{where}: holds an encoded picture, expected plain channels")
+    shape = (datum.channels, datum.height, datum.width)
+    if datum.data:
+        planes = np.frombuffer(datum.data, np.uint8)
+    else:
+        planes = np.fromiter(datum.float_data, np.float32, len(datum.float_data))
+    if planes.size != np.prod(shape):
+        raise DataError(
+            f"{where}: {planes.size} values do not fill {shape[0]} channels of "
+            f"{shape[2]}x{shape[1]}"
+        )
+    return planes.reshape(shape), datum.label

@@ -1,0 +1,178 @@
+"""The driver: the same records whatever the workers, bad frames by name, kills survived."""
+
+import os
+import random
+import signal
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from data_tools import build, store
+from data_tools.build import Options, Output
+from data_tools.cli import DataError
+from data_tools.record import Frame, RecordFormat
+from data_tools.synth import Synth
+
+
+class Numbers:
+    """Frame i is all i; those in `bad` cannot be read."""
+
+    block = 3
+
+    def __init__(self, count, bad=()):
+        self.names = [f"n{i}" for i in range(count)]
+        self.bad = set(bad)
+
+    def load(self, index):
+        if index in self.bad:
+            raise DataError("scratched disc")
+        return Frame(np.full((2, 2, 3), index, np.uint8), np.full((2, 2), index, np.uint16))
+
+    def about(self, index):
+        return {"camera": "kv1"} if index == 1 else {}
+
+
+def contents(path):
+    return list(store.Reader(path))
+
+
+def run(source, path, indices=None, **options):
+    indices = range(len(source.names)) if indices is None else indices
+    return build.build(source, [Output(path, indices)], RecordFormat(), {}, Options(**options))
+
+
+def test_records_do_not_depend_on_the_workers(tmp_path):
+    source = Synth(7, (32, 24), 3)
+    run(source, tmp_path / "one")
+    run(source, tmp_path / "three", workers=3)
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+    assert len(contents(tmp_path / "one")) == 7
+
+
+def test_a_frame_can_go_into_several_outputs(tmp_path):
+    outputs = [Output(tmp_path / "a", [4, 0, 2]), Output(tmp_path / "b", [2], {"split": "b"})]
+    infos = build.build(Numbers(5), outputs, RecordFormat(), {"tool": "t"}, Options())
+    assert [key for key, _ in contents(tmp_path / "a")] == [
+        b"00000000_n4",
+        b"00000001_n0",
+        b"00000002_n2",
+    ]
+    assert contents(tmp_path / "b")[0][0] == b"00000000_n2"
+    assert [info.get("split") for info in infos] == [None, "b"]
+    assert infos[1]["tool"] == "t"
+
+
+def test_what_the_source_knows_of_a_frame_is_kept(tmp_path):
+    (info,) = run(Numbers(3), tmp_path / "db")
+    assert info["frames"] == {"00000001_n1": {"camera": "kv1"}}
+
+
+def test_bad_frames_are_named_and_nothing_is_published(tmp_path, capsys):
+    with pytest.raises(DataError, match=r"^2 of 5 frames cannot be used \(named above\)"):
+        run(Numbers(5, bad=[1, 3]), tmp_path / "db")
+    talk = capsys.readouterr().err.splitlines()
+    assert talk == [
+        "cannot use frame n1: scratched disc",
+        "cannot use frame n3: scratched disc",
+    ]
+    assert not (tmp_path / "db").exists()
+    with pytest.raises(DataError, match=r"^cannot use frame n1: scratched disc; mend"):
+        run(Numbers(5, bad=[1]), tmp_path / "db2")
+
+
+def test_the_next_run_makes_only_what_is_missing(tmp_path):
+    with pytest.raises(DataError):
+        run(Numbers(5, bad=[1]), tmp_path / "db")
+    mended = Numbers(5, bad=[0, 2, 3, 4])  # those are there: they are not asked for again
+    run(mended, tmp_path / "db")
+    run(Numbers(5), tmp_path / "whole")
+    assert contents(tmp_path / "db") == contents(tmp_path / "whole")
+
+
+def test_skip_bad_leaves_them_out(tmp_path):
+    (info,) = run(Numbers(4, bad=[1]), tmp_path / "db", skip_bad=True)
+    assert [key for key, _ in contents(tmp_path / "db")] == [
+        b"00000000_n0",
+        b"00000002_n2",
+        b"00000003_n3",
+    ]
+    assert info["skipped"] == ["n1"]
+    assert "frames" not in info
+    with pytest.raises(DataError, match="none of its frames can be used"):
+        run(Numbers(2, bad=[0, 1]), tmp_path / "none", skip_bad=True)
+
+
+def test_opencv_failures_are_a_frames_own(tmp_path):
+    class Broken(Numbers):
+        def load(self, index):
+            return cv2.resize(np.zeros((0, 0), np.uint8), (2, 2))
+
+    with pytest.raises(DataError, match=r"cannot use frame n0: .*resize"):
+        run(Broken(1), tmp_path / "db")
+
+
+def test_frames_of_several_sizes_are_pointed_out(tmp_path, capsys):
+    class Growing(Numbers):
+        def load(self, index):
+            size = index + 1
+            return Frame(np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint16))
+
+    (info,) = run(Growing(2), tmp_path / "db")
+    assert info["shape"] is None
+    assert "differ in size" in capsys.readouterr().err
+
+
+def test_twenty_kills_leave_what_an_unbroken_run_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "BATCH_SECONDS", 0.01)
+
+    class Slow(Synth):
+        def load(self, index):
+            time.sleep(0.003)  # at least 1.5 s in all, more than the lives below together
+            return super().load(index)
+
+    draw = random.Random(7)
+    killed = 0
+    while killed < 20:
+        child = os.fork()
+        if child == 0:
+            try:
+                run(Slow(500, (48, 36), 5), tmp_path / "broken")
+            finally:
+                os._exit(0)
+        time.sleep(draw.uniform(0.005, 0.07))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "the run ended before it could be killed: give it more work"
+        killed += 1
+        assert not (tmp_path / "broken").exists()
+    with store.lmdb.open(str(tmp_path / "broken.partial"), readonly=True, lock=False) as env:
+        assert 0 < env.stat()["entries"] < 500
+    source = Synth(500, (48, 36), 5)
+    run(source, tmp_path / "broken")
+    run(source, tmp_path / "unbroken")
+    assert contents(tmp_path / "broken") == contents(tmp_path / "unbroken")
+    infos = [store.read_info(tmp_path / name) for name in ("broken", "unbroken")]
+    assert infos[0] == infos[1]
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_kill_while_the_name_is_given_loses_nothing(tmp_path, monkeypatch, renames):
+    run(Numbers(3), tmp_path / "db")
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(store, "replace", lambda new, path: _die_after(renames, new, path))
+        run(Numbers(4), tmp_path / "db", force=True)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    # Every record is there already: none is asked for again.
+    run(Numbers(4, bad=range(4)), tmp_path / "db", force=True)
+    assert len(contents(tmp_path / "db")) == 4
+    assert os.listdir(tmp_path) == ["db"]
+
+
+def _die_after(renames, new, path):
+    if renames:  # the old one is out of the way, the new one has not come
+        path.rename(path.with_name(path.name + ".old"))
+    os.kill(os.getpid(), signal.SIGKILL)
