@@ -1,0 +1,95 @@
+"""Tables of classes: label, name and colour; those of the benchmarks, or a user's own."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.cli import DataError
+
+TABLES = Path(__file__).parent / "tables"
+IGNORED = "(ignored)"
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """names[label]; label 0 is ignored. colors[label]: (r, g, b), None where a table has none."""
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...] | None = None
+
+    @property
+    def highest(self) -> int:
+        """The highest label."""
+        return len(self.names) - 1
+
+    def describe(self) -> dict[str, list]:
+        """dataset.json's `classes` (names) and `palette` ([r, g, b]), both by label."""
+        colors = self.colors or palette(len(self.names))
+        return {"classes": list(self.names), "palette": [list(color) for color in colors]}
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """The PASCAL VOC colours of the first `count` labels, (r, g, b) each; 0 is black."""
+    colors = []
+    for label in range(count):
+        color = [0, 0, 0]
+        for step in range(8):
+            for channel in range(3):
+                bit = (label >> (3 * step + channel)) & 1
+                color[channel] |= bit << (7 - step)
+        colors.append((color[0], color[1], color[2]))
+    return colors
+
+
+def benchmark(name: str) -> ClassTable:
+    """nyuv2-40, nyuv2-13 or sunrgbd-37."""
+    dataset, _, count = name.partition("-")
+    return read_table(TABLES / f"{dataset}_{count}class.csv")
+
+
+def parse(text: str) -> ClassTable:
+    """`--classes`: a number of classes, or a table's file."""
+    if text.isdigit():
+        count = int(text)
+        if not 1 <= count <= 255:
+            raise DataError(f"--classes {text}: expected 1 to 255 classes")
+        return ClassTable((IGNORED, *(f"class {label}" for label in range(1, count + 1))))
+    return read_table(text)
+
+
+def read_table(path: str | Path) -> ClassTable:
+    """A CSV with the columns label, name and, for colour-coded labels, r, g, b.
+
+    Labels count up from 0 (ignored) or 1. Raises DataError, naming the line, for anything else.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"label", "name"} <= set(rows[0]):
+        raise DataError(f"{path}: expected a CSV with the columns label,name[,r,g,b]")
+    colored = {"r", "g", "b"} <= set(rows[0])
+    names, colors = [], []
+    if rows[0]["label"] == "1":
+        names, colors = [IGNORED], [(0, 0, 0)]
+    for line, row in enumerate(rows, start=2):
+        if row["label"] != str(len(names)):
+            raise DataError(f"{path}: line {line}: label {row['label']!r}, expected {len(names)}")
+        names.append(row["name"])
+        if colored:
+            colors.append(_color(row, f"{path}: line {line}"))
+    if len(names) > 256:
+        raise DataError(f"{path}: {len(names)} labels, expected at most 256 (0 to 255)")
+    if colored and len(set(colors)) < len(colors):
+        raise DataError(f"{path}: two labels have the same colour")
+    return ClassTable(tuple(names), tuple(colors) if colored else None)
+
+
+def _color(row: dict[str, str], where: str) -> tuple[int, int, int]:
+    try:
+        color = int(row["r"]), int(row["g"]), int(row["b"])
+    except (TypeError, ValueError):
+        color = (-1, -1, -1)
+    if not all(0 <= part <= 255 for part in color):
+        raise DataError(f"{where}: r, g, b must be whole numbers of 0 to 255")
+    return color

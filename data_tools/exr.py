@@ -1,0 +1,136 @@
+"""OpenEXR depth: one channel of a scanline file, written and read without a library.
+
+The format is documented at openexr.com ("OpenEXR File Layout"). Read are single-part scanline
+files without compression or with RLE, ZIPS or ZIP; others are named and refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.cli import DataError
+
+MAGIC = 20000630
+TILED, DEEP, MULTIPART = 0x200, 0x800, 0x1000
+COMPRESSIONS = ("NONE", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
+LINES = {"NONE": 1, "RLE": 1, "ZIPS": 1, "ZIP": 16}
+PIXELS = (np.dtype("<u4"), np.dtype("<f2"), np.dtype("<f4"))
+# The channel that means depth, best first.
+DEPTH_CHANNELS = ("Z", "V", "Y", "R", "depth", "B", "G")
+
+
+def read_exr(path: str | Path) -> np.ndarray:
+    """The depth channel (Z, or the nearest thing to one) as H x W float32.
+
+    Raises DataError for what is not such a file, OSError for one that cannot be opened.
+    """
+    data = Path(path).read_bytes()
+    try:
+        return _decode(data, str(path))
+    except (struct.error, IndexError, KeyError, ValueError, zlib.error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: broken OpenEXR file ({error})") from error
+
+
+def _decode(data: bytes, where: str) -> np.ndarray:
+    magic, version = struct.unpack_from("<II", data)
+    if magic != MAGIC:
+        raise DataError(f"{where}: not an OpenEXR file")
+    if version & (TILED | DEEP | MULTIPART):
+        raise DataError(f"{where}: expected a single-part scanline OpenEXR file without tiles")
+    header, offset = _header(data)
+    compression = COMPRESSIONS[header["compression"][0]]
+    if compression not in LINES:
+        raise DataError(
+            f"{where}: OpenEXR compression {compression} is not read; save it with ZIP or none"
+        )
+    channels = _channels(header["channels"])
+    name = _depth_channel([channel for channel, _ in channels], where)
+    left, top, right, bottom = struct.unpack("<4i", header["dataWindow"])
+    width, height = right - left + 1, bottom - top + 1
+    image = np.empty((height, width), np.float32)
+    blocks = -(-height // LINES[compression])
+    for start in struct.unpack_from(f"<{blocks}Q", data, offset):
+        y, size = struct.unpack_from("<ii", data, start)
+        lines = min(LINES[compression], bottom - y + 1)
+        row = sum(dtype.itemsize for _, dtype in channels) * width
+        block = _expand(data[start + 8 : start + 8 + size], compression, row * lines)
+        _take(image[y - top : y - top + lines], block, channels, name)
+    return image
+
+
+def _header(data: bytes) -> tuple[dict[str, bytes], int]:
+    """Attributes by name, and where the table of offsets starts."""
+    attributes, at = {}, 8
+    while data[at]:
+        end = data.index(0, at)
+        name = data[at:end].decode("latin-1")
+        end = data.index(0, end + 1)  # the attribute's type
+        (size,) = struct.unpack_from("<i", data, end + 1)
+        attributes[name] = data[end + 5 : end + 5 + size]
+        at = end + 5 + size
+    return attributes, at + 1
+
+
+def _channels(text: bytes) -> list[tuple[str, np.dtype]]:
+    channels, at = [], 0
+    while text[at]:
+        end = text.index(0, at)
+        kind, _, x_step, y_step = struct.unpack_from("<iIii", text, end + 1)
+        if (x_step, y_step) != (1, 1):
+            raise ValueError("subsampled channels")
+        channels.append((text[at:end].decode("latin-1"), PIXELS[kind]))
+        at = end + 17
+    return channels
+
+
+def _depth_channel(names: list[str], where: str) -> str:
+    for wanted in DEPTH_CHANNELS:
+        for name in names:
+            if name.rpartition(".")[2] == wanted:
+                return name
+    if len(names) == 1:
+        return names[0]
+    raise DataError(f"{where}: which of its channels {', '.join(names)} is depth? expected Z")
+
+
+def _expand(block: bytes, compression: str, size: int) -> bytes:
+    if compression == "NONE" or len(block) == size:
+        return block
+    raw = _run_lengths(block) if compression == "RLE" else zlib.decompress(block)
+    # Bytes are stored as differences (offset by 128), the even ones before the odd ones.
+    steps = np.frombuffer(raw, np.uint8).astype(np.int64)
+    steps[1:] -= 128
+    values = np.cumsum(steps).astype(np.uint8)
+    half = (len(values) + 1) // 2
+    mixed = np.empty_like(values)
+    mixed[0::2], mixed[1::2] = values[:half], values[half:]
+    return mixed.tobytes()
+
+
+def _run_lengths(block: bytes) -> bytes:
+    out, at = bytearray(), 0
+    while at < len(block):
+        count = block[at] - 256 if block[at] > 127 else block[at]
+        if count < 0:
+            out += block[at + 1 : at + 1 - count]
+            at += 1 - count
+        else:
+            out += block[at + 1 : at + 2] * (count + 1)
+            at += 2
+    return bytes(out)
+
+
+def _take(rows: np.ndarray, block: bytes, channels: list[tuple[str, np.dtype]], name: str) -> None:
+    """Each line holds its channels one after the other."""
+    at, width = 0, rows.shape[1]
+    for row in rows:
+        for channel, dtype in channels:
+            if channel == name:
+                row[:] = np.frombuffer(block, dtype, width, at)
+            at += dtype.itemsize * width

@@ -1,0 +1,230 @@
+"""Anyone's own frames to an LMDB: colour, depth and label files in folders, paired by name.
+
+Each of --rgb, --depth and --label is a folder, one file, or a pattern with one `*`, e.g.
+'frames/*_depth.png'. In folders, files belong together that have the same name up to the suffix
+and a closing word such as `_rgb` or `_depth`; with patterns, what the `*` stands for counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools import build, classes, cli, images
+from data_tools.build import Output
+from data_tools.classes import ClassTable
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.record import Frame, RecordFormat
+
+# Closing words of file names that say what a file is, not which frame.
+KIND = re.compile(
+    r"[._-](rgb|colou?r|image|img|depth|depths|abs|labels?|seg|segmentation|mask|gt)$", re.I
+)
+
+
+class Files:
+    """The source: frames as triples of files, in the order of their names."""
+
+    block = 1
+
+    def __init__(
+        self,
+        rgb: str,
+        depth: str,
+        label: str | None,
+        table: ClassTable | None,
+        skip_unpaired: bool = False,
+    ):
+        self._table = table
+        parts = {"color": find(rgb, images.COLOR), "depth": find(depth, images.DEPTH)}
+        if label is not None:
+            parts["label"] = find(label, images.LABEL)
+        if all(
+            len(files) == 1 and Path(where).is_file()
+            for files, where in zip(parts.values(), (rgb, depth, label), strict=False)
+        ):
+            # One frame, named file by file.
+            name = next(iter(parts["color"]))
+            parts = {kind: {name: next(iter(files.values()))} for kind, files in parts.items()}
+        self.names = pair(parts, skip_unpaired)
+        self._files = parts
+
+    def load(self, index: int) -> Frame:
+        """Frame `index`, read from its files."""
+        files = {part: files[self.names[index]] for part, files in self._files.items()}
+        label = files.get("label")
+        return Frame(
+            images.read_color(files["color"]),
+            images.read_depth(files["depth"]),
+            None if label is None else images.read_label(label, self._table),
+            files={part: str(file) for part, file in files.items()},
+        )
+
+    def about(self, index: int) -> dict[str, Any]:
+        """Nothing: the key has the name."""
+        return {}
+
+    def first_depth(self) -> np.ndarray:
+        """The depth of the first frame, as stored."""
+        return images.read_depth(self._files["depth"][self.names[0]])
+
+
+def find(where: str, suffixes: Sequence[str]) -> dict[str, Path]:
+    """The files at `where` (folder, file or pattern) by the name that pairs them, in its order.
+
+    Raises DataError if there are none or two have the same name.
+    """
+    path = Path(where)
+    if path.is_dir():
+        files = {
+            file: stem(file.relative_to(path))
+            for file in path.rglob("*")
+            if file.suffix.lower() in suffixes and not file.name.startswith(".")
+        }
+    elif path.is_file():
+        files = {path: stem(Path(path.name))}
+    elif where.count("*") == 1:
+        before, after = where.split("*")
+        top = Path(before).parent if not before.endswith("/") else Path(before)
+        files = {
+            file: str(file)[len(str(Path(before + "_"))) - 1 : len(str(file)) - len(after)]
+            for file in sorted(top.glob(str(Path(where).relative_to(top))))
+        }
+    else:
+        raise DataError(f"{where}: no such folder or file")
+    found: dict[str, Path] = {}
+    for file, name in files.items():
+        if name in found:
+            raise DataError(f"{found[name]} and {file} are both '{name}': expected one of them")
+        found[name] = file
+    if not found:
+        raise DataError(f"{where}: holds none of the files looked for ({' '.join(suffixes)})")
+    return found
+
+
+def stem(path: Path) -> str:
+    """What pairs a file: its path without suffix and without a closing word of KIND."""
+    text = path.with_suffix("").as_posix()
+    short = KIND.sub("", text)
+    return short if Path(short).name else text
+
+
+def pair(parts: dict[str, dict[str, Path]], skip_unpaired: bool) -> list[str]:
+    """The names that every kind of file has, in natural order (2 before 10).
+
+    Raises DataError naming a file without its partner, unless skip_unpaired.
+    """
+    common = set.intersection(*(set(files) for files in parts.values()))
+    for kind, files in parts.items():
+        lonely = [name for name in files if name not in common]
+        if not lonely:
+            continue
+        lacks = next(other for other, have in parts.items() if lonely[0] not in have)
+        text = f"{files[lonely[0]]}: no {lacks} file named '{lonely[0]}' goes with it"
+        if len(lonely) > 1:
+            text += f" ({len(lonely)} {kind} files lack a partner)"
+        if not skip_unpaired:
+            raise DataError(text)
+        cli.say(f"left out: {text}")
+    if not common:
+        raise DataError("no frame has all its files")
+    return sorted(common, key=natural)
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """A sort key by which numbers in names count as numbers."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "folder")
+    parser.add_argument("out", metavar="OUT_LMDB", type=Path)
+    parser.add_argument("--rgb", required=True, metavar="DIR", help="colour pictures")
+    parser.add_argument(
+        "--depth", required=True, metavar="DIR", help="depth: PNG (16-bit), EXR, NPY or TIFF"
+    )
+    parser.add_argument(
+        "--label",
+        metavar="DIR",
+        help="labels: PNG (plain, palette or colours) or NPY; without it every "
+        "label is 0, which only prediction takes",
+    )
+    parser.add_argument(
+        "--depth-unit",
+        type=DepthUnit.parse,
+        metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
+        help="what a stored step means (default: mm for integers, m for floats)",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="N|TABLE.csv",
+        help="number of classes, or their table: label,name[,r,g,b]",
+    )
+    parser.add_argument(
+        "--val-fraction",
+        type=cli.fraction,
+        metavar="F",
+        help="keep this part of the frames out of OUT_LMDB, in OUT_LMDB_val",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws that part (default 0)")
+    build.add_arguments(parser, None, True)
+    return parser
+
+
+def record_format(args: argparse.Namespace, files: Files, table: ClassTable | None) -> RecordFormat:
+    """The format that the options ask for, with the defaults that depend on the depth files."""
+    unit = args.depth_unit
+    if unit is None:
+        unit = DepthUnit.parse("m" if files.first_depth().dtype.kind == "f" else "mm")
+    depth_range = args.depth_range or DepthRange("none" if unit.kind == "scaled" else "authors")
+    if unit.kind == "scaled" and depth_range.rule == "fixed":
+        args.usage.error("--depth-range in metres does not go with --depth-unit scaled")
+    highest = table.highest if table else 255
+    return RecordFormat(args.size, unit, depth_range, args.float_depth, highest)
+
+
+def split(count: int, val_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """(training, validation) indices of `count` frames, each in order, at least one in each."""
+    if count < 2:
+        raise DataError("--val-fraction needs at least two frames")
+    held_out = min(max(round(count * val_fraction), 1), count - 1)
+    chosen = set(random.Random(seed).sample(range(count), held_out))
+    return [i for i in range(count) if i not in chosen], sorted(chosen)
+
+
+def outputs(args: argparse.Namespace, count: int) -> list[Output]:
+    """The LMDBs to write."""
+    if args.val_fraction is None:
+        return [Output(args.out, range(count))]
+    train, val = split(count, args.val_fraction, args.seed)
+    beside = args.out.with_name(args.out.name + "_val")
+    return [Output(args.out, train, {"split": "train"}), Output(beside, val, {"split": "val"})]
+
+
+def main() -> None:
+    """`python -m data_tools.folder`."""
+    args = cli.parse(arguments())
+    table = classes.parse(args.classes) if args.classes else None
+    files = Files(args.rgb, args.depth, args.label, table, args.skip_bad)
+    info = {
+        "tool": "data_tools.folder",
+        "source": {"rgb": args.rgb, "depth": args.depth, "label": args.label},
+        "options": {"val_fraction": args.val_fraction, "seed": args.seed},
+        "labeled": args.label is not None,
+        **(table.describe() if table else {}),
+    }
+    format = record_format(args, files, table)
+    build.build(files, outputs(args, len(files.names)), format, info, build.options(args))
+
+
+if __name__ == "__main__":
+    cli.run(main)

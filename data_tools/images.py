@@ -1,0 +1,110 @@
+"""Pictures from files: colour, depth (PNG, EXR, NPY, ...) and label (plain, palette, colours)."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from data_tools.classes import ClassTable
+from data_tools.cli import DataError
+from data_tools.exr import read_exr
+
+COLOR = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
+DEPTH = (".png", ".exr", ".npy", ".tif", ".tiff", ".pgm")
+LABEL = (".png", ".npy", ".bmp", ".tif", ".tiff", ".pgm")
+
+
+def read_color(path: str | Path) -> np.ndarray:
+    """H x W x 3 uint8, BGR. Raises DataError for a file that is no picture, OSError for none."""
+    return _read(path, cv2.IMREAD_COLOR)
+
+
+def read_depth(path: str | Path) -> np.ndarray:
+    """H x W as stored: integers or floats. Raises as read_color does, or for several channels."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".exr":
+        return read_exr(path)
+    depth = _read_npy(path) if suffix == ".npy" else _read(path, cv2.IMREAD_UNCHANGED)
+    if depth.ndim == 3 and depth.shape[2] == 1:
+        depth = depth[:, :, 0]
+    if depth.ndim != 2:
+        raise DataError(f"{path}: depth has shape {depth.shape}, expected one channel (H, W)")
+    return depth
+
+
+def read_label(path: str | Path, classes: ClassTable | None = None) -> np.ndarray:
+    """H x W of labels.
+
+    A palette PNG gives its indices, or, where the table of classes has colours, the labels of
+    its colours, as a colour-coded picture does. Raises DataError for a colour that is not in the
+    table, and for a colour picture without a table.
+    """
+    has_colors = classes is not None and classes.colors is not None
+    if Path(path).suffix.lower() == ".npy":
+        return _read_npy(path)
+    if not has_colors and _has_palette(path):
+        return _palette_indices(path)
+    label = _read(path, cv2.IMREAD_UNCHANGED)
+    if label.ndim == 2:
+        return label
+    if not has_colors:
+        raise DataError(
+            f"{path}: label is a colour picture; give a table of classes with their "
+            "colours (--classes TABLE.csv with columns label,name,r,g,b)"
+        )
+    return labels_of_colors(label[:, :, 2::-1], classes, str(path))
+
+
+def labels_of_colors(colors: np.ndarray, classes: ClassTable, where: str) -> np.ndarray:
+    """colors (H x W x 3 uint8, RGB) -> H x W uint8 of the labels that have these colours."""
+    weights = np.array([1 << 16, 1 << 8, 1])
+    codes = colors.astype(np.int64) @ weights
+    known = np.array(classes.colors, np.int64) @ weights
+    order = np.argsort(known, kind="stable")
+    places = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
+    wrong = np.argwhere(known[order][places] != codes)
+    if len(wrong):
+        y, x = wrong[0]
+        raise DataError(
+            f"{where}: colour {tuple(map(int, colors[y, x]))} at x={x} y={y} is not "
+            "in the table of classes"
+        )
+    return order[places].astype(np.uint8)
+
+
+def _read(path: str | Path, flags: int) -> np.ndarray:
+    data = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None:
+        raise DataError(f"{path}: not a picture that can be read")
+    return image
+
+
+def _read_npy(path: str | Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a NumPy array that can be read") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: expected one array (.npy)")
+    return array
+
+
+def _has_palette(path: str | Path) -> bool:
+    """A PNG whose header says colour type 3."""
+    with open(path, "rb") as file:
+        head = file.read(26)
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:26] == b"\x03"
+
+
+def _palette_indices(path: str | Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError  # OpenCV turns palettes into colours
+
+    try:
+        with Image.open(path) as image:
+            return np.array(image)
+    except (UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: not a picture that can be read") from error

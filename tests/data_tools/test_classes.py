@@ -1,0 +1,60 @@
+"""Tables of classes: the benchmarks' and a user's own."""
+
+import re
+
+import pytest
+
+from data_tools import classes
+from data_tools.cli import DataError
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first", "last"),
+    [
+        ("nyuv2-40", 41, "wall", "otherprop"),
+        ("nyuv2-13", 14, "bed", "tv"),
+        ("sunrgbd-37", 38, "wall", "bag"),
+    ],
+)
+def test_benchmarks(name, count, first, last):
+    names = classes.benchmark(name).names
+    assert (len(names), names[0], names[1], names[-1]) == (count, "(ignored)", first, last)
+
+
+def test_palette_is_pascal_vocs():
+    # The well-known first colours, and 20 (tvmonitor).
+    assert classes.palette(5) == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]
+    assert classes.palette(21)[20] == (0, 64, 128)
+    assert len(set(classes.palette(256))) == 256
+
+
+def test_a_number_or_a_table(tmp_path):
+    assert classes.parse("2").names == ("(ignored)", "class 1", "class 2")
+    table = tmp_path / "t.csv"
+    table.write_text("label,name,r,g,b\n1,wall,10,20,30\n2,sofa,1,2,3\n")
+    parsed = classes.parse(str(table))
+    assert parsed.names == ("(ignored)", "wall", "sofa")
+    assert parsed.colors == ((0, 0, 0), (10, 20, 30), (1, 2, 3))
+    assert parsed.highest == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a CSV"),
+        ("name,r\nwall,1\n", "expected a CSV"),
+        ("label,name\n0,x\n2,y\n", "line 3: label '2', expected 1"),
+        ("label,name,r,g,b\n0,x,0,0,0\n1,y,0,0,256\n", "line 3: r, g, b must be"),
+        ("label,name,r,g,b\n0,x,0,0,0\n1,y,0,0,0\n", "two labels have the same colour"),
+    ],
+)
+def test_broken_tables_are_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=f"t.csv: {re.escape(message)}"):
+        classes.read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("text", ["0", "256"])
+def test_labels_fit_a_byte(text):
+    with pytest.raises(DataError, match="1 to 255"):
+        classes.parse(text)
