@@ -305,7 +305,6 @@ class Unpooling(Layer):
     """
 
     bottoms = (2, 2)
-    labels = (1,)
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.unpooling_param
