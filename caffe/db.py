@@ -1,0 +1,226 @@
+"""Databases of records, LMDB or LevelDB, as Caffe keeps its Datums: reading and making them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from caffe.errors import CaffeError
+
+BACKENDS = ("lmdb", "leveldb")
+BATCH = 2**26  # bytes of records a transaction
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------
+
+
+class Database(ABC):
+    """Records by key, read only; `Database.open` opens each database once a process."""
+
+    _open: ClassVar[Any] = weakref.WeakValueDictionary()  # (backend, path) -> database
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], backend: str = "lmdb") -> Database:
+        """The database at `path`. Raises CaffeError if it is missing, broken or empty."""
+        path = os.fspath(path)
+        kinds = {"lmdb": LMDB, "leveldb": LevelDB}
+        if backend not in kinds:
+            raise CaffeError(f"backend {backend!r}; expected {' or '.join(BACKENDS)}")
+        key = (backend, os.path.realpath(path))
+        database = cls._open.get(key)
+        if database is None:
+            database = kinds[backend](path)
+            if not len(database):
+                raise CaffeError(f"{path}: no records")
+            cls._open[key] = database
+        return database
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def get(self, key: bytes) -> bytes:
+        """The record of that key. Raises CaffeError if there is none."""
+        value = self._get(key)
+        if value is None:
+            raise CaffeError(f"{self.path}: no record {key!r}")
+        return value
+
+    @abstractmethod
+    def _get(self, key: bytes) -> bytes | None: ...
+
+    @abstractmethod
+    def keys(self) -> list[bytes]:
+        """All keys, in their order."""
+
+    @abstractmethod
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All records in the order of their keys."""
+
+
+class LMDB(Database):
+    """An LMDB: a folder with data.mdb in it, or such a file itself."""
+
+    def __init__(self, path: str) -> None:
+        import lmdb
+
+        super().__init__(path)
+        place = Path(path)
+        if not (place / "data.mdb").is_file() and not place.is_file():
+            raise CaffeError(f"{path}: no LMDB; expected a folder with data.mdb in it")
+        try:
+            self._env = lmdb.open(
+                path, subdir=place.is_dir(), readonly=True, lock=False, max_readers=1024
+            )
+        except lmdb.Error as error:
+            raise CaffeError(f"{path}: cannot be opened as LMDB: {error}") from None
+
+    def __len__(self) -> int:
+        return self._env.stat()["entries"]
+
+    def _get(self, key: bytes) -> bytes | None:
+        with self._env.begin() as transaction:
+            return transaction.get(key)
+
+    def keys(self) -> list[bytes]:
+        with self._env.begin() as transaction:
+            return list(transaction.cursor().iternext(keys=True, values=False))
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        with self._env.begin() as transaction:
+            yield from transaction.cursor()
+
+
+class LevelDB(Database):
+    """A LevelDB folder; needs the package plyvel. Open in one process at a time, as ever."""
+
+    def __init__(self, path: str) -> None:
+        plyvel = _plyvel()
+        super().__init__(path)
+        if not (Path(path) / "CURRENT").is_file():
+            raise CaffeError(f"{path}: no LevelDB; expected a folder with CURRENT in it")
+        try:
+            self._db = plyvel.DB(path)
+        except plyvel.Error as error:
+            raise CaffeError(f"{path}: cannot be opened as LevelDB: {error}") from None
+        self._count: int | None = None
+
+    def __len__(self) -> int:
+        if self._count is None:  # LevelDB keeps no count
+            self._count = sum(1 for _ in self._db.iterator(include_value=False))
+        return self._count
+
+    def _get(self, key: bytes) -> bytes | None:
+        return self._db.get(key)
+
+    def keys(self) -> list[bytes]:
+        return list(self._db.iterator(include_value=False))
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        yield from self._db.iterator()
+
+
+def _plyvel() -> Any:
+    try:
+        import plyvel
+    except ImportError:
+        raise CaffeError(
+            "LevelDB needs the package plyvel: pip install 'fusenet[leveldb]' (or use LMDB)"
+        ) from None
+    return plyvel
+
+
+# ---------------------------------------------------------------------------------------------
+# Making
+# ---------------------------------------------------------------------------------------------
+
+Put = Callable[[bytes, bytes], None]
+
+
+@contextmanager
+def create(path: str | os.PathLike[str], backend: str = "lmdb") -> Iterator[Put]:
+    """A function put(key, value) that fills a new database; it appears at `path` when the block
+    ends without error, and after an error nothing is left.
+
+    Raises CaffeError if `path` exists, its folder does not, the backend is unknown, or a record
+    cannot be stored.
+    """
+    makers = {"lmdb": _make_lmdb, "leveldb": _make_leveldb}
+    if backend not in makers:
+        raise CaffeError(f"backend {backend!r}; expected {' or '.join(BACKENDS)}")
+    final = Path(os.path.abspath(path))
+    if final.exists():
+        raise CaffeError(f"{path}: already exists; remove it first or choose another name")
+    beside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir()
+        with makers[backend](str(beside), str(path)) as put:
+            yield put
+        os.replace(beside, final)
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _make_lmdb(folder: str, shown: str) -> Iterator[Put]:
+    import lmdb
+
+    env = lmdb.open(folder, map_size=2**28, sync=False)
+    pending: list[tuple[bytes, bytes]] = []
+    size = 0
+
+    def commit() -> None:
+        while True:
+            try:
+                with env.begin(write=True) as transaction:
+                    for key, value in pending:
+                        transaction.put(key, value)
+                break
+            except lmdb.MapFullError:
+                env.set_mapsize(2 * env.info()["map_size"])
+        pending.clear()
+
+    def put(key: bytes, value: bytes) -> None:
+        longest = env.max_key_size()
+        if not 0 < len(key) <= longest:
+            raise CaffeError(f"{shown}: key {key!r} of {len(key)} bytes; LMDB takes 1 to {longest}")
+        nonlocal size
+        pending.append((key, value))
+        size += len(value)
+        if size >= BATCH:
+            commit()
+            size = 0
+
+    try:
+        yield put
+        commit()
+        env.sync(True)
+    except lmdb.Error as error:
+        raise CaffeError(f"{shown}: {error}") from None
+    finally:
+        env.close()
+
+
+@contextmanager
+def _make_leveldb(folder: str, shown: str) -> Iterator[Put]:
+    plyvel = _plyvel()
+    try:
+        database = plyvel.DB(folder, create_if_missing=True, write_buffer_size=2**26)
+        try:
+            yield database.put
+        finally:
+            database.close()
+    except plyvel.Error as error:
+        raise CaffeError(f"{shown}: {error}") from None

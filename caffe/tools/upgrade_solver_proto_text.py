@@ -1,0 +1,27 @@
+"""upgrade_solver_proto_text FILE_IN FILE_OUT: a solver with its type as today's string."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from caffe import files
+from caffe.proto import caffe_pb2 as pb
+from caffe.tools.upgrading import Tool
+from caffe.upgrade import solver_needs_upgrade, upgrade_solver
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; the exit status."""
+    return Tool(
+        "upgrade_solver_proto_text",
+        "SolverParameter text proto",
+        lambda path: files.read_text(path, pb.SolverParameter),
+        solver_needs_upgrade,
+        upgrade_solver,
+        files.write_text,
+    ).main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
