@@ -20,20 +20,33 @@ _LAZY = {
     "Net": "caffe.net",
     "Layer": "caffe.layers.python_layer",
     "layer_type_list": "caffe.layers",
-    "set_mode_cpu": "caffe.device",
-    "set_mode_gpu": "caffe.device",
-    "set_device": "caffe.device",
-    "set_random_seed": "caffe.device",
+    **dict.fromkeys(
+        ("set_mode_cpu", "set_mode_gpu", "set_device", "set_random_seed", "set_multiprocess"),
+        "caffe.device",
+    ),
+    **dict.fromkeys(
+        ("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"), "caffe.device"
+    ),
     "init_log": "caffe.log",
     "log": "caffe.log",
-    "SGDSolver": "caffe.solver",
+    **dict.fromkeys(
+        ("SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver"),
+        "caffe.solver",
+    ),
+    "AdamSolver": "caffe.solver",
     "get_solver": "caffe.solver",
+    "NCCL": "caffe.nccl",
+    "has_nccl": "caffe.nccl",
+    "Timer": "caffe.timer",
+    "Classifier": "caffe.classifier",
+    "Detector": "caffe.detector",
     "layers": "caffe.net_spec",
     "params": "caffe.net_spec",
     "NetSpec": "caffe.net_spec",
     "to_proto": "caffe.net_spec",
+    "to_module": "caffe.module",
 }
-_MODULES = ("io", "net_spec", "proto")
+_MODULES = ("classifier", "coord_map", "data", "detector", "draw", "io", "net_spec", "proto")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 from typing import TextIO
 
@@ -102,3 +103,13 @@ def log(message: str) -> None:
 def number(value: float) -> str:
     """A number as a C++ stream prints it: six significant digits."""
     return f"{float(value):g}"
+
+
+class _CallableModule(types.ModuleType):
+    """`caffe.log` is pycaffe's function, and the name of this module, too: it must be both."""
+
+    def __call__(self, message: str) -> None:
+        log(message)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +18,9 @@ from caffe.log import INFO, emit, number
 from caffe.net import Net
 from caffe.proto import caffe_pb2 as pb
 from caffe.updates import UPDATES, Update
+
+if TYPE_CHECKING:
+    from caffe.nccl import NCCL
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
@@ -159,9 +163,16 @@ class Solver:
         return self._rate.at(self.iter)
 
     def add_callback(
-        self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]
+        self,
+        on_start: Callable[[], None] | NCCL,
+        on_gradients_ready: Callable[[], None] | None = None,
     ) -> None:
-        """Have functions called before each iteration and before each update."""
+        """Have functions called before each iteration and before each update.
+
+        An NCCL brings both with it.
+        """
+        if on_gradients_ready is None:
+            on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
         self._callbacks.append((on_start, on_gradients_ready))
 
     def set_requests(self, requests: Callable[[], str]) -> None:
@@ -219,7 +230,8 @@ class Solver:
                 on_gradients_ready()
             self.apply_update()
             request = self._requests()
-            if (p.snapshot and self.iter % p.snapshot == 0) or request == "snapshot":
+            due = p.snapshot and self.iter % p.snapshot == 0 and root_solver()
+            if due or request == "snapshot":
                 self.snapshot()
             if request == "stop":
                 self._stop = True
