@@ -1,0 +1,138 @@
+"""How coordinates of one blob relate to those of another, to crop one blob onto the other.
+
+A map is (axis, scale, shift): a position i of the blob that a layer takes lies at scale * i + shift
+in the blob that it makes. `axis` is the one before the first mapped axis (1 for N x C x H x W),
+None for layers that map every axis onto itself; scale and shift hold one number, or one for each
+mapped axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from caffe.net_spec import Function, Top, layers
+
+Map = tuple[int | None, Any, Any]
+IDENTITY: Map = (None, 1, 0)
+
+PASS_THROUGH_LAYERS = [
+    *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Dropout", "Eltwise", "ELU", "Exp", "Log"),
+    *("LRN", "MVN", "Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Split", "Swish", "TanH"),
+    "Threshold",
+]
+_ONE_SIDED = {f"{what}_{side}" for what in ("pad", "kernel", "stride") for side in "hw"}
+
+
+class UndefinedMapException(Exception):
+    """A layer that has no map of coordinates."""
+
+
+class AxisMismatchException(Exception):
+    """Two maps that begin at different axes."""
+
+
+def conv_params(fn: Function) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """(axis, stride, dilated kernel size, padding) of a layer that slides a kernel.
+
+    Raises AssertionError for kernels given as kernel_h and kernel_w, and the like.
+    """
+    params = fn.params.get("convolution_param", fn.params)
+    params = params.get("pooling_param", params)
+    found = _ONE_SIDED & params.keys()
+    assert not found, f"{fn.type_name}: {min(found)} is not supported; give one list for all axes"
+    if "kernel_size" not in params:  # global pooling
+        raise UndefinedMapException(f"{fn.type_name} without kernel_size")
+    kernel, stride, pad, dilation = (
+        np.array(params.get(name, default), ndmin=1)
+        for name, default in (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1))
+    )
+    return params.get("axis", 1), stride, (kernel - 1) * dilation + 1, pad
+
+
+def crop_params(fn: Function) -> tuple[int, np.ndarray]:
+    """(axis, offset) of a Crop layer."""
+    params = fn.params.get("crop_param", fn.params)
+    return params.get("axis", 2), np.array(params.get("offset", 0), ndmin=1)
+
+
+def coord_map(fn: Function) -> Map:
+    """The map from a layer's bottoms to its tops. Raises UndefinedMapException without one."""
+    if fn.type_name in PASS_THROUGH_LAYERS:
+        return IDENTITY
+    if fn.type_name == "Crop":
+        axis, offset = crop_params(fn)
+        return axis - 1, 1, -offset
+    if fn.type_name == "Deconvolution":
+        axis, stride, kernel, pad = conv_params(fn)
+        return axis, stride, (kernel - 1) / 2 - pad
+    if fn.type_name in ("Convolution", "Pooling", "Im2col"):
+        axis, stride, kernel, pad = conv_params(fn)
+        return axis, 1 / stride, (pad - (kernel - 1) / 2) / stride
+    raise UndefinedMapException(f"{fn.type_name} has no map of coordinates")
+
+
+def compose(base_map: Map, next_map: Map) -> Map:
+    """The map that applies next_map first and base_map to its result.
+
+    Raises AxisMismatchException if both have an axis, and not the same.
+    """
+    (base_axis, base_scale, base_shift), (axis, scale, shift) = base_map, next_map
+    if None not in (base_axis, axis) and base_axis != axis:
+        raise AxisMismatchException(f"maps of axis {base_axis} and of axis {axis}")
+    joined = axis if base_axis is None else base_axis
+    return joined, base_scale * scale, base_scale * shift + base_shift
+
+
+def inverse(coord_map: Map) -> Map:
+    """The map back."""
+    axis, scale, shift = coord_map
+    return axis, 1 / scale, -shift / scale
+
+
+def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
+    """The map from one blob's coordinates to another's, through an ancestor of both.
+
+    Raises RuntimeError if no chain of layers with maps joins the two.
+    """
+    from_maps = _ancestor_maps(top_from)
+    to_maps = _ancestor_maps(top_to)
+    for top, to_map in to_maps.items():
+        if top in from_maps:
+            return compose(to_map, inverse(from_maps[top]))
+    raise RuntimeError("no map between the two blobs: no layers that keep coordinates join them")
+
+
+def _ancestor_maps(top: Top) -> dict[Top, Map]:
+    """The map from every blob that `top` is made of, itself first, to `top`."""
+    maps = {top: IDENTITY}
+    waiting = [top]
+    while waiting:
+        top = waiting.pop(0)
+        bottoms = top.fn.inputs
+        if top.fn.type_name == "Crop":  # the second bottom only lends its size
+            bottoms = bottoms[:1]
+        try:
+            for bottom in bottoms:
+                if bottom not in maps:
+                    maps[bottom] = compose(maps[top], coord_map(top.fn))
+                    waiting.append(bottom)
+        except UndefinedMapException:
+            continue
+    return maps
+
+
+def crop(top_from: Top, top_to: Top) -> Top:
+    """A Crop layer that cuts `top_from` to the size and place of `top_to`.
+
+    Raises AssertionError where they differ in scale, or the offset is negative or no whole number.
+    """
+    axis, scale, shift = coord_map_from_to(top_from, top_to)
+    shift = np.atleast_1d(shift)
+    assert np.all(scale == 1), f"cannot crop: the blobs differ in scale by {scale}"
+    assert np.all(shift <= 0), f"cannot crop at a negative offset, {-shift}"
+    assert np.all(shift == np.round(shift)), f"cannot crop at {-shift}: not whole pixels"
+    first = 2 if axis is None else axis + 1
+    offset = [int(value) for value in -shift]
+    return layers.Crop(top_from, top_to, crop_param={"axis": first, "offset": offset})

@@ -1,0 +1,51 @@
+"""Timer: how long a piece of work takes, on the CPU or on the GPU."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from caffe import device
+from caffe.log import WARNING, emit
+
+
+class Timer:
+    """A stopwatch, as pycaffe's. On a GPU it times the work queued between start and stop."""
+
+    def __init__(self) -> None:
+        self._marks: list[Any] = []
+        self.running = False
+
+    def start(self) -> None:
+        if not self.running:
+            self._marks = [_mark()]
+            self.running = True
+
+    def stop(self) -> None:
+        if self.running:
+            self._marks.append(_mark())
+            self.running = False
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds from start to stop; a running timer is stopped. 0 if it never ran."""
+        if not self._marks:
+            emit("benchmark.cpp:84", "Timer has never been run before reading time.", WARNING)
+            return 0.0
+        self.stop()
+        start, end = self._marks
+        if isinstance(start, float):
+            return (end - start) * 1e3
+        end.synchronize()
+        return start.elapsed_time(end)
+
+
+def _mark() -> Any:
+    """A point in time: seconds, or an event in the GPU's queue."""
+    if device.current_device().type == "cpu":
+        return time.perf_counter()
+    import torch
+
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
