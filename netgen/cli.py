@@ -8,16 +8,17 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from caffe import files
 from caffe.errors import CaffeError
-from caffe.proto.caffe_pb2 import NetParameter
+from caffe.proto.caffe_pb2 import DataParameter, NetParameter
 from netgen import label_weights
 from netgen.datasets import DATASETS
 from netgen.fusenet import NETS, Architecture, Training, deploy_net, train_net
 from netgen.phases import PHASES, default_phase
 from netgen.solver import Scheme, make_solver
-from netgen.sources import count_records
+from netgen.sources import count_records, record_shape
 
 DEFAULT_DATASET = "nyuv2-40"
 DEFAULT_SIZE = (320, 240)
@@ -79,7 +80,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def _net_parser(commands: argparse._SubParsersAction) -> None:
     first, *others = NETS
     parser = commands.add_parser(
-        first, aliases=others, help="print a net", description="Prints a net as prototxt."
+        first,
+        aliases=others,
+        prog="python -m netgen NET",
+        help="print a net",
+        description="Prints a net as prototxt: for training and testing, or with --deploy for "
+        "prediction.",
     )
     add = parser.add_argument
     add("--dataset", choices=[*DATASETS, "custom"], help=f"default: {DEFAULT_DATASET}")
@@ -140,7 +146,9 @@ def net_text(args: argparse.Namespace) -> str:
     if args.deploy:
         net = deploy_net(arch, name, args.batch_size or 1)
     else:
-        net = train_net(arch, _training(args, arch.classes), name)
+        training = _training(args, arch.classes)
+        _check_records(training, args.dataset, arch.size)
+        net = train_net(arch, training, name)
     return f"# Made by: python -m netgen {shlex.join(args.argv)}\n{files.text(net)}"
 
 
@@ -148,7 +156,7 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
     dataset = DATASETS.get(args.dataset)
     splits = dataset.splits if dataset else ("train", "test")
     sources = [f"lmdb/{args.dataset}_{split}" for split in splits]
-    training = Training(
+    return Training(
         source=args.source or sources[0],
         test_source=args.test_source or sources[1],
         batch_size=args.batch_size or 4,
@@ -157,19 +165,26 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
         label_weights=label_weights.choose(args.label_weights, dataset, classes),
         scene_loss_weight=args.scene_loss_weight,
     )
-    if args.dataset.startswith("nyuv2"):
-        _warn_of_train_split(training.source)
-    return training
 
 
-def _warn_of_train_split(source: str) -> None:
-    """Says so if an NYUv2 source looks like the smaller split."""
-    count = None
-    if Path(source).exists():
-        try:
-            count = count_records(source)
-        except CaffeError as error:
-            _say(f"warning: {error}")
+def _check_records(training: Training, dataset: str, size: tuple[int, int]) -> None:
+    """Says so if an LMDB, where it is there already, cannot be what the net is made for."""
+    for source in (training.source, training.test_source):
+        count = None
+        if Path(source).exists():
+            data = DataParameter(source=source, backend=DataParameter.LMDB)
+            try:
+                count, (_, height, width) = count_records(data), record_shape(data)
+                if (width, height) != size:
+                    what = f"{source} holds frames of {width}x{height}"
+                    _say(f"warning: {what}, the net is made for {size[0]}x{size[1]}")
+            except CaffeError as error:
+                _say(f"warning: {error}")
+        if dataset.startswith("nyuv2") and source == training.source:
+            _warn_of_train_split(source, count)
+
+
+def _warn_of_train_split(source: str, count: int | None) -> None:
     name = Path(source).name
     if count == NYUV2_TRAIN:
         what = f"has {NYUV2_TRAIN} records, NYUv2's train split alone"
@@ -291,7 +306,10 @@ def _file_parser(commands: argparse._SubParsersAction, name: str, run: object, t
     parser.set_defaults(run=run)
 
 
-def _read_net(args: argparse.Namespace) -> tuple[NetParameter, int, dict[str, tuple[int, ...]]]:
+Inputs = dict[str, tuple[int, ...]]
+
+
+def _read_net(args: argparse.Namespace) -> tuple[NetParameter, int, Inputs]:
     net = files.read_net(args.file)
     if args.level is not None:
         net.state.level = args.level
@@ -300,31 +318,42 @@ def _read_net(args: argparse.Namespace) -> tuple[NetParameter, int, dict[str, tu
     return net, phase, dict(args.input)
 
 
+def _sizes(args: argparse.Namespace, net: NetParameter, phase: int, inputs: Inputs) -> list[Any]:
+    from netgen.shapes import UnknownShape, size_net
+
+    try:
+        return size_net(net, phase, inputs)
+    except UnknownShape as error:
+        raise CaffeError(f"{args.file}: {error} with --input N,C,H,W") from None
+    except CaffeError as error:
+        raise CaffeError(f"{args.file}: {error}") from None
+
+
 def _run_summary(args: argparse.Namespace) -> None:
-    from netgen.shapes import size_net
     from netgen.summary import summary
 
     net, phase, inputs = _read_net(args)
-    try:
-        layers = size_net(net, phase, inputs)
-    except CaffeError as error:
-        hint = "; with --input [BLOB=]N,C,H,W" if "give its shape" in str(error) else ""
-        raise CaffeError(f"{args.file}: {error}{hint}") from None
-    sys.stdout.write(summary(net, phase, layers))
+    sys.stdout.write(summary(net, phase, _sizes(args, net, phase, inputs)))
 
 
 def _run_draw(args: argparse.Namespace) -> None:
     from netgen.draw import draw
 
     net, phase, inputs = _read_net(args)
-    draw(net, args.out, phase, inputs, title=args.title, expand=args.expand)
+    try:
+        sizes = _sizes(args, net, phase, inputs)
+    except CaffeError as error:
+        if inputs:
+            raise
+        _say(f"warning: drawn without sizes: {error}")
+        sizes = None
+    draw(net, args.out, phase, sizes, title=args.title, expand=args.expand)
 
 
 def _run_papers(args: argparse.Namespace) -> None:
     from netgen.papers import write_papers
 
-    for path in write_papers(args.folder):
-        _say(f"wrote {path}")
+    _say(f"wrote {len(write_papers(args.folder))} files to {args.folder}")
 
 
 # -------------------------------------------------------------------------------------------------

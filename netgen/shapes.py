@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from caffe.errors import CaffeError
-from caffe.proto.caffe_pb2 import DataParameter, LayerParameter, NetParameter, PoolingParameter
+from caffe.proto.caffe_pb2 import LayerParameter, NetParameter, PoolingParameter
 from netgen.phases import layers_in
 from netgen.sources import picture_shape, record_shape
 
@@ -43,6 +43,10 @@ class SizedLayer(Sized):
             for name, shape in zip(self.layer.top, self.tops, strict=True)
             if name not in self.layer.bottom
         ]
+
+
+class UnknownShape(CaffeError):
+    """The shape of a net's input is needed and not to be found; the message names its blob."""
 
 
 class _Misfit(Exception):
@@ -109,7 +113,7 @@ def _size_layer(layer: LayerParameter, bottoms: list[Shape], given: Mapping[str,
         result = RULES.get(layer.type, _unknown)(layer, bottoms)
     except _NeedsInput as error:
         if "" not in given:
-            raise CaffeError(f"{where}: {error}; give its shape") from None
+            raise UnknownShape(f"{where}: {error}; give the shape of {layer.top[0]}") from None
         # The further tops of a data layer are labels, one a record.
         result = Sized([given[""]] + [given[""][:1]] * (len(layer.top) - 1))
     except _Misfit as error:
@@ -169,10 +173,8 @@ def _one_each(layer: LayerParameter, shapes: list[Shape]) -> list[Shape]:
 @_rule("Data")
 def _data(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
     p = layer.data_param
-    if p.backend != DataParameter.LMDB:
-        raise _NeedsInput(f"the records of {p.source}, a LevelDB, cannot be looked at")
     try:
-        shape = record_shape(p.source)
+        shape = record_shape(p)
     except CaffeError as error:
         raise _NeedsInput(str(error)) from None
     return _records(layer, p.batch_size, shape, p.crop_size)

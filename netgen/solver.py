@@ -13,7 +13,7 @@ from pathlib import Path
 
 from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
-from caffe.proto.caffe_pb2 import DataParameter, LayerParameter, NetParameter, SolverParameter
+from caffe.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from netgen.phases import layers_in
 from netgen.sources import count_records
 
@@ -158,15 +158,9 @@ def _data_layer(net: NetParameter, path: str, phase: int) -> LayerParameter:
 
 def _count(data: LayerParameter, option: str) -> int:
     """Records of a Data layer's LMDB; where it has none, the error names the option to give."""
-    if data.type != "Data" or data.data_param.backend != DataParameter.LMDB:
-        raise CaffeError(
-            f"layer {data.name} ({data.type}) does not read an LMDB: give the number of images "
-            f"with {option} N"
-        )
     try:
-        count = count_records(data.data_param.source)
+        if data.type != "Data":
+            raise CaffeError(f"layer {data.name} ({data.type}) does not read an LMDB")
+        return count_records(data.data_param)
     except CaffeError as error:
         raise CaffeError(f"{error}: give the number of images with {option} N") from None
-    if not count:
-        raise CaffeError(f"LMDB {data.data_param.source} is empty")
-    return count

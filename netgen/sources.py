@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from caffe.db import Database
 from caffe.errors import CaffeError
-from caffe.proto.caffe_pb2 import Datum
+from caffe.proto.caffe_pb2 import DataParameter, Datum
 
 
-def _open_lmdb(path: str) -> Any:
-    # Imported here, because most commands never look into a database.
-    import lmdb
+def count_records(source: DataParameter) -> int:
+    """Number of records that a Data layer's source has.
 
-    if not Path(path).exists():
-        raise CaffeError(f"LMDB {path} does not exist")
-    try:
-        return lmdb.open(path, readonly=True, lock=False, subdir=Path(path).is_dir())
-    except lmdb.Error as error:
-        raise CaffeError(f"{path} is not an LMDB that can be read: {error}") from None
-
-
-def count_records(path: str) -> int:
-    """Number of records of an LMDB. Raises CaffeError where it cannot be read."""
-    with _open_lmdb(path) as environment:
-        return environment.stat()["entries"]
-
-
-def record_shape(path: str) -> tuple[int, int, int]:
-    """Channels, height and width of the first Datum of an LMDB.
-
-    Raises CaffeError where there is none or it cannot be read.
+    Raises CaffeError where it is missing, empty or cannot be read.
     """
-    with _open_lmdb(path) as environment, environment.begin() as transaction:
-        record = next(iter(transaction.cursor()), None)
-        if record is None:
-            raise CaffeError(f"LMDB {path} is empty")
-        datum = Datum()
-        try:
-            datum.ParseFromString(record[1])
-        except DecodeError:
-            raise CaffeError(f"LMDB {path}: its first record is not a Datum") from None
+    return len(_open(source))
+
+
+def record_shape(source: DataParameter) -> tuple[int, int, int]:
+    """Channels, height and width of the first Datum of a Data layer's source.
+
+    Raises CaffeError where it is missing, empty or cannot be read.
+    """
+    datum = Datum()
+    try:
+        datum.ParseFromString(next(_open(source).items())[1])
+    except DecodeError:
+        raise CaffeError(f"{source.source}: its first record is not a Datum") from None
     if datum.encoded:
-        return _picture_shape(datum.data, f"LMDB {path}: its first record")
+        return _picture_shape(datum.data, f"{source.source}: its first record")
     return datum.channels, datum.height, datum.width
+
+
+def _open(source: DataParameter) -> Database:
+    backend = DataParameter.DB.Name(source.backend).lower()
+    if not Path(source.source).exists():
+        # Sooner than asking for a package that could read it.
+        raise CaffeError(f"{backend.upper()} {source.source} does not exist")
+    return Database.open(source.source, backend)
 
 
 def picture_shape(path: str) -> tuple[int, int, int]:

@@ -1,0 +1,246 @@
+"""Draws a net: a box a layer, as tall as its blob, coloured by type."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from caffe import files
+from caffe.proto.caffe_pb2 import EltwiseParameter, NetParameter
+from netgen.graph import FOLDED, Box, build
+from netgen.layout import arrange
+from netgen.phases import layers_in
+from netgen.picture import Circle, Line, Picture, Rectangle, Text, text_width
+from netgen.routes import Place, Router
+from netgen.shapes import Shape, SizedLayer, show
+from netgen.summary import parameters
+
+_INK = "#2b2b33"
+_PALE = "#6b6b76"
+# Families of layer types: label in the legend, fill, types. The last one takes the rest.
+_FAMILIES = (
+    ("Data", "#dfe1e6", ("Input", "Data", "DummyData", "ImageData", "MemoryData", "HDF5Data")),
+    ("Convolution", "#a9cbf0", ("Convolution",)),
+    ("Deconvolution", "#f8c690", ("Deconvolution",)),
+    ("InnerProduct", "#9ddcd5", ("InnerProduct",)),
+    ("Pooling", "#b8e0a5", ("Pooling",)),
+    ("Unpooling", "#dcbdea", ("Unpooling",)),
+    ("Fusion", "#ffe07a", ("Eltwise", "Concat")),
+    ("Output", "#f5b0b0", ("Softmax", "Accuracy", "ArgMax")),
+    ("Other", "#ece4d6", ()),
+)
+# Layers folded into a box: label, colour of the stripe.
+_STRIPES = {
+    "norm": ("BatchNorm, Scale, LRN", "#5b6b9a"),
+    "activation": ("ReLU, other activation", "#c8434f"),
+    "dropout": ("Dropout", "#e0a020"),
+}
+_LINES = {"data": _INK, "mask": "#8a4fa3", "label": "#9a9aa5"}
+_STRIPE = 4
+_BAR = 30  # width of a box without stripes
+_NAME, _DETAIL = 11, 9.5  # text sizes
+_MARGIN = 24
+
+
+def draw(
+    net: NetParameter,
+    out: Path,
+    phase: int,
+    sizes: list[SizedLayer] | None = None,
+    title: str | None = None,
+    expand: bool = False,
+) -> None:
+    """Writes a picture of the net in a phase to `out`, as SVG or PNG by its suffix.
+
+    sizes: what size_net found, or None to draw without. expand: a box for every layer.
+    Raises CaffeError where the file cannot be written.
+    """
+    picture = compose(net, phase, sizes, title, expand)
+    data = picture.png() if out.suffix.lower() == ".png" else picture.svg().encode()
+    with files.atomic_write(out) as temporary:
+        temporary.write_bytes(data)
+
+
+def compose(
+    net: NetParameter,
+    phase: int,
+    sizes: list[SizedLayer] | None = None,
+    title: str | None = None,
+    expand: bool = False,
+) -> Picture:
+    """The picture of a net, as `draw` writes it."""
+    shapes = {item.layer.name: item.tops[0] for item in sizes or [] if item.tops}
+    boxes, arrows = build(layers_in(net, phase), fold=not expand)
+    router = Router(arrange(boxes, arrows), arrows, {box: _size(box, shapes) for box in boxes})
+    title = title or net.name or "net"
+    legend = _legend(boxes, any(arrow.kind == "mask" for arrow in arrows))
+    top = _MARGIN + 46
+    width = max(router.width, 640.0) + 2 * _MARGIN
+    rows = _rows(legend, width - 2 * _MARGIN)
+    picture = Picture(width, top + router.height + 22 * len(rows) + _MARGIN + 8, title)
+    picture.add(
+        Text(_MARGIN, _MARGIN + 6, title, size=16, bold=True, fill=_INK, start=True),
+        Text(_MARGIN, _MARGIN + 26, _subtitle(sizes, phase), size=11, fill=_PALE, start=True),
+    )
+    offset = ((width - router.width) / 2, top)
+    for arrow, points in router.lines():
+        points = [(x + offset[0], y + offset[1]) for x, y in points]
+        picture.add(Line(points, _LINES[arrow.kind], dashed=arrow.kind != "data"))
+    for box in boxes:
+        place = router.places[box]
+        moved = Place(place.x + offset[0], place.y + offset[1], place.width, place.height)
+        _draw_box(picture, box, moved, shapes, -1 if box in router.layout.back else 1)
+    for i, row in enumerate(rows):
+        _draw_legend(picture, row, top + router.height + 22 * i + 14)
+    return picture
+
+
+# -------------------------------------------------------------------------------------------------
+# Boxes
+# -------------------------------------------------------------------------------------------------
+
+
+def _symbol(box: Box) -> str:
+    """What stands in the circle of a box that joins its inputs; empty for boxes that do not."""
+    if box.layer.type == "Concat":
+        return "C"
+    if box.layer.type != "Eltwise":
+        return ""
+    operations = {EltwiseParameter.PROD: "\u00d7", EltwiseParameter.MAX: "max"}
+    return operations.get(box.layer.eltwise_param.operation, "+")
+
+
+def _stripes(box: Box) -> list[str]:
+    """Kinds of the folded layers in order, neighbours of one kind once."""
+    kinds: list[str] = []
+    for layer in box.folded:
+        kind = FOLDED[layer.type]
+        if kind not in kinds[-1:]:
+            kinds.append(kind)
+    return kinds
+
+
+def _size(box: Box, shapes: dict[str, Shape]) -> tuple[float, float]:
+    if _symbol(box):
+        return 26.0 + _STRIPE * len(_stripes(box)), 26.0
+    shape = shapes.get(box.layer.name, ())
+    height = 74.0
+    if len(shape) > 2:
+        # A blob twice as high gives a box that is 24 pixels taller.
+        height = min(74 + 24 * math.log2(max(shape[2], 8) / 8), 230)
+    texts = text_width(box.layer.name, _NAME * 1.05), text_width(_detail(box, shapes), _DETAIL)
+    return float(_BAR + _STRIPE * len(_stripes(box))), max(height, max(texts) + 14)
+
+
+def _detail(box: Box, shapes: dict[str, Shape]) -> str:
+    shape = shapes.get(box.layer.name)
+    if shape:
+        # The number of records is the same everywhere.
+        return " \u00d7 ".join(map(str, shape[1:] or shape))
+    if box.layer.type in ("Convolution", "Deconvolution"):
+        p = box.layer.convolution_param
+        kernel = [*p.kernel_size] or [p.kernel_h, p.kernel_w]
+        kernel = kernel * 2 if len(kernel) == 1 else kernel
+        return "\u00d7".join(map(str, kernel)) + f", {p.num_output}"
+    if box.layer.type == "InnerProduct":
+        return str(box.layer.inner_product_param.num_output)
+    return box.layer.type
+
+
+def _family(box: Box) -> int:
+    for i, (_, _, types) in enumerate(_FAMILIES):
+        if box.layer.type in types or (i == 7 and box.layer.type.endswith("Loss")):
+            return i
+    return len(_FAMILIES) - 1
+
+
+def _darker(colour: str, share: float = 0.62) -> str:
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{int(part * share):02x}" for part in parts)
+
+
+def _draw_box(
+    picture: Picture, box: Box, p: Place, shapes: dict[str, Shape], direction: int
+) -> None:
+    fill = _FAMILIES[_family(box)][1]
+    stroke = _darker(fill)
+    layers = (box.layer, *box.folded)
+    hint = "\n".join(_describe(layer.name, layer.type, shapes) for layer in layers)
+    symbol = _symbol(box)
+    if symbol:
+        picture.add(
+            Circle(p.x, p.y, 13, fill, stroke, hint),
+            Text(p.x, p.y, symbol, size=16 if len(symbol) == 1 else 9, bold=True, fill=_INK),
+        )
+        return
+    left, top = p.x - p.width / 2, p.y - p.height / 2
+    picture.add(Rectangle(left, top, p.width, p.height, fill, "none", 3, hint))
+    stripes = _stripes(box)
+    for i, kind in enumerate(reversed(stripes)):
+        # On the side where the data leave.
+        edge = left + p.width - _STRIPE * (i + 1) if direction > 0 else left + _STRIPE * i
+        picture.add(Rectangle(edge, top, _STRIPE, p.height, _STRIPES[kind][1]))
+    picture.add(Rectangle(left, top, p.width, p.height, "none", stroke, 3))
+    x = p.x - direction * _STRIPE * len(stripes) / 2
+    picture.add(
+        Text(x - 6, p.y, box.layer.name, size=_NAME, bold=True, fill=_INK, upright=True),
+        Text(x + 7, p.y, _detail(box, shapes), size=_DETAIL, fill=_INK, upright=True),
+    )
+
+
+def _describe(name: str, kind: str, shapes: dict[str, Shape]) -> str:
+    return f"{name} ({kind})" + (f" {show(shapes[name])}" if name in shapes else "")
+
+
+# -------------------------------------------------------------------------------------------------
+# Words around the picture
+# -------------------------------------------------------------------------------------------------
+
+
+def _subtitle(sizes: list[SizedLayer] | None, phase: int) -> str:
+    name = "phase TEST" if phase else "phase TRAIN"
+    if not sizes:
+        return name
+    learned = f"{_count(parameters(sizes))} parameters"
+    return f"{name} \u00b7 {learned} \u00b7 {_count(sum(s.macs for s in sizes))} multiply-adds"
+
+
+def _count(number: int) -> str:
+    for unit, letter in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if number >= unit:
+            return f"{number / unit:.1f}{letter}"
+    return f"{number} "
+
+
+def _legend(boxes: list[Box], masks: bool) -> list[tuple[str, str]]:
+    """Labels and colours of what is in the picture."""
+    families = sorted({_family(box) for box in boxes})
+    kinds = {kind for box in boxes for kind in _stripes(box)}
+    found = [_FAMILIES[i][:2] for i in families]
+    found += [_STRIPES[kind] for kind in _STRIPES if kind in kinds]
+    return [*found, ("pooling mask", _LINES["mask"])] if masks else found
+
+
+def _rows(legend: list[tuple[str, str]], width: float) -> list[list[tuple[float, str, str]]]:
+    """The legend as rows of (x, label, colour)."""
+    rows: list[list[tuple[float, str, str]]] = [[]]
+    x = 0.0
+    for label, colour in legend:
+        size = 34 + text_width(label, 11)
+        if x + size > width and rows[-1]:
+            rows.append([])
+            x = 0.0
+        rows[-1].append((x + _MARGIN, label, colour))
+        x += size
+    return rows
+
+
+def _draw_legend(picture: Picture, row: list[tuple[float, str, str]], y: float) -> None:
+    for x, label, colour in row:
+        if label == "pooling mask":
+            picture.add(Line([(x - 6, y), (x + 12, y)], colour, dashed=True))
+        elif colour in {stripe for _, stripe in _STRIPES.values()}:
+            picture.add(Rectangle(x + 4, y - 7, _STRIPE, 14, colour))
+        else:
+            picture.add(Rectangle(x, y - 6, 12, 12, colour, _darker(colour), 2))
+        picture.add(Text(x + 18, y, label, size=11, fill=_INK, start=True))

@@ -1,0 +1,60 @@
+"""The papers' networks and solvers, as the folder prototxt/ holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from caffe import files
+from caffe.errors import CaffeError
+from caffe.proto.caffe_pb2 import NetParameter
+from netgen.cli import net_text, parse, solver_text
+from netgen.datasets import DATASETS
+from netgen.fusenet import BASELINES
+
+# Sparse fusion after each number of blocks, dense fusion as far as results were published, and
+# what they are compared with.
+PAPER_NETS = ("sf1", "sf2", "sf3", "sf4", "sf5", "df1", *BASELINES)
+PAPER_DATASETS = ("nyuv2-40", "sunrgbd-37")
+# Where the files lie, seen from where `caffe train` is run.
+FOLDER = "prototxt"
+
+
+def paper_files() -> Iterator[tuple[str, str]]:
+    """Path, relative to the folder, and text of every file."""
+    for name in PAPER_DATASETS:
+        images = DATASETS[name].images
+        for net in PAPER_NETS:
+            train = _net_text(net, "--dataset", name)
+            yield f"{name}/{net}/train.prototxt", train
+            yield f"{name}/{net}/deploy.prototxt", _net_text(net, "--dataset", name, "--deploy")
+            argv = ["solver", "--net", f"{FOLDER}/{name}/{net}/train.prototxt"]
+            argv += ["--train-images", str(images[0]), "--test-images", str(images[1])]
+            yield (
+                f"{name}/{net}/solver.prototxt",
+                solver_text(parse(argv), text_format.Parse(train, NetParameter())),
+            )
+
+
+def write_papers(folder: str) -> list[Path]:
+    """Writes every file below `folder`; returns their paths.
+
+    Raises CaffeError where one cannot be written.
+    """
+    written = []
+    for name, text in paper_files():
+        path = Path(folder, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CaffeError(f"{path.parent}: cannot be made: {error.strerror}") from None
+        with files.atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _net_text(*argv: str) -> str:
+    return net_text(parse(list(argv)))
