@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+import caffe
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
-
-Result = TypeVar("Result")
+from eval_tools.sizes import at_input_size, read_deploy
 
 # What an input of so many channels is fed: planes of (blue, green, red, depth).
 _PLANES = {3: slice(0, 3), 1: slice(3, 4), 4: slice(0, 4)}
+# Nets of other sizes that are kept, for scales and for frames that differ in size.
+KEPT_SIZES = 6
 _EXPECTED = "colour (3 channels), depth (1) or both stacked (4)"
 
 
@@ -30,6 +32,8 @@ class Network:
     Args:
         net: a pycaffe Net in TEST phase, its weights loaded.
         name: what to call it in messages, such as the path of its prototxt.
+        resize: makes a like net for inputs of (height, width), for nets that reshaping is not
+            enough for.
         score: the blob of class scores, (N, values, H, W); by default `score`, else the only
             output of four axes.
         scene: the blob of scene scores, (N, scenes); by default `scene_score`, if there.
@@ -38,7 +42,12 @@ class Network:
     """
 
     def __init__(
-        self, net: Any, name: str, score: str | None = None, scene: str | None = None
+        self,
+        net: Any,
+        name: str,
+        score: str | None = None,
+        scene: str | None = None,
+        resize: Callable[[tuple[int, int]], Any] | None = None,
     ) -> None:
         self.net, self.name = net, name
         self.inputs = _inputs(net, name)
@@ -46,6 +55,8 @@ class Network:
         self.values = net.blobs[self.score].data.shape[1]
         self.scene = _scene_blob(net, name, scene, self.score)
         self.size = tuple(net.blobs[next(iter(self.inputs))].data.shape[2:])
+        self._resize = resize
+        self._sized: dict[tuple[int, int], Any] = {self.size: net}
 
     @property
     def takes_depth(self) -> bool:
@@ -69,35 +80,42 @@ class Network:
             DataError: the net cannot take frames of that size.
         """
         height, width = depth[0].shape
-        shape_of = {name: (len(depth), p.stop - p.start) for name, p in self.inputs.items()}
-        self._reshape({name: (*shape, height, width) for name, shape in shape_of.items()})
-        for name, planes in self.inputs.items():
-            blob = self.net.blobs[name].data
-            for n, (bgr, d) in enumerate(zip(color, depth, strict=True)):
-                if planes.start < 3:
-                    blob[n, :3] = bgr.transpose(2, 0, 1)
-                if planes.stop == 4:
-                    blob[n, -1] = d
-        self._guard(self.net.forward, f"a batch of {len(depth)} frames of {width}x{height}")
-        return self.net.blobs[self.score].data
+        frames = f"a batch of {len(depth)} frames of {width}x{height}"
+        try:
+            self._reshape(len(depth), (height, width))
+            for name, planes in self.inputs.items():
+                blob = self.net.blobs[name].data
+                for n, (bgr, d) in enumerate(zip(color, depth, strict=True)):
+                    if planes.start < 3:
+                        blob[n, :3] = bgr.transpose(2, 0, 1)
+                    if planes.stop == 4:
+                        blob[n, -1] = d
+            self.net.forward()
+        except RuntimeError as error:  # what pycaffe raises when Caffe throws
+            raise DataError(f"{self.name} on {frames}: {describe(error)}") from error
+        scores = self.net.blobs[self.score].data
+        if scores.shape[2:] != (height, width):
+            raise DataError(
+                f"{self.name} on {frames}: its scores are {scores.shape[3]}x{scores.shape[2]}"
+            )
+        return scores
 
     def scene_scores(self) -> np.ndarray:
         """Scene scores (N, scenes) of the batch that `scores` ran last."""
         return self.net.blobs[self.scene].data.reshape(-1, self.scenes)
 
-    def _reshape(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        if all(self.net.blobs[name].data.shape == shape for name, shape in shapes.items()):
-            return
-        for name, shape in shapes.items():
-            self.net.blobs[name].reshape(*shape)
-        height, width = next(iter(shapes.values()))[2:]
-        self._guard(self.net.reshape, f"frames of {width}x{height}")
-
-    def _guard(self, call: Callable[[], Result], what: str) -> Result:
-        try:
-            return call()
-        except RuntimeError as error:  # what pycaffe raises when Caffe throws
-            raise DataError(f"{self.name} on {what}: {describe(error)}") from error
+    def _reshape(self, frames: int, size: tuple[int, int]) -> None:
+        if self._resize and size not in self._sized:
+            if len(self._sized) == KEPT_SIZES:
+                del self._sized[next(s for s in self._sized if s != self.size)]
+            self._sized[size] = self._resize(size)
+        self.net = self._sized.get(size, self.net)
+        blobs = {name: self.net.blobs[name] for name in self.inputs}
+        shapes = {name: (frames, p.stop - p.start, *size) for name, p in self.inputs.items()}
+        if any(blob.data.shape != shapes[name] for name, blob in blobs.items()):
+            for name, blob in blobs.items():
+                blob.reshape(*shapes[name])
+            self.net.reshape()
 
 
 def load(
@@ -115,8 +133,6 @@ def load(
             the file lacks as they were initialised, and on stock Caffe another shape ends the
             process.)
     """
-    import caffe  # the engine takes seconds to load: not before it is needed
-
     for path in (deploy, weights):
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file")
@@ -132,7 +148,9 @@ def load(
         net.copy_from(str(weights))
     except RuntimeError as error:
         raise DataError(_with_file(describe(error), deploy)) from error
-    return Network(net, str(deploy), score, scene)
+    param = read_deploy(deploy)
+    resize = (lambda size: at_input_size(param, size, net)) if param else None
+    return Network(net, str(deploy), score, scene, resize)
 
 
 def stored_shapes(path: str | Path) -> dict[str, list[tuple[int, ...]]]:
