@@ -100,7 +100,7 @@ def _average(
     total = np.zeros((len(depth), len(labels), height, width), np.float32)
     scenes = np.zeros((len(depth), network.scenes), np.float32) if network.scene else None
     for scale in options.scales:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        size = tuple(max(1, round(side * scale)) for side in (width, height))
         scaled = [at_size(bilinear, c, size) for c in color]
         scaled_depth = [at_size(nearest, d, size) for d in depth]
         for step in (1, -1) if options.flip else (1,):
