@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
-from caffe.layers.base import Layer, Tensors, register
+from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -13,14 +16,131 @@ from caffe.proto import caffe_pb2 as pb
 class ReLU(Layer):
     """max(x, 0) + negative_slope min(x, 0)."""
 
+    reads = ("relu_param",)
+    differs = ENGINE
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         slope = self.layer_param.relu_param.negative_slope
         return F.leaky_relu(bottom[0], slope) if slope else F.relu(bottom[0])
 
 
+@register("PReLU")
+class PReLU(Layer):
+    """max(x, 0) + slope min(x, 0), with a learned slope for each channel (axis 1) or for all."""
+
+    reads = ("prelu_param",)
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.prelu_param
+        self._check_axes(shapes[0])
+        quarter = pb.FillerParameter(type="constant", value=0.25)
+        filler = p.filler if p.HasField("filler") else quarter
+        self.add_blob(() if p.channel_shared else shapes[0][1:2], filler)
+
+    def _check_axes(self, shape: Shape) -> None:
+        self.check(len(shape) >= 2, f"bottom has the shape {shape}, expected at least 2 axes")
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        x, slope = bottom[0], blobs[0]
+        self._check_axes(tuple(x.shape))
+        if slope.dim():
+            self.check(
+                x.shape[1] == slope.shape[0],
+                f"bottom has {x.shape[1]} channels on axis 1, expected {slope.shape[0]}",
+            )
+        return F.prelu(x, slope)
+
+
+@register("ELU")
+class ELU(Layer):
+    """x where it is positive, else alpha (e^x - 1) (Clevert et al., 2015)."""
+
+    reads = ("elu_param",)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        return F.elu(bottom[0], self.layer_param.elu_param.alpha)
+
+
+@register("Sigmoid")
+class Sigmoid(Layer):
+    """1 / (1 + e^-x)."""
+
+    reads = ("sigmoid_param",)
+    differs = ENGINE
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        return bottom[0].sigmoid()
+
+
+@register("TanH")
+class TanH(Layer):
+    """The hyperbolic tangent."""
+
+    reads = ("tanh_param",)
+    differs = ENGINE
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        return bottom[0].tanh()
+
+
+@register("Swish")
+class Swish(Layer):
+    """x sigmoid(beta x) (Ramachandran et al., 2017)."""
+
+    reads = ("swish_param",)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        x = bottom[0]
+        return x * (x * self.layer_param.swish_param.beta).sigmoid()
+
+
+@register("BNLL")
+class BNLL(Layer):
+    """log(1 + e^x), the binomial normal log likelihood."""
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        return F.softplus(bottom[0], threshold=50)
+
+
+@register("AbsVal")
+class AbsVal(Layer):
+    """|x|."""
+
+    in_place = False
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        return bottom[0].abs()
+
+
+@register("Clip")
+class Clip(Layer):
+    """x limited to [min, max]."""
+
+    reads = ("clip_param",)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p = self.layer_param.clip_param
+        # One after the other: if min exceeds max, min is what comes out.
+        return bottom[0].clamp(max=p.max).clamp(min=p.min)
+
+
+@register("Threshold")
+class Threshold(Layer):
+    """1 where x exceeds the threshold, else 0. It has no gradient."""
+
+    reads = ("threshold_param",)
+    labels = (0,)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        x = bottom[0]
+        return (x > self.layer_param.threshold_param.threshold).to(x.dtype)
+
+
 @register("Dropout")
 class Dropout(Layer):
     """In TRAIN: zero a share of the values and scale the rest by 1 / (1 - ratio)."""
+
+    reads = ("dropout_param",)
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         ratio = self.layer_param.dropout_param.dropout_ratio
@@ -32,9 +152,51 @@ class Dropout(Layer):
 class Power(Layer):
     """(shift + scale x) ^ power."""
 
+    reads = ("power_param",)
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.power_param
         if p.power * p.scale == 0:  # constant, with a gradient of zero, whatever x holds
-            return (bottom[0] * 0).nan_to_num(0) + p.shift**p.power
+            return bottom[0].new_full(bottom[0].shape, self._constant())
         y = bottom[0] * p.scale + p.shift
         return y if p.power == 1 else y.pow(p.power)
+
+    def _constant(self) -> float:
+        p = self.layer_param.power_param
+        try:
+            return math.pow(p.shift, p.power)
+        except (ValueError, ZeroDivisionError):  # a root of a negative number, or 1 / 0
+            return math.inf if p.shift == 0 else math.nan
+
+
+class _Logarithmic(Layer):
+    """What Exp and Log share: a base, of which -1 stands for e."""
+
+    def log_base(self, base: float) -> float:
+        self.check(base == -1 or base > 0, f"base is {base:g}, expected a positive number, or -1")
+        return 1.0 if base == -1 else math.log(base)
+
+
+@register("Exp")
+class Exp(_Logarithmic):
+    """base ^ (shift + scale x)."""
+
+    reads = ("exp_param",)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p = self.layer_param.exp_param
+        log_base = self.log_base(p.base)
+        return (bottom[0] * (log_base * p.scale) + log_base * p.shift).exp()
+
+
+@register("Log")
+class Log(_Logarithmic):
+    """log_base(shift + scale x)."""
+
+    reads = ("log_param",)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p = self.layer_param.log_param
+        log_base = self.log_base(p.base)
+        self.check(log_base != 0, "base is 1, of which there are no logarithms")
+        return (bottom[0] * p.scale + p.shift).log() / log_base

@@ -12,27 +12,50 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from google.protobuf.message import Message
 
 from caffe.blob import Blob, shape_string
 from caffe.device import current_device
 from caffe.errors import CaffeError
 from caffe.fillers import fill
 from caffe.proto import caffe_pb2 as pb
+from caffe.prototext import parse
 
 REGISTRY: dict[str, type[Layer]] = {}
+ENGINE = "`engine` is accepted and without effect: PyTorch chooses."
 Tensors = Sequence[torch.Tensor]
 Shape = tuple[int, ...]
 
 
-def register(name: str) -> Callable[[type[Layer]], type[Layer]]:
-    """Make a Layer class known under the type name that prototxts use."""
+def register(
+    name: str, message: type[Message] | None = None
+) -> Callable[[type[Layer]], type[Layer]]:
+    """Make a Layer class known under the type name that prototxts use.
+
+    message: a protobuf message class for the parameters of a layer type that Caffe's schema does
+    not know; python_param.param_str holds them as text, and `self.param` is that message.
+    Raises CaffeError if the class is no Layer, or the name is taken by another class.
+    """
 
     def add(layer_class: type[Layer]) -> type[Layer]:
-        layer_class.type = name
+        if not (isinstance(layer_class, type) and issubclass(layer_class, Layer)):
+            raise CaffeError(
+                f"layer type {name!r}: {layer_class!r} is no class derived from "
+                "caffe.layers.base.Layer"
+            )
+        known = REGISTRY.get(name)
+        if known is not None and _place(known) != _place(layer_class):
+            raise CaffeError(f"layer type {name!r} is taken by {'.'.join(_place(known))}")
+        layer_class.type, layer_class.message = name, message
         REGISTRY[name] = layer_class
         return layer_class
 
     return add
+
+
+def _place(layer_class: type[Layer]) -> tuple[str, str]:
+    """Where a class is defined: loading its module once more may define it anew."""
+    return layer_class.__module__, layer_class.__qualname__
 
 
 class Layer:
@@ -41,7 +64,10 @@ class Layer:
     Class attributes to set: `bottoms` and `tops`, (least, most) with None for no limit;
     `one_top_each`, as many tops as bottoms; `auto_tops`, missing tops are made without a name;
     `loss`, the first top has loss weight 1 by default; `labels`, the bottoms that get no gradient;
-    `shares_memory`, tops are the bottoms' own memory, as Caffe's Split, Flatten and Reshape do.
+    `in_place`, a top may be its bottom; `shares_memory`, tops are the bottoms' own memory, as
+    Caffe's Split, Flatten and Reshape do.
+    For the catalogue in docs/layers.md: `reads`, the fields of LayerParameter that count for this
+    type; `differs`, what is not as in Caffe, and why.
     """
 
     type = ""
@@ -51,13 +77,18 @@ class Layer:
     auto_tops = False
     loss = False
     labels: tuple[int, ...] = ()
+    in_place = True
     shares_memory = False
     source = False  # makes its tops from outside the net
+    reads: tuple[str, ...] = ()
+    differs = ""
+    message: type[Message] | None = None
 
     def __init__(self, param: pb.LayerParameter) -> None:
         self.layer_param = param
         self.name = param.name
         self.phase = param.phase
+        self.param = self._read_message()
         self.blobs: list[Blob] = []
         self.param_propagate_down: list[bool] = []
         self.bottom_need_backward: list[bool] = []
@@ -105,6 +136,15 @@ class Layer:
         """Raise CaffeError with the layer's name unless `condition` holds."""
         if not condition:
             raise CaffeError(f"{self.where} ({self.type}): {message}")
+
+    def check_range(self, values: torch.Tensor, end: int, what: str, hint: str = "") -> None:
+        """Raise CaffeError unless all `values` (integers) are 0 to end - 1; `what` they are."""
+        if values.is_meta or not values.numel():
+            return
+        low, high = (int(v) for v in torch.aminmax(values))
+        worst = low if low < 0 else high
+        expected = f"expected 0 to {end - 1}" if end else "there is nothing to choose from"
+        self.check(low >= 0 and high < end, f"{what} {worst} is out of range, {expected}{hint}")
 
     def add_blob(self, shape: Sequence[int], filler: pb.FillerParameter) -> Blob:
         """Make one more parameter blob, filled as `filler` says."""
@@ -183,7 +223,7 @@ class Layer:
         """Overwrite the bottoms' gradients where propagate_down says so; add to the parameters'."""
         for i in self.labels:
             if i < len(bottom) and propagate_down[i]:
-                self.check(False, f"cannot propagate a gradient to its label input (bottom {i})")
+                self.check(False, f"has no gradient for bottom {i}, which a layer before it needs")
         if self._graph is None:
             self._record_again(bottom)
         graph = self._graph
@@ -257,6 +297,17 @@ class Layer:
                 f"makes one top for each bottom, got {self.num_bottoms} bottom(s) "
                 f"and {self.num_tops} top(s)",
             )
+        if not self.in_place:
+            pairs = zip(self.layer_param.bottom, self.layer_param.top, strict=False)
+            for bottom, top in pairs:
+                self.check(bottom != top, f"cannot work in place: {top!r} is its bottom and top")
+
+    def _read_message(self) -> Message | None:
+        """The parameters of a layer type whose message Caffe's schema does not know."""
+        if self.message is None:
+            return None
+        text = self.layer_param.python_param.param_str
+        return parse(text.encode(), self.message, f"{self.where} ({self.type}): param_str")
 
     def _take_given_blobs(self) -> None:
         """A net may carry its weights itself (LayerParameter.blobs)."""
@@ -293,6 +344,23 @@ class Layer:
         for blob, weight in zip(top, self.loss_weights, strict=True):
             if weight:
                 blob.diff_tensor().fill_(weight)
+
+
+class _GradientOf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, grad
+
+
+def with_gradient_of(value: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
+    """`value`, but with the gradient of `stand_in`, which has the same shape: for layers whose
+    gradient in Caffe is not the derivative of what they compute.
+    """
+    return _GradientOf.apply(value.detach(), stand_in)
 
 
 class _Graph:
