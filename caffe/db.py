@@ -15,6 +15,7 @@ from caffe.errors import CaffeError
 
 BACKENDS = ("lmdb", "leveldb")
 BATCH = 2**26  # bytes of records a transaction
+MAP_SIZE = 2**28  # bytes that an LMDB starts with; doubled whenever it is full
 
 
 # ---------------------------------------------------------------------------------------------
@@ -25,7 +26,7 @@ BATCH = 2**26  # bytes of records a transaction
 class Database(ABC):
     """Records by key, read only; `Database.open` opens each database once a process."""
 
-    _open: ClassVar[Any] = weakref.WeakValueDictionary()  # (backend, path) -> database
+    _open: ClassVar[Any] = weakref.WeakValueDictionary()
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -37,7 +38,12 @@ class Database(ABC):
         kinds = {"lmdb": LMDB, "leveldb": LevelDB}
         if backend not in kinds:
             raise CaffeError(f"backend {backend!r}; expected {' or '.join(BACKENDS)}")
-        key = (backend, os.path.realpath(path))
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise CaffeError(f"{path}: {error.strerror or error}") from None
+        # The inode too: a database may have been replaced by another of its name.
+        key = (backend, status.st_dev, status.st_ino)
         database = cls._open.get(key)
         if database is None:
             database = kinds[backend](path)
@@ -177,7 +183,7 @@ def create(path: str | os.PathLike[str], backend: str = "lmdb") -> Iterator[Put]
 def _make_lmdb(folder: str, shown: str) -> Iterator[Put]:
     import lmdb
 
-    env = lmdb.open(folder, map_size=2**28, sync=False)
+    env = lmdb.open(folder, map_size=MAP_SIZE, sync=False)
     pending: list[tuple[bytes, bytes]] = []
     size = 0
 

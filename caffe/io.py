@@ -247,10 +247,11 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
     """
     import cv2
 
+    if not os.path.isfile(filename):
+        raise CaffeError(f"{filename}: no such file")
     image = cv2.imread(os.fspath(filename), cv2.IMREAD_UNCHANGED)
     if image is None:
-        what = "no picture that can be decoded" if os.path.isfile(filename) else "no such file"
-        raise CaffeError(f"{filename}: {what}")
+        raise CaffeError(f"{filename}: no picture that can be decoded")
     if np.issubdtype(image.dtype, np.integer):
         image = image / np.iinfo(image.dtype).max
     if image.ndim == 2:

@@ -42,6 +42,8 @@ def _array(value: bytes, where: str) -> np.ndarray:
     else:
         kind, size = np.float32, len(datum.float_data)
     shape = (datum.channels, datum.height, datum.width)
+    if size == 0:
+        raise CaffeError(f"{where} holds no values; expected a Datum")
     if not datum.encoded and np.prod(shape, dtype=int) != size:
         raise CaffeError(f"{where} has {size} values; its size {shape} asks for another number")
     try:

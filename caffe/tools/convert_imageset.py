@@ -83,7 +83,8 @@ def encoding(name: str, values: SimpleNamespace) -> str:
 def picture_to_datum(path: str, label: int, code: str, values: SimpleNamespace) -> pb.Datum | None:
     """The record of a picture; None, and a line in the log, if it cannot be read."""
     flags = cv2.IMREAD_GRAYSCALE if values.gray else cv2.IMREAD_COLOR
-    image = cv2.imread(path, flags)
+    # Asked for a file that is not there, OpenCV adds a warning of its own.
+    image = cv2.imread(path, flags) if os.path.isfile(path) else None
     if image is None:
         emit("io.cpp:80", f"Could not open or find file {path}", ERROR)
         return None

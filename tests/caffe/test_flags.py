@@ -68,7 +68,7 @@ def _run(arguments: list[str], outcome: Exception | int = 0) -> int:
 
 def test_exit_statuses_and_one_line(capsys) -> None:
     assert _run([], 5) == 5
-    assert _run(["-foo"]) == 1
+    assert _run(["-foo"]) == 2
     assert capsys.readouterr().err == "ERROR: unknown command line flag 'foo'\n"
     assert _run([], CaffeError("f: is broken")) == 1
     assert capsys.readouterr().err == "tool: f: is broken\n"
