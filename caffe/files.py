@@ -49,12 +49,12 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
 
     Raises CaffeError if the folder is missing or not writable, or the disk is full.
     """
-    final = Path(os.path.realpath(path))
-    if final.exists() and not final.is_file():
-        if final.is_dir():
-            raise CaffeError(f"{path}: is a directory; expected a file name")
-        yield final
+    if os.path.isdir(path):
+        raise CaffeError(f"{path}: is a directory; expected a file name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        yield Path(path)
         return
+    final = Path(os.path.realpath(path))
     beside = final.with_name(f".{final.name}.{os.getpid()}.{next(_temporary)}.tmp")
     try:
         beside.touch()

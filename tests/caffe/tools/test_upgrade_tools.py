@@ -29,6 +29,13 @@ def test_text_equals_the_references(tmp_path: Path, version: str) -> None:
     assert last == f"Wrote upgraded NetParameter text proto to {out}"
 
 
+def test_output_may_be_a_pipe() -> None:
+    source = INTEROP / "v1.prototxt"
+    command = [sys.executable, "-m", "caffe.tools.upgrade_net_proto_text"]
+    done = subprocess.run([*command, str(source), "/dev/stdout"], capture_output=True, check=True)
+    assert done.stdout == (INTEROP / "v1.upgraded.prototxt").read_bytes()
+
+
 def test_net_of_today_is_copied_with_a_word(tmp_path: Path, capfd) -> None:
     source = INTEROP / "v1.upgraded.prototxt"
     assert upgrade_net_proto_text.main([str(source), str(tmp_path / "o")]) == 0
