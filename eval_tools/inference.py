@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ class Options:
         inputs, and its scores are resized bilinearly. None: the net is reshaped to the frames.
     flip: average with the frame mirrored left to right.
     scales: average over the frame at these multiples of its size.
-    crf: refine with a dense CRF on the frame's colours.
+    crf: refine with a dense CRF on the frame's colours (its guide's, where it has one).
     labels: the labels to choose from; None for all that the net scores.
     """
 
@@ -76,7 +77,7 @@ def segment(
             from eval_tools.crf import refine  # needs torch, which a real pycaffe may lack
 
             found = found if options.augments else probabilities(scores, labels)
-            found = refine(found, at_size(bilinear, frame.color, size))
+            found = refine(found, at_size(bilinear, frame.picture, size))
         index, best = first_highest(found)
         if not np.isfinite(best).all():
             raise DataError(f"{network.name}: the scores of frame {frame.key} are not finite")
@@ -115,11 +116,13 @@ def _average(
     return total / (len(options.scales) * (1 + options.flip)), scenes
 
 
-def batches(frames: Iterable[Record], count: int) -> Iterator[list[Record]]:
-    """Runs of at most `count` frames of one size, in order."""
+def batches(
+    frames: Iterable[Record], count: int, kind: Callable[[Record], Any] = lambda frame: frame.size
+) -> Iterator[list[Record]]:
+    """Runs of at most `count` frames of one kind (by default of one size), in order."""
     batch: list[Record] = []
     for frame in frames:
-        if batch and (len(batch) == count or batch[0].size != frame.size):
+        if batch and (len(batch) == count or kind(batch[0]) != kind(frame)):
             yield batch
             batch = []
         batch.append(frame)

@@ -20,6 +20,7 @@ class Record:
 
     `label` is (H, W) of whole numbers, 0 = ignored, or None where the frame has no label channel.
     `scene` is the Datum's own label: the scene class, where the LMDB was made with scenes.
+    `guide` is the colour picture at another size, where there is one of finer detail.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Record:
     depth: np.ndarray
     label: np.ndarray | None = None
     scene: int = 0
+    guide: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -34,10 +36,16 @@ class Record:
         return self.depth.shape
 
     @property
-    def name(self) -> str:
-        """The key without the running number that data_tools puts in front."""
-        number, _, name = self.key.partition("_")
-        return name if number.isdigit() and name else self.key
+    def picture(self) -> np.ndarray:
+        """The colours for people and refinement to look at: uint8 BGR, the finest there are."""
+        picture = self.color if self.guide is None else self.guide
+        return np.ascontiguousarray(picture, np.uint8)
+
+
+def short_name(key: str) -> str:
+    """A record's key without the running number that data_tools puts in front."""
+    number, _, name = key.partition("_")
+    return name if number.isdigit() and name else key
 
 
 class Records:
@@ -63,6 +71,11 @@ class Records:
     def __iter__(self) -> Iterator[Record]:
         for key, value in self._reader:
             yield unpack(key.decode(errors="replace"), value, str(self.path))
+
+    def keys(self) -> list[str]:
+        """The keys of all frames, in order."""
+        keys = self._reader.keys()
+        return [key.decode(errors="replace") for key in keys]
 
     def get(self, key: str) -> Record:
         """The record of that key. Raises DataError where there is none."""

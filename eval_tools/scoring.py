@@ -15,7 +15,7 @@ from eval_tools.inference import Options, Segmented, batches, segment
 from eval_tools.labels import LabelSet
 from eval_tools.metrics import ConfusionMatrix
 from eval_tools.network import Network
-from eval_tools.records import Record, Records
+from eval_tools.records import Record, Records, short_name
 
 # Called for every frame with its truth, what was found there and the frame's own matrix.
 Watcher = Callable[[Record, np.ndarray, Segmented, ConfusionMatrix], None]
@@ -155,9 +155,10 @@ class Truths:
         if self._lmdb is not None:
             return self._lmdb.get(frame.key).label
         if self._files is not None:
-            if frame.name not in self._files:
-                raise DataError(f"{self.where}: no label picture named {frame.name}")
-            return read_label(self._files[frame.name], None)
+            name = short_name(frame.key)
+            if name not in self._files:
+                raise DataError(f"{self.where}: no label picture named {name}")
+            return read_label(self._files[name], None)
         return frame.label
 
 

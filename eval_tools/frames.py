@@ -1,0 +1,145 @@
+"""Frames to predict: colour and depth files, or records, as the net wants them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_tools import images
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.folder import find, pair
+from data_tools.record import Frame, RecordFormat
+from data_tools.store import read_info
+from eval_tools.records import Record, Records, short_name, unpack
+
+
+@dataclass(frozen=True)
+class Source:
+    """Colour and depth files that belong together, paired by name as data_tools.folder does.
+
+    rgb, depth: a folder, a file or a pattern with one `*`; None where the net does not look at it.
+    """
+
+    rgb: str | None
+    depth: str | None
+
+    def pairs(self) -> dict[str, dict[str, Path]]:
+        """Output name -> files by kind ('colour', 'depth'), in order of the names.
+
+        The output is named as the colour file (the depth file where there is none), its folder
+        within `rgb` included.
+
+        Raises:
+            DataError: no files, or one without its partner.
+        """
+        parts = {}
+        if self.rgb is not None:
+            parts["colour"] = find(self.rgb, images.COLOR)
+        if self.depth is not None:
+            parts["depth"] = find(self.depth, images.DEPTH)
+        if all(len(files) == 1 for files in parts.values()):
+            names = [next(iter(files)) for files in parts.values()]
+            parts = {kind: {names[0]: next(iter(f.values()))} for kind, f in parts.items()}
+        found = {}
+        for name in pair(parts, skip_unpaired=False):
+            files = {kind: part[name] for kind, part in parts.items()}
+            first = next(iter(files.values()))
+            top = Path(self.rgb if self.rgb is not None else self.depth)
+            within = first.relative_to(top) if top.is_dir() else Path(first.name)
+            found[within.with_suffix("").as_posix()] = files
+        return found
+
+
+def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
+    """A frame as its record would be, guided by its colours at their own size.
+
+    Depth is zero where the files have none, colour grey where they have none.
+
+    Raises:
+        DataError: a file cannot be used, or the two show different fields of view.
+    """
+    depth = images.read_depth(files["depth"]) if "depth" in files else None
+    if "colour" in files:
+        color = images.read_color(files["colour"])
+    else:
+        color = np.full((*depth.shape, 3), 128, np.uint8)
+    if depth is None:
+        depth = np.zeros(color.shape[:2], np.uint16)
+        form = RecordFormat(form.size)
+    paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
+    record = unpack(name, form.encode(Frame(color, depth, files=paths)), name)
+    return replace(record, guide=color)
+
+
+def default_unit(files: dict[str, Path]) -> DepthUnit:
+    """What data_tools.folder takes a step to mean: millimetres of whole numbers, else metres."""
+    if "depth" not in files:
+        return DepthUnit.parse("mm")
+    kind = images.read_depth(files["depth"]).dtype.kind
+    return DepthUnit.parse("m" if kind == "f" else "mm")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the depth that a net was trained on had been made, where anything records it."""
+
+    range: str
+    floats: bool
+    where: str
+
+
+def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None:
+    """What the training data's dataset.json says, else a comment in the deploy prototxt.
+
+    Such a comment reads `# depth_range: valid`, with ` float` behind it for records of floats.
+
+    Raises:
+        DataError: `dataset` is given and says nothing.
+    """
+    if dataset is not None:
+        folder = Path(dataset).parent if Path(dataset).is_file() else Path(dataset)
+        found = recorded(read_info(folder), str(dataset))
+        if found is None:
+            raise DataError(f"{dataset}: no dataset.json with options and a depth_range in it")
+        return found
+    for line in Path(deploy).read_text(errors="replace").splitlines():
+        match = re.match(r"#\s*depth_range:\s*(\S+)(?:\s+(float))?", line)
+        if match:
+            return Trained(match[1], match[2] is not None, str(deploy))
+    return None
+
+
+def recorded(info: dict[str, Any], where: str) -> Trained | None:
+    """dataset.json's depth_range, None where it has none."""
+    options = info.get("options")
+    if not isinstance(options, dict) or not isinstance(options.get("depth_range"), str):
+        return None
+    return Trained(options["depth_range"], bool(options.get("float_depth")), where)
+
+
+def parse_range(text: str) -> DepthRange:
+    """A depth range as dataset.json and the options say it.
+
+    Raises:
+        DataError: it is none.
+    """
+    if text == "none":
+        return DepthRange("none")
+    try:
+        return DepthRange.parse(text.removesuffix(" m"))
+    except Exception as error:
+        raise DataError(str(error)) from error
+
+
+def named(records: Records) -> Iterator[Record]:
+    """An LMDB's frames, each under its name instead of its key, where that tells them apart."""
+    keys = records.keys()
+    unique = len({short_name(key) for key in keys}) == len(keys)
+    for frame in records:
+        yield replace(frame, key=short_name(frame.key)) if unique else frame

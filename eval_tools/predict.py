@@ -1,0 +1,245 @@
+"""Labels frames with a trained net: one frame, folders of them, or an LMDB.
+
+Each frame gives OUT/NAME.png, its labels as a palette PNG (the indices are the labels), and on
+request NAME_overlay.png and NAME_probability.png (of the label taken, 0..255 for 0..1); NAME is the
+colour file's. Colour is resized bilinearly and depth by nearest neighbour to the net's inputs, and
+depth becomes 0..255 as in the records that the net was trained on: --dataset names these.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.cli import DataError, progress, say, size
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.record import RecordFormat
+from data_tools.store import read_info, write_bytes
+from eval_tools import cli, drawings, scannet
+from eval_tools.frames import (
+    Source,
+    Trained,
+    default_unit,
+    named,
+    parse_range,
+    read,
+    recorded,
+    trained_on,
+)
+from eval_tools.inference import Segmented, at_size, batches, segment
+from eval_tools.labels import LabelSet, colors, label_set, parse_classes
+from eval_tools.network import Network, load
+from eval_tools.records import Record, Records
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "predict")
+    cli.add_model(parser)
+    group = parser.add_argument_group("frames")
+    group.add_argument(
+        "--rgb", metavar="F", help="colour: a picture, a folder, or a pattern with *"
+    )
+    group.add_argument("--depth", metavar="F", help="depth: likewise; PNG (16-bit), EXR, NPY, TIFF")
+    group.add_argument("--lmdb", metavar="LMDB", help="records instead, as data_tools writes")
+    group.add_argument(
+        "--depth-unit",
+        type=DepthUnit.parse,
+        metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
+        help="what a stored step means (default: mm for integers, m for floats)",
+    )
+    group.add_argument(
+        "--depth-range",
+        type=DepthRange.parse,
+        metavar="authors|valid|MIN:MAX",
+        help="depth to 0..255 (default: as the net was trained, where --dataset or the prototxt "
+        "says so, else authors)",
+    )
+    group.add_argument(
+        "--dataset",
+        metavar="LMDB|JSON",
+        help="what the net was trained on: depth's range, class names and colours come from there",
+    )
+    cli.add_inference(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("predictions"),
+        metavar="OUT",
+        help="folder, or for one frame a name in .png (default: predictions)",
+    )
+    group.add_argument(
+        "--size",
+        type=_size,
+        metavar="original|WxH",
+        help="of the output (default: of the net's inputs, or of the records)",
+    )
+    group.add_argument("--overlay", action="store_true", help="the frame tinted with its labels")
+    group.add_argument(
+        "--probabilities", action="store_true", help="the probability of each label taken"
+    )
+    group.add_argument("--names", metavar="FILE", help="class names, one a line")
+    group.add_argument(
+        "--classes",
+        type=cli.argument(parse_classes),
+        metavar="scannet-20|1-12,14",
+        help="choose among these labels alone",
+    )
+    group.add_argument(
+        "--submission",
+        choices=["scannet"],
+        help="write what the benchmark takes: 640x480, its file names and labels",
+    )
+    return parser
+
+
+def _size(text: str) -> str | tuple[int, int]:
+    return text if text == "original" else size(text)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command. Raises DataError."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if (args.lmdb is None) == (args.rgb is None and args.depth is None):
+        parser.error("expected --rgb and --depth, or --lmdb")
+    network = load(args.deploy, args.weights, args.gpu, args.score, args.scene)
+    info = read_info(_folder(args.dataset or args.lmdb)) if args.dataset or args.lmdb else {}
+    if args.submission == "scannet":
+        args.classes, args.size = scannet.classes(network.values), scannet.SIZE
+    labels = label_set(network.values, info, args.names, args.classes)
+    output = Output(args, labels, colors(labels, info))
+    frames, count = _records(args) if args.lmdb else _files(args, network)
+    output.check(count)
+    wanted = args.size if args.size != "original" else None
+    frames = progress(frames, count, "frames")
+    for batch in batches(frames, args.batch_size, lambda frame: (frame.size, frame.picture.shape)):
+        if args.size == "original":
+            wanted = batch[0].picture.shape[1::-1]
+        options = cli.options(args, wanted, args.classes)
+        for frame, found in zip(
+            batch, segment(network, batch, options, args.probabilities), strict=True
+        ):
+            output.write(frame, found)
+
+
+def _records(args: argparse.Namespace) -> tuple[Iterator[Record], int]:
+    """The LMDB's frames; warns if their depth is not what the net was trained on."""
+    records = Records(args.lmdb)
+    have = recorded(records.info, str(args.lmdb))
+    trained = trained_on(args.deploy, args.dataset)
+    if have and trained and have.range != trained.range:
+        say(f"warning: depth of {args.lmdb} is {have.range}, but {_trained(trained)}")
+    return named(records), len(records)
+
+
+def _files(args: argparse.Namespace, network: Network) -> tuple[Iterator[Record], int]:
+    """The files' frames at the size of the net's inputs, depth as the net was trained."""
+    planes = network.inputs.values()
+    for option, given, needed in (
+        ("--rgb", args.rgb, any(p.start == 0 for p in planes)),
+        ("--depth", args.depth, network.takes_depth),
+    ):
+        if needed and given is None:
+            raise DataError(f"{args.deploy} looks at {option[2:]}: {option} is missing")
+    pairs = Source(args.rgb, args.depth).pairs()
+    unit = args.depth_unit or default_unit(next(iter(pairs.values())))
+    trained = trained_on(args.deploy, args.dataset)
+    form = RecordFormat(
+        network.size[::-1],
+        unit,
+        _range(args, unit, trained, network.takes_depth),
+        bool(trained and trained.floats),
+    )
+    frames = (read(files, name, form) for name, files in pairs.items())
+    return frames, len(pairs)
+
+
+def _range(
+    args: argparse.Namespace, unit: DepthUnit, trained: Trained | None, matters: bool
+) -> DepthRange:
+    """How depth becomes 0..255; says what it takes for granted and warns of a mismatch."""
+    if unit.kind == "scaled":
+        return DepthRange("none")
+    known = parse_range(trained.range) if trained else None
+    if known and known.rule == "none":
+        if matters and args.depth_range is None:
+            raise DataError(
+                f"{_trained(trained)}, on depth that was 0..255 already: say --depth-unit scaled "
+                "for such files, or --depth-range for how metres become 0..255"
+            )
+        known = None
+    if args.depth_range is None:
+        if known is None and matters:
+            say(
+                "depth range: authors (each frame's minimum to maximum), as nothing says how the "
+                "net was trained; --dataset LMDB or --depth-range can"
+            )
+        return known or DepthRange("authors")
+    if known and known != args.depth_range:
+        say(f"warning: --depth-range is {args.depth_range}, but {_trained(trained)}")
+    return args.depth_range
+
+
+def _trained(trained: Trained) -> str:
+    return f"the net was trained with {trained.range} ({trained.where})"
+
+
+def _folder(path: str | Path) -> Path:
+    return Path(path).parent if Path(path).is_file() else Path(path)
+
+
+class Output:
+    """Where the pictures of each frame go."""
+
+    def __init__(self, args: argparse.Namespace, labels: LabelSet, table: np.ndarray) -> None:
+        self._args, self._labels, self._colors = args, labels, table
+        self._file = args.out.suffix.lower() == ".png" and not args.out.is_dir()
+
+    def check(self, frames: int) -> None:
+        """Makes the folder; draws the legend of overlays. Raises DataError if it cannot be."""
+        out = self._args.out
+        if self._file:
+            cli.check_output(out)
+            if frames > 1:
+                raise DataError(f"{out}: one file for {frames} frames; expected a folder")
+            return
+        if out.exists() and not out.is_dir():
+            raise DataError(f"{out}: not a folder")
+        out.mkdir(parents=True, exist_ok=True)
+        if self._args.overlay:
+            picture = drawings.legend(self._labels.names, self._colors)
+            write_bytes(out / "legend.png", drawings.png(picture))
+
+    def write(self, frame: Record, found: Segmented) -> None:
+        """Writes a frame's pictures and prints the path of its labels."""
+        if self._args.submission == "scannet":
+            label, path = scannet.nyu40(found.label, self._labels), scannet.file_name(frame.key)
+            path = self._args.out / path
+            data = drawings.png(label)
+        else:
+            path = self._args.out if self._file else self._args.out / f"{frame.key}.png"
+            data = drawings.label_png(found.label, self._colors)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, data)
+        if self._args.overlay:
+            ground = at_size(drawings.smooth, frame.picture, found.label.shape[::-1])
+            tinted = drawings.overlay(ground, found.label, self._colors)
+            write_bytes(_beside(path, "overlay"), drawings.png(tinted))
+        if self._args.probabilities:
+            sure = np.rint(255 * found.confidence).astype(np.uint8)
+            write_bytes(_beside(path, "probability"), drawings.png(sure))
+        print(path)
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.stem}_{what}.png")
+
+
+if __name__ == "__main__":
+    cli.run("predict", main)
