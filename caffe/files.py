@@ -187,7 +187,7 @@ def _array(
             return None
         values = np.empty(0, np.float32)
     shape = wire.shape(blob)
-    if math.prod(shape) != values.size:
+    if math.prod(shape) != values.size or min(shape, default=0) < 0:
         shown = "x".join(map(str, shape)) or "(scalar)"
         raise CaffeError(
             f"{where}, blob {number}: shape {shown} asks for {math.prod(shape)} values, "

@@ -136,14 +136,18 @@ def test_model_of_2013(tmp_path: Path) -> None:
     }
 
 
-def test_wrong_count_names_layer_and_blob(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((2, 2), "2x2 asks for 4"), ((), "(scalar) asks for 1"), ((-3, -1), "-3x-1 asks for 3")],
+)
+def test_wrong_count_names_layer_and_blob(tmp_path: Path, shape: tuple, words: str) -> None:
     net = pb.NetParameter()
-    net.layer.add(name="conv").blobs.add(data=[1, 2, 3], shape=pb.BlobShape(dim=[2, 2]))
+    net.layer.add(name="conv").blobs.add(data=[1, 2, 3], shape=pb.BlobShape(dim=shape))
     (tmp_path / "m").write_bytes(net.SerializeToString())
     with pytest.raises(CaffeError) as error:
         files.read_weights(tmp_path / "m")
     assert str(error.value) == (
-        f"{tmp_path}/m: layer 'conv', blob 0: shape 2x2 asks for 4 values, the file has 3"
+        f"{tmp_path}/m: layer 'conv', blob 0: shape {words} values, the file has 3"
     )
 
 
