@@ -15,7 +15,17 @@ from caffe.errors import CaffeError
 from caffe.layers.base import REGISTRY, Layer, register
 from caffe.proto import caffe_pb2 as pb
 
-FAMILIES = ("activation", "common", "data", "loss", "normalization", "python_layer", "vision")
+FAMILIES = (
+    "activation",
+    "common",
+    "data",
+    "loss",
+    "normalization",
+    "pooling",
+    "python_layer",
+    "recurrent",
+    "vision",
+)
 
 for _family in FAMILIES:
     importlib.import_module(f"caffe.layers.{_family}")

@@ -139,7 +139,7 @@ class Layer:
 
     def check_range(self, values: torch.Tensor, end: int, what: str, hint: str = "") -> None:
         """Raise CaffeError unless all `values` (integers) are 0 to end - 1; `what` they are."""
-        if values.is_meta or not values.numel():
+        if not (can_look(values) and values.numel()):
             return
         low, high = (int(v) for v in torch.aminmax(values))
         worst = low if low < 0 else high
@@ -344,6 +344,11 @@ class Layer:
         for blob, weight in zip(top, self.loss_weights, strict=True):
             if weight:
                 blob.diff_tensor().fill_(weight)
+
+
+def can_look(values: torch.Tensor) -> bool:
+    """Whether there are values to look at: not while shapes are inferred or torch traces."""
+    return not (values.is_meta or torch.compiler.is_compiling())
 
 
 class _GradientOf(torch.autograd.Function):

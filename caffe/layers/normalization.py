@@ -1,12 +1,13 @@
-"""Layers that shift and scale: BatchNorm, Scale, Bias."""
+"""Layers that shift and scale: by statistics (BatchNorm, MVN, LRN), or by blobs (Scale, Bias)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
-from caffe.layers.base import Layer, Shape, Tensors, register
+from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -17,6 +18,9 @@ class BatchNorm(Layer):
     Blobs: sums of means and of variances, and the factor that both are to be divided by
     (batch_norm_layer.cpp). The running variance is unbiased, m / (m - 1); the batch's is not.
     """
+
+    reads = ("batch_norm_param",)
+    differs = "Also takes a bottom of one axis, as one channel."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.batch_norm_param
@@ -71,6 +75,57 @@ class BatchNorm(Layer):
         return y
 
 
+@register("MVN")
+class MVN(Layer):
+    """Each sample's channel (or whole sample) to a mean of 0 and, on demand, a variance of 1.
+
+    The top has 4 axes. eps is added to the standard deviation (mvn_layer.cpp).
+    """
+
+    reads = ("mvn_param",)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p, x = self.layer_param.mvn_param, bottom[0]
+        self.check(x.dim() <= 4, f"bottom has the shape {tuple(x.shape)}, expected at most 4 axes")
+        x = x.reshape(*x.shape, *[1] * (4 - x.dim()))
+        axes = (1, 2, 3) if p.across_channels else (2, 3)
+        centred = x - x.mean(axes, keepdim=True)
+        if not p.normalize_variance:
+            return centred
+        deviation = centred.detach().square().mean(axes, keepdim=True).sqrt() + p.eps
+        y = centred / deviation
+        # Caffe's gradient, (g - mean g - y mean(g y)) / deviation, does not mind where eps stands,
+        # and so is finite where all values are equal. With respect to y it is that of:
+        half = y.square().mean(axes, keepdim=True) / 2
+        return with_gradient_of(y, y * (1 - half + half.detach()))
+
+
+@register("LRN")
+class LRN(Layer):
+    """x / (k + alpha s)^beta, s the mean of squares over local_size neighbouring channels, or over
+    a local_size x local_size window of the own channel, where k is always 1 (Krizhevsky, 2012).
+    """
+
+    reads = ("lrn_param",)
+    differs = ENGINE
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        size = self.layer_param.lrn_param.local_size
+        self.check(size % 2 == 1, f"local_size is {size}, expected an odd number")
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p, x = self.layer_param.lrn_param, bottom[0]
+        self.check(
+            x.dim() == 4,
+            f"bottom has the shape {tuple(x.shape)}, expected 4 axes: samples, channels, height, "
+            "width",
+        )
+        if p.norm_region == pb.LRNParameter.ACROSS_CHANNELS:
+            return F.local_response_norm(x, p.local_size, p.alpha, p.beta, p.k)
+        squares = F.avg_pool2d(x.square(), p.local_size, 1, p.local_size // 2)
+        return x * (1 + p.alpha * squares).pow(-p.beta)
+
+
 class _Broadcast(Layer):
     """A blob, learned or the second bottom, that is broadcast over the first from an axis on."""
 
@@ -101,6 +156,8 @@ class _Broadcast(Layer):
 class Scale(_Broadcast):
     """bottom * scale (+ bias); scale is learned, or the second bottom."""
 
+    reads = ("scale_param",)
+
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.scale_param
         learned = len(shapes) == 1
@@ -123,6 +180,8 @@ class Scale(_Broadcast):
 @register("Bias")
 class Bias(_Broadcast):
     """bottom + bias; the bias is learned, or the second bottom."""
+
+    reads = ("bias_param",)
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.bias_param
