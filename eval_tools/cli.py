@@ -59,6 +59,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5")
 
 
+def add_names(group: argparse._ArgumentGroup) -> None:
+    """Adds where class names come from."""
+    group.add_argument(
+        "--names",
+        metavar="FILE|nyuv2-40|...",
+        help="class names: a file with one a line, a table label,name[,r,g,b] in .csv, nyuv2-40, "
+        "nyuv2-13 or sunrgbd-37 (default: those of dataset.json)",
+    )
+
+
 def add_inference(parser: argparse.ArgumentParser) -> None:
     """Adds how a net is run."""
     group = parser.add_argument_group("how the net is run")

@@ -64,9 +64,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     cli.add_inference(parser)
     group = parser.add_argument_group("output")
-    group.add_argument(
-        "--names", metavar="FILE", help="class names, one a line (default: those of dataset.json)"
-    )
+    cli.add_names(group)
     group.add_argument("--json", metavar="FILE", type=Path, help="write every figure as JSON")
     group.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables as Markdown")
     group.add_argument(

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.classes import palette
+from data_tools.classes import IGNORED, ClassTable, benchmark, palette, read_table
 from data_tools.cli import DataError
 
+BENCHMARKS = ("nyuv2-40", "nyuv2-13", "sunrgbd-37")
 # The labels, among NYUv2's 40, that ScanNet's benchmark scores (Dai et al., CVPR 2017).
 SCANNET_20 = (*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39)
 
@@ -22,13 +23,14 @@ SCANNET_20 = (*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39)
 class LabelSet:
     """The labels a net tells apart, `values` of them with the ignored 0, and those that count.
 
-    `names` has one entry a label, 0 first. `scored` are the labels that count, ascending: all but 0
-    unless a benchmark picks some.
+    `names` and `colors` (uint8 (values, 3), RGB) have one entry a label, 0 first. `scored` are the
+    labels that count, ascending: all but 0 unless a benchmark picks some.
     """
 
     values: int
     names: tuple[str, ...]
     scored: tuple[int, ...]
+    colors: np.ndarray
 
     @property
     def scored_names(self) -> list[str]:
@@ -56,12 +58,13 @@ def label_set(
 ) -> LabelSet:
     """The labels of a net with `values` score channels.
 
-    Names come from the file `names` (one a line, label 0 first or left out), else from the
-    `classes` of dataset.json, else they are the labels' numbers.
+    Names and colours come from `names`: a benchmark (nyuv2-40, nyuv2-13, sunrgbd-37), a CSV with
+    the columns label, name and perhaps r, g, b, or a text file with one name a line (label 0 first
+    or left out). Else they come from dataset.json, else names are the labels' numbers.
 
     Raises:
-        DataError: more than 256 values, a file of another number of names, or a scored label that
-            the net does not tell.
+        DataError: more than 256 values, another number of names, or a scored label that the net
+            does not tell.
     """
     if values > 256:
         raise DataError(f"the net scores {values} values, at most 256 fit a label image")
@@ -69,25 +72,34 @@ def label_set(
         wrong = [label for label in scored if not 1 <= label < values]
         raise DataError(f"--classes: label {wrong[0]} is not among the net's 1..{values - 1}")
     chosen = tuple(sorted(set(scored))) if scored is not None else tuple(range(1, values))
-    return LabelSet(values, _names(values, info, names), chosen)
+    table = _from_info(values, info) if names is None else _from_file(values, names)
+    colors = np.array(table.colors or palette(values), np.uint8)
+    return LabelSet(values, table.names, chosen, colors)
 
 
-def _names(values: int, info: dict[str, Any], file: str | Path | None) -> tuple[str, ...]:
-    if file is not None:
-        found = Path(file).read_text().splitlines()
-        found = [name.strip() for name in found if name.strip()]
-        if len(found) == values - 1:
-            found = ["(ignored)", *found]
-        if len(found) != values:
-            raise DataError(
-                f"{file}: {len(found)} names, expected one a line for each of the net's "
-                f"{values - 1} classes"
-            )
-        return tuple(found)
-    found = info.get("classes")
-    if isinstance(found, list) and len(found) == values:
-        return tuple(map(str, found))
-    return ("(ignored)", *map(str, range(1, values)))
+def _from_file(values: int, names: str | Path) -> ClassTable:
+    if str(names) in BENCHMARKS:
+        table = benchmark(str(names))
+    elif Path(names).suffix.lower() == ".csv":
+        table = read_table(names)
+    else:
+        lines = [line.strip() for line in Path(names).read_text().splitlines() if line.strip()]
+        table = ClassTable((IGNORED, *lines) if len(lines) == values - 1 else tuple(lines))
+    if len(table.names) != values:
+        raise DataError(
+            f"--names {names}: {len(table.names)} names, expected one for each of the net's "
+            f"{values - 1} classes"
+        )
+    return table
+
+
+def _from_info(values: int, info: dict[str, Any]) -> ClassTable:
+    names, colors = info.get("classes"), info.get("palette")
+    if not isinstance(names, list) or len(names) != values:
+        names = [IGNORED, *range(1, values)]
+    if not isinstance(colors, list) or len(colors) != values:
+        colors = None
+    return ClassTable(tuple(map(str, names)), tuple(map(tuple, colors)) if colors else None)
 
 
 def parse_classes(text: str) -> tuple[int, ...]:
@@ -105,11 +117,3 @@ def parse_classes(text: str) -> tuple[int, ...]:
             raise ValueError(f"'{text}' is neither scannet-20 nor labels such as 1-12,14")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(found)
-
-
-def colors(labels: LabelSet, info: dict[str, Any]) -> np.ndarray:
-    """A colour for each label, uint8 (values, 3) in RGB: dataset.json's, else PASCAL VOC's."""
-    found = info.get("palette")
-    if not isinstance(found, list) or len(found) != labels.values:
-        found = palette(labels.values)
-    return np.array(found, np.uint8)

@@ -30,7 +30,7 @@ from eval_tools.frames import (
     trained_on,
 )
 from eval_tools.inference import Segmented, at_size, batches, segment
-from eval_tools.labels import LabelSet, colors, label_set, parse_classes
+from eval_tools.labels import LabelSet, label_set, parse_classes
 from eval_tools.network import Network, load
 from eval_tools.records import Record, Records
 
@@ -83,7 +83,7 @@ def arguments() -> argparse.ArgumentParser:
     group.add_argument(
         "--probabilities", action="store_true", help="the probability of each label taken"
     )
-    group.add_argument("--names", metavar="FILE", help="class names, one a line")
+    cli.add_names(group)
     group.add_argument(
         "--classes",
         type=cli.argument(parse_classes),
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.submission == "scannet":
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE
     labels = label_set(network.values, info, args.names, args.classes)
-    output = Output(args, labels, colors(labels, info))
+    output = Output(args, labels)
     frames, count = _records(args) if args.lmdb else _files(args, network)
     output.check(count)
     wanted = args.size if args.size != "original" else None
@@ -197,8 +197,8 @@ def _folder(path: str | Path) -> Path:
 class Output:
     """Where the pictures of each frame go."""
 
-    def __init__(self, args: argparse.Namespace, labels: LabelSet, table: np.ndarray) -> None:
-        self._args, self._labels, self._colors = args, labels, table
+    def __init__(self, args: argparse.Namespace, labels: LabelSet) -> None:
+        self._args, self._labels, self._colors = args, labels, labels.colors
         self._file = args.out.suffix.lower() == ".png" and not args.out.is_dir()
 
     def check(self, frames: int) -> None:
