@@ -1,0 +1,39 @@
+# Everything runs in .venv, which these commands make: a machine with Python 3.10+ and make will do.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help demo test lint format bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## the main job on rendered scenes: data, nets, training, evaluation, pictures
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(READY)  ## run all tests; ARGS="tests/netgen -k sf5" for some
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## put style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## measure speed; ratios side by side in one run
+	$(BIN)/python -m bench $(ARGS)
+
+clean:  ## remove what these commands made
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .ruff_cache caffe/proto/caffe_pb2.py
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml setup.py constraints.txt caffe/proto/caffe.proto
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
