@@ -88,9 +88,7 @@ def score(
     tally = Tally.empty(name, labels)
     frames = progress(records, len(records), name)
     for batch in batches(frames, batch_size):
-        for frame, found in zip(
-            batch, segment(network, batch, options, confidence=watch is not None), strict=True
-        ):
+        for frame, found in zip(batch, segment(network, batch, options), strict=True):
             truth = truths(frame, found.label.shape)
             _check_labels(truth, labels, f"{truths.where}: record {frame.key}", network)
             kind = records.about(frame.key).get(group, "(none)") if group else None

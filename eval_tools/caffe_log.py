@@ -1,0 +1,133 @@
+"""Reads the log of `caffe train`: losses, outputs and learning rates by iteration and by time.
+
+Understands the lines of every Caffe since 2014, with glog's date with or without a year, lines of
+other threads in between, restarts in one log, and logs that are still being written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from data_tools.cli import DataError
+
+_NUMBER = r"([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))"
+_STAMP = re.compile(r"[IWEF](?:(\d{4}))?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d+) ")
+_LOSS = re.compile(rf"Iteration (\d+)(?: \(.*\))?, loss = {_NUMBER}")
+_RATE = re.compile(rf"Iteration (\d+), lr = {_NUMBER}")
+_TESTING = re.compile(r"Iteration (\d+), Testing net \(#(\d+)\)")
+_OUTPUT = re.compile(rf"(Train|Test) net output #\d+: (\S+) = {_NUMBER}")
+_DONE = "Optimization Done."
+
+
+@dataclass
+class Series:
+    """One curve: values at iterations, and the seconds since the run's first line (or NaN)."""
+
+    iterations: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """One training. `series` are `loss`, `lr`, `train/<blob>` and `test/<blob>` (`test1/...` for a
+    second test net); a blob of several values is `<blob>[0]`, `<blob>[1]`, ..."""
+
+    name: str
+    series: dict[str, Series] = field(default_factory=dict)
+    done: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.series)
+
+
+class Parser:
+    """Turns lines into a Run as they come; `feed` may be called again and again."""
+
+    def __init__(self, name: str) -> None:
+        self.run = Run(name)
+        self._start: datetime | None = None
+        self._now: datetime | None = None
+        self._iteration = 0
+        self._test = "test"
+        self._seen: dict[str, int] = {}
+
+    def feed(self, lines: Iterable[str]) -> Run:
+        """Adds whole lines; returns the run so far."""
+        for line in lines:
+            if "Iteration " in line or "net output #" in line:
+                self._read(line)
+            elif _DONE in line:
+                self.run.done = True
+        return self.run
+
+    def _read(self, line: str) -> None:
+        self._clock(line)
+        if match := _OUTPUT.search(line):
+            phase = "train" if match[1] == "Train" else self._test
+            self._add(f"{phase}/{match[2]}", self._iteration, float(match[3]), repeats=True)
+            return
+        self._seen.clear()
+        if match := _LOSS.search(line):
+            self._iteration = int(match[1])
+            self._add("loss", self._iteration, float(match[2]))
+        elif match := _RATE.search(line):
+            self._add("lr", int(match[1]), float(match[2]))
+        elif match := _TESTING.search(line):
+            self._iteration = int(match[1])
+            self._test = "test" if match[2] == "0" else f"test{match[2]}"
+
+    def _add(self, name: str, iteration: int, value: float, repeats: bool = False) -> None:
+        if repeats:
+            name = self._member(name)
+        series = self.run.series.setdefault(name, Series())
+        # A run that was resumed from a snapshot goes on from there: what came after is void.
+        while series.iterations and series.iterations[-1] >= iteration:
+            for values in (series.iterations, series.seconds, series.values):
+                values.pop()
+        series.iterations.append(iteration)
+        known = self._now is not None and self._start is not None
+        seconds = (self._now - self._start).total_seconds() if known else float("nan")
+        series.seconds.append(seconds)
+        series.values.append(value)
+
+    def _member(self, name: str) -> str:
+        """The name of the next value of a blob that has several."""
+        count = self._seen.get(name, 0)
+        self._seen[name] = count + 1
+        if count == 1 and name in self.run.series:  # only now it shows that there are several
+            self.run.series[f"{name}[0]"] = self.run.series.pop(name)
+        if count or f"{name}[0]" in self.run.series:
+            return f"{name}[{count}]"
+        return name
+
+    def _clock(self, line: str) -> None:
+        match = _STAMP.match(line)
+        if not match:
+            return
+        year, *rest, fraction = match.groups()
+        # Without a year: a leap year, so that every day exists.
+        now = datetime(int(year or 2000), *map(int, rest), int(f"{fraction:0<6}"[:6]))
+        if self._start is None:
+            self._start = now
+        elif year is None and now < self._start - timedelta(days=1):
+            now = now.replace(year=now.year + 1)  # over New Year
+        self._now = now
+
+
+def read_log(path: str | Path, name: str | None = None) -> Run:
+    """The run of a log file.
+
+    Raises:
+        DataError: there is no line of a training in it.
+        OSError: it cannot be read.
+    """
+    with open(path, errors="replace") as file:
+        run = Parser(name or Path(path).stem).feed(file)
+    if not run:
+        raise DataError(f"{path}: no line of Caffe's training log ('Iteration N, ...') in it")
+    return run

@@ -1,0 +1,264 @@
+"""Draws loss, accuracy and learning rate of Caffe training logs, several runs in one figure.
+
+Reads any Caffe's log (`caffe train ... 2> train.log`). Prints a line a run: iterations, last loss,
+best test accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_tools.cli import DataError, say
+from data_tools.store import write_bytes
+from eval_tools import cli
+from eval_tools.caffe_log import Parser, Run, Series, read_log
+from eval_tools.tables import Table
+from eval_tools.tensorboard import write_events
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANELS = ("loss", "accuracy", "learning rate")
+FIGURES = (".png", ".svg", ".pdf")
+POLL_SECONDS = 2.0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "curves")
+    parser.add_argument("logs", nargs="+", metavar="LOG", help="log of caffe train")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("curves.png"),
+        metavar="FILE",
+        help=".png, .svg or .pdf (default: curves.png)",
+    )
+    parser.add_argument(
+        "--x",
+        choices=["iterations", "time"],
+        default="iterations",
+        help="what the curves run over (default: iterations)",
+    )
+    parser.add_argument(
+        "--names", metavar="NAME,...", help="what to call the runs (default: the files' names)"
+    )
+    parser.add_argument(
+        "--smooth",
+        type=cli.whole(1),
+        default=1,
+        metavar="N",
+        help="mean over N points of the training loss",
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="draw again as the logs grow, until every training is done",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="DIR",
+        help="also write event files for TensorBoard, a folder a run",
+    )
+    return parser
+
+
+def draw(runs: Sequence[Run], x: str = "iterations", smooth: int = 1) -> Figure:
+    """The figure: a panel each for losses, accuracies and learning rates, where there are any.
+
+    Args:
+        x: `iterations` or `time`.
+        smooth: points of the training loss to average over.
+    """
+    from matplotlib.figure import Figure
+
+    panels = [panel for panel in PANELS if any(_pick(run, panel) for run in runs)]
+    figure = Figure(figsize=(8, 1 + 3 * len(panels)), layout="constrained")
+    rows = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
+    divisor, unit = _clock(runs) if x == "time" else (1, "iterations")
+    for axes, panel in zip(rows, panels, strict=True):
+        for number, run in enumerate(runs):
+            for place, (key, series) in enumerate(_pick(run, panel).items()):
+                values = series.values
+                if key == "loss" and smooth > 1:
+                    values = smoothed(values, smooth)
+                along = series.seconds if x == "time" else series.iterations
+                axes.plot(
+                    [at / divisor for at in along],
+                    values,
+                    color=f"C{place if len(runs) == 1 else number}",
+                    label=_label(run, key, len(runs)),
+                    **_style(key),
+                )
+        axes.set_ylabel(panel)
+        axes.set_yscale("log" if panel == "learning rate" else "linear")
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=8)
+    rows[-1].set_xlabel(unit)
+    return figure
+
+
+def _pick(run: Run, panel: str) -> dict[str, Series]:
+    """The curves of one panel."""
+
+    def belongs(key: str) -> bool:
+        if panel == "learning rate":
+            return key == "lr"
+        if panel == "accuracy":
+            return "accura" in key.lower()
+        # `loss` averages what the train net puts out, which would only repeat it.
+        return "loss" in key.lower() and not key.startswith("train/")
+
+    # `loss` and what the train net puts out first, so that colours do not hang on the log's order.
+    keys = sorted(filter(belongs, run.series), key=lambda key: (key.startswith("test"), key))
+    return {key: run.series[key] for key in keys}
+
+
+def _label(run: Run, key: str, runs: int) -> str | None:
+    what = {"loss": "train loss", "lr": ""}.get(key, key.replace("/", " "))
+    if runs == 1:
+        return what or None
+    return f"{run.name}: {what}" if what else run.name
+
+
+def _style(key: str) -> dict[str, object]:
+    if key.startswith("test"):
+        return {"linewidth": 1.6, "marker": "o", "markersize": 3}
+    return {"linewidth": 1, "alpha": 0.7, "linestyle": ":" if key.startswith("train/") else "-"}
+
+
+def _clock(runs: Sequence[Run]) -> tuple[int, str]:
+    """What to divide seconds by, and the unit that this gives."""
+    seconds = [s for run in runs for series in run.series.values() for s in series.seconds]
+    longest = max((s for s in seconds if not math.isnan(s)), default=0)
+    for limit, divisor, unit in ((180, 1, "seconds"), (3 * 3600, 60, "minutes")):
+        if longest < limit:
+            return divisor, unit
+    return 3600, "hours"
+
+
+def smoothed(values: Sequence[float], points: int) -> list[float]:
+    """The mean of each value and up to points - 1 before it."""
+    return [
+        sum(values[max(0, i + 1 - points) : i + 1]) / min(points, i + 1) for i in range(len(values))
+    ]
+
+
+def summary(runs: Sequence[Run]) -> Table:
+    """A row a run: iterations, last training loss, best test accuracy and where it was."""
+    rows = []
+    for run in runs:
+        loss = run.series.get("loss", Series())
+        last = f"{loss.values[-1]:.4g}" if loss.values else "-"
+        best = [
+            (value, at)
+            for key, series in run.series.items()
+            if key.startswith("test") and "accura" in key.lower() and "[" not in key
+            for value, at in zip(series.values, series.iterations, strict=True)
+            if not math.isnan(value)
+        ]
+        value, at = max(best, default=(None, None))
+        accuracy = "-" if value is None else f"{value:.4g} at {at}"
+        iterations = max(series.iterations[-1] for series in run.series.values())
+        rows.append([run.name, str(iterations), last, accuracy])
+    return Table("Runs", ["run", "iterations", "last loss", "best test accuracy"], rows)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Writes a figure in the format of the file's suffix."""
+    file = io.BytesIO()
+    figure.savefig(file, format=path.suffix[1:].lower(), dpi=120)
+    write_bytes(path, file.getvalue())
+
+
+class Followed:
+    """A log that grows."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._path, self._parser, self._offset = path, Parser(name), 0
+
+    @property
+    def run(self) -> Run:
+        """What is known of the run."""
+        return self._parser.run
+
+    def read(self) -> bool:
+        """Reads the whole lines that came; returns whether there were any."""
+        with open(self._path, "rb") as file:
+            if file.seek(0, 2) < self._offset:  # written anew
+                self._offset, self._parser = 0, Parser(self.run.name)
+            file.seek(self._offset)
+            data = file.read()
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        self._parser.feed(data[:whole].decode(errors="replace").splitlines())
+        return whole > 0
+
+
+def follow(args: argparse.Namespace, names: Sequence[str]) -> list[Run]:
+    """Draws whenever a log has grown, until every run is done or the user interrupts."""
+    logs = [Followed(path, name) for path, name in zip(args.logs, names, strict=True)]
+    try:
+        while True:
+            grown = [log.read() for log in logs]
+            runs = [log.run for log in logs if log.run]
+            if any(grown) and runs:
+                write_figure(args.out, draw(runs, args.x, args.smooth))
+                say(f"{args.out}: " + ", ".join(f"{r[0]} at {r[1]}" for r in summary(runs).rows))
+            if all(log.run.done for log in logs):
+                break
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        pass  # how one stops to follow
+    return [log.run for log in logs if log.run]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command. Raises DataError."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    names = args.names.split(",") if args.names else _names(args.logs)
+    if len(names) != len(args.logs):
+        parser.error(f"--names has {len(names)} names for {len(args.logs)} logs")
+    if args.out.suffix.lower() not in FIGURES:
+        raise DataError(f"{args.out}: a figure is written as {', '.join(FIGURES)}")
+    cli.check_output(args.out)
+    if args.follow:
+        runs = follow(args, names)
+    else:
+        runs = [read_log(path, name) for path, name in zip(args.logs, names, strict=True)]
+        write_figure(args.out, draw(runs, args.x, args.smooth))
+    if runs:
+        print(summary(runs).plain())
+    for run in runs if args.tensorboard else ():
+        write_events(args.tensorboard / run.name, _scalars(run))
+    say(f"wrote {args.out}")
+
+
+def _names(logs: Sequence[str]) -> list[str]:
+    """The files' stems, or, where these are not enough, their paths."""
+    stems = [Path(log).stem for log in logs]
+    return stems if len(set(stems)) == len(stems) else [str(log) for log in logs]
+
+
+def _scalars(run: Run) -> list[tuple[str, int, float, float]]:
+    # Logs may lack the year, so points are placed by the time since the start, which is today's.
+    begin = time.time() - max((s for x in run.series.values() for s in x.seconds), default=0)
+    return [
+        (key, at, value, begin + (0 if math.isnan(seconds) else seconds))
+        for key, series in run.series.items()
+        for at, value, seconds in zip(series.iterations, series.values, series.seconds, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    cli.run("curves", main)
