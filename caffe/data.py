@@ -1,4 +1,4 @@
-"""Records for data layers: databases, their order, transformation, and reading ahead."""
+"""Records for data layers: their order, transformation, and reading ahead."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
+from caffe.db import Database
 from caffe.errors import CaffeError
 from caffe.log import ERROR, emit
 from caffe.proto import caffe_pb2 as pb
@@ -23,64 +24,14 @@ from caffe.proto import caffe_pb2 as pb
 # -- databases --------------------------------------------------------------------------------
 
 
-class LMDB:
-    """An LMDB of Datums, read only."""
-
-    _open: ClassVar[weakref.WeakValueDictionary[str, LMDB]] = weakref.WeakValueDictionary()
-
-    def __init__(self, path: str) -> None:
-        import lmdb
-
-        self.path = path
-        try:
-            self._env = lmdb.open(
-                path, subdir=Path(path).is_dir(), readonly=True, lock=False, max_readers=1024
-            )
-        except lmdb.Error as error:
-            raise CaffeError(f"cannot open LMDB {path!r}: {error}") from None
-        if not len(self):
-            raise CaffeError(f"LMDB {path!r} holds no records")
-
-    @classmethod
-    def open(cls, path: str) -> LMDB:
-        """The LMDB at `path`; one environment a process, as the library demands."""
-        place = Path(path)
-        if not (place / "data.mdb").is_file() and not place.is_file():
-            raise CaffeError(f"no LMDB at {path!r}: expected a folder with data.mdb in it")
-        key = str(place.resolve())
-        database = cls._open.get(key)
-        if database is None:
-            database = cls._open[key] = cls(path)
-        return database
-
-    def __len__(self) -> int:
-        return self._env.stat()["entries"]
-
-    def keys(self) -> list[bytes]:
-        with self._env.begin() as transaction:
-            return list(transaction.cursor().iternext(keys=True, values=False))
-
-    def get(self, key: bytes) -> bytes:
-        with self._env.begin() as transaction:
-            value = transaction.get(key)
-        if value is None:
-            raise CaffeError(f"{self.path}: record {key!r} is gone")
-        return value
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All records in the order of their keys."""
-        with self._env.begin() as transaction:
-            yield from transaction.cursor()
-
-
-def open_database(path: str, backend: int) -> LMDB:
+def open_database(path: str, backend: int) -> Database:
     """The database of a DataParameter. Raises CaffeError where it cannot be read."""
-    if backend == pb.DataParameter.LMDB:
-        return LMDB.open(path)
-    raise CaffeError(
-        f"database {path!r}: backend LEVELDB (the default where none is given) is not supported; "
-        "say backend: LMDB"
-    )
+    if backend == pb.DataParameter.LEVELDB and (Path(path) / "data.mdb").is_file():
+        raise CaffeError(
+            f"{path}: this is an LMDB, but the backend is LEVELDB (so it is where none is given); "
+            "say backend: LMDB"
+        )
+    return Database.open(path, pb.DataParameter.DB.Name(backend).lower())
 
 
 def parse_datum(value: bytes, where: str) -> pb.Datum:
@@ -100,7 +51,7 @@ def epoch_order(count: int, seed: int, source: str, epoch: int) -> np.ndarray:
 
 
 def endless_records(
-    database: LMDB, shuffle: bool, seed: int, on_restart: Callable[[], None]
+    database: Database, shuffle: bool, seed: int, on_restart: Callable[[], None]
 ) -> Iterator[tuple[bytes, bytes]]:
     """Every record once an epoch, forever: by key, or permuted anew each epoch."""
     epoch = 0
@@ -283,3 +234,11 @@ def _produce(make: Callable[[], Batch], ready: queue.Queue, stop: threading.Even
                 continue
         if isinstance(item, BaseException):
             return
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LMDBDataset":  # here under the name that users look for; it needs this module
+        from caffe.dataset import LMDBDataset
+
+        return LMDBDataset
+    raise AttributeError(f"module 'caffe.data' has no attribute {name!r}")

@@ -19,6 +19,8 @@ FAMILIES = (
     "activation",
     "common",
     "data",
+    "hdf5_data",
+    "image_data",
     "loss",
     "normalization",
     "pooling",

@@ -8,7 +8,8 @@ gradients by autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -137,6 +138,14 @@ class Layer:
         if not condition:
             raise CaffeError(f"{self.where} ({self.type}): {message}")
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """CaffeErrors raised within get the layer's name."""
+        try:
+            yield
+        except CaffeError as error:
+            raise CaffeError(f"{self.where} ({self.type}): {error}") from None
+
     def check_range(self, values: torch.Tensor, end: int, what: str, hint: str = "") -> None:
         """Raise CaffeError unless all `values` (integers) are 0 to end - 1; `what` they are."""
         if not (can_look(values) and values.numel()):
@@ -149,10 +158,8 @@ class Layer:
     def add_blob(self, shape: Sequence[int], filler: pb.FillerParameter) -> Blob:
         """Make one more parameter blob, filled as `filler` says."""
         blob = Blob(shape)
-        try:
+        with self.named():
             fill(blob.tensor(torch.device("cpu")), filler)
-        except CaffeError as error:
-            raise CaffeError(f"{self.where} ({self.type}): {error}") from None
         self.blobs.append(blob)
         return blob
 

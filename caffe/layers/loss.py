@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe.errors import CaffeError
 from caffe.files import read_blob
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
 from caffe.log import emit
@@ -234,10 +233,8 @@ class InfogainLoss(_Loss, _PerPosition):
                 p.infogain_loss_param.HasField("source"),
                 "the matrix H must be bottom 2 or the file of infogain_loss_param.source",
             )
-            try:
+            with self.named():
                 gains = read_blob(p.infogain_loss_param.source)
-            except CaffeError as error:
-                self.check(False, str(error))
             self.gains = torch.from_numpy(gains.astype("float32"))
 
     def class_axis(self) -> int:

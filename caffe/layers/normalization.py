@@ -24,13 +24,18 @@ class BatchNorm(Layer):
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.batch_norm_param
-        given = p.HasField("use_global_stats")
-        self.use_global = p.use_global_stats if given else self.phase == pb.TEST
         self.fraction, self.eps = p.moving_average_fraction, p.eps
         self.channels = shapes[0][1] if len(shapes[0]) > 1 else 1
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_blob(shape, pb.FillerParameter())
         self._fix_learning_rates()
+
+    @property
+    def use_global(self) -> bool:
+        """Whether the statistics that were gathered serve, and not the batch's."""
+        p = self.layer_param.batch_norm_param
+        given = p.HasField("use_global_stats")
+        return p.use_global_stats if given else self.phase == pb.TEST
 
     def _fix_learning_rates(self) -> None:
         """The statistics are no parameters: the solver must leave them alone."""

@@ -1,0 +1,192 @@
+"""Layers that read and write HDF5 files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from caffe.blob import Blob
+from caffe.data import Batch
+from caffe.errors import CaffeError
+from caffe.files import atomic_write
+from caffe.layers.base import Layer, Shape, register
+from caffe.layers.data import PrefetchingLayer, read_text
+from caffe.log import emit
+
+if TYPE_CHECKING:
+    import h5py
+
+
+@register("HDF5Data")
+class HDF5Data(PrefetchingLayer):
+    """Rows of the HDF5 files that the text file `source` lists; each top is a dataset by its name.
+
+    `shuffle` permutes the files and the rows of each. Several solvers share the rows out by turns.
+    """
+
+    tops = (1, None)
+    reads = ("hdf5_data_param",)
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.hdf5_data_param
+        self.check(not self.layer_param.HasField("transform_param"), "does not transform data")
+        self.check(p.batch_size > 0, "batch_size must be positive")
+        emit("hdf5_data_layer.cpp:96", f"Loading list of HDF5 filenames from: {p.source}")
+        self.names = list(self.layer_param.top)
+        with self.named():
+            self.files = read_text(p.source).split()
+            if not self.files:
+                raise CaffeError(f"{p.source}: lists no files")
+            self.rows = _row_shapes(self.files[0], self.names)
+        emit("hdf5_data_layer.cpp:110", f"Number of HDF5 files: {len(self.files)}")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        size = self.layer_param.hdf5_data_param.batch_size
+        return [(size, *row) for row in self.rows]
+
+    def batches(self) -> Iterator[Batch]:
+        p = self.layer_param.hdf5_data_param
+        where = f"{self.where} (HDF5Data)"
+        rng = self.rng() if p.shuffle else None
+        rows = _endless_rows(self.files, self.names, self.rows, rng, where)
+        return _row_batches(self.share(rows), p.batch_size)
+
+
+def _row_batches(rows: Iterator[Sequence[np.ndarray]], size: int) -> Iterator[Batch]:
+    while True:
+        columns = zip(*(next(rows) for _ in range(size)), strict=True)
+        yield Batch([torch.from_numpy(np.stack(column)) for column in columns])
+
+
+def _endless_rows(
+    files: list[str],
+    names: list[str],
+    shapes: list[Shape],
+    rng: np.random.Generator | None,
+    where: str,
+) -> Iterator[Sequence[np.ndarray]]:
+    """One array a top, row by row, file by file, forever."""
+    loaded: tuple[str, list[np.ndarray]] | None = None
+    while True:
+        for i in range(len(files)) if rng is None else rng.permutation(len(files)):
+            if loaded is None or loaded[0] != files[i]:
+                loaded = files[i], _read(files[i], names, shapes, where)
+            arrays = loaded[1]
+            count = len(arrays[0])
+            for row in range(count) if rng is None else rng.permutation(count):
+                yield [array[row] for array in arrays]
+
+
+def _row_shapes(path: str, names: Sequence[str]) -> list[Shape]:
+    """The shapes of one row of these datasets. Raises CaffeError unless all have as many rows."""
+    with _open(path) as file:
+        rows = set()
+        for name in names:
+            found = file.get(name)
+            if not hasattr(found, "dtype"):
+                raise CaffeError(f"{path}: no dataset {name!r}; it has {sorted(file)}")
+            if found.dtype.kind not in "fiu" or not found.shape:
+                raise CaffeError(
+                    f"{path}: dataset {name!r} has the shape {found.shape} and holds "
+                    f"{found.dtype}; expected numbers along at least one axis"
+                )
+            rows.add(found.shape[0])
+        if len(rows) > 1 or rows == {0}:
+            raise CaffeError(
+                f"{path}: datasets {list(names)} have {sorted(rows)} rows; expected equally many, "
+                "and some"
+            )
+        return [file[name].shape[1:] for name in names]
+
+
+def _read(path: str, names: list[str], shapes: list[Shape], where: str) -> list[np.ndarray]:
+    try:
+        found = _row_shapes(path, names)
+        if found != shapes:
+            raise CaffeError(f"{path}: rows of shapes {found}; in the first file they are {shapes}")
+        with _open(path) as file:
+            return [np.asarray(file[name][...], np.float32) for name in names]
+    except CaffeError as error:
+        raise CaffeError(f"{where}: {error}") from None
+
+
+def _open(path: str) -> h5py.File:
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        reason = "no such file" if not os.path.exists(path) else f"cannot be read as HDF5: {error}"
+        raise CaffeError(f"{path}: {reason}") from None
+
+
+@register("HDF5Output")
+class HDF5Output(Layer):
+    """Writes bottom 0 as dataset `data` and bottom 1 as `label` of an HDF5 file, 4 axes each."""
+
+    bottoms = (2, 2)
+    tops = (0, 0)
+    reads = ("hdf5_output_param",)
+    differs = "Each further pass appends its rows, where Caffe fails."
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        self.path = self.layer_param.hdf5_output_param.file_name
+        folder = os.path.dirname(self.path) or "."
+        self.check(bool(self.path), "hdf5_output_param must give a file_name")
+        self.check(
+            os.path.isdir(folder) and not os.path.isdir(self.path),
+            f"cannot write {self.path!r}: it must be a file in an existing folder",
+        )
+        self._begun = False
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        for shape in shapes:
+            self.check(
+                1 <= len(shape) <= 4 and shape[0] == shapes[0][0],
+                f"bottoms have the shapes {list(shapes)}, expected 1 to 4 axes and as many samples",
+            )
+        return []
+
+    def run_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
+        self.infer_shapes([b.shape for b in bottom])
+        arrays = {
+            name: blob.data.reshape(blob.num, blob.channels, blob.height, blob.width)
+            for name, blob in zip(("data", "label"), bottom, strict=True)
+        }
+        emit("hdf5_output_layer.cpp:33", f"Saving HDF5 file {self.path}")
+        try:
+            with self.named():
+                (self._append if self._begun else self._create)(arrays)
+        except OSError as error:
+            self.check(False, f"{self.path}: cannot be written: {error}")
+        self._begun = True
+        emit("hdf5_output_layer.cpp:39", f"Successfully saved {bottom[0].num} rows")
+
+    def run_backward(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
+        """Nothing comes back from a file."""
+
+    def _create(self, arrays: dict[str, np.ndarray]) -> None:
+        import h5py
+
+        with atomic_write(self.path) as beside, h5py.File(beside, "w") as file:
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]))
+
+    def _append(self, arrays: dict[str, np.ndarray]) -> None:
+        import h5py
+
+        with h5py.File(self.path, "r+") as file:
+            for name, array in arrays.items():
+                dataset = file[name]
+                if dataset.shape[1:] != array.shape[1:]:
+                    raise CaffeError(
+                        f"{self.path}: dataset {name!r} has rows of the shape {dataset.shape[1:]}, "
+                        f"this batch {array.shape[1:]}"
+                    )
+                rows = len(dataset)
+                dataset.resize(rows + len(array), axis=0)
+                dataset[rows:] = array

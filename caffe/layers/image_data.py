@@ -1,0 +1,356 @@
+"""Layers that read picture files: ImageData from a list, WindowData from windows for detection."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+
+from caffe import device
+from caffe.data import Batch, epoch_order
+from caffe.errors import CaffeError
+from caffe.files import read_blob
+from caffe.layers.base import Shape, register
+from caffe.layers.data import (
+    PrefetchingLayer,
+    Sample,
+    in_batches,
+    read_text,
+    transformed_shape,
+)
+from caffe.log import emit
+
+T = TypeVar("T")
+
+
+def read_image(path: str, color: bool = True) -> np.ndarray:
+    """A picture, height x width x channels, uint8; B, G, R or grey."""
+    image = cv2.imread(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise CaffeError(f"{path}: cannot be read as a picture")
+    return np.atleast_3d(image)
+
+
+def endless(items: Sequence[T], shuffle: bool, seed: int, source: str) -> Iterator[T]:
+    """Every item once an epoch, forever: in order, or permuted anew each epoch."""
+    epoch = 0
+    while True:
+        order = epoch_order(len(items), seed, source, epoch) if shuffle else range(len(items))
+        for i in order:
+            yield items[i]
+        epoch += 1
+
+
+# -- ImageData --------------------------------------------------------------------------------
+
+
+@register("ImageData")
+class ImageData(PrefetchingLayer):
+    """Pictures of a list, "path label" on each line: top 0 (N, C, H, W), top 1 the label (N).
+
+    Several solvers share the pictures out by turns.
+    """
+
+    tops = (2, 2)
+    reads = ("image_data_param", "transform_param", "data_param")
+    differs = (
+        "Several solvers share the list out by turns; in Caffe each reads all of it. "
+        "A label that is no integer is an error; Caffe takes it as 0. Of data_param, `prefetch`."
+    )
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.image_data_param
+        self.prefetch = self.layer_param.data_param.prefetch
+        self.check(
+            (p.new_height > 0) == (p.new_width > 0), "give both new_height and new_width, or none"
+        )
+        self.check(p.batch_size > 0, "batch_size must be positive")
+        emit("image_data_layer.cpp:38", f"Opening file {p.source}")
+        with self.named():
+            self.entries = _read_list(p.source)
+        emit("image_data_layer.cpp:63", f"A total of {len(self.entries)} images.")
+        self.check(
+            p.rand_skip <= len(self.entries),
+            f"rand_skip {p.rand_skip} exceeds the {len(self.entries)} lines of {p.source}",
+        )
+        self.transformer = self.make_transformer()
+        self.read = functools.partial(
+            _read_sample, p.root_folder, (p.new_width, p.new_height), p.is_color
+        )
+        with self.named():
+            first = self.read(self.entries[0])
+            self.shape = (p.batch_size, *transformed_shape(first, self.transformer))
+        emit("image_data_layer.cpp:94", f"output data size: {','.join(map(str, self.shape))}")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return [self.shape, self.shape[:1]]
+
+    def batches(self) -> Iterator[Batch]:
+        p = self.layer_param.image_data_param
+        entries = endless(self.entries, p.shuffle, device.process_seed(), p.source)
+        samples = map(self.read, self.share(entries, p.rand_skip))
+        return in_batches(samples, self.transformer, p.batch_size)
+
+
+def _read_list(source: str) -> list[tuple[str, int]]:
+    """(path, label) of each line that is not blank; the label is what follows the last space."""
+    entries = []
+    for number, line in enumerate(read_text(source).splitlines(), 1):
+        if not line.strip():
+            continue
+        path, space, label = line.rstrip().rpartition(" ")
+        if not space:  # a list without labels
+            path, label = label, "0"
+        if not re.fullmatch(r"[+-]?\d+", label):
+            raise CaffeError(
+                f"{source}:{number}: label {label!r} is no integer; expected: path label"
+            )
+        entries.append((path, int(label)))
+    if not entries:
+        raise CaffeError(f"{source}: lists no pictures; expected lines of: path label")
+    return entries
+
+
+def _read_sample(root: str, size: tuple[int, int], color: bool, entry: tuple[str, int]) -> Sample:
+    path, label = root + entry[0], entry[1]
+    image = read_image(path, color)
+    if any(size):
+        image = np.atleast_3d(cv2.resize(image, size))
+    return path, np.ascontiguousarray(image.transpose(2, 0, 1)), label
+
+
+# -- WindowData -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of one picture; corners in pixels, both included."""
+
+    image: int
+    label: int
+    corners: tuple[int, int, int, int]  # x1, y1, x2, y2
+
+
+@dataclass(frozen=True)
+class WindowFile:
+    """What a window file lists: pictures, and windows on objects and on background."""
+
+    images: list[str]
+    channels: int
+    objects: list[Window]
+    background: list[Window]
+
+
+@register("WindowData")
+class WindowData(PrefetchingLayer):
+    """Windows of pictures, drawn at random, warped to crop_size: values and label (R-CNN).
+
+    In each batch a share fg_fraction shows objects, the rest background with label 0.
+    """
+
+    tops = (2, 2)
+    reads = ("window_data_param", "transform_param", "data_param")
+    differs = (
+        "Of transform_param: crop_size, mirror, mean_file and mean_value; `scale` counts in "
+        "window_data_param alone, as in Caffe. Of data_param, `prefetch`. "
+        "A missing picture is an error; in Caffe the rest of the batch stays 0."
+    )
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p, t = self.layer_param.window_data_param, self.layer_param.transform_param
+        self.prefetch = self.layer_param.data_param.prefetch
+        self.check(p.batch_size > 0, "batch_size must be positive")
+        self.check(t.crop_size > 0, "transform_param must give a crop_size, the windows' size")
+        self.check(
+            2 * p.context_pad < t.crop_size,
+            f"context_pad {p.context_pad} leaves nothing of crop_size {t.crop_size}",
+        )
+        with self.named():
+            self.windows = _read_windows(p.source, p.root_folder, p.fg_threshold, p.bg_threshold)
+            mean = self._mean()
+        for what, windows in (
+            ("objects, above fg_threshold", self.windows.objects),
+            ("background, below bg_threshold", self.windows.background),
+        ):
+            self.check(bool(windows), f"{p.source} has no window on {what}")
+        self.cutter = _Cutter(t.crop_size, p.context_pad, p.crop_mode == "square", mean, p.scale)
+        self.shape = (p.batch_size, self.windows.channels, t.crop_size, t.crop_size)
+        emit("window_data_layer.cpp:180", f"output data size: {','.join(map(str, self.shape))}")
+
+    def _mean(self) -> np.ndarray | None:
+        """The mean, channels x crop_size x crop_size or channels x 1 x 1."""
+        t, channels = self.layer_param.transform_param, self.windows.channels
+        if t.HasField("mean_file"):
+            self.check(not t.mean_value, "give either mean_file or mean_value, not both")
+            mean = read_blob(t.mean_file)
+            mean = mean.reshape(mean.shape[-3:])
+            # As in Caffe, the one offset is for both axes.
+            start, size = (mean.shape[2] - t.crop_size) // 2, t.crop_size
+            cut = mean[:, start : start + size, start : start + size] if start >= 0 else mean[:0]
+            if cut.shape != (channels, size, size):
+                raise CaffeError(
+                    f"mean_file {t.mean_file!r} has the shape {mean.shape}, expected {channels} "
+                    f"channels of at least {size} x {size}"
+                )
+            return cut
+        if not t.mean_value:
+            return None
+        self.check(
+            len(t.mean_value) in (1, channels),
+            f"mean_value is given {len(t.mean_value)} time(s), expected 1 or {channels}",
+        )
+        values = list(t.mean_value) * (channels // len(t.mean_value))
+        return np.array(values, np.float32).reshape(channels, 1, 1)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return [self.shape, self.shape[:1]]
+
+    def batches(self) -> Iterator[Batch]:
+        p, t = self.layer_param.window_data_param, self.layer_param.transform_param
+        load = functools.cache(_load) if p.cache_images else _load
+        objects = int(np.float32(p.batch_size) * np.float32(p.fg_fraction))
+        return _window_batches(
+            self.windows, self.cutter, load, self.rng(), self.shape, objects, t.mirror
+        )
+
+
+def _read_windows(source: str, root: str, fg: float, bg: float) -> WindowFile:
+    """Parse a window file; for each picture: # index, path, channels, height, width, the number of
+    windows, and of each: class overlap x1 y1 x2 y2.
+    """
+    words = iter(read_text(source).split())
+    images: list[str] = []
+    channels, objects, background = 0, [], []
+    try:
+        for mark in words:
+            if mark != "#":
+                raise CaffeError(f"{source}: {mark!r} where a picture's '# index' was expected")
+            index = int(next(words))
+            images.append(root + next(words))
+            channels, _, _, count = (int(next(words)) for _ in range(4))
+            for _ in range(count):
+                label, overlap = int(next(words)), float(next(words))
+                x1, y1, x2, y2 = (int(next(words)) for _ in range(4))
+                if overlap >= fg:
+                    if label <= 0:
+                        raise CaffeError(f"{source}: picture {index}: an object of class {label}")
+                    objects.append(Window(index, label, (x1, y1, x2, y2)))
+                elif overlap < bg:
+                    background.append(Window(index, 0, (x1, y1, x2, y2)))
+    except (StopIteration, RuntimeError, ValueError) as error:
+        if isinstance(error, CaffeError):
+            raise
+        where = f"picture {images[-1]}" if images else "its start"
+        raise CaffeError(f"{source}: broken off or no number at {where}") from None
+    if not images:
+        raise CaffeError(f"{source}: lists no pictures")
+    for window in (*objects, *background):
+        if not 0 <= window.image < len(images):
+            raise CaffeError(
+                f"{source}: picture index {window.image}; expected 0 to {len(images) - 1}, in order"
+            )
+    return WindowFile(images, channels, objects, background)
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    """Cuts a window out of a picture and warps it to crop x crop (window_data_layer.cpp)."""
+
+    crop: int
+    context: int
+    square: bool
+    mean: np.ndarray | None
+    scale: float
+
+    def cut(self, image: np.ndarray, corners: Sequence[int], mirror: bool, out: np.ndarray) -> None:
+        """Write into `out`, channels x crop x crop and zero; context beyond the picture stays 0.
+
+        Raises ValueError if the window does not lie in the picture, or the channels differ.
+        """
+        if image.shape[2] != out.shape[0]:
+            raise ValueError(f"it has {image.shape[2]} channels; the window file says otherwise")
+        x, width, left, right = self._span(corners[0], corners[2], corners, image.shape[1])
+        y, height, top, _ = self._span(corners[1], corners[3], corners, image.shape[0])
+        if mirror:
+            left = right
+        height, width = min(height, self.crop - top), min(width, self.crop - left)
+        warped = cv2.resize(image[y, x], (width, height), interpolation=cv2.INTER_LINEAR)
+        pixels = np.atleast_3d(warped).transpose(2, 0, 1).astype(np.float32)
+        if mirror:
+            pixels = pixels[:, :, ::-1]
+        place = (slice(None), slice(top, top + height), slice(left, left + width))
+        if self.mean is not None:
+            pixels = pixels - (self.mean[place] if self.mean.shape[2] > 1 else self.mean)
+        out[place] = pixels * np.float32(self.scale)
+
+    def _span(
+        self, first: int, last: int, corners: Sequence[int], size: int
+    ) -> tuple[slice, int, int, int]:
+        """Along one axis: the picture's part, the size to warp it to, the padding on each side."""
+        if not (self.context or self.square):
+            _check_inside(first, last, size, corners)
+            return slice(first, last + 1), self.crop, 0, 0
+        f = np.float32  # in Caffe's arithmetic, so that halves round as they do there
+        half = f(last - first + 1) / 2
+        centre = first + half
+        if self.square:
+            half = f(max(corners[2] - corners[0] + 1, corners[3] - corners[1] + 1)) / 2
+        half = half * (f(self.crop) / f(self.crop - 2 * self.context))
+        first, last = _round(centre - half), _round(centre + half)
+        scale = f(self.crop) / f(last - first + 1)
+        before, behind = max(0, -first), max(0, last - size + 1)
+        first, last = first + before, last - behind
+        _check_inside(first, last, size, corners)
+        warped = _round((last - first + 1) * scale)
+        return slice(first, last + 1), warped, _round(before * scale), _round(behind * scale)
+
+
+def _check_inside(first: int, last: int, size: int, corners: Sequence[int]) -> None:
+    if not 0 <= first <= last < size:
+        raise ValueError(f"window {tuple(corners)} does not lie in the picture")
+
+
+def _load(path: str) -> np.ndarray:
+    """A file's bytes."""
+    try:
+        return np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _round(value: float) -> int:
+    """To the nearest integer, halves away from zero, as C's round."""
+    return int(np.copysign(np.floor(abs(value) + 0.5), value))
+
+
+def _window_batches(
+    windows: WindowFile,
+    cutter: _Cutter,
+    load: Callable[[str], np.ndarray],
+    rng: np.random.Generator,
+    shape: Shape,
+    objects: int,
+    mirror: bool,
+) -> Iterator[Batch]:
+    """Endless batches: first background, then `objects` windows on objects."""
+    while True:
+        data, labels = torch.zeros(shape), torch.empty(shape[0])
+        for i in range(shape[0]):
+            kind = windows.objects if i >= shape[0] - objects else windows.background
+            window = kind[int(rng.integers(len(kind)))]
+            flip = mirror and bool(rng.integers(2))
+            path = windows.images[window.image]
+            try:
+                image = cv2.imdecode(load(path), cv2.IMREAD_COLOR)
+                cutter.cut(image, window.corners, flip, data[i].numpy())
+            except (cv2.error, ValueError, AttributeError) as error:
+                reason = error if isinstance(error, ValueError) else "cannot be read as a picture"
+                raise CaffeError(f"{path}: {reason}") from None
+            labels[i] = window.label
+        yield Batch((data, labels))
