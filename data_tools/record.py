@@ -62,7 +62,10 @@ class RecordFormat:
         """
         self.check(frame)
         size = self.size or frame.color.shape[1::-1]
-        depth = self.range.apply(self.unit.metres(nearest(frame.depth, size)))
+        metres = self.unit.metres(nearest(frame.depth, size))
+        if not metres.any():
+            raise DataError("depth has no reading at all")
+        depth = self.range.apply(metres)
         planes = np.zeros((5, size[1], size[0]), np.float32 if self.float_depth else np.uint8)
         planes[:3] = bilinear(frame.color, size).transpose(2, 0, 1)
         planes[3] = depth if self.float_depth else self.range.quantise(depth)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# Helper modules lie beside the tests, and pytest's importlib mode adds no folder to the path.
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ class Numbers:
     def load(self, index):
         if index in self.bad:
             raise DataError("scratched disc")
-        return Frame(np.full((2, 2, 3), index, np.uint8), np.full((2, 2), index, np.uint16))
+        return Frame(np.full((2, 2, 3), index, np.uint8), np.full((2, 2), 1 + index, np.uint16))
 
     def about(self, index):
         return {"camera": "kv1"} if index == 1 else {}
@@ -117,7 +117,7 @@ def test_frames_of_several_sizes_are_pointed_out(tmp_path, capsys):
     class Growing(Numbers):
         def load(self, index):
             size = index + 1
-            return Frame(np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint16))
+            return Frame(np.zeros((size, size, 3), np.uint8), np.ones((size, size), np.uint16))
 
     (info,) = run(Growing(2), tmp_path / "db")
     assert info["shape"] is None

@@ -21,6 +21,13 @@ def test_benchmarks(name, count, first, last):
     assert (len(names), names[0], names[1], names[-1]) == (count, "(ignored)", first, last)
 
 
+def test_netgen_says_the_same():
+    from netgen.datasets import NYUV2_13, NYUV2_40, SUNRGBD_37
+
+    for name, rows in (("nyuv2-40", NYUV2_40), ("nyuv2-13", NYUV2_13), ("sunrgbd-37", SUNRGBD_37)):
+        assert classes.benchmark(name).names == tuple(row[0] for row in rows)
+
+
 def test_palette_is_pascal_vocs():
     # The well-known first colours, and 20 (tvmonitor).
     assert classes.palette(5) == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]

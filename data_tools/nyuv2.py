@@ -1,0 +1,212 @@
+"""NYU Depth v2's labelled set, as its page gives it, to LMDBs: one for each split.
+
+Reads nyu_depth_v2_labeled.mat (MATLAB 7.3, 1449 frames) frame by frame. The 894 raw labels become
+the 40 classes of Gupta et al. (CVPR 2013) or the 13 of Couprie et al. (2013), 0 = ignored; the
+splits are Gupta et al.'s, and trainval is train and val together, on which the papers train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+
+from data_tools import build, classes, cli, matfile
+from data_tools.build import Output
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.record import Frame, RecordFormat
+
+FRAMES = 1449
+RAW_LABELS = 894
+SPLITS = ("train", "val", "trainval", "test")
+DEPTHS = {"filled": "depths", "raw": "rawDepths"}
+# What lies inside the white border that projecting depth into the colour camera left: rows 45 to
+# 471 and columns 41 to 601, counted from 1, as in the data set's toolbox.
+CROP = (slice(44, 471), slice(40, 601))
+CROPPED_FROM = (480, 640)
+# The nine commonest scene types; all others share the tenth label.
+SCENES = ("bedroom", "kitchen", "living room", "bathroom", "dining room", "office", "home office",
+          "classroom", "bookstore", "others")  # fmt: skip
+# Chunks of frames are read whole and kept while they last, up to this much.
+CACHE_BYTES = 128 << 20
+
+
+def split_indices(split: str) -> list[int]:
+    """The frames of a split (of SPLITS), from 0, in the file's order."""
+    wanted = ("train", "val") if split == "trainval" else (split,)
+    with open(classes.TABLES / "nyuv2_splits.csv", newline="") as file:
+        return [int(row["image"]) - 1 for row in csv.DictReader(file) if row["split"] in wanted]
+
+
+@lru_cache(maxsize=2)
+def label_map(count: int) -> np.ndarray:
+    """uint8 table: raw label 0..894 -> class of `count` (40 or 13), 0 = ignored."""
+    table = np.zeros(RAW_LABELS + 1, np.uint8)
+    with open(classes.TABLES / "nyuv2_894_to_40_and_13.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            table[int(row["nyu_label"])] = int(row[f"class{count}"])
+    return table
+
+
+def scene_label(scene_type: str) -> int:
+    """0..9, in the order of SCENES, of a scene type as the file writes it (home_office)."""
+    name = scene_type.replace("_", " ").strip().lower()
+    return SCENES.index(name) if name in SCENES[:-1] else len(SCENES) - 1
+
+
+class Labeled:
+    """The source: nyu_depth_v2_labeled.mat.
+
+    images N x 3 x W x H, depths and rawDepths N x W x H in metres, labels N x W x H 0..894:
+    MATLAB's axes reversed.
+    """
+
+    def __init__(self, path: Path, class_count: int, depth: str, crop: bool, scenes: bool):
+        self._path, self._depth = path, DEPTHS[depth]
+        self._map, self._crop = label_map(class_count), crop
+        with matfile.open_hdf5(path) as file:
+            parts = [matfile.variable(file, name) for name in ("images", self._depth, "labels")]
+            self._check(parts)
+            count = len(parts[0])
+            self.block = max((part.chunks or (1,))[0] for part in parts)
+            self._scenes = self._read_scenes(file, count) if scenes else [0] * count
+        self.names = [f"nyu{index + 1:04d}" for index in range(count)]
+        self._file: h5py.File | None = None
+
+    def _check(self, parts: list[h5py.Dataset]) -> None:
+        images, depths, labels = parts
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(f"{self._path}: images has shape {images.shape}, expected (N, 3, W, H)")
+        expected = (images.shape[0], *images.shape[2:])
+        for part in (depths, labels):
+            if part.shape != expected:
+                raise DataError(
+                    f"{self._path}: {part.name[1:]} has shape {part.shape}, expected "
+                    f"{expected} as images"
+                )
+        if self._crop and images.shape[:1:-1] != CROPPED_FROM:
+            raise DataError(
+                f"{self._path}: --crop is for frames of 640x480, these are "
+                f"{images.shape[2]}x{images.shape[3]}"
+            )
+
+    def _read_scenes(self, file: h5py.File, count: int) -> list[int]:
+        references = np.array(matfile.variable(file, "sceneTypes")).ravel()
+        if len(references) != count:
+            raise DataError(
+                f"{self._path}: sceneTypes has {len(references)} entries, expected {count}"
+            )
+        return [scene_label(matfile.text(file, reference)) for reference in references]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}  # each worker opens the file for itself
+
+    def load(self, index: int) -> Frame:
+        """Frame `index` (from 0), H x W, with its class labels."""
+        try:
+            if self._file is None:
+                self._file = h5py.File(self._path, "r", rdcc_nbytes=CACHE_BYTES)
+            planes = self._file["images"][index]
+            depth = self._file[self._depth][index]
+            label = self._file["labels"][index]
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{self._path}: {cli.describe(error)}") from error
+        if label.max() > RAW_LABELS:
+            raise DataError(f"raw label {label.max()} is unknown, expected 0 to {RAW_LABELS}")
+        red, green, blue = (cv2.transpose(plane) for plane in planes)
+        color, depth = cv2.merge((blue, green, red)), cv2.transpose(depth)
+        label = cv2.transpose(self._map[label])
+        if self._crop:
+            color, depth, label = color[CROP], depth[CROP], label[CROP]
+        return Frame(color, depth, label, self._scenes[index])
+
+    def about(self, index: int) -> dict[str, Any]:
+        """Nothing: the key has the frame's number."""
+        return {}
+
+
+def split_list(text: str) -> list[str]:
+    """argparse type: splits with commas between them."""
+    names = text.split(",")
+    for name in names:
+        if name not in SPLITS or names.count(name) > 1:
+            raise argparse.ArgumentTypeError(f"'{name}' is not one of {', '.join(SPLITS)}, once")
+    return names
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "nyuv2")
+    parser.add_argument("mat", metavar="nyu_depth_v2_labeled.mat", type=Path)
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="gets one LMDB a split")
+    parser.add_argument("--classes", type=int, choices=(40, 13), default=40, help="default: 40")
+    parser.add_argument(
+        "--depth",
+        choices=tuple(DEPTHS),
+        default="filled",
+        help="in-painted (default, as the authors) or as the sensor gave it",
+    )
+    parser.add_argument(
+        "--crop",
+        action="store_true",
+        help="cut off the white border: 561x427 pixels are left",
+    )
+    parser.add_argument(
+        "--splits", type=split_list, metavar="S,S,...", help=f"default: {','.join(SPLITS)}"
+    )
+    parser.add_argument(
+        "--scene-labels",
+        action="store_true",
+        help="each record's label is its scene: " + ", ".join(SCENES),
+    )
+    build.add_arguments(parser, "320x240", True)
+    return parser
+
+
+def outputs(args: argparse.Namespace, count: int) -> list[Output]:
+    """An LMDB for each split that a file of `count` frames has frames of."""
+    if count != FRAMES:
+        cli.say(f"{args.mat}: holds {count} of the data set's {FRAMES} frames")
+    chosen = []
+    for split in args.splits or SPLITS:
+        indices = [index for index in split_indices(split) if index < count]
+        if indices:
+            chosen.append(Output(args.out / split, indices, {"split": split}))
+        elif args.splits:
+            raise DataError(f"{args.mat}: has no frame of split {split}")
+    return chosen
+
+
+def main() -> None:
+    """`python -m data_tools.nyuv2`."""
+    args = cli.parse(arguments())
+    source = Labeled(args.mat, args.classes, args.depth, args.crop, args.scene_labels)
+    table = classes.benchmark(f"nyuv2-{args.classes}")
+    format = RecordFormat(
+        args.size,
+        DepthUnit("steps", 1.0),
+        args.depth_range or DepthRange("authors"),
+        args.float_depth,
+        table.highest,
+    )
+    info = {
+        "tool": "data_tools.nyuv2",
+        "dataset": f"nyuv2-{args.classes}",
+        "source": {"mat": args.mat.name, "frames": len(source.names)},
+        "options": {"depth": args.depth, "crop": args.crop, "scene_labels": args.scene_labels},
+        "labeled": True,
+        **({"scenes": list(SCENES)} if args.scene_labels else {}),
+        **table.describe(),
+    }
+    build.build(source, outputs(args, len(source.names)), format, info, build.options(args))
+
+
+if __name__ == "__main__":
+    cli.run(main)
