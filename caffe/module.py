@@ -39,8 +39,7 @@ def to_module(
 ) -> NetModule:
     """A net as a torch.nn.Module: its layers as submodules, its parameters under their names.
 
-    prototxt: a file, a message, or a caffe.Net (whose weights are copied; then only outputs counts
-        among the other arguments).
+    prototxt: a file, a message, or a caffe.Net, whose phase and weights are copied.
     weights: .caffemodel or .caffemodel.h5; None leaves what the fillers gave.
     phase: caffe.TEST gives a module in eval mode, caffe.TRAIN one in training mode.
     inputs: blob name -> shape. Such a blob becomes an input of that shape; the layer that makes it
@@ -50,7 +49,7 @@ def to_module(
     Raises CaffeError for a net or weights that cannot be used, or a name that the net lacks.
     """
     if isinstance(prototxt, Net):
-        return NetModule(prototxt, outputs)
+        return NetModule(_copy(prototxt, inputs or {}), outputs)
     if isinstance(prototxt, pb.NetParameter):
         param = pb.NetParameter()
         param.CopyFrom(prototxt)
@@ -64,8 +63,23 @@ def to_module(
     return NetModule(net, outputs)
 
 
+def _copy(net: Net, inputs: Shapes) -> Net:
+    """A net of the same structure and weights."""
+    param = net.to_proto()
+    param.state.phase = net.phase
+    for layer in param.layer:  # rules were for another state, and are met
+        layer.ClearField("include")
+        layer.ClearField("exclude")
+    copied = Net.from_state(_with_inputs(param, inputs))
+    for layer in net._layers:
+        if layer.name in copied._by_name:
+            for mine, theirs in zip(copied._by_name[layer.name].blobs, layer.blobs, strict=False):
+                mine.tensor().copy_(theirs.tensor())
+    return copied
+
+
 class NetModule(torch.nn.Module):
-    """A net as to_module makes it.
+    """A net as to_module makes it; it takes `net` over.
 
     Called with tensors for `inputs`, in that order or by name; tops of DummyData layers may be
     given by name. Returns the tensor of the one output, or a dict of all by name. Any batch size
