@@ -87,6 +87,19 @@ def fraction(text: str) -> float:
     return value
 
 
+def some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """argparse type: some of `names`, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        chosen = text.split(",")
+        for name in chosen:
+            if name not in names or chosen.count(name) > 1:
+                raise argparse.ArgumentTypeError(f"'{name}' is not one of {', '.join(names)}, once")
+        return chosen
+
+    return parse
+
+
 def parser(description: str | None, module: str) -> argparse.ArgumentParser:
     """An ArgumentParser for `python -m data_tools.<module>`; shows the module's docstring."""
     return argparse.ArgumentParser(

@@ -132,15 +132,6 @@ class Labeled:
         return {}
 
 
-def split_list(text: str) -> list[str]:
-    """argparse type: splits with commas between them."""
-    names = text.split(",")
-    for name in names:
-        if name not in SPLITS or names.count(name) > 1:
-            raise argparse.ArgumentTypeError(f"'{name}' is not one of {', '.join(SPLITS)}, once")
-    return names
-
-
 def arguments() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = cli.parser(__doc__, "nyuv2")
@@ -159,7 +150,7 @@ def arguments() -> argparse.ArgumentParser:
         help="cut off the white border: 561x427 pixels are left",
     )
     parser.add_argument(
-        "--splits", type=split_list, metavar="S,S,...", help=f"default: {','.join(SPLITS)}"
+        "--splits", type=cli.some_of(SPLITS), metavar="S,S,...", help=f"default: {','.join(SPLITS)}"
     )
     parser.add_argument(
         "--scene-labels",

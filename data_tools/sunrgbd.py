@@ -1,0 +1,183 @@
+"""SUN RGB-D (Song et al., CVPR 2015), as its page gives it, to two LMDBs: train and test.
+
+Reads the tree of SUNRGBD.zip and the metadata of SUNRGBDtoolbox: names, paths and cameras from
+Metadata/SUNRGBDMeta.mat, the split from traintestSUNRGBD/allsplit.mat, labels (37 classes, 0 =
+ignored) from Metadata/SUNRGBD2Dseg.mat. As in FuseNet's paper, training leaves the RealSense
+frames out, which are too noisy; the test split keeps all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import posixpath
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from data_tools import build, classes, cli, images, matfile
+from data_tools.build import Output
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.record import Frame, RecordFormat
+
+FRAMES = 10335
+DEPTHS = {"filled": "depth_bfx", "raw": "depth"}
+NOISY = "realsense"
+CAMERAS = ("kv1", "kv2", "realsense", "xtion")
+FIELDS = ("rgbpath", "rgbname", "depthname")
+
+
+def inside(path: str) -> str:
+    """The part of one of the toolbox's absolute paths below SUNRGBD/, doubled slashes undone."""
+    path = posixpath.normpath(path.replace("//", "/"))
+    return path.rpartition("SUNRGBD/")[2]
+
+
+class SunRgbd:
+    """The source: the data set's frames in their official order."""
+
+    block = 1
+
+    def __init__(self, root: Path, toolbox: Path, depth: str):
+        if not any((root / camera).is_dir() for camera in CAMERAS) and (root / "SUNRGBD").is_dir():
+            root = root / "SUNRGBD"
+        self._root, self._depth = root, DEPTHS[depth]
+        self._labels = toolbox / "Metadata" / "SUNRGBD2Dseg.mat"
+        meta = matfile.read(toolbox / "Metadata" / "SUNRGBDMeta.mat", "SUNRGBDMeta", FIELDS)
+        if not isinstance(meta, list) or not all(set(FIELDS) <= set(row) for row in meta):
+            raise DataError(
+                f"{toolbox}/Metadata/SUNRGBDMeta.mat: SUNRGBDMeta is not a list of "
+                f"frames with {', '.join(FIELDS)}"
+            )
+        self.names = [inside(posixpath.dirname(posixpath.dirname(row["rgbpath"]))) for row in meta]
+        self._pictures = [(row["rgbname"], row["depthname"]) for row in meta]
+        self._check_labels()
+        self._file: h5py.File | None = None
+
+    def _check_labels(self) -> None:
+        with matfile.open_hdf5(self._labels) as file:
+            count = matfile.variable(file, "SUNRGBD2Dseg/seglabel").size
+        if count != len(self.names):
+            raise DataError(
+                f"{self._labels}: seglabel has {count} entries, SUNRGBDMeta.mat {len(self.names)}"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}  # each worker opens the file for itself
+
+    def load(self, index: int) -> Frame:
+        """Frame `index` (from 0)."""
+        folder = self._root / self.names[index]
+        color, depth = self._pictures[index]
+        files = {"color": folder / "image" / color, "depth": folder / self._depth / depth}
+        return Frame(
+            images.read_color(files["color"]),
+            images.read_depth(files["depth"]),
+            self._label(index),
+            files={part: str(file) for part, file in files.items()},
+        )
+
+    def _label(self, index: int) -> np.ndarray:
+        try:
+            if self._file is None:
+                self._file = h5py.File(self._labels, "r")
+            references = self._file["SUNRGBD2Dseg/seglabel"]
+            reference = np.array(references).ravel()[index]
+            label = np.array(self._file[reference]).T
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DataError(f"{self._labels}: {cli.describe(error)}") from error
+        whole = label.astype(np.int64)
+        if (whole != label).any():
+            raise DataError(f"{self._labels}: seglabel has values that are no whole numbers")
+        return whole
+
+    def about(self, index: int) -> dict[str, Any]:
+        """Its camera: kv1, kv2, realsense or xtion."""
+        return {"camera": self.camera(index)}
+
+    def camera(self, index: int) -> str:
+        """The first folder of its path."""
+        return self.names[index].partition("/")[0]
+
+
+def splits(toolbox: Path, names: list[str]) -> tuple[list[int], list[int]]:
+    """(training, test) indices of the frames by allsplit.mat, in the official order.
+
+    Raises DataError for a frame that is in neither or in both.
+    """
+    path = toolbox / "traintestSUNRGBD" / "allsplit.mat"
+    train, test = (
+        {inside(name) for name in matfile.read(path, variable)}
+        for variable in ("alltrain", "alltest")
+    )
+    for name in names:
+        if (name in train) == (name in test):
+            both = "both alltrain and alltest" if name in train else "neither alltrain nor alltest"
+            raise DataError(f"{path}: {name} is in {both}")
+    return (
+        [i for i, name in enumerate(names) if name in train],
+        [i for i, name in enumerate(names) if name in test],
+    )
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "sunrgbd")
+    parser.add_argument("root", metavar="SUNRGBD_DIR", type=Path)
+    parser.add_argument("toolbox", metavar="SUNRGBDtoolbox_DIR", type=Path)
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="gets train/ and test/")
+    parser.add_argument(
+        "--depth",
+        choices=tuple(DEPTHS),
+        default="filled",
+        help="in-painted (default, as the authors) or as the sensor gave it",
+    )
+    parser.add_argument(
+        "--all-training",
+        action="store_true",
+        help="train on the RealSense frames too (5285 frames instead of 4698)",
+    )
+    build.add_arguments(parser, "224x224", True)
+    return parser
+
+
+def outputs(args: argparse.Namespace, source: SunRgbd) -> list[Output]:
+    """The two LMDBs."""
+    if len(source.names) != FRAMES:
+        cli.say(f"{args.toolbox}: lists {len(source.names)} of the data set's {FRAMES} frames")
+    train, test = splits(args.toolbox, source.names)
+    if not args.all_training:
+        train = [index for index in train if source.camera(index) != NOISY]
+    return [
+        Output(args.out / "train", train, {"split": "train"}),
+        Output(args.out / "test", test, {"split": "test"}),
+    ]
+
+
+def main() -> None:
+    """`python -m data_tools.sunrgbd`."""
+    args = cli.parse(arguments())
+    source = SunRgbd(args.root, args.toolbox, args.depth)
+    table = classes.benchmark("sunrgbd-37")
+    format = RecordFormat(
+        args.size,
+        DepthUnit("sunrgbd"),
+        args.depth_range or DepthRange("authors"),
+        args.float_depth,
+        table.highest,
+    )
+    info = {
+        "tool": "data_tools.sunrgbd",
+        "dataset": "sunrgbd-37",
+        "source": {"frames": len(source.names)},
+        "options": {"depth": args.depth, "all_training": args.all_training},
+        "labeled": True,
+        **table.describe(),
+    }
+    build.build(source, outputs(args, source), format, info, build.options(args))
+
+
+if __name__ == "__main__":
+    cli.run(main)
