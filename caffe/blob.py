@@ -26,13 +26,13 @@ class SyncedArray:
     does not change: views taken before a forward pass show what it computed.
     """
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, fill: float = 0.0) -> None:
+        self.count, self._fill = count, fill
         self._host: torch.Tensor | None = None
         self._device: torch.Tensor | None = None  # only ever a tensor that is not on the host
         self._host_newer = True
         self._viewed = False
-        self._alias = False
+        self._borrowed: torch.Tensor | None = None  # the one of the two that another array owns
 
     @property
     def viewed(self) -> bool:
@@ -44,43 +44,61 @@ class SyncedArray:
         if device == HOST:
             return self._up_to_date_host()
         if self._device is None or self._device.device != device:
-            source = self._device if not self._host_newer else self._up_to_date_host()
+            source = self._up_to_date_host() if self._host_newer else self._device
             self._device = source.to(device, copy=True)
-        elif self._host_newer and self._host is not None:
-            self._device.copy_(self._host.view(self._device.shape))
+        elif self._host_newer:
+            host = self._up_to_date_host().view(self._device.shape)
+            if self._is_own(self._device):
+                self._device.copy_(host)
+            else:
+                self._device = host.to(device, copy=True)
         self._host_newer = False
         return self._device
 
-    def assign(self, value: torch.Tensor, alias: bool = False) -> None:
-        """Take over `value`; `alias` says that its memory belongs to another array."""
+    def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
+        """Take over `value`; `borrowed` says that its memory belongs to another array."""
         value = value.detach()
         if value.device != HOST:
-            self._device, self._host_newer, self._alias = value, False, alias
-            return
-        self._device, self._host_newer = None, True
-        if self._viewed and self._host is not None and self._host.numel() == value.numel():
+            self._device, self._host_newer = value, False
+        elif self._viewed and self._host is not None and self._host.numel() == value.numel():
+            self._device, self._host_newer = None, True
             # .data: saved tensors of earlier passes may share this memory, as Caffe's would.
             self._host.data.view(value.shape).copy_(value)
             return
-        self._host, self._viewed, self._alias = value, False, alias
+        else:
+            self._host, self._device, self._host_newer = value, None, True
+            self._viewed = False
+        self._borrowed = value if borrowed else None
 
     def numpy(self) -> np.ndarray:
         """A writable C-contiguous view of the host memory."""
         host = self._up_to_date_host()
-        own = host.untyped_storage().nbytes() == host.numel() * host.element_size()
-        if self._alias or not own or not host.is_contiguous():
+        if not (self._is_own(host) and host.is_contiguous()):
             self._host = host = host.clone(memory_format=torch.contiguous_format)
-            self._alias = False
-        self._viewed = self._host_newer = True
+        self._viewed = True
         return host.numpy()
+
+    def make_contiguous(self) -> None:
+        """Lay the values out in C order, so that they can be seen in any shape of their count."""
+        if self._host is not None:
+            self._host = self._host.contiguous()
+        if self._device is not None:
+            self._device = self._device.contiguous()
+
+    def _is_own(self, side: torch.Tensor) -> bool:
+        """Whether writing to `side` changes no other array."""
+        size = side.numel() * side.element_size()
+        return side is not self._borrowed and side.untyped_storage().nbytes() == size
 
     def _up_to_date_host(self) -> torch.Tensor:
         if self._host is None:
             if self._device is None:
-                self._host = torch.zeros(self.count)
+                self._host = torch.full((self.count,), self._fill)
             else:
                 self._host = self._device.to(HOST, copy=True)
         elif not self._host_newer and self._device is not None:
+            if not self._is_own(self._host):
+                self._host = torch.empty_like(self._host)
             self._host.view(self._device.shape).copy_(self._device)
         self._host_newer = True  # a caller may write: the device reads it back when next used
         return self._host
@@ -95,6 +113,7 @@ class Blob:
 
     def __init__(self, shape: Sequence[int] = ()) -> None:
         self._shape: tuple[int, ...] = ()
+        self._seed = 0.0
         self._data = SyncedArray(1)
         self._diff = SyncedArray(1)
         self._resize(shape)
@@ -143,24 +162,29 @@ class Blob:
 
     def tensor(self, device: torch.device | None = None) -> torch.Tensor:
         """The data as a tensor on `device` (default: the current one); memory is shared."""
-        return self._data.tensor(device or current_device()).view(self._shape)
+        return self._shaped(self._data, device or current_device())
 
     def diff_tensor(self, device: torch.device | None = None) -> torch.Tensor:
         """The gradient as a tensor on `device` (default: the current one); memory is shared."""
-        return self._diff.tensor(device or current_device()).view(self._shape)
+        return self._shaped(self._diff, device or current_device())
 
     @property
     def viewed(self) -> bool:
         return self._data.viewed
 
-    def assign(self, value: torch.Tensor, alias: bool = False) -> None:
-        """Take over a layer's output: its shape and its values."""
+    def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
+        """Take over a layer's output: its shape and its values; `borrowed`: not its memory."""
         self._match(tuple(value.shape))
-        self._data.assign(value, alias)
+        self._data.assign(value, borrowed)
 
-    def assign_diff(self, value: torch.Tensor) -> None:
+    def assign_diff(self, value: torch.Tensor, borrowed: bool = False) -> None:
         """Overwrite the gradient."""
-        self._diff.assign(value.reshape(self._shape))
+        self._diff.assign(value.reshape(self._shape), borrowed)
+
+    def seed_diff(self, value: float) -> None:
+        """Fill the gradient with `value`, now and whenever the count changes: a loss weight."""
+        self._seed = value
+        self.diff_tensor().fill_(value)
 
     def share_data(self, other: Blob) -> None:
         """Use the other blob's data from now on; only the counts must agree."""
@@ -171,11 +195,6 @@ class Blob:
 
     def zero_diff(self) -> None:
         self.diff_tensor().zero_()
-
-    def drop_diff(self) -> None:
-        """Give the gradient's memory back; it reads as zero until it is next written."""
-        if not self._diff.viewed:
-            self._diff = SyncedArray(self.count)
 
     def _match(self, shape: tuple[int, ...]) -> None:
         if shape != self._shape:
@@ -191,7 +210,14 @@ class Blob:
         if self._data.count != self.count:
             self._data = SyncedArray(self.count)
         if self._diff.count != self.count:
-            self._diff = SyncedArray(self.count)
+            self._diff = SyncedArray(self.count, self._seed)
+
+    def _shaped(self, array: SyncedArray, device: torch.device) -> torch.Tensor:
+        values = array.tensor(device)
+        if values.shape != self._shape and not values.is_contiguous():
+            array.make_contiguous()
+            values = array.tensor(device)
+        return values.view(self._shape)
 
     def _legacy(self, axis: int) -> int:
         if len(self._shape) > 4:

@@ -120,7 +120,7 @@ class Net:
         self._make_names()
         # Gradients in TEST are rare: nothing is kept for them until the first is asked for.
         self._record = self.phase == pb.TRAIN or split.force_backward or self._overwrites_a_source()
-        self._started_at = 0
+        self._ran_to = -1
         _log("net.cpp:257", "Network initialization done.")
 
     def _add_layer(self, param: pb.LayerParameter) -> None:
@@ -321,7 +321,8 @@ class Net:
         return float(sum(losses)) if losses else 0.0
 
     def _run_forward(self, start: int, end: int) -> list[torch.Tensor]:
-        self._started_at = start
+        self._record |= start > 0  # a pass made of pieces cannot be repeated later
+        self._ran_to = end
         losses = []
         for i in range(start, end + 1):
             self._call("before_forward", i)
@@ -346,7 +347,7 @@ class Net:
         """Run the gradient of layers start .. end, from the later to the earlier."""
         if not self._record:
             self._record = True
-            self._record_pass(start)
+            self._record_last_pass()
         for i in range(start, end - 1, -1):
             self._call("before_backward", i)
             if self._layer_need_backward[i]:
@@ -358,12 +359,21 @@ class Net:
         if self.debug_info and end == 0:
             self._parameter_debug()
 
-    def _record_pass(self, end: int) -> None:
-        """Run the last forward pass again, this time keeping what gradients need."""
-        for i in range(self._started_at, end + 1):
-            layer = self._layers[i]
-            if not layer.source and self._top_id_vecs[i]:
-                layer.run_forward(self._bottoms(i), self._tops(i), self._layer_need_backward[i])
+    def _record_last_pass(self) -> None:
+        """Run the last forward pass again beside the blobs, keeping what gradients need."""
+        last_change: dict[int, int] = {}  # blob worked on in place -> the last layer to do so
+        for i, tops in enumerate(self._top_id_vecs):
+            last_change.update((j, i) for j in tops if j in self._bottom_id_vecs[i])
+        before: dict[int, torch.Tensor] = {}  # what such blobs held until then
+        for i, layer in enumerate(self._layers[: self._ran_to + 1]):
+            if layer.source or not self._top_id_vecs[i]:
+                continue
+            bottoms = self._bottom_id_vecs[i]
+            tops = layer.record([before.get(j, self._blobs[j].tensor()) for j in bottoms])
+            for j, top in zip(self._top_id_vecs[i], tops, strict=True):
+                before.pop(j, None)
+                if i < last_change.get(j, -1):
+                    before[j] = top
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all parameters to zero."""

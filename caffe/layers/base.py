@@ -81,6 +81,7 @@ class Layer:
     in_place = True
     shares_memory = False
     source = False  # makes its tops from outside the net
+    gathers = False  # forward changes the blobs: running statistics
     reads: tuple[str, ...] = ()
     differs = ""
     message: type[Message] | None = None
@@ -201,24 +202,25 @@ class Layer:
 
     def run_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
         """Compute the tops; with `record`, keep what run_backward needs."""
-        device = current_device()
-        inputs = [b.tensor(device) for b in bottom]
-        blobs = [b.tensor(device) for b in self.blobs]
+        inputs = [b.tensor() for b in bottom]
+        blobs = [b.tensor() for b in self.blobs]
         if record:
             for i, (b, t) in enumerate(zip(bottom, top, strict=False)):
                 if b is t and b.viewed:  # the top will be written over memory that autograd keeps
                     inputs[i] = inputs[i].clone()
-            self._graph = graph = _Graph(self, inputs, blobs)
-            with torch.enable_grad():
-                graph.tops = _as_list(self.forward(graph.bottoms, graph.blobs))
-            tops = graph.tops
+            tops = self._keep(inputs, blobs)
         else:
             self._graph = None
             with torch.no_grad():
                 tops = _as_list(self.forward(inputs, blobs))
         memory = set() if self.shares_memory else {_memory(t) for t in inputs}
         for blob, tensor in zip(top, tops, strict=True):
-            blob.assign(tensor, alias=_memory(tensor) in memory)
+            blob.assign(tensor, borrowed=_memory(tensor) in memory)
+
+    def record(self, inputs: Tensors) -> Tensors:
+        """Run forward beside the net's blobs, only to keep what run_backward needs."""
+        blobs = [b.tensor() for b in self.blobs]
+        return self._keep(inputs, [b.clone() for b in blobs] if self.gathers else blobs)
 
     def run_backward(
         self,
@@ -232,7 +234,7 @@ class Layer:
             if i < len(bottom) and propagate_down[i]:
                 self.check(False, f"has no gradient for bottom {i}, which a layer before it needs")
         if self._graph is None:
-            self._record_again(bottom)
+            self.record([b.tensor().clone() for b in bottom])
         graph = self._graph
         assert graph is not None
         wanted = [t for t, want in zip(graph.bottoms, propagate_down, strict=True) if want]
@@ -241,10 +243,13 @@ class Layer:
         ]
         gradients = self._gradients(graph, top, [*wanted, *learned], keep_graph)
         device = current_device()
+        memory = {_memory(b.diff_tensor(device)) for b in top}
         for blob, want in zip(bottom, propagate_down, strict=True):
             if want:
                 g = gradients.pop(0)
-                blob.assign_diff(torch.zeros(blob.shape, device=device) if g is None else g)
+                g = torch.zeros(blob.shape, device=device) if g is None else g
+                blob.assign_diff(g, borrowed=_memory(g) in memory)
+                memory.add(_memory(g))
         for blob, want in zip(self.blobs, self.param_propagate_down, strict=True):
             if want and (g := gradients.pop(0)) is not None:
                 blob.diff_tensor(device).add_(g)
@@ -279,13 +284,13 @@ class Layer:
             torch.autograd.grad(tensors, inputs, diffs, retain_graph=keep_graph, allow_unused=True)
         )
 
-    def _record_again(self, bottom: Sequence[Blob]) -> None:
-        """The forward pass was not recorded: run it once more on what the bottoms hold now."""
-        device = current_device()
-        inputs = [b.tensor(device).clone() for b in bottom]
-        self._graph = _Graph(self, inputs, [b.tensor(device) for b in self.blobs])
+    def _keep(self, inputs: Tensors, blobs: Tensors) -> list[torch.Tensor]:
+        """Run forward and keep its graph."""
+        graph = _Graph(self, inputs, blobs)
         with torch.enable_grad():
-            self._graph.tops = _as_list(self.forward(self._graph.bottoms, self._graph.blobs))
+            graph.tops = _as_list(self.forward(graph.bottoms, graph.blobs))
+        self._graph = graph
+        return graph.tops
 
     def _check_counts(self) -> None:
         for what, count, (least, most), names in (
@@ -350,7 +355,7 @@ class Layer:
         self.loss_weights = given + [0.0] * (len(top) - len(given))
         for blob, weight in zip(top, self.loss_weights, strict=True):
             if weight:
-                blob.diff_tensor().fill_(weight)
+                blob.seed_diff(weight)
 
 
 def can_look(values: torch.Tensor) -> bool:

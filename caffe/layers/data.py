@@ -315,5 +315,5 @@ class MemoryData(SourceLayer):
         size, target = self.shape[0], device.current_device()
         for blob, values in zip(top, self._arrays, strict=True):
             piece = values[self._position : self._position + size]
-            blob.assign(piece.to(target), alias=True)
+            blob.assign(piece.to(target), borrowed=True)
         self._position = (self._position + size) % len(self._arrays[0])

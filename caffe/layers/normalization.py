@@ -19,6 +19,7 @@ class BatchNorm(Layer):
     (batch_norm_layer.cpp). The running variance is unbiased, m / (m - 1); the batch's is not.
     """
 
+    gathers = True
     reads = ("batch_norm_param",)
     differs = "Also takes a bottom of one axis, as one channel."
 
