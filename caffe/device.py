@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 import torch
 
 from caffe.errors import CaffeError
+from caffe.log import INFO, emit
+
+TORCH_DEFAULT_SEED = 67280421310721
+if torch.initial_seed() == TORCH_DEFAULT_SEED:
+    torch.seed()  # an unseeded Caffe differs from run to run; PyTorch would always start alike
 
 
 @dataclass
 class _State:
     mode: str = "CPU"
     device_id: int = 0
-    seed: int | None = None
+    common_seed: int | None = None
     solver_count: int = 1
     solver_rank: int = 0
     multiprocess: bool = False
@@ -52,25 +56,33 @@ def set_device(device_id: int) -> None:
 def check_gpu(device_id: int) -> None:
     if not torch.cuda.is_available():
         raise CaffeError(
-            f"GPU {device_id} was asked for, but PyTorch sees no CUDA device "
-            f"(torch {torch.__version__}); run without -gpu, or install a CUDA build and driver"
+            f"GPU {device_id} was asked for, but PyTorch {torch.__version__} sees no CUDA device; "
+            "use the CPU, or install a CUDA build of PyTorch and NVIDIA's driver"
         )
     count = torch.cuda.device_count()
     if not 0 <= device_id < count:
         raise CaffeError(f"GPU {device_id} does not exist: this machine has GPUs 0 to {count - 1}")
 
 
-def set_random_seed(seed: int) -> None:
-    """Seed every random number of the engine: fillers, dropout, data augmentation, shuffling."""
-    _state.seed = int(seed)
-    torch.manual_seed(_state.seed % 2**64)
+def set_random_seed(seed: int, rank: int = 0) -> None:
+    """Seed every random number of the engine: fillers, dropout, data augmentation, shuffling.
+
+    rank: of this solver among several; they draw different numbers, but shuffle alike.
+    """
+    _state.common_seed = int(seed)
+    torch.manual_seed((int(seed) + rank) % 2**64)
 
 
 def process_seed() -> int:
-    """The seed that set_random_seed gave, or one drawn from the system and kept from then on."""
-    if _state.seed is None:
-        _state.seed = random.SystemRandom().randrange(2**32)
-    return _state.seed
+    """The seed of this process: what was set, or else one drawn from the system."""
+    return torch.initial_seed()
+
+
+def common_seed() -> int:
+    """The seed that all solvers of one training share, so that they share the records out."""
+    if _state.common_seed is not None:
+        return _state.common_seed
+    return process_seed() if _state.solver_count == 1 else 0
 
 
 def solver_count() -> int:
@@ -96,3 +108,9 @@ def set_multiprocess(on: bool) -> None:
 def root_solver() -> bool:
     """True in the one process that logs, tests and saves."""
     return _state.solver_rank == 0
+
+
+def announce(place: str, message: str, severity: int = INFO) -> None:
+    """Log what only one of several solvers should say."""
+    if root_solver():
+        emit(place, message, severity)

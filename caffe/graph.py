@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from caffe.device import announce
 from caffe.errors import CaffeError
-from caffe.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -41,17 +41,17 @@ def _meets(state: pb.NetState, rule: pb.NetStateRule, name: str) -> bool:
         line = 316
     if reason is not None:
         message = f"The NetState {reason} specified by a rule in layer {name}"
-        emit(f"net.cpp:{line}", message)
+        announce(f"net.cpp:{line}", message)
         return False
     for stage in rule.stage:
         if stage not in state.stage:
             message = f"The NetState did not contain stage '{stage}' specified by a rule in layer"
-            emit("net.cpp:332", f"{message} {name}")
+            announce("net.cpp:332", f"{message} {name}")
             return False
     for stage in rule.not_stage:
         if stage in state.stage:
             message = f"The NetState contained a not_stage '{stage}' specified by a rule in layer"
-            emit("net.cpp:348", f"{message} {name}")
+            announce("net.cpp:348", f"{message} {name}")
             return False
     return True
 

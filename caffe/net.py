@@ -12,19 +12,14 @@ import torch
 
 from caffe import files
 from caffe.blob import Blob, shape_string
-from caffe.device import root_solver
+from caffe.device import announce
 from caffe.errors import CaffeError
 from caffe.graph import filter_net, insert_splits, unknown_bottom
 from caffe.layers import Layer, create_layer
-from caffe.log import ERROR, INFO, WARNING, emit, number
+from caffe.log import ERROR, WARNING, emit, number
 from caffe.proto import caffe_pb2 as pb
 
 Callback = Callable[[int], None]
-
-
-def _log(place: str, message: str, severity: int = INFO) -> None:
-    if root_solver():
-        emit(place, message, severity)
 
 
 class Net:
@@ -84,7 +79,8 @@ class Net:
 
     def _init(self, param: pb.NetParameter) -> None:
         filtered = filter_net(param)
-        _log("net.cpp:53", f"Initializing net from parameters: \n{files.text(filtered).rstrip()}")
+        text = files.text(filtered).rstrip()
+        announce("net.cpp:53", f"Initializing net from parameters: \n{text}")
         split = insert_splits(filtered)
         self.name = split.name
         self.phase = split.state.phase
@@ -114,14 +110,14 @@ class Net:
         for i, layer in enumerate(self._layers):
             layer.bottom_need_backward = list(self._bottom_need_backward[i])
         for name in sorted(self._available):
-            _log("net.cpp:244", f"This network produces output {name}")
+            announce("net.cpp:244", f"This network produces output {name}")
         self._outputs = [self._index[name] for name in sorted(self._available)]
         self._params.share()
         self._make_names()
         # Gradients in TEST are rare: nothing is kept for them until the first is asked for.
         self._record = self.phase == pb.TRAIN or split.force_backward or self._overwrites_a_source()
         self._ran_to = -1
-        _log("net.cpp:257", "Network initialization done.")
+        announce("net.cpp:257", "Network initialization done.")
 
     def _add_layer(self, param: pb.LayerParameter) -> None:
         if not param.HasField("phase"):
@@ -131,22 +127,22 @@ class Net:
                 f"layer {param.name!r}: propagate_down must be given never or once for each of "
                 f"{len(param.bottom)} bottom(s)"
             )
-        _log("layer_factory.hpp:77", f"Creating layer {param.name}")
+        announce("layer_factory.hpp:77", f"Creating layer {param.name}")
         layer = create_layer(param)
         self._layers.append(layer)
         self._layer_names.append(param.name)
-        _log("net.cpp:86", f"Creating Layer {param.name}")
+        announce("net.cpp:86", f"Creating Layer {param.name}")
         bottoms, wants = self._connect_bottoms(param)
         tops = self._connect_tops(param, layer)
         layer.set_up([self._blobs[i] for i in bottoms], [self._blobs[i] for i in tops])
-        _log("net.cpp:124", f"Setting up {param.name}")
+        announce("net.cpp:124", f"Setting up {param.name}")
         for i, weight in zip(tops, layer.loss_weights, strict=True):
             self._blob_loss_weights[i] = weight
-            _log("net.cpp:131", f"Top shape: {shape_string(self._blobs[i].shape)}")
+            announce("net.cpp:131", f"Top shape: {shape_string(self._blobs[i].shape)}")
             if weight:
-                _log("net.cpp:134", f"    with loss weight {number(weight)}")
+                announce("net.cpp:134", f"    with loss weight {number(weight)}")
             self._memory += self._blobs[i].count
-        _log("net.cpp:139", f"Memory required for data: {self._memory * 4}")
+        announce("net.cpp:139", f"Memory required for data: {self._memory * 4}")
         needs = any(self._blob_need_backward[i] for i in bottoms)
         needs |= self._params.add(layer)
         self._layer_need_backward.append(needs)
@@ -165,7 +161,7 @@ class Net:
         for j, name in enumerate(param.bottom):
             if name not in self._available:
                 raise unknown_bottom(param, j)
-            _log("net.cpp:408", f"{param.name} <- {name}")
+            announce("net.cpp:408", f"{param.name} <- {name}")
             ids.append(self._index[name])
             self._available.remove(name)
             given = param.propagate_down
@@ -176,7 +172,7 @@ class Net:
         ids = []
         for j, name in enumerate(param.top):
             if j < len(param.bottom) and param.bottom[j] == name:
-                _log("net.cpp:367", f"{param.name} -> {name} (in-place)")
+                announce("net.cpp:367", f"{param.name} -> {name} (in-place)")
                 ids.append(self._index[name])
             elif name in self._index:
                 raise CaffeError(
@@ -184,7 +180,7 @@ class Net:
                     "means that it is bottom and top of one layer at the same position"
                 )
             else:
-                _log("net.cpp:382", f"{param.name} -> {name}")
+                announce("net.cpp:382", f"{param.name} -> {name}")
                 self._index[name] = self._new_blob(name)
                 ids.append(self._index[name])
                 if param.type == "Input":
@@ -192,7 +188,7 @@ class Net:
             self._available.add(name)
         if layer.auto_tops:
             while len(ids) < layer.tops[0]:
-                _log("net.cpp:382", f"{param.name} -> (automatic)")
+                announce("net.cpp:382", f"{param.name} -> (automatic)")
                 ids.append(self._new_blob("(automatic)"))
         return ids
 
@@ -221,9 +217,9 @@ class Net:
                 wants[:] = [False] * len(wants)
             name = self._layer_names[i]
             if self._layer_need_backward[i]:
-                _log("net.cpp:200", f"{name} needs backward computation.")
+                announce("net.cpp:200", f"{name} needs backward computation.")
             else:
-                _log("net.cpp:202", f"{name} does not need backward computation.")
+                announce("net.cpp:202", f"{name} does not need backward computation.")
             for bottom, want in zip(self._bottom_id_vecs[i], wants, strict=True):
                 if counts:
                     under_loss.add(bottom)
@@ -495,7 +491,7 @@ class Net:
         copies: list[tuple[Blob, np.ndarray]] = []
         for name, arrays in weights.items():
             if name not in self._by_name:
-                _log("net.cpp:752", f"Ignoring source layer {name}")
+                announce("net.cpp:752", f"Ignoring source layer {name}")
                 continue
             copies += self._match(self._by_name[name], arrays, path, whole)
         for blob, array in copies:
@@ -534,7 +530,7 @@ class Net:
         for source in other._layers:
             target = self._by_name.get(source.name)
             if target is None:
-                _log("net.cpp:691", f"Ignoring source layer {source.name}")
+                announce("net.cpp:691", f"Ignoring source layer {source.name}")
                 continue
             if len(target.blobs) != len(source.blobs):
                 raise CaffeError(
@@ -603,11 +599,11 @@ class Net:
         for j in self._top_id_vecs[i]:
             mean = number(_mean_abs(self._blobs[j].tensor()))
             blob = self._blob_names[j]
-            _log("net.cpp:591", f"    [Forward] Layer {name}, top blob {blob} data: {mean}")
+            announce("net.cpp:591", f"    [Forward] Layer {name}, top blob {blob} data: {mean}")
         for k, blob in enumerate(self._layers[i].blobs):
             mean = number(_mean_abs(blob.tensor()))
             shown = self._params.display_name(self._layers[i], k)
-            _log("net.cpp:603", f"    [Forward] Layer {name}, param blob {shown} data: {mean}")
+            announce("net.cpp:603", f"    [Forward] Layer {name}, param blob {shown} data: {mean}")
 
     def _backward_debug(self, i: int) -> None:
         name, layer = self._layer_names[i], self._layers[i]
@@ -616,11 +612,12 @@ class Net:
             if want:
                 mean = number(_mean_abs(self._blobs[j].diff_tensor()))
                 blob = self._blob_names[j]
-                _log("net.cpp:619", f"    [Backward] Layer {name}, bottom blob {blob} diff: {mean}")
+                text = f"    [Backward] Layer {name}, bottom blob {blob} diff: {mean}"
+                announce("net.cpp:619", text)
         for k, blob in enumerate(layer.blobs):
             if layer.param_propagate_down[k]:
                 mean = number(_mean_abs(blob.diff_tensor()))
-                _log("net.cpp:630", f"    [Backward] Layer {name}, param blob {k} diff: {mean}")
+                announce("net.cpp:630", f"    [Backward] Layer {name}, param blob {k} diff: {mean}")
 
     def _parameter_debug(self) -> None:
         data = [p.blob.tensor() for p in self.learnable]
@@ -628,7 +625,7 @@ class Net:
         l1 = [number(sum(float(t.abs().sum()) for t in ts)) for ts in (data, diff)]
         l2 = [number(sum(float(t.square().sum()) for t in ts) ** 0.5) for ts in (data, diff)]
         text = f"L1 norm = ({', '.join(l1)}); L2 norm = ({', '.join(l2)})"
-        _log("net.cpp:721", f"    [Backward] All net params (data, diff): {text}", ERROR)
+        announce("net.cpp:721", f"    [Backward] All net params (data, diff): {text}", ERROR)
 
 
 class Parameter:
@@ -681,7 +678,7 @@ class _Parameters:
         return any(layer.param_propagate_down)
 
     def _share(self, layer: Layer, i: int, spec: pb.ParamSpec, owner: Parameter) -> None:
-        _log(
+        announce(
             "net.cpp:463",
             f"Sharing parameters '{spec.name}' owned by layer '{owner.layer.name}', param "
             f"index {owner.index}",

@@ -135,7 +135,10 @@ class PrefetchingLayer(SourceLayer):
         """
         alone = self.phase == pb.TEST
         rank, count = (0, 1) if alone else (device.solver_rank(), device.solver_count())
-        skip = int(self.rng().integers(rand_skip)) if rand_skip else 0
+        skip = 0
+        if rand_skip:  # the same for all, so that they go on sharing the records out
+            entropy = [device.common_seed() & 0xFFFFFFFF, zlib.crc32(self.name.encode())]
+            skip = int(np.random.default_rng(entropy).integers(rand_skip))
         return take_share(records, rank, count, skip)
 
     def make_transformer(self) -> RecordTransformer:
@@ -194,7 +197,7 @@ class Data(PrefetchingLayer):
 
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.data_param
-        seed = device.process_seed()
+        seed = device.common_seed()
         records = endless_records(self.database, p.shuffle, seed, _restarting)
         where = f"{self.where} (Data): {p.source}"
         samples = _datums(self.share(records, p.rand_skip), self.transformer, where)
@@ -202,8 +205,7 @@ class Data(PrefetchingLayer):
 
 
 def _restarting() -> None:
-    if device.root_solver():
-        emit("data_layer.cpp:73", "Restarting data prefetching from start.")
+    device.announce("data_layer.cpp:73", "Restarting data prefetching from start.")
 
 
 def _datums(

@@ -93,7 +93,7 @@ class ImageData(PrefetchingLayer):
 
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.image_data_param
-        entries = endless(self.entries, p.shuffle, device.process_seed(), p.source)
+        entries = endless(self.entries, p.shuffle, device.common_seed(), p.source)
         samples = map(self.read, self.share(entries, p.rand_skip))
         return in_batches(samples, self.transformer, p.batch_size)
 
