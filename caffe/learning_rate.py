@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from caffe.device import announce
 from caffe.errors import CaffeError
-from caffe.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 _POLICIES: dict[str, Callable[[LearningRate, pb.SolverParameter, int], float]] = {}
@@ -18,26 +18,41 @@ class LearningRate:
     def __init__(self, param: pb.SolverParameter) -> None:
         self.param = param
         self.current_step = 0
-        if param.lr_policy not in _POLICIES:
+        if param.HasField("lr_policy"):  # without one a solver may test and save, but not learn
+            self._check()
+
+    def _check(self) -> None:
+        p = self.param
+        if p.lr_policy not in _POLICIES:
             raise CaffeError(
-                f"solver: unknown lr_policy {param.lr_policy!r}; expected one of "
-                f"{', '.join(_POLICIES)}"
+                f"solver: unknown lr_policy {p.lr_policy!r}; expected one of {', '.join(_POLICIES)}"
             )
-        if param.lr_policy not in ("fixed", "poly") and param.gamma < 0:
-            raise CaffeError(f"solver: gamma is {param.gamma:g}, expected at least 0")
-        if param.lr_policy in ("step", "sigmoid") and param.stepsize <= 0:
+        if p.lr_policy not in ("fixed", "poly") and p.gamma < 0:
+            raise CaffeError(f"solver: gamma is {p.gamma:g}, expected at least 0")
+        if p.lr_policy in ("step", "sigmoid") and p.stepsize <= 0:
             raise CaffeError(
-                f"solver: lr_policy {param.lr_policy} needs a positive stepsize, got "
-                f"{param.stepsize}"
+                f"solver: lr_policy {p.lr_policy} needs a positive stepsize, got {p.stepsize}"
             )
 
     def at(self, iteration: int) -> float:
+        """The rate of the update that follows `iteration` others."""
+        self._check()
         return _POLICIES[self.param.lr_policy](self, self.param, iteration)
 
 
 def _policy(function: Callable[[LearningRate, pb.SolverParameter, int], float]):
     _POLICIES[function.__name__.strip("_")] = function
     return function
+
+
+def _power(base: float, exponent: float) -> float:
+    """C's pow, which knows no errors: beyond max_iter, for one, poly is not a number."""
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return math.inf if base == 0 else math.nan
 
 
 @_policy
@@ -48,30 +63,31 @@ def _fixed(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
 @_policy
 def _step(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
     rate.current_step = i // p.stepsize
-    return p.base_lr * p.gamma**rate.current_step
+    return p.base_lr * _power(p.gamma, rate.current_step)
 
 
 @_policy
 def _exp(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
-    return p.base_lr * p.gamma**i
+    return p.base_lr * _power(p.gamma, i)
 
 
 @_policy
 def _inv(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
-    return p.base_lr * (1 + p.gamma * i) ** -p.power
+    return p.base_lr * _power(1 + p.gamma * i, -p.power)
 
 
 @_policy
 def _multistep(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
     if rate.current_step < len(p.stepvalue) and i >= p.stepvalue[rate.current_step]:
         rate.current_step += 1
-        emit("sgd_solver.cpp:58", f"MultiStep Status: Iteration {i}, step = {rate.current_step}")
-    return p.base_lr * p.gamma**rate.current_step
+        message = f"MultiStep Status: Iteration {i}, step = {rate.current_step}"
+        announce("sgd_solver.cpp:58", message)
+    return p.base_lr * _power(p.gamma, rate.current_step)
 
 
 @_policy
 def _poly(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
-    return p.base_lr * (1 - i / p.max_iter) ** p.power if p.max_iter else p.base_lr
+    return p.base_lr * _power(1 - i / p.max_iter, p.power) if p.max_iter else p.base_lr
 
 
 @_policy

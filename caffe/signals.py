@@ -26,7 +26,7 @@ class SignalRequests:
         self._got: dict[int, bool] = dict.fromkeys(self._effects, False)
 
     def next(self) -> str:
-        """What the oldest unanswered signal asks for: 'stop', 'snapshot' or 'none'."""
+        """What an unanswered signal asks for: 'stop', 'snapshot' or 'none'."""
         for number, effect in self._effects.items():
             if self._got[number]:
                 self._got[number] = False

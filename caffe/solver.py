@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from caffe import files
-from caffe.device import current_device, root_solver, set_random_seed, solver_rank
+from caffe.blob import Blob
+from caffe.device import announce, root_solver, set_random_seed, solver_rank
 from caffe.errors import CaffeError
 from caffe.learning_rate import LearningRate
-from caffe.log import INFO, emit, number
+from caffe.log import emit, number
 from caffe.net import Net
 from caffe.proto import caffe_pb2 as pb
 from caffe.updates import UPDATES, Update
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from caffe.nccl import NCCL
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
-
-
-def _log(place: str, message: str, severity: int = INFO) -> None:
-    if root_solver():
-        emit(place, message, severity)
 
 
 class Solver:
@@ -46,20 +42,18 @@ class Solver:
         self.param.CopyFrom(param)
         self.iter = 0
         text = files.text(self.param).rstrip()
-        _log("solver.cpp:45", f"Initializing solver from parameters: \n{text}")
+        announce("solver.cpp:45", f"Initializing solver from parameters: \n{text}")
         self._check_settings()
         if self.param.random_seed >= 0:
-            set_random_seed(self.param.random_seed + solver_rank())
+            set_random_seed(self.param.random_seed, solver_rank())
         update_class = self.update_class or _update_class(self.param.type)
         self._update = update_class(self.param)
         self._rate = LearningRate(self.param)
         self._init_train_net()
         self._init_test_nets()
-        _log("solver.cpp:57", "Solver scaffolding done.")
+        announce("solver.cpp:57", "Solver scaffolding done.")
         self._history = [
-            torch.zeros(p.blob.shape, device=current_device())
-            for _ in range(self._update.histories)
-            for p in self.net.learnable
+            Blob(p.blob.shape) for _ in range(self._update.histories) for p in self.net.learnable
         ]
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._requests: Callable[[], str] = lambda: "none"
@@ -80,12 +74,14 @@ class Solver:
             raise CaffeError(
                 f"solver: unknown regularization_type {p.regularization_type!r}; expected L1 or L2"
             )
-        if p.snapshot and root_solver():
+        if p.snapshot and not p.HasField("snapshot_prefix"):
+            raise CaffeError("solver: snapshot is given, but snapshot_prefix is not")
+        if p.snapshot:
             self._check_snapshot_prefix()
 
     def _check_snapshot_prefix(self) -> None:
-        if not self.param.HasField("snapshot_prefix"):
-            raise CaffeError("solver: snapshot is given, but snapshot_prefix is not")
+        if not root_solver():
+            return
         probe = Path(self._snapshot_path(".tempfile"))
         try:
             probe.touch()
@@ -106,12 +102,12 @@ class Solver:
             )
         kind = given[0]
         if kind.endswith("param"):
-            _log("solver.cpp:92", f"Creating training net specified in {kind}.")
+            announce("solver.cpp:92", f"Creating training net specified in {kind}.")
             net_param = pb.NetParameter()
             net_param.CopyFrom(getattr(p, kind))
         else:
             path = getattr(p, kind)
-            _log("solver.cpp:102", f"Creating training net from {kind} file: {path}")
+            announce("solver.cpp:102", f"Creating training net from {kind} file: {path}")
             net_param = files.read_net(path, emit)
         self.net = _net_in_state(net_param, pb.TRAIN, p.train_state)
         self._load_weights(self.net)
@@ -141,7 +137,7 @@ class Solver:
             raise CaffeError("solver: test_iter is given, so test_interval must be positive")
         self.test_nets: list[Net] = []
         for i, (name, source) in enumerate(sources):
-            _log("solver.cpp:190", f"Creating test net (#{i}) specified by {name}")
+            announce("solver.cpp:190", f"Creating test net (#{i}) specified by {name}")
             net_param = files.read_net(source, emit) if isinstance(source, str) else source
             state = p.test_state[i] if p.test_state else pb.NetState()
             net = _net_in_state(net_param, pb.TEST, state)
@@ -152,7 +148,7 @@ class Solver:
     def _load_weights(self, net: Net) -> None:
         for names in self.param.weights:
             for name in names.split(","):
-                _log("solver.cpp:77", f"Finetuning from {name.strip()}")
+                announce("solver.cpp:77", f"Finetuning from {name.strip()}")
                 net.copy_from(name.strip())
 
     # -- pycaffe's face -------------------------------------------------------------------------
@@ -185,27 +181,29 @@ class Solver:
 
     def solve(self, resume_file: str | os.PathLike[str] | None = None) -> None:
         """Train up to max_iter, from the state in `resume_file` if one is given."""
-        _log("solver.cpp:289", f"Solving {self.net.name}")
-        _log("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
+        announce("solver.cpp:289", f"Solving {self.net.name}")
+        announce("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
         self._stop = False
         if resume_file:
-            _log("solver.cpp:296", f"Restoring previous solver status from {resume_file}")
+            announce("solver.cpp:296", f"Restoring previous solver status from {resume_file}")
             self.restore(resume_file)
-        start = self.iter
-        p = self.param
+        start, p = self.iter, self.param
+        if p.snapshot_after_train:
+            self._check_snapshot_prefix()
         self.step(p.max_iter - self.iter)
-        if p.snapshot_after_train and not (p.snapshot and self.iter % p.snapshot == 0):
+        just_taken = p.snapshot and self.iter % p.snapshot == 0
+        if p.snapshot_after_train and not just_taken and root_solver():
             self.snapshot()
         if self._stop:
-            _log("solver.cpp:313", "Optimization stopped early.")
+            announce("solver.cpp:313", "Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
             self._smooth(self.net._forward(0, len(self.net.layers) - 1), start)
             loss = number(self._smoothed_loss)
-            _log("solver.cpp:327", f"Iteration {self.iter}, loss = {loss}")
+            announce("solver.cpp:327", f"Iteration {self.iter}, loss = {loss}")
         if p.test_interval and self.iter % p.test_interval == 0:
             self._test_all()
-        _log("solver.cpp:332", "Optimization Done.")
+        announce("solver.cpp:332", "Optimization Done.")
 
     def step(self, iterations: int) -> None:
         """Run `iterations` iterations: tests, forward and backward, update, snapshots."""
@@ -230,8 +228,8 @@ class Solver:
                 on_gradients_ready()
             self.apply_update()
             request = self._requests()
-            due = p.snapshot and self.iter % p.snapshot == 0 and root_solver()
-            if due or request == "snapshot":
+            due = p.snapshot and self.iter % p.snapshot == 0
+            if (due or request == "snapshot") and root_solver():
                 self.snapshot()
             if request == "stop":
                 self._stop = True
@@ -244,7 +242,7 @@ class Solver:
         """
         rate = self._rate.at(self.iter)
         if self.param.display and self.iter % self.param.display == 0:
-            _log("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(rate)}")
+            announce("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(rate)}")
         params = self.net.learnable
         # .data of tensors: weights may still be part of a recorded pass.
         weights = [p.blob.tensor().data for p in params]
@@ -255,7 +253,8 @@ class Solver:
                 torch._foreach_mul_(grads, 1 / self.param.iter_size)
             self._regularize(weights, grads)
             rates = [rate * p.lr_mult for p in params]
-            self._update.apply(grads, self._history, rates, self.iter + 1)
+            history = [h.tensor() for h in self._history]
+            self._update.apply(grads, history, rates, self.iter + 1)
             torch._foreach_sub_(weights, grads)
         self.iter += 1
 
@@ -264,13 +263,13 @@ class Solver:
         hdf5 = self.param.snapshot_format == pb.SolverParameter.HDF5
         suffix, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")
         model = self._snapshot_path(f".caffemodel{suffix}")
-        _log(f"solver.cpp:{474 if hdf5 else 464}", f"Snapshotting to {kind} file {model}")
+        announce(f"solver.cpp:{474 if hdf5 else 464}", f"Snapshotting to {kind} file {model}")
         save = self.net.save_hdf5 if hdf5 else self.net.save
         save(model, self.param.snapshot_diff)
         state = self._snapshot_path(f".solverstate{suffix}")
         line = 296 if hdf5 else 284
-        _log(f"sgd_solver.cpp:{line}", f"Snapshotting solver state to {kind} file {state}")
-        history = [h.cpu().numpy() for h in self._history]
+        announce(f"sgd_solver.cpp:{line}", f"Snapshotting solver state to {kind} file {state}")
+        history = [h.data for h in self._history]
         data = files.SolverStateData(self.iter, model, self._rate.current_step, history)
         (files.write_solver_state_hdf5 if hdf5 else files.write_solver_state)(state, data)
 
@@ -286,7 +285,7 @@ class Solver:
             )
         arrays = []
         for i, (mine, theirs) in enumerate(zip(self._history, state.history, strict=True)):
-            shape = tuple(mine.shape)
+            shape = mine.shape
             if theirs.shape not in (shape, (1,) * (4 - len(shape)) + shape):
                 raise CaffeError(
                     f"{path}: history blob {i} has the shape {theirs.shape}, expected {shape}"
@@ -294,9 +293,9 @@ class Solver:
             arrays.append(torch.from_numpy(theirs.reshape(shape)))
         if state.learned_net is not None:
             self.net.copy_from(_find_beside(state.learned_net, path))
-        _log("sgd_solver.cpp:321", "SGDSolver: restoring history")
+        announce("sgd_solver.cpp:321", "SGDSolver: restoring history")
         for mine, theirs in zip(self._history, arrays, strict=True):
-            mine.copy_(theirs)
+            mine.tensor().copy_(theirs)
         self.iter, self._rate.current_step = state.iter, state.current_step
 
     # -- inside ---------------------------------------------------------------------------------
@@ -317,7 +316,7 @@ class Solver:
         norm = float(torch.stack(torch._foreach_norm(grads)).norm())
         if norm > limit:
             scale = limit / norm
-            _log(
+            announce(
                 "sgd_solver.cpp:95",
                 f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > "
                 f"{number(limit)}) by scale factor {number(scale)}",
@@ -347,7 +346,7 @@ class Solver:
         seconds = now - self._shown_at
         speed = (self.iter - self._shown_iter) / (seconds or 1)
         self._shown_at, self._shown_iter = now, self.iter
-        _log(
+        announce(
             "solver.cpp:239",
             f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/"
             f"{self.param.display} iters), loss = {number(self._smoothed_loss)}",
@@ -362,7 +361,7 @@ class Solver:
                 self._test(i)
 
     def _test(self, i: int) -> None:
-        _log("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{i})")
+        announce("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{i})")
         net, count = self.test_nets[i], self.param.test_iter[i]
         net.share_with(self.net)
         totals: list[torch.Tensor] = []
@@ -374,7 +373,7 @@ class Solver:
                 else:
                     self._stop = True
             if self._stop:
-                _log("solver.cpp:393", "Test interrupted.")
+                announce("solver.cpp:393", "Test interrupted.")
                 return
             losses = net._run_forward(0, len(net.layers) - 1)
             if self.param.test_compute_loss:
@@ -382,9 +381,9 @@ class Solver:
             outputs = [t.double() for t in _outputs(net)]
             totals = [a + b for a, b in zip(totals, outputs, strict=True)] if totals else outputs
         if self.param.test_compute_loss:
-            _log("solver.cpp:398", f"Test loss: {number(loss / max(count, 1))}")
-        means = [t / count for t in totals]
-        _log_outputs("solver.cpp:414", "Test", net, means)
+            announce("solver.cpp:398", f"Test loss: {number(loss / max(count, 1))}")
+        if count:
+            _log_outputs("solver.cpp:414", "Test", net, [t / count for t in totals])
 
     def _snapshot_path(self, extension: str) -> str:
         return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}"
@@ -471,7 +470,7 @@ def _log_outputs(place: str, kind: str, net: Net, values: Sequence[torch.Tensor]
             line = f"    {kind} net output #{index}: {name} = {number(value)}"
             if weight:
                 line += f" (* {number(weight)} = {number(weight * value)} loss)"
-            _log(place, line)
+            announce(place, line)
             index += 1
 
 
