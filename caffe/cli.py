@@ -74,9 +74,7 @@ def train(flags: SimpleNamespace) -> int:
     param = files.read_solver(flags.solver, emit)
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
-    if not flags.gpu and param.HasField("solver_mode") and param.solver_mode == param.GPU:
-        flags.gpu = str(param.device_id)
-    gpus = _use(_gpus(flags.gpu), "Using GPUs {}")
+    gpus = _use(_solver_gpus(flags, param), "Using GPUs {}")
     if len(gpus) > 1:
         raise CaffeError(
             f"-gpu {flags.gpu}: training on several GPUs at once is not supported yet; "
@@ -157,10 +155,10 @@ def time_model(flags: SimpleNamespace) -> int:
     total = (_now() - start) * 1e3
     per = 1e3 / flags.iterations
     emit("caffe.cpp:398", "Average time per layer: ")
-    for i, layer in enumerate(net.layers):
+    for i, name in enumerate(net._layer_names):
         for line, what in ((401, "forward"), (404, "backward")):
             shown = number(spent[what][i] * per)
-            emit(f"caffe.cpp:{line}", f"{layer.name:>10}\t{what}: {shown} ms.")
+            emit(f"caffe.cpp:{line}", f"{name:>10}\t{what}: {shown} ms.")
     forward, backward = (sum(spent[what]) * per for what in ("forward", "backward"))
     emit("caffe.cpp:409", f"Average Forward pass: {number(forward)} ms.")
     emit("caffe.cpp:411", f"Average Backward pass: {number(backward)} ms.")
@@ -226,6 +224,16 @@ def _gpus(text: str) -> list[int]:
     for index in ids:
         check_gpu(index)
     return ids
+
+
+def _solver_gpus(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int]:
+    """The GPUs to train on: those of -gpu, or else what the solver itself says."""
+    if flags.gpu or not (param.HasField("solver_mode") and param.solver_mode == param.GPU):
+        return _gpus(flags.gpu)
+    try:
+        return _gpus(str(param.device_id))
+    except CaffeError as error:
+        raise CaffeError(f"{flags.solver}: solver_mode is GPU: {error}") from None
 
 
 def _use(gpus: list[int], line: str) -> list[int]:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -147,7 +148,7 @@ def run(
         if "minloglevel" in given:
             init_log(values.minloglevel)
         directory = values.log_dir or os.environ.get("GLOG_log_dir", "")
-        if directory:
+        if directory and not values.logtostderr:
             set_log_dir(directory, program)
         return main(values, others, given)
     except FlagError as error:
@@ -164,6 +165,16 @@ def run(
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except Exception as error:  # memory that ran out, say, or a fault of ours: still one line
+        print(f"{program}: {_one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong, and where in the source."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}:{place.lineno})"
 
 
 def _flags_of(arguments: Sequence[str]) -> list[str]:

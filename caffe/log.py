@@ -54,7 +54,7 @@ class _Sink:
         with self.lock:
             sys.stderr.write(line)
             sys.stderr.flush()
-            if self.log_dir is None or os.environ.get("GLOG_logtostderr", "0") not in ("0", ""):
+            if self.log_dir is None:
                 return
             for level in range(severity + 1):  # glog: a file holds its severity and all above
                 if level not in self.files:
@@ -78,9 +78,14 @@ def emit(place: str, message: str, severity: int = INFO) -> None:
 
 
 def set_log_dir(directory: str, program: str = "caffe") -> None:
-    """Also write log files, named as glog names them, into an existing directory."""
+    """Also write log files, named as glog names them, into an existing directory.
+
+    GLOG_logtostderr says no to that. Raises CaffeError if there is no such directory.
+    """
     from caffe.errors import CaffeError
 
+    if os.environ.get("GLOG_logtostderr", "0")[:1] in ("", *"tTyY1"):  # as glog reads it
+        return
     if not Path(directory).is_dir():
         raise CaffeError(f"-log_dir {directory}: no such directory")
     _sink.log_dir, _sink.program = Path(directory), program
