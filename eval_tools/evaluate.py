@@ -16,17 +16,19 @@ import numpy as np
 
 from data_tools.cli import DataError, size, whole
 from data_tools.store import write_text
-from eval_tools import cli, compare, tables
+from eval_tools import cli, compare, drawings, tables
+from eval_tools.caffe_log import read_log
 from eval_tools.labels import label_set, parse_classes
 from eval_tools.network import load
 from eval_tools.records import Records
+from eval_tools.report import Report
 from eval_tools.scoring import Tally, Truths, Watcher, score
 from eval_tools.tables import Result
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The command's parser."""
-    parser = cli.parser(__doc__, "evaluate")
+def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.ArgumentParser:
+    """The parser of this command and of eval_tools.report."""
+    parser = cli.parser(text, module)
     cli.add_model(parser)
     parser.add_argument("lmdb", metavar="LMDB", help="five-channel records, as data_tools writes")
     parser.add_argument(
@@ -82,6 +84,13 @@ def arguments() -> argparse.ArgumentParser:
         type=Path,
         help="write the first model's report "
         "with every frame, one HTML file (see eval_tools.report)",
+    )
+    group.add_argument(
+        "--log",
+        metavar="LOG",
+        action="append",
+        default=[],
+        help="training log whose curves the report shows; may be repeated",
     )
     group.add_argument(
         "--bootstrap",
@@ -151,12 +160,15 @@ def _names(models: Sequence[tuple[str, str]]) -> list[str]:
     raise DataError("--versus: the same model twice")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command. Raises DataError."""
-    args = arguments().parse_args(argv)
+def run(args: argparse.Namespace) -> None:
+    """Scores as the options say; prints the tables and writes the files. Raises DataError."""
     for path in (args.json, args.markdown, args.report, *args.confusion):
         cli.check_output(path)
-    results = compared(args)
+    for path in args.confusion:
+        drawings.check_matrix_file(path)
+    runs = [read_log(path) for path in args.log]
+    watch = Report(len(Records(args.lmdb))) if args.report else None
+    results = compared(args, watch)
     found = tables.tables(results)
     print("\n\n".join([*(table.plain() for table in found), tables.notes(results)]))
     if args.json:
@@ -164,6 +176,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.markdown:
         parts = [tables.notes(results), *(table.markdown() for table in found)]
         write_text(args.markdown, "\n\n".join(parts) + "\n")
+    for path in args.confusion:
+        _write_confusion(path, results[0].tally)
+    if watch:
+        watch.write(args.report, results, str(args.lmdb), runs)
+
+
+def _write_confusion(path: Path, tally: Tally) -> None:
+    drawings.write_matrix(path, tally.matrix)
+    if tally.scenes:
+        drawings.write_matrix(path.with_stem(f"{path.stem}_scenes"), tally.scenes)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command. Raises DataError."""
+    run(arguments().parse_args(argv))
 
 
 if __name__ == "__main__":

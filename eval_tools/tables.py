@@ -73,7 +73,8 @@ def tables(results: Sequence[Result]) -> list[Table]:
 def notes(results: Sequence[Result]) -> str:
     """One line on what was counted, and the classes that the means leave out."""
     tally = results[0].tally
-    text = f"{len(tally.keys)} frames, {tally.matrix.pixels} labelled pixels"
+    frames = f"{len(tally.keys)} frame{'s' * (len(tally.keys) != 1)}"
+    text = f"{frames}, {tally.matrix.pixels} labelled pixels"
     if tally.matrix.absent:
         text += f"; not in the truth, so left out of the means: {', '.join(tally.matrix.absent)}"
     return text

@@ -1,0 +1,19 @@
+"""Scores a net as `python -m eval_tools.evaluate` does and writes the report, one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval_tools import cli, evaluate
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command. Raises DataError."""
+    parser = evaluate.arguments("report", __doc__)
+    parser.set_defaults(report=Path("report.html"))
+    evaluate.run(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    cli.run("report", main)

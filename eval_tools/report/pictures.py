@@ -1,0 +1,82 @@
+"""A frame's pictures, small enough that a report of hundreds of frames stays small."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from eval_tools.drawings import smooth
+
+# From fine to coarse: (longest side, WebP quality) of the colour picture; depth gets half the side.
+STEPS = ((640, 70), (640, 50), (480, 50), (320, 60), (320, 40), (240, 40), (160, 40), (120, 30))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One frame for the page: WebP colour and depth, zlib-packed truth and prediction.
+
+    `size` is (width, height) of the label maps; `step` says how many pixels of the evaluated maps
+    one of them stands for along each side (1: all are there).
+    """
+
+    color: bytes
+    depth: bytes
+    truth: bytes
+    prediction: bytes
+    size: tuple[int, int]
+    step: int
+
+    def __len__(self) -> int:
+        parts = (self.color, self.depth, self.truth, self.prediction)
+        return sum(4 * -(-len(part) // 3) for part in parts)
+
+    def text(self) -> str:
+        """The four parts in base64, separated by blanks."""
+        parts = (self.color, self.depth, self.truth, self.prediction)
+        return " ".join(base64.b64encode(part).decode() for part in parts)
+
+
+def pack(
+    color: np.ndarray, depth: np.ndarray, truth: np.ndarray, found: np.ndarray, budget: float
+) -> Pictures:
+    """Packs a frame into about `budget` bytes of text, or the least there is.
+
+    Labels are kept whole if they fit; else every second, third, ... pixel is. Colour and depth take
+    what is left, as fine as fits.
+
+    Args:
+        color: BGR uint8 (H, W, 3) of any size.
+        depth: (H, W) 0..255 of any size.
+        truth, found: uint8 label maps of one size.
+    """
+    step = 1
+    while True:
+        maps = [zlib.compress(m[::step, ::step].tobytes(), 9) for m in (truth, found)]
+        if sum(map(len, maps)) * 4 / 3 < 0.7 * budget or step == 8:
+            break
+        step += 1
+    height, width = truth[::step, ::step].shape
+    depth = np.clip(np.rint(depth), 0, 255).astype(np.uint8)
+    for side, quality in STEPS:
+        pictures = Pictures(
+            _webp(color, side, quality),
+            _webp(depth, side // 2, quality),
+            *maps,
+            (width, height),
+            step,
+        )
+        if len(pictures) <= budget:
+            break
+    return pictures
+
+
+def _webp(image: np.ndarray, side: int, quality: int) -> bytes:
+    scale = min(1.0, side / max(image.shape[:2]))
+    size = tuple(max(1, round(length * scale)) for length in image.shape[1::-1])
+    if size != image.shape[1::-1]:
+        image = smooth(image, size)
+    return cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
