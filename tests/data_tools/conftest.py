@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import contextlib
+import importlib
+import io
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from data_tools import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 # Helper modules lie beside the tests, and pytest's importlib mode adds no folder to the path.
@@ -25,21 +29,38 @@ def frames() -> Path:
     return folder
 
 
-@pytest.fixture
-def command(tmp_path):
-    """command(module, *arguments, code=0) -> the finished `python -m data_tools.module`."""
+@dataclass
+class Finished:
+    """What a command left: its exit code and what it wrote."""
 
-    def run(module: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess:
-        result = subprocess.run(
-            [sys.executable, "-m", f"data_tools.{module}", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """command(module, *arguments, code=0): `python -m data_tools.module` in tmp_path.
+
+    It runs in this process, because a hundred interpreters that load NumPy and OpenCV take a
+    minute; test_cli.py runs every command as a process.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(module: str, *arguments: object, code: int = 0) -> Finished:
+        tool = importlib.import_module(f"data_tools.{module}")
+        monkeypatch.setattr(sys, "argv", [tool.__file__, *map(str, arguments)])
+        out, talk, status = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(talk):
+            try:
+                cli.run(tool.main)
+            except SystemExit as end:
+                status = end.code
+                if isinstance(status, str):  # as the interpreter does
+                    print(status, file=sys.stderr)
+                    status = 1
+        result = Finished(status, out.getvalue(), talk.getvalue())
         assert result.returncode == code, result.stderr
-        assert "Traceback" not in result.stderr
         if code == 1:
             assert result.stdout == ""
         return result

@@ -1,0 +1,219 @@
+"""What others prepared from NYUv2 and SUN RGB-D for their FuseNets, to LMDBs, pixel by pixel.
+
+SOURCE is one of: the SUN RGB-D archive of the authors' PyTorch port (a folder with images-224,
+depth-inpaint-u8-224, seglabel-224 and splits.pkl); the nyuv2.npy that the port's script makes; or
+the HDF5 file of zanilzanzan/FuseNet_PyTorch (rgb_train, depth_train, label_train, class_train and
+the same for test). Their sizes and their depth, already 0..255, are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from data_tools import build, classes, cli, images, matfile, nyuv2, unpickle
+from data_tools.build import Output
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.record import Frame, RecordFormat
+
+SUN_FOLDERS = {"color": "images-224", "depth": "depth-inpaint-u8-224", "label": "seglabel-224"}
+
+
+class SunArchive:
+    """The port's SUN RGB-D folder: NUMBER.png in each of its folders."""
+
+    block = 1
+    dataset = "sunrgbd-37"
+    scenes: tuple[str, ...] = ()
+
+    def __init__(self, root: Path):
+        self._root = root
+        splits = unpickle.load_pickle(root / "splits.pkl")
+        if not isinstance(splits, dict) or not {"trainval", "test"} <= set(splits):
+            raise DataError(f"{root}/splits.pkl: expected the splits trainval and test")
+        parts = {"train": splits["trainval"], "test": splits["test"]}
+        numbers = {name: [int(i) for i in np.ravel(part)] for name, part in parts.items()}
+        self._numbers = [number for part in numbers.values() for number in part]
+        self.names = [str(number) for number in self._numbers]
+        count = len(numbers["train"])
+        self.splits = {"train": range(count), "test": range(count, len(self.names))}
+
+    def load(self, index: int) -> Frame:
+        """Frame `index`."""
+        files = {
+            part: self._root / folder / f"{self._numbers[index]}.png"
+            for part, folder in SUN_FOLDERS.items()
+        }
+        return Frame(
+            images.read_color(files["color"]),
+            images.read_depth(files["depth"]),
+            images.read_label(files["label"]),
+            files={part: str(file) for part, file in files.items()},
+        )
+
+    def about(self, index: int) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+
+class NyuNpy:
+    """The port's nyuv2.npy: a dictionary of lists, in the data set's order, RGB."""
+
+    block = 1
+    dataset = "nyuv2-40"
+    scenes: tuple[str, ...] = ()
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._parts: dict[str, Any] | None = None
+        count = len(self._load()["rgb_images"])
+        self.names = [f"nyu{index + 1:04d}" for index in range(count)]
+        indices = {split: nyuv2.split_indices(split) for split in ("trainval", "test")}
+        self.splits = {split: [i for i in part if i < count] for split, part in indices.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": None}  # each worker loads the file for itself
+
+    def _load(self) -> dict[str, Any]:
+        if self._parts is None:
+            parts = unpickle.load_npy(self._path)
+            names = ("rgb_images", "depth_images", "masks")
+            if not isinstance(parts, dict) or not set(names) <= set(parts):
+                raise DataError(f"{self._path}: expected a dictionary with {', '.join(names)}")
+            if len({len(parts[name]) for name in names}) > 1:
+                raise DataError(f"{self._path}: its lists differ in length")
+            self._parts = parts
+        return self._parts
+
+    def load(self, index: int) -> Frame:
+        """Frame `index`."""
+        parts = self._load()
+        color, depth, label = (
+            np.asarray(parts[name][index]) for name in ("rgb_images", "depth_images", "masks")
+        )
+        return Frame(np.ascontiguousarray(whole(color, "rgb_images")[..., ::-1]), depth, label)
+
+    def about(self, index: int) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+
+class ZanilHdf5:
+    """zanilzanzan's file: rgb_*, depth_*, label_* and class_* for train and test; RGB, N x 3 x H
+    x W; scenes 1..10 in the order of nyuv2.SCENES."""
+
+    block = 8
+    dataset = "nyuv2-40"
+    scenes = nyuv2.SCENES
+
+    def __init__(self, path: Path):
+        self._path, self._file = path, None
+        with matfile.open_hdf5(path) as file:
+            counts = {
+                part: len(matfile.variable(file, f"rgb_{part}")) for part in ("train", "test")
+            }
+            for part in counts:
+                for kind in ("depth", "label"):
+                    if len(matfile.variable(file, f"{kind}_{part}")) != counts[part]:
+                        raise DataError(f"{path}: {kind}_{part} and rgb_{part} differ in length")
+            self._classes = {
+                part: np.array(file[f"class_{part}"]).ravel().astype(int)
+                for part in counts
+                if f"class_{part}" in file
+            }
+        self._where = [(part, index) for part, count in counts.items() for index in range(count)]
+        self.names = [f"{part}{index}" for part, index in self._where]
+        train = counts["train"]
+        self.splits = {"trainval": range(train), "test": range(train, len(self.names))}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}  # each worker opens the file for itself
+
+    def load(self, index: int) -> Frame:
+        """Frame `index`."""
+        part, place = self._where[index]
+        try:
+            if self._file is None:
+                self._file = h5py.File(self._path, "r")
+            color = self._file[f"rgb_{part}"][place]
+            depth = self._file[f"depth_{part}"][place]
+            label = self._file[f"label_{part}"][place]
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{self._path}: {cli.describe(error)}") from error
+        scene = int(self._classes[part][place]) - 1 if part in self._classes else 0
+        bgr = np.ascontiguousarray(whole(color, f"rgb_{part}").transpose(1, 2, 0)[..., ::-1])
+        return Frame(bgr, depth.reshape(depth.shape[-2:]), whole(label, f"label_{part}"), scene)
+
+    def about(self, index: int) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+
+def whole(values: np.ndarray, name: str) -> np.ndarray:
+    """values (0..255, any number type) as uint8; raises DataError if they are not whole."""
+    small = values.astype(np.uint8)
+    if (small != values).any():
+        raise DataError(f"{name}: has values that are not whole numbers of 0 to 255")
+    return small
+
+
+def open_source(path: Path) -> SunArchive | NyuNpy | ZanilHdf5:
+    """The source that the path is; raises DataError for anything else."""
+    if path.is_dir():
+        missing = [
+            name for name in (*SUN_FOLDERS.values(), "splits.pkl") if not (path / name).exists()
+        ]
+        if missing:
+            raise DataError(f"{path}: has no {missing[0]}, so it is not the port's SUN archive")
+        return SunArchive(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head == matfile.HDF5_SIGNATURE:
+        return ZanilHdf5(path)
+    if head[:6] == b"\x93NUMPY":
+        return NyuNpy(path)
+    raise DataError(f"{path}: neither a folder nor an .npy nor an HDF5 file")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "prepared")
+    parser.add_argument("source", metavar="SOURCE", type=Path)
+    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="gets one LMDB a split")
+    build.add_arguments(parser, None, False)
+    return parser
+
+
+def main() -> None:
+    """`python -m data_tools.prepared`."""
+    args = cli.parse(arguments())
+    source = open_source(args.source)
+    table = classes.benchmark(source.dataset)
+    format = RecordFormat(
+        args.size, DepthUnit("scaled"), DepthRange("none"), args.float_depth, table.highest
+    )
+    info = {
+        "tool": "data_tools.prepared",
+        "dataset": source.dataset,
+        "source": {"file": args.source.name, "kind": type(source).__name__},
+        "labeled": True,
+        **({"scenes": list(source.scenes)} if source.scenes else {}),
+        **table.describe(),
+    }
+    outputs = [
+        Output(args.out / split, indices, {"split": split})
+        for split, indices in source.splits.items()
+        if len(indices)
+    ]
+    build.build(source, outputs, format, info, build.options(args))
+
+
+if __name__ == "__main__":
+    cli.run(main)

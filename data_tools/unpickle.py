@@ -1,0 +1,67 @@
+"""Pickles that hold nothing but NumPy arrays and plain containers; others are refused.
+
+A pickle can run any code when it is loaded, so only what such files need is let in.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from data_tools.cli import DataError, describe
+
+ARRAYS = {"_reconstruct", "scalar", "_frombuffer"}
+ARRAY_MODULES = {"numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric",
+                 "numpy._core.numeric"}  # fmt: skip
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
+            return getattr(np, name)
+        if module in ARRAY_MODULES and name in ARRAYS:
+            # Where the function lives has moved between NumPy 1 and 2.
+            core = "numpy._core" if hasattr(np, "_core") else "numpy.core"
+            return super().find_class(f"{core}.{module.rpartition('.')[2]}", name)
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+
+
+def load(file: BinaryIO, where: str) -> Any:
+    """What a pickle (of Python 2 or 3) holds.
+
+    Raises DataError, naming `where`, for a broken pickle and for one that asks for other things
+    than arrays.
+    """
+    try:
+        return _ArraysOnly(file, encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError,
+            TypeError, ImportError, UnicodeDecodeError) as error:  # fmt: skip
+        raise DataError(f"{where}: not a pickle of arrays ({describe(error)})") from error
+
+
+def load_pickle(path: str | Path) -> Any:
+    """A pickle file's content; raises as `load` does."""
+    with open(path, "rb") as file:
+        return load(file, str(path))
+
+
+def load_npy(path: str | Path) -> Any:
+    """The object in a .npy file that numpy.save made of a Python object."""
+    with open(path, "rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0,
+                    (2, 0): np.lib.format.read_array_header_2_0}[version]  # fmt: skip
+            shape, _, dtype = read(file)
+        except (ValueError, KeyError) as error:
+            raise DataError(f"{path}: not a NumPy file ({describe(error)})") from error
+        if shape != () or dtype != np.dtype(object):
+            raise DataError(f"{path}: holds {dtype} of shape {shape}, expected one Python object")
+        held = load(io.BufferedReader(file), str(path))
+    return held.item() if isinstance(held, np.ndarray) and held.shape == () else held
