@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register
 from caffe.proto import caffe_pb2 as pb
 
+IN_PLACE = "In place, too, it has its derivative; Caffe takes it at the values written over."
+
 
 @register("ReLU")
 class ReLU(Layer):
@@ -98,6 +100,8 @@ class Swish(Layer):
 class BNLL(Layer):
     """log(1 + e^x), the binomial normal log likelihood."""
 
+    differs = IN_PLACE
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         return F.softplus(bottom[0], threshold=50)
 
@@ -117,6 +121,7 @@ class Clip(Layer):
     """x limited to [min, max]."""
 
     reads = ("clip_param",)
+    differs = IN_PLACE
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.clip_param
@@ -153,6 +158,7 @@ class Power(Layer):
     """(shift + scale x) ^ power."""
 
     reads = ("power_param",)
+    differs = IN_PLACE
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.power_param
@@ -194,6 +200,7 @@ class Log(_Logarithmic):
     """log_base(shift + scale x)."""
 
     reads = ("log_param",)
+    differs = IN_PLACE
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.log_param

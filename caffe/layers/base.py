@@ -244,6 +244,10 @@ class Layer:
         gradients = self._gradients(graph, top, [*wanted, *learned], keep_graph)
         device = current_device()
         memory = {_memory(b.diff_tensor(device)) for b in top}
+        if any(b is t for b in bottom for t in top):  # what is written below is what others lend
+            gradients = [
+                g.clone() if g is not None and _memory(g) in memory else g for g in gradients
+            ]
         for blob, want in zip(bottom, propagate_down, strict=True):
             if want:
                 g = gradients.pop(0)

@@ -70,11 +70,11 @@ class BatchNorm(Layer):
         )
 
     def _by_batch(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
-        # momentum 1: torch leaves this batch's mean and unbiased variance in these two.
         mean, variance = x.new_zeros(self.channels), x.new_zeros(self.channels)
-        y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)
-        if x.numel() == self.channels:  # one value a channel has no unbiased variance
-            variance = torch.zeros_like(variance)
+        if x.numel() == self.channels:  # one value a channel: torch has no unbiased variance
+            y, mean = x - x, x.detach().reshape(self.channels)
+        else:  # momentum 1: torch leaves this batch's mean and unbiased variance in these two
+            y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)
         with torch.no_grad():
             for blob, new in zip(blobs, (mean, variance, torch.ones_like(blobs[2])), strict=True):
                 blob.mul_(self.fraction).add_(new)
