@@ -1,0 +1,225 @@
+"""A checkout of Caffe: what of ours is in it, which changes put parts in or take them out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from caffe_patches import insertions
+from caffe_patches.errors import PatchError
+from caffe_patches.insertions import PARTS, Insertion
+from caffe_patches.transaction import Change
+
+HERE = Path(__file__).parent
+OVERLAY = HERE / "overlay"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The commit that the insertions were made for: its files' SHA-256."""
+
+    commit: str
+    files: dict[str, str]
+
+
+@dataclass
+class SourceFile:
+    """One of Caffe's files that gets lines of ours."""
+
+    path: str
+    insertions: list[Insertion]
+    data: bytes
+    pristine: str = ""
+    parts: set[str] = field(default_factory=set)
+
+    def render(self, parts: Set[str]) -> bytes:
+        """The file with these parts' lines in it; PatchError for an anchor that is not there."""
+        chosen = [insertion for insertion in self.insertions if insertion.part in parts]
+        return _encode(insertions.insert(self.pristine, chosen))
+
+
+@dataclass(frozen=True)
+class OverlayFile:
+    """One of our own sources."""
+
+    part: str
+    path: str
+    ours: bytes
+    data: bytes | None
+
+    @property
+    def installed(self) -> bool:
+        """Whether the checkout has it as it is here."""
+        return self.data == self.ours
+
+
+@dataclass
+class Plan:
+    """Changes to make; doubts that --force overrides; problems that nothing does."""
+
+    changes: list[Change] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Checkout:
+    """A folder with Caffe's sources. Reads; never writes.
+
+    Raises PatchError if files that are to get our lines lack, or if our marks in them are damaged.
+    """
+
+    def __init__(self, root: Path, pin: Pin | None = None) -> None:
+        self.root = root
+        self.pin = pin or load_pin()
+        self.sources = self._read_sources()
+        self.overlay = [
+            OverlayFile(part, path, ours, _read(root / path))
+            for part in PARTS
+            for path, ours in _overlay_files(part)
+        ]
+
+    def _read_sources(self) -> list[SourceFile]:
+        by_file: dict[str, list[Insertion]] = {}
+        for part in PARTS:
+            for insertion in insertions.load(part):
+                by_file.setdefault(insertion.file, []).append(insertion)
+        found = {path: _read(self.root / path) for path in by_file}
+        missing = [path for path, data in found.items() if data is None]
+        if len(missing) == len(found):
+            raise PatchError(f"{self.root}: no checkout of BVLC Caffe ({missing[0]} is not there)")
+        if missing:
+            raise PatchError(*(f"{path}: is not there" for path in missing))
+        files, damage = [], []
+        for path, data in found.items():
+            file = SourceFile(path, by_file[path], data)
+            try:
+                file.pristine, file.parts = insertions.strip(_decode(data))
+            except PatchError as error:
+                damage.append(f"{path}: {error}")
+            files.append(file)
+        if damage:
+            raise PatchError(*damage)
+        return files
+
+    @cached_property
+    def strangers(self) -> list[str]:
+        """Files that, our lines aside, are not the pinned commit's."""
+        return [
+            file.path
+            for file in self.sources
+            if hashlib.sha256(_encode(file.pristine)).hexdigest() != self.pin.files[file.path]
+        ]
+
+    @cached_property
+    def edited(self) -> list[str]:
+        """Files whose lines of ours are not as this version has them."""
+        return [file.path for file in self.sources if file.parts and not _intact(file)]
+
+    def present(self, part: str) -> tuple[list[str], list[str]]:
+        """A part's files that are as they should be, and those that are not."""
+        there: dict[str, bool] = {}
+        for file in self.sources:
+            if any(insertion.part == part for insertion in file.insertions):
+                there[file.path] = part in file.parts and file.path not in self.edited
+        there.update({file.path: file.installed for file in self.overlay if file.part == part})
+        return [p for p, ok in there.items() if ok], [p for p, ok in there.items() if not ok]
+
+    def applied(self) -> set[str]:
+        """The parts that have lines in Caffe's files, complete or not."""
+        return set().union(*(file.parts for file in self.sources)) & set(PARTS)
+
+    def plan_apply(self, parts: Set[str]) -> Plan:
+        """What it takes to have these parts in the checkout beside those already there."""
+        plan = Plan(doubts=[*self._strange_doubts(), *self._edited_doubts()])
+        for file in self.sources:
+            try:
+                self._change(plan, file.path, file.data, file.render(file.parts | parts))
+            except PatchError as error:
+                plan.problems += error.lines
+        for file in self.overlay:
+            if file.part not in parts or file.installed:
+                continue
+            if file.data is not None:
+                ours = file.part in self.applied()
+                (plan.doubts if ours else plan.problems).append(
+                    f"{file.path}: is there already, with other contents than {file.part}'s"
+                )
+            self._change(plan, file.path, file.data, file.ours)
+        return plan
+
+    def plan_revert(self, parts: Set[str]) -> Plan:
+        """What it takes to have these parts out of the checkout."""
+        plan = Plan(doubts=self._edited_doubts())
+        for file in self.sources:
+            try:
+                self._change(plan, file.path, file.data, file.render(file.parts - parts))
+            except PatchError as error:
+                plan.problems += error.lines
+        for file in self.overlay:
+            if file.part not in parts or file.data is None:
+                continue
+            if not file.installed and file.part not in self.applied():
+                continue  # nothing of that part is here: somebody else's file
+            if not file.installed:
+                plan.doubts.append(f"{file.path}: was changed since it was put there")
+            self._change(plan, file.path, file.data, None)
+        return plan
+
+    @staticmethod
+    def _change(plan: Plan, path: str, before: bytes | None, after: bytes | None) -> None:
+        if before != after:
+            plan.changes.append(Change(path, before, after))
+
+    def _strange_doubts(self) -> list[str]:
+        short = self.pin.commit[:8]
+        return [f"{path}: is not as in BVLC Caffe's commit {short}" for path in self.strangers]
+
+    def _edited_doubts(self) -> list[str]:
+        return [
+            f"{path}: our lines in it were changed, by hand or by another version"
+            for path in self.edited
+        ]
+
+
+def load_pin() -> Pin:
+    """The commit that the insertions were made for."""
+    return Pin(**json.loads((HERE / "pin.json").read_text(encoding="utf-8")))
+
+
+def _intact(file: SourceFile) -> bool:
+    try:
+        return file.render(file.parts) == file.data
+    except PatchError:
+        return False
+
+
+def _overlay_files(part: str) -> list[tuple[str, bytes]]:
+    """Our sources of a part: paths in Caffe's tree, and bytes."""
+    folder = OVERLAY / part
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [
+        (path.relative_to(folder).as_posix(), path.read_bytes())
+        for path in files
+        if "__pycache__" not in path.parts
+    ]
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise PatchError(f"{path}: {error.strerror}") from error
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", errors="surrogateescape")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")

@@ -1,0 +1,9 @@
+"""The one exception of this package."""
+
+
+class PatchError(Exception):
+    """A checkout that cannot be patched: one clear line for each thing that is wrong."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines

@@ -1,0 +1,90 @@
+#ifndef CAFFE_UTIL_TOOLCHAIN_CUDNN_HPP_
+#define CAFFE_UTIL_TOOLCHAIN_CUDNN_HPP_
+
+#include <cudnn.h>
+
+// Calls that cuDNN 8 dropped, made from those that replaced them.
+#if CUDNN_MAJOR >= 8
+
+enum CaffeConvolutionPreference {
+  CUDNN_CONVOLUTION_FWD_SPECIFY_WORKSPACE_LIMIT,
+  CUDNN_CONVOLUTION_BWD_FILTER_SPECIFY_WORKSPACE_LIMIT,
+  CUDNN_CONVOLUTION_BWD_DATA_SPECIFY_WORKSPACE_LIMIT
+};
+
+// As many as any of the three kinds of convolution has algorithms.
+const int kCaffeConvolutionAlgorithms = 16;
+
+/// The fastest (they come sorted) of those that work and fit in the workspace.
+template <typename Result, typename Algorithm>
+inline cudnnStatus_t CaffePickAlgorithm(const cudnnStatus_t status,
+    const Result* results, const int count, const size_t workspace_limit,
+    Algorithm* algorithm) {
+  if (status != CUDNN_STATUS_SUCCESS) {
+    return status;
+  }
+  for (int i = 0; i < count; ++i) {
+    if (results[i].status == CUDNN_STATUS_SUCCESS &&
+        results[i].memory <= workspace_limit) {
+      *algorithm = results[i].algo;
+      return CUDNN_STATUS_SUCCESS;
+    }
+  }
+  return CUDNN_STATUS_NOT_SUPPORTED;
+}
+
+inline cudnnStatus_t cudnnGetConvolutionForwardAlgorithm(
+    cudnnHandle_t handle, cudnnTensorDescriptor_t bottom,
+    cudnnFilterDescriptor_t filter, cudnnConvolutionDescriptor_t conv,
+    cudnnTensorDescriptor_t top, CaffeConvolutionPreference,
+    size_t workspace_limit, cudnnConvolutionFwdAlgo_t* algorithm) {
+  cudnnConvolutionFwdAlgoPerf_t results[kCaffeConvolutionAlgorithms];
+  int count = 0;
+  const cudnnStatus_t status = cudnnGetConvolutionForwardAlgorithm_v7(handle,
+      bottom, filter, conv, top, kCaffeConvolutionAlgorithms, &count, results);
+  return CaffePickAlgorithm(status, results, count, workspace_limit,
+      algorithm);
+}
+
+inline cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm(
+    cudnnHandle_t handle, cudnnTensorDescriptor_t bottom,
+    cudnnTensorDescriptor_t top_diff, cudnnConvolutionDescriptor_t conv,
+    cudnnFilterDescriptor_t filter_diff, CaffeConvolutionPreference,
+    size_t workspace_limit, cudnnConvolutionBwdFilterAlgo_t* algorithm) {
+  cudnnConvolutionBwdFilterAlgoPerf_t results[kCaffeConvolutionAlgorithms];
+  int count = 0;
+  const cudnnStatus_t status = cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+      handle, bottom, top_diff, conv, filter_diff,
+      kCaffeConvolutionAlgorithms, &count, results);
+  return CaffePickAlgorithm(status, results, count, workspace_limit,
+      algorithm);
+}
+
+inline cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm(
+    cudnnHandle_t handle, cudnnFilterDescriptor_t filter,
+    cudnnTensorDescriptor_t top_diff, cudnnConvolutionDescriptor_t conv,
+    cudnnTensorDescriptor_t bottom_diff, CaffeConvolutionPreference,
+    size_t workspace_limit, cudnnConvolutionBwdDataAlgo_t* algorithm) {
+  cudnnConvolutionBwdDataAlgoPerf_t results[kCaffeConvolutionAlgorithms];
+  int count = 0;
+  const cudnnStatus_t status = cudnnGetConvolutionBackwardDataAlgorithm_v7(
+      handle, filter, top_diff, conv, bottom_diff,
+      kCaffeConvolutionAlgorithms, &count, results);
+  return CaffePickAlgorithm(status, results, count, workspace_limit,
+      algorithm);
+}
+
+/// Single precision stays that: by default TF32 rounds it from Ampere on.
+inline cudnnStatus_t CaffeKeepPrecision(cudnnConvolutionDescriptor_t conv) {
+  return cudnnSetConvolutionMathType(conv, CUDNN_FMA_MATH);
+}
+
+#else  // cuDNN 7 and older
+
+inline cudnnStatus_t CaffeKeepPrecision(cudnnConvolutionDescriptor_t) {
+  return CUDNN_STATUS_SUCCESS;
+}
+
+#endif  // CUDNN_MAJOR
+
+#endif  // CAFFE_UTIL_TOOLCHAIN_CUDNN_HPP_
