@@ -1,0 +1,28 @@
+"""Fixtures of the netgen tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from caffe.proto.caffe_pb2 import Datum
+
+
+@pytest.fixture
+def make_lmdb(tmp_path: Path) -> Callable[..., str]:
+    """Makes an LMDB of `count` blank five-channel records below tmp_path; returns its path."""
+
+    def make(name: str, count: int, width: int = 320, height: int = 240) -> str:
+        path = str(tmp_path / name)
+        datum = Datum(channels=5, height=height, width=width, data=bytes(5 * width * height))
+        # Only the first record is ever looked into.
+        first, blank = datum.SerializeToString(), Datum().SerializeToString()
+        with lmdb.open(path, map_size=2**26) as env, env.begin(write=True) as transaction:
+            for i in range(count):
+                transaction.put(b"%08d" % i, blank if i else first)
+        return path
+
+    return make

@@ -1,0 +1,252 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+
+from caffe.proto.caffe_pb2 import NetParameter, SolverParameter
+from netgen import NETS
+from netgen.cli import main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Exit status, what went to stdout and what to stderr."""
+    try:
+        status = main(list(argv))
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def net(capsys: pytest.CaptureFixture[str], *argv: str) -> NetParameter:
+    status, out, err = run(capsys, *argv)
+    assert (status, err) == (0, "")
+    return text_format.Parse(out, NetParameter())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_prints(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert net(capsys, name).name == f"fusenet-{name}-nyuv2-40"
+    assert net(capsys, name, "--deploy").layer[-1].type == "Softmax"
+    assert run(capsys, name) == run(capsys, name)
+
+
+def test_a_bare_net_only_needs_its_lmdbs(capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = net(capsys, "sf5").layer[:2]
+    assert train.data_param.source == "lmdb/nyuv2-40_trainval"
+    assert test.data_param.source == "lmdb/nyuv2-40_test"
+    assert (train.data_param.batch_size, test.data_param.batch_size) == (4, 1)
+    assert train.data_param.shuffle
+
+
+def test_options_reach_the_net(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("w.txt").write_text("0 1 2 3")
+    param = net(
+        capsys,
+        *[
+            "sf2",
+            "--dataset",
+            "custom",
+            "--classes",
+            "3",
+            "--size",
+            "321x243",
+            "--width-multiplier",
+            "0.5",
+        ],
+        *[
+            "--source",
+            "a",
+            "--test-source",
+            "b",
+            "--batch-size",
+            "6",
+            "--test-batch-size",
+            "2",
+            "--no-shuffle",
+        ],
+        *["--label-weights", "w.txt", "--moving-average-fraction", "0.9", "--scene-classes", "7"],
+        *["--scene-loss-weight", "0.25"],
+    )
+    layers = {layer.name: layer for layer in param.layer}
+    train, test = param.layer[:2]
+    assert (train.data_param.source, train.data_param.batch_size) == ("a", 6)
+    assert (test.data_param.source, test.data_param.batch_size) == ("b", 2)
+    assert not train.data_param.shuffle
+    assert layers["conv1_1"].convolution_param.num_output == 32
+    assert layers["score"].convolution_param.num_output == 4
+    assert layers["unpool1"].unpooling_param.output_w == 321
+    assert list(layers["loss"].loss_param.label_weights) == [0, 1, 2, 3]
+    assert layers["conv1_1_bn"].batch_norm_param.moving_average_fraction == pytest.approx(0.9)
+    assert layers["scene_score"].inner_product_param.num_output == 7
+    assert list(layers["scene_loss"].loss_weight) == [0.25]
+    deployed = net(capsys, "rgb", "--classes", "3", "--deploy", "--batch-size", "2")
+    assert list(deployed.layer[0].input_param.shape[0].dim) == [2, 3, 240, 320]
+    floor = net(capsys, "sf1", "--pooling", "floor")
+    assert next(x for x in floor.layer if x.name == "pool1").pooling_param.round_mode == 1
+
+
+def test_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, classes, size, weights in (
+        ("nyuv2-40", 40, [240, 320], 0),
+        ("nyuv2-13", 13, [240, 320], 0),
+        ("sunrgbd-37", 37, [224, 224], 38),
+        ("scannet-40", 40, [240, 320], 0),
+    ):
+        deployed = net(capsys, "sf5", "--dataset", name, "--deploy")
+        assert list(deployed.layer[0].input_param.shape[0].dim) == [1, 3, *size]
+        layers = {x.name: x for x in net(capsys, "sf5", "--dataset", name).layer}
+        assert layers["score"].convolution_param.num_output == classes + 1
+        assert len(layers["loss"].loss_param.label_weights) == weights
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "message"),
+    [
+        ("sf5 --size 31x240", 1, "size 31x240 is too small: five 2x2 poolings need at least 32x32"),
+        ("sf5 --label-weights none.txt", 1, "label weights none.txt: No such file"),
+        ("sf5 --dataset scannet-40 --label-weights paper", 1, "no label weights were published"),
+        ("sf5 --width-multiplier 0", 1, "width multiplier 0 is not above 0"),
+        ("solver --net none.prototxt", 1, "none.prototxt: No such file or directory"),
+        ("summary none.prototxt", 1, "none.prototxt: No such file or directory"),
+        ("sf6", 2, "invalid choice: 'sf6'"),
+        ("", 2, "required: NET | COMMAND"),
+        ("sf5 --size 320", 2, "'320' is not a width and height such as 320x240"),
+        ("sf5 --batch-size 0", 2, "0 is too small"),
+        ("sf5 --dataset custom", 2, "--dataset custom needs --classes N"),
+        ("sf5 --dataset nyuv2-13 --classes 40", 2, "nyuv2-13 has 13 classes"),
+        ("solver", 2, "--net"),
+        ("draw a.prototxt b.gif", 2, "'b.gif' ends in neither .svg nor .png"),
+        ("summary a.prototxt --input 1,x", 2, "'1,x' is not a shape such as 1,3,240,320"),
+    ],
+)
+def test_errors_are_one_line(
+    argv: str, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, out, err = run(capsys, *argv.split())
+    assert (found, out) == (status, "")
+    lines = err.splitlines()
+    assert message in lines[-1]
+    if status == 1:
+        assert len(lines) == 1
+        assert lines[0].startswith("netgen: error: ")
+
+
+@pytest.mark.parametrize(
+    ("folder", "records", "message"),
+    [
+        ("x_train", None, "looks like NYUv2's train split alone (381 frames)"),
+        ("anything", 381, "has 381 records, NYUv2's train split alone"),
+        ("x_trainval", None, ""),
+        ("train", 795, ""),
+    ],
+)
+def test_warning_of_nyuv2s_smaller_split(
+    folder: str,
+    records: int | None,
+    message: str,
+    make_lmdb: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = make_lmdb(folder, records) if records else folder
+    status, out, err = run(capsys, "sf5", "--source", source)
+    assert status == 0
+    assert out
+    if not message:
+        assert err == ""
+        return
+    assert err.startswith("netgen: warning: ")
+    assert message in err
+    assert "train + val (795 frames)" in err
+    # Other data sets have other splits.
+    assert "split" not in run(capsys, "sf5", "--dataset", "sunrgbd-37", "--source", source)[2]
+
+
+def test_warning_of_frames_of_another_size(
+    make_lmdb: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_lmdb("frames", 3, width=40, height=36)
+    err = run(capsys, "sf5", "--classes", "3", "--source", source)[2]
+    assert "frames holds frames of 40x36, the net is made for 320x240" in err
+    assert run(capsys, "sf5", "--classes", "3", "--size", "40x36", "--source", source)[2] == ""
+
+
+def test_solver(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.prototxt").write_text(run(capsys, "sf5")[1])
+    argv = "solver --net train.prototxt --train-images 795 --test-images 654 --base-lr 0.01"
+    status, out, err = run(capsys, *argv.split())
+    assert (status, err) == (0, "")
+    solver = text_format.Parse(out, SolverParameter())
+    assert (solver.net, solver.max_iter) == ("train.prototxt", 79500)
+    assert solver.base_lr == pytest.approx(0.01)
+    status, out, err = run(capsys, "solver", "--net", "train.prototxt")
+    assert (status, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "lmdb/nyuv2-40_trainval does not exist" in err
+    assert "--train-images" in err
+
+
+def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("deploy.prototxt").write_text(run(capsys, "rgb", "--size", "64x32", "--deploy")[1])
+    status, out, _ = run(capsys, "summary", "deploy.prototxt")
+    assert status == 0
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert rows["conv1_1"][2:] == [
+        "1x64x32x64",
+        "64x3x3x3",
+        "64",
+        f"{64 * 3 * 9 + 64:,}",
+        f"{32 * 64 * 64 * 3 * 9:,}",
+        "0.50",
+        "MiB",
+    ]
+    # A net for training has no sizes of its own.
+    Path("train.prototxt").write_text(run(capsys, "rgb")[1])
+    status, out, err = run(capsys, "summary", "train.prototxt")
+    assert (status, out) == (1, "")
+    assert "give the shape of data with --input N,C,H,W" in err
+    told = run(capsys, "summary", "train.prototxt", "--input", "4,5,240,320")
+    assert told[0] == 0
+    assert "phase TRAIN" in told[1]
+    assert (
+        "phase TEST"
+        in run(
+            capsys, *["summary", "train.prototxt", "--phase", "test", "--input", "data=1,5,240,320"]
+        )[1]
+    )
+
+
+def test_commands_do_without_torch() -> None:
+    code = (
+        "import sys; from netgen.cli import main; main(sys.argv[1:]); "
+        "print([m for m in ('torch', 'cv2', 'matplotlib') if m in sys.modules], file=sys.stderr)"
+    )
+    Path("net.prototxt").write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }'
+    )
+    for argv in (["sf5"], ["summary", "net.prototxt"], ["draw", "net.prototxt", "net.svg"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True
+        )
+        assert done.stderr == "[]\n", argv
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m netgen sf5 | true"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
