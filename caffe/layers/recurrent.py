@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
+from caffe.layers.base import Layer, Shape, Tensors, can_look, register, with_gradient_of
 from caffe.log import emit
 from caffe.proto import caffe_pb2 as pb
 
@@ -112,7 +112,7 @@ class _Recurrent(Layer):
         final = [s.detach()[None] for s in states]
         if self.exposed:
             return [top, *final]  # Caffe does not carry gradients into or out of exposed states
-        if not x.is_meta:
+        if can_look(x):
             self._kept_before, self._kept = self._kept, final
         return [top]
 
@@ -126,8 +126,12 @@ class _Recurrent(Layer):
         """Forget the states: the next batch starts from zeros."""
         self._kept = []
 
-    def rewind(self) -> None:
-        self._kept = self._kept_before
+    def record(self, inputs: Tensors) -> Tensors:
+        """Run the last batch again: from the states that it started with."""
+        kept, self._kept = self._kept, self._kept_before
+        tops = super().record(inputs)
+        self._kept = kept
+        return tops
 
     def _initial(self, bottom: Tensors) -> list[torch.Tensor]:
         shape = (1, bottom[0].shape[1], self.size)
