@@ -90,6 +90,8 @@ def train(flags: SimpleNamespace) -> int:
     with requests.installed():
         solver = get_solver(param)
         solver.set_requests(requests.next)
+        for net in (solver.net, *solver.test_nets):
+            net.observed = False
         if flags.snapshot:
             emit("caffe.cpp:234", f"Resuming from {flags.snapshot}")
             solver.restore(flags.snapshot)
@@ -108,6 +110,7 @@ def test(flags: SimpleNamespace) -> int:
     net = _net(flags, pb.TEST)
     for name in flags.weights.split(","):
         net.copy_from(name.strip())
+    net.observed = False
     emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
     totals: dict[tuple[str, int], float] = {}
     loss = 0.0

@@ -17,6 +17,7 @@ from caffe.errors import CaffeError
 from caffe.graph import filter_net, insert_splits, unknown_bottom
 from caffe.layers import Layer, create_layer
 from caffe.log import ERROR, WARNING, emit, number
+from caffe.plan import Plan, can_plan
 from caffe.proto import caffe_pb2 as pb
 
 Callback = Callable[[int], None]
@@ -30,6 +31,9 @@ class Net:
     Raises CaffeError for a net or weights that cannot be used.
 
     blobs, params: OrderedDicts by name; inputs, outputs: names (outputs in alphabetical order).
+    observed: True, as in pycaffe, keeps every blob. Set to False, whole passes may follow a plan
+    (caffe/plan.py): the same outputs and parameter gradients with less time and memory, but the
+    blobs in between are not filled; backward() then only starts from the losses.
     """
 
     def __init__(
@@ -117,6 +121,9 @@ class Net:
         # Gradients in TEST are rare: nothing is kept for them until the first is asked for.
         self._record = self.phase == pb.TRAIN or split.force_backward or self._overwrites_a_source()
         self._ran_to = -1
+        self.observed = True
+        self._plan: Plan | None = None
+        self._planned: Plan | None = None  # the plan that the last forward pass followed
         announce("net.cpp:257", "Network initialization done.")
 
     def _add_layer(self, param: pb.LayerParameter) -> None:
@@ -317,6 +324,9 @@ class Net:
         return float(sum(losses)) if losses else 0.0
 
     def _run_forward(self, start: int, end: int) -> list[torch.Tensor]:
+        self._planned = self._plan_for(start, end)
+        if self._planned is not None:
+            return self._planned.forward()
         self._record |= start > 0  # a pass made of pieces cannot be repeated later
         self._ran_to = end
         losses = []
@@ -327,6 +337,16 @@ class Net:
                 self._forward_debug(i)
             self._call("after_forward", i)
         return losses
+
+    def _plan_for(self, start: int, end: int) -> Plan | None:
+        """The plan that may stand for this pass, if nobody can tell the difference."""
+        whole = start == 0 and end == len(self._layers) - 1
+        watched = self.observed or self.debug_info or any(self._callbacks.values())
+        if watched or not whole:
+            return None
+        if self._plan is None and can_plan(self):
+            self._plan = Plan(self, train=self.phase == pb.TRAIN)
+        return self._plan
 
     def _forward_layer(self, i: int) -> list[torch.Tensor]:
         layer = self._layers[i]
@@ -341,6 +361,9 @@ class Net:
 
     def _backward(self, start: int, end: int, keep_graph: bool = True) -> None:
         """Run the gradient of layers start .. end, from the later to the earlier."""
+        if self._planned is not None:
+            self._planned.backward()
+            return
         if not self._record:
             self._record = True
             self._record_last_pass()
