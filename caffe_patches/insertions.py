@@ -53,9 +53,11 @@ def insert(text: str, insertions: Iterable[Insertion]) -> str:
         mark = f"{'#' if hash_comments else '//'} {{}} fusenet {insertion.part}"
         lines = (mark.format("begin"), *insertion.lines, mark.format("end"))
         pieces.append((at, "".join(line + newline for line in lines)))
-    for at, piece in sorted(pieces, key=lambda pair: pair[0], reverse=True):
-        text = text[:at] + piece + text[at:]
-    return text
+    patched, done = [], 0
+    for at, piece in sorted(pieces, key=lambda pair: pair[0]):
+        patched += [text[done:at], piece]
+        done = at
+    return "".join([*patched, text[done:]])
 
 
 def strip(text: str) -> tuple[str, set[str]]:
