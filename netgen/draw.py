@@ -38,6 +38,7 @@ _STRIPES = {
 _LINES = {"data": _INK, "mask": "#8a4fa3", "label": "#9a9aa5"}
 _STRIPE = 4
 _BAR = 30  # width of a box without stripes
+_RADIUS = 13  # of the circle of a box that joins its inputs
 _NAME, _DETAIL = 11, 9.5  # text sizes
 _MARGIN = 24
 
@@ -122,7 +123,7 @@ def _stripes(box: Box) -> list[str]:
 
 def _size(box: Box, shapes: dict[str, Shape]) -> tuple[float, float]:
     if _symbol(box):
-        return 26.0 + _STRIPE * len(_stripes(box)), 26.0
+        return 2.0 * _RADIUS, 2.0 * _RADIUS
     shape = shapes.get(box.layer.name, ())
     height = 74.0
     if len(shape) > 2:
@@ -166,16 +167,16 @@ def _draw_box(
     stroke = _darker(fill)
     layers = (box.layer, *box.folded)
     hint = "\n".join(_describe(layer.name, layer.type, shapes) for layer in layers)
-    symbol = _symbol(box)
+    symbol, stripes = _symbol(box), _stripes(box)
     if symbol:
         picture.add(
-            Circle(p.x, p.y, 13, fill, stroke, hint),
+            # Too small for stripes: what is folded into it colours its rim.
+            Circle(p.x, p.y, _RADIUS, fill, _STRIPES[stripes[-1]][1] if stripes else stroke, hint),
             Text(p.x, p.y, symbol, size=16 if len(symbol) == 1 else 9, bold=True, fill=_INK),
         )
         return
     left, top = p.x - p.width / 2, p.y - p.height / 2
     picture.add(Rectangle(left, top, p.width, p.height, fill, "none", 3, hint))
-    stripes = _stripes(box)
     for i, kind in enumerate(reversed(stripes)):
         # On the side where the data leave.
         edge = left + p.width - _STRIPE * (i + 1) if direction > 0 else left + _STRIPE * i

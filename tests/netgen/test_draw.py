@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from caffe import TEST, TRAIN, files
+from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter
 from netgen import Architecture, Training, deploy_net, train_net
@@ -48,10 +48,26 @@ def test_layers_that_touch_up_a_box_are_folded_into_it() -> None:
 
 
 def test_a_blob_that_others_take_too_is_not_folded() -> None:
-    boxes, arrows = build(files.read_net(INTEROP / "v1.upgraded.prototxt").layer)
-    kinds = {box.layer.type for box in boxes}
-    assert {"Convolution", "InnerProduct"} <= kinds
-    assert all(a.source in boxes and a.target in boxes for a in arrows)
+    text = """
+    layer { name: "x" type: "Input" top: "x" }
+    layer { name: "a" type: "Convolution" bottom: "x" top: "a" }
+    layer { name: "r" type: "ReLU" bottom: "a" top: "r" }
+    layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "r" top: "sum" }
+    layer { name: "s" type: "ReLU" bottom: "sum" top: "sum" }
+    """
+    boxes, arrows = build(text_format.Parse(text, NetParameter()).layer)
+    assert [(b.layer.name, [f.name for f in b.folded]) for b in boxes] == [
+        ("x", []),
+        ("a", []),
+        ("r", []),
+        ("sum", ["s"]),
+    ]
+    assert [(a.source.layer.name, a.target.layer.name) for a in arrows] == [
+        ("x", "a"),
+        ("a", "r"),
+        ("a", "sum"),
+        ("r", "sum"),
+    ]
 
 
 def test_fusion_runs_side_by_side_and_the_decoder_back_beneath() -> None:
