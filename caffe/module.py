@@ -50,17 +50,27 @@ def to_module(
     """
     if isinstance(prototxt, Net):
         return NetModule(_copy(prototxt, inputs or {}), outputs)
+    state = pb.NetState(phase=phase, level=level, stage=stages or [])
+    return NetModule(load_net(prototxt, weights, state, inputs), outputs)
+
+
+def load_net(
+    prototxt: str | os.PathLike[str] | pb.NetParameter,
+    weights: str | os.PathLike[str] | None,
+    state: pb.NetState,
+    inputs: Shapes | None = None,
+) -> Net:
+    """A net whose blobs named in `inputs` are inputs of these shapes, whatever made them before."""
+    param = pb.NetParameter()
     if isinstance(prototxt, pb.NetParameter):
-        param = pb.NetParameter()
         param.CopyFrom(prototxt)
     else:
         param = files.read_net(prototxt, emit)
-    param.state.phase, param.state.level = phase, level
-    param.state.stage.extend(stages or [])
+    param.state.MergeFrom(state)
     net = Net.from_state(_with_inputs(param, inputs or {}))
     if weights is not None:
         net.copy_from(weights)
-    return NetModule(net, outputs)
+    return net
 
 
 def _copy(net: Net, inputs: Shapes) -> Net:
@@ -96,14 +106,13 @@ class NetModule(torch.nn.Module):
         super().__init__()
         self.name = net.name
         self.outputs = list(net.outputs if outputs is None else outputs)
-        net._check_names(set(self.outputs))
         self.inputs: list[str] = []
         self.input_shapes: dict[str, tuple[int, ...]] = {}
         self._defaults: dict[str, pb.FillerParameter] = {}
         self._steps: list[Step] = []
         self._copies: dict[str, str] = {}  # a Split's tops are their bottom
         owners: dict[int, torch.nn.Parameter] = {}
-        for i, needed in _needed(net, self.outputs):
+        for i, needed in needed_layers(net, self.outputs):
             self._add(net, i, needed, owners)
         self.loss_weights = {
             self._copies.get(top, top): w for top, w in net.blob_loss_weights.items() if w
@@ -275,8 +284,12 @@ def _default(kind: type[Message]) -> Plain:
     return plain(kind())
 
 
-def _needed(net: Net, outputs: Sequence[str]) -> list[tuple[int, set[str]]]:
-    """The layers that the outputs depend on, in order, each with those of its tops that count."""
+def needed_layers(net: Net, outputs: Sequence[str]) -> list[tuple[int, set[str]]]:
+    """The layers that the outputs depend on, in order, each with those of its tops that count.
+
+    Raises CaffeError for an output that the net lacks.
+    """
+    net._check_names(set(outputs))
     wanted, found = set(outputs), []
     for i in reversed(range(len(net._layers))):
         tops = set(net._names(net._top_id_vecs[i]))

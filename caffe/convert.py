@@ -1,0 +1,269 @@
+"""Nets and weights for other programs, and weights from PyTorch.
+
+    python -m caffe.convert deploy.prototxt weights.caffemodel net.onnx
+
+What is written follows from the ending of OUT:
+  .onnx                       the net in TEST phase with its weights, as ONNX
+  .pt, .pth                   the weights as a PyTorch state dict, with the keys of caffe.to_module
+  .caffemodel, .caffemodel.h5 the weights as Caffe keeps them
+
+WEIGHTS may be any of the last two kinds; a PyTorch state dict is taken by the names of its modules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caffe.errors import CaffeError
+from caffe.files import atomic_write
+from caffe.module import Shapes, load_net, to_module
+from caffe.net import Net
+from caffe.onnx_graph import write_graph
+from caffe.proto import caffe_pb2 as pb
+from caffe.script import run
+from caffe.state_dict import load_state_dict, read_names, read_state_dict
+
+PathLike = str | os.PathLike[str]
+
+ENDINGS = {
+    ".onnx": "onnx",
+    ".pt": "state dict",
+    ".pth": "state dict",
+    ".caffemodel": "caffemodel",
+    ".h5": "hdf5",
+}
+TOLERANCE = 1e-4  # of the largest value
+UNEQUAL = 1e-3  # share of values beyond it, where a mask may have chosen the other of two near ties
+LARGEST = 2**31 - 1  # bytes of a protobuf message
+
+
+def read_net(
+    prototxt: PathLike | pb.NetParameter,
+    weights: PathLike,
+    inputs: Shapes | None = None,
+    names: Mapping[str, str] | None = None,
+    partial: bool = False,
+) -> Net:
+    """A net in TEST phase with its weights, from Caffe's files or a PyTorch state dict.
+
+    inputs: as to_module's. names, partial: as load_state_dict's, for state dicts.
+    Raises CaffeError for a net or weights that cannot be used.
+    """
+    state = pb.NetState(phase=pb.TEST)
+    if _kind(weights) != "state dict":
+        return load_net(prototxt, weights, state, inputs)
+    net = load_net(prototxt, None, state, inputs)
+    load_state_dict(net, read_state_dict(weights), names, partial)
+    return net
+
+
+def to_onnx(
+    net: Net,
+    path: PathLike,
+    *,
+    outputs: Sequence[str] | None = None,
+    max_unpool: bool = True,
+    dynamic_batch: bool = False,
+    check: bool = True,
+) -> dict[str, float] | None:
+    """Write a net with its weights as an ONNX file (opset 17, float32).
+
+    outputs: blobs; default: the net's outputs. max_unpool: whether Unpooling may become MaxUnpool
+        with MaxPool's indices; if not, both become plain arithmetic, which TensorRT and OpenVINO
+        read, too. dynamic_batch: the first axis of inputs and outputs may have any size.
+    check: run the file in onnxruntime, if that is installed, and compare; returns for each output
+        the largest difference in shares of its largest value. None: not compared.
+
+    Raises CaffeError for a layer without an ONNX form, answers that differ, or where the package
+    onnx is missing; then nothing is written.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise CaffeError(
+            "writing ONNX needs the package onnx: pip install 'fusenet[onnx]'"
+        ) from None
+    outputs = list(outputs or net.outputs)
+    model = write_graph(net, outputs, max_unpool, dynamic_batch)
+    if model.ByteSize() > LARGEST:
+        raise CaffeError(f"{path}: the net takes {model.ByteSize()} bytes; ONNX files hold 2 GiB")
+    onnx.checker.check_model(model, full_check=True)
+    content = model.SerializeToString()
+    with atomic_write(path) as beside:
+        beside.write_bytes(content)
+        return compare(net, beside, outputs, dynamic_batch) if check else None
+
+
+def compare(
+    net: Net, path: PathLike, outputs: Sequence[str], dynamic_batch: bool = False
+) -> dict[str, float] | None:
+    """The largest difference between onnxruntime's answers and the net's, for each output in
+    shares of its largest value, on drawn inputs. None where onnxruntime is not installed.
+
+    Raises CaffeError if more than a share of 1e-3 of the values differ by more than 1e-4.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    onnxruntime.set_default_logger_severity(3)
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    feeds = _drawn_inputs(net, [i.name for i in session.get_inputs()], dynamic_batch)
+    answers = session.run(None, feeds)
+    expected = _run(net, feeds, outputs)
+    differences = {}
+    for name, theirs in zip(outputs, answers, strict=True):
+        ours = expected[name]
+        if ours.shape != theirs.shape:
+            raise CaffeError(
+                f"output {name!r}: onnxruntime gives the shape {theirs.shape}, the net {ours.shape}"
+            )
+        scale = np.abs(ours).max(initial=0) or 1
+        away = np.abs(ours - theirs) / scale
+        share = float((away > TOLERANCE).mean()) if away.size else 0.0
+        if not share <= UNEQUAL:
+            raise CaffeError(
+                f"output {name!r}: onnxruntime and the net differ on {share:.2%} of the values, "
+                f"by up to {away.max():.2g} of the largest"
+            )
+        differences[name] = float(away.max(initial=0))
+    return differences
+
+
+def _drawn_inputs(net: Net, names: Sequence[str], dynamic_batch: bool) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for name in names:
+        shape = net.blobs[name].shape
+        if dynamic_batch:
+            shape = (shape[0] + 1, *shape[1:])
+        feeds[name] = rng.uniform(0, 255, shape).astype(np.float32)
+    return feeds
+
+
+def _run(
+    net: Net, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]
+) -> dict[str, np.ndarray]:
+    module = to_module(net, outputs=outputs)
+    with torch.no_grad():
+        answer = module(**{name: torch.from_numpy(values) for name, values in feeds.items()})
+    answers = {outputs[0]: answer} if len(outputs) == 1 else answer
+    return {name: values.numpy() for name, values in answers.items()}
+
+
+def save(net: Net, path: PathLike) -> None:
+    """Write a net's weights, of the kind that the ending says. Raises CaffeError for another."""
+    kind = _kind(path)
+    if kind == "caffemodel":
+        net.save(path)
+    elif kind == "hdf5":
+        net.save_hdf5(path)
+    else:
+        with atomic_write(path) as beside:
+            torch.save(to_module(net).state_dict(), beside)
+
+
+def _kind(path: PathLike) -> str:
+    ending = Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise CaffeError(f"{path}: unknown ending; expected one of {', '.join(ENDINGS)}")
+    return ENDINGS[ending]
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """'data=1x3x240x320' as a name and a shape."""
+    name, _, dims = text.rpartition("=")
+    try:
+        shape = tuple(int(dim) for dim in dims.split("x"))
+    except ValueError:
+        shape = ()
+    if not name or not shape or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=SHAPE, as in data=1x3x240x320")
+    return name, shape
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m caffe.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("net", metavar="NET", help="prototxt, deploy nets as a rule")
+    parser.add_argument("weights", metavar="WEIGHTS", help="weights of the net")
+    parser.add_argument("out", metavar="OUT", help="file to write")
+    parser.add_argument(
+        "--input",
+        action="append",
+        type=_shape,
+        default=[],
+        metavar="NAME=SHAPE",
+        help="make that blob an input of that shape, as in data=1x3x240x320; may be repeated",
+    )
+    group = parser.add_argument_group("ONNX")
+    group.add_argument(
+        "--outputs", metavar="BLOB,...", help="blobs to give out (default: the net's outputs)"
+    )
+    group.add_argument(
+        "--no-max-unpool",
+        action="store_true",
+        help="Unpooling as plain arithmetic, without MaxUnpool and MaxPool's indices, which "
+        "TensorRT and OpenVINO lack",
+    )
+    group.add_argument("--dynamic-batch", action="store_true", help="let the batch have any size")
+    group.add_argument(
+        "--no-check", action="store_true", help="do not compare with onnxruntime's answers"
+    )
+    group = parser.add_argument_group("PyTorch state dicts as WEIGHTS")
+    group.add_argument(
+        "--names", metavar="FILE", help="which layer a module is: lines of a module and a layer"
+    )
+    group.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept keys without a layer, and layers without weights, which keep their fillers'",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
+    args = _parser().parse_args(arguments)
+    kind = _kind(args.out)
+    names = read_names(args.names) if args.names else None
+    net = read_net(args.net, args.weights, dict(args.input), names, args.partial)
+    if kind != "onnx":
+        save(net, args.out)
+        return _say(args.out, "")
+    differences = to_onnx(
+        net,
+        args.out,
+        outputs=args.outputs.split(",") if args.outputs else None,
+        max_unpool=not args.no_max_unpool,
+        dynamic_batch=args.dynamic_batch,
+        check=not args.no_check,
+    )
+    _say(args.out, _verdict(differences, args.no_check))
+
+
+def _verdict(differences: Mapping[str, float] | None, unchecked: bool) -> str:
+    if differences is None:
+        return "not compared" if unchecked else "not compared: onnxruntime is not installed"
+    worst = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+    return (
+        f"as onnxruntime computes it; largest difference, in shares of the largest value: {worst}"
+    )
+
+
+def _say(path: str, verdict: str) -> None:
+    print(f"{path}: written" + (f", {verdict}" if verdict else ""), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run("python -m caffe.convert", main)

@@ -1,0 +1,187 @@
+"""From PyTorch's state dicts to a net's weights: modules and layers meet by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caffe.errors import CaffeError
+from caffe.layers.base import Layer
+from caffe.net import Net
+
+State = Mapping[str, torch.Tensor]
+
+NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the state dict
+LEAVES = {"weight": 0, "bias": 1}
+BATCH_NORM = {"running_mean": 0, "running_var": 1}
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """The state dict in a .pt or .pth file, or in a checkpoint that holds one.
+
+    Nothing in the file is executed. Raises CaffeError if it cannot be read or holds no tensors.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CaffeError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # torch.load has many ways to fail
+        raise CaffeError(f"{path}: no state dict: {str(error).splitlines()[0]}") from None
+    for name in NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    tensors = {k: v for k, v in found.items() if torch.is_tensor(v)} if _named(found) else {}
+    if not tensors:
+        raise CaffeError(f"{path}: no state dict: expected tensors by name")
+    return tensors
+
+
+def _named(found: Any) -> bool:
+    return isinstance(found, Mapping) and all(isinstance(key, str) for key in found)
+
+
+def load_state_dict(
+    net: Net, state: State, names: Mapping[str, str] | None = None, partial: bool = False
+) -> list[str]:
+    """Give a net the weights of a PyTorch module; returns the keys that had no place.
+
+    A key is a module's name and what it is there. Module and layer meet if their names are the
+    same, '.', '/' and '_' being taken for one, after a prefix that all keys share; `names` says
+    which layer a module is otherwise. What it is: 0, 1, ... as to_module numbers parameters, or
+    `weight` and `bias`. A BatchNorm's running_mean and running_var become the layer's statistics,
+    its weight and bias those of the Scale layer behind it.
+
+    partial: layers that the state dict lacks, and keys without a layer, are left as they are.
+    Raises CaffeError, changing nothing, for a shape that does not fit and, unless partial, for what
+    is left over on either side.
+    """
+    match = _Match(net, names or {}, state)
+    for key, values in state.items():
+        match.place(key, values)
+    if not partial:
+        match.check_complete()
+    for (name, index), values in match.found.items():
+        net.params[name][index].data[...] = values
+    return match.left
+
+
+class _Match:
+    """Which parameter each key of a state dict is."""
+
+    def __init__(self, net: Net, names: Mapping[str, str], state: State) -> None:
+        self.net, self.names = net, names
+        self.layers = {_plain(name): layer for name, layer in net._by_name.items() if layer.blobs}
+        self.found: dict[tuple[str, int], torch.Tensor] = {}
+        self.left: list[str] = []
+        self.prefix = self._common_prefix(state)
+        for module, layer in names.items():
+            if layer not in net.params:
+                raise CaffeError(f"module {module!r}: the net has no layer {layer!r} with weights")
+
+    def _common_prefix(self, state: State) -> str:
+        """What stands before every key ('module.' of DataParallel), if no layer is called so."""
+        first = {key.split(".")[0] for key in state}
+        prefix = f"{first.pop()}." if len(first) == 1 else ""
+        return "" if _plain(prefix[:-1]) in self.layers else prefix
+
+    def place(self, key: str, values: torch.Tensor) -> None:
+        module, _, leaf = key.removeprefix(self.prefix).rpartition(".")
+        if leaf == "num_batches_tracked":
+            return
+        layer = self._layer(module)
+        target = None if layer is None else self._parameter(layer, leaf)
+        if target is None:
+            self.left.append(key)
+            return
+        layer, index = target
+        self.found[layer.name, index] = self._fitted(key, values, layer, index)
+        if layer.type == "BatchNorm":  # torch keeps means, Caffe sums and their divisor
+            self.found.setdefault((layer.name, 2), torch.ones(1))
+
+    def _layer(self, module: str) -> Layer | None:
+        name = self.names.get(module, self.names.get(self.prefix + module, module))
+        exact = self.net._by_name.get(name)
+        return exact if exact and exact.blobs else self.layers.get(_plain(name))
+
+    def _parameter(self, layer: Layer, leaf: str) -> tuple[Layer, int] | None:
+        if leaf.isdecimal():
+            index = int(leaf)
+        elif layer.type == "BatchNorm":
+            if leaf in LEAVES:
+                layer = self._scale_behind(layer)
+            index = {**BATCH_NORM, **LEAVES}.get(leaf, -1)
+        elif layer.type == "Bias":
+            index = 0 if leaf == "bias" else -1
+        else:
+            index = LEAVES.get(leaf, -1)
+        return (layer, index) if layer and 0 <= index < len(layer.blobs) else None
+
+    def _scale_behind(self, layer: Layer) -> Layer | None:
+        """The Scale layer that takes what a BatchNorm layer makes."""
+        net = self.net
+        tops = net.top_names[layer.name]
+        later = net._layers[net._layers.index(layer) + 1 :]
+        for other in later:
+            if other.type == "Scale" and net.bottom_names[other.name][:1] == tops:
+                return other
+        return None
+
+    def _fitted(self, key: str, values: torch.Tensor, layer: Layer, index: int) -> torch.Tensor:
+        """The values in the parameter's shape; axes of one may come and go."""
+        shape = layer.blobs[index].shape
+        ours, theirs = ([n for n in dims if n != 1] for dims in (shape, values.shape))
+        transposed = layer.type == "InnerProduct" and index == 0
+        if transposed and layer.layer_param.inner_product_param.transpose and values.dim() == 2:
+            values, theirs = values.t(), theirs[::-1]
+        if ours != theirs:
+            raise CaffeError(
+                f"{key}: shape {tuple(values.shape)}, but layer {layer.name!r} has {shape} "
+                f"in its parameter {index}"
+            )
+        return values.float().reshape(shape)
+
+    def check_complete(self) -> None:
+        missing = [
+            f"{name!r} ({index})"
+            for name, blobs in self.net.params.items()
+            for index in range(len(blobs))
+            if (name, index) not in self.found and not self._shared(name, index)
+        ]
+        for what, names in (
+            ("no weights for these parameters of layers", missing),
+            ("these keys name no layer's parameter", self.left),
+        ):
+            if names:
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                raise CaffeError(f"state dict: {what}: {', '.join(names[:5])}{more}")
+
+    def _shared(self, name: str, index: int) -> bool:
+        return self.net._params.is_shared(self.net._by_name[name], index)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[./]", "_", name)
+
+
+def read_names(path: str | os.PathLike[str]) -> dict[str, str]:
+    """A table of names: on each line a module and a layer; what follows '#' is a remark.
+
+    Raises CaffeError for a line that holds anything else.
+    """
+    names = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaffeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if words and len(words) != 2:
+            raise CaffeError(f"{path}:{number}: expected a module and a layer, got {line!r}")
+        if words:
+            names[words[0]] = words[1]
+    return names
