@@ -20,9 +20,9 @@ async function picture(base64) {
   return image;
 }
 
-// The element of a frame, once the parser has come to it.
+// The parts of a frame, once the parser is past its element: before that its text is cut short.
 async function block(index) {
-  while (!$("f" + index) && document.readyState === "loading") {
+  while (!$("f" + (index + 1)) && document.readyState === "loading") {
     await new Promise((done) => setTimeout(done, 50));
   }
   return $("f" + index).textContent.split(" ");
@@ -34,71 +34,92 @@ async function load(index) {
     picture(color), picture(depth), unpack(truth), unpack(found),
   ]);
   const [width, height] = data.frames[index].size;
-  const pixels = (image) => {
-    const canvas = document.createElement("canvas");
-    canvas.width = width;
-    canvas.height = height;
-    const context = canvas.getContext("2d", { willReadFrequently: true });
+  const frame = { index, width, height, truth: truthMap, found: foundMap };
+  for (const [name, image] of [["color", colorImage], ["depth", depthImage]]) {
+    const context = layer(frame).getContext("2d", { willReadFrequently: true });
     context.drawImage(image, 0, 0, width, height);
-    return context.getImageData(0, 0, width, height);
-  };
-  return { index, width, height, truth: truthMap, found: foundMap,
-           color: pixels(colorImage), depth: pixels(depthImage) };
+    frame[name] = context.canvas;
+    frame[name + "Pixels"] = context.getImageData(0, 0, width, height).data;
+  }
+  return frame;
 }
 
-// Paints into a canvas of the frame's size what `at(pixel)` gives: [red, green, blue].
-function paint(id, frame, at) {
+function layer(frame) {
+  const canvas = document.createElement("canvas");
+  canvas.width = frame.width;
+  canvas.height = frame.height;
+  return canvas;
+}
+
+// A layer whose pixels are packed colours (alpha, blue, green, red), `at(i)` each.
+function paint(frame, at) {
+  const canvas = layer(frame);
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(frame.width, frame.height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i++) pixels[i] = at(i);
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+const packed = (r, g, b) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;
+
+// The labels that are switched on in their colours; nothing where they are off or ignored.
+function labelLayer(frame, labels) {
+  const table = Uint32Array.from(data.colors, (color, label) => (
+    label && shown.has(label) ? packed(...color) : 0));
+  return paint(frame, (i) => table[labels[i]]);
+}
+
+function errorLayer(frame) {
+  const { truth, found, colorPixels } = frame;
+  const off = packed(200, 150, 170);
+  const on = packed(216, 27, 96);
+  const counts = Uint8Array.from(data.names, (_, label) => scored.has(label));
+  const visible = Uint8Array.from(data.names, (_, label) => shown.has(label));
+  return paint(frame, (i) => {
+    const grey = (colorPixels[4 * i] + colorPixels[4 * i + 1] + colorPixels[4 * i + 2]) / 12;
+    if (!counts[truth[i]]) return packed(grey, grey, grey);
+    if (truth[i] === found[i]) return packed(190 + grey, 190 + grey, 190 + grey);
+    return visible[truth[i]] || visible[found[i]] ? on : off;
+  });
+}
+
+// Draws layers over each other into one of the page's canvases.
+function compose(id, frame, ...layers) {
   const canvas = $(id);
   canvas.width = frame.width;
   canvas.height = frame.height;
   const context = canvas.getContext("2d");
-  const image = context.createImageData(frame.width, frame.height);
-  for (let i = 0; i < frame.width * frame.height; i++) {
-    const [r, g, b] = at(i);
-    image.data.set([r, g, b, 255], 4 * i);
-  }
-  context.putImageData(image, 0, 0);
-}
-
-const rgb = (frame, i) => frame.color.data.subarray(4 * i, 4 * i + 3);
-
-function tinted(frame, label, i, strength) {
-  const [r, g, b] = rgb(frame, i);
-  if (label === 0 || !shown.has(label)) return [r, g, b];
-  const [x, y, z] = data.colors[label];
-  const keep = 1 - strength;
-  return [keep * r + strength * x, keep * g + strength * y, keep * b + strength * z];
-}
-
-function errorColor(frame, i) {
-  const truth = frame.truth[i];
-  const [r, g, b] = rgb(frame, i);
-  const grey = (r + g + b) / 3;
-  if (!scored.has(truth)) return [grey / 4, grey / 4, grey / 4];
-  if (truth === frame.found[i]) return [190 + grey / 4, 190 + grey / 4, 190 + grey / 4];
-  return shown.has(truth) || shown.has(frame.found[i]) ? [216, 27, 96] : [200, 150, 170];
+  for (const image of layers) context.drawImage(image, 0, 0);
+  return context;
 }
 
 function drawCompare() {
   const frame = state.frame;
   const split = $("split").value / 100;
-  const strength = $("strength").value / 100;
-  const edge = split * frame.width;
-  paint("compare", frame, (i) => {
-    const label = i % frame.width < edge ? frame.truth[i] : frame.found[i];
-    return tinted(frame, label, i, strength);
-  });
+  const edge = Math.round(split * frame.width);
+  // As large as the column, but never so high that the sliders below are out of sight.
+  $("compare").parentNode.style.maxWidth = `${75 * frame.width / frame.height}vh`;
+  const context = compose("compare", frame, frame.color);
+  context.globalAlpha = $("strength").value / 100;
+  for (const [image, from, to] of [[frame.truthLayer, 0, edge],
+                                   [frame.foundLayer, edge, frame.width]]) {
+    const size = [from, 0, to - from, frame.height];
+    if (to > from) context.drawImage(image, ...size, ...size);
+  }
   $("divider").style.left = `calc(${100 * split}% - 1.5px)`;
   $("split").setAttribute("aria-valuetext", `${$("split").value} % truth`);
 }
 
-function drawViews() {
+function drawLabels() {
   const frame = state.frame;
-  paint("color", frame, (i) => rgb(frame, i));
-  paint("depth", frame, (i) => frame.depth.data.subarray(4 * i, 4 * i + 3));
-  paint("truth", frame, (i) => tinted(frame, frame.truth[i], i, 1));
-  paint("prediction", frame, (i) => tinted(frame, frame.found[i], i, 1));
-  paint("error", frame, (i) => errorColor(frame, i));
+  frame.truthLayer = labelLayer(frame, frame.truth);
+  frame.foundLayer = labelLayer(frame, frame.found);
+  compose("truth", frame, frame.color, frame.truthLayer);
+  compose("prediction", frame, frame.color, frame.foundLayer);
+  compose("error", frame, errorLayer(frame));
+  drawCompare();
 }
 
 const percent = (value) => (value === null ? "not defined" : (100 * value).toFixed(1) + " %");
@@ -137,10 +158,7 @@ function updateLegend() {
 
 function updateShown() {
   for (const box of $("legend").querySelectorAll("input")) box.checked = shown.has(+box.value);
-  if (state.frame) {
-    drawCompare();
-    drawViews();
-  }
+  if (state.frame) drawLabels();
 }
 
 async function show(place) {
@@ -157,8 +175,9 @@ async function show(place) {
   $("name").textContent = data.frames[index].key;
   $("facts").textContent = describe(index);
   updateLegend();
-  drawCompare();
-  drawViews();
+  compose("color", frame, frame.color);
+  compose("depth", frame, frame.depth);
+  drawLabels();
   document.body.dataset.frame = index;
 }
 
@@ -168,10 +187,10 @@ function readout(x, y) {
   const step = data.frames[frame.index].step;
   const truth = data.names[frame.truth[i]];
   const found = data.names[frame.found[i]];
-  const [r, g, b] = rgb(frame, i);
+  const [r, g, b] = frame.colorPixels.subarray(4 * i, 4 * i + 3);
   $("readout").textContent = `x ${x * step}, y ${y * step}: truth ${truth}, prediction ${found}`
     + (scored.has(frame.truth[i]) ? (truth === found ? " (right)" : " (wrong)") : " (not scored)")
-    + `; depth about ${frame.depth.data[4 * i]} of 255; colour ${r}, ${g}, ${b}`;
+    + `; depth about ${frame.depthPixels[4 * i]} of 255; colour ${r}, ${g}, ${b}`;
 }
 
 function pointed(event) {

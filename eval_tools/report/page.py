@@ -44,7 +44,8 @@ class Report:
     ) -> None:
         """Adds a frame."""
         budget = min(FRAME_BYTES, self._left / max(1, self._to_come))
-        pictures = pack(frame.picture, frame.depth, truth, found.label, budget)
+        finest = max(0, self._pictures[-1].fineness - 1) if self._pictures else 0
+        pictures = pack(frame.picture, frame.depth, truth, found.label, budget, finest)
         self._left -= len(pictures)
         self._to_come -= 1
         self._pictures.append(pictures)

@@ -20,7 +20,7 @@ class Pictures:
     """One frame for the page: WebP colour and depth, zlib-packed truth and prediction.
 
     `size` is (width, height) of the label maps; `step` says how many pixels of the evaluated maps
-    one of them stands for along each side (1: all are there).
+    one of them stands for along each side (1: all are there), `fineness` which of STEPS was taken.
     """
 
     color: bytes
@@ -29,6 +29,7 @@ class Pictures:
     prediction: bytes
     size: tuple[int, int]
     step: int
+    fineness: int
 
     def __len__(self) -> int:
         parts = (self.color, self.depth, self.truth, self.prediction)
@@ -41,7 +42,12 @@ class Pictures:
 
 
 def pack(
-    color: np.ndarray, depth: np.ndarray, truth: np.ndarray, found: np.ndarray, budget: float
+    color: np.ndarray,
+    depth: np.ndarray,
+    truth: np.ndarray,
+    found: np.ndarray,
+    budget: float,
+    finest: int = 0,
 ) -> Pictures:
     """Packs a frame into about `budget` bytes of text, or the least there is.
 
@@ -52,23 +58,19 @@ def pack(
         color: BGR uint8 (H, W, 3) of any size.
         depth: (H, W) 0..255 of any size.
         truth, found: uint8 label maps of one size.
+        finest: where in STEPS to begin; frames are alike, so it is quick to begin near the last's.
     """
     step = 1
     while True:
-        maps = [zlib.compress(m[::step, ::step].tobytes(), 9) for m in (truth, found)]
+        maps = [zlib.compress(m[::step, ::step].tobytes(), 6) for m in (truth, found)]
         if sum(map(len, maps)) * 4 / 3 < 0.7 * budget or step == 8:
             break
         step += 1
     height, width = truth[::step, ::step].shape
     depth = np.clip(np.rint(depth), 0, 255).astype(np.uint8)
-    for side, quality in STEPS:
-        pictures = Pictures(
-            _webp(color, side, quality),
-            _webp(depth, side // 2, quality),
-            *maps,
-            (width, height),
-            step,
-        )
+    for fineness, (side, quality) in enumerate(STEPS[finest:], finest):
+        webp = (_webp(color, side, quality), _webp(depth, side // 2, quality))
+        pictures = Pictures(*webp, *maps, (width, height), step, fineness)
         if len(pictures) <= budget:
             break
     return pictures
