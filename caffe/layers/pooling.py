@@ -129,6 +129,10 @@ class _PoolingLayer(Layer):
         )
 
 
+def _first(tops: torch.Tensor | Tensors) -> torch.Tensor:
+    return tops if isinstance(tops, torch.Tensor) else tops[0]
+
+
 @register("Pooling")
 class Pooling(_PoolingLayer):
     """Maximum, average or random choice over windows; MAX has a second top, the places chosen.
@@ -192,7 +196,7 @@ class Pooling(_PoolingLayer):
         kernel = tuple(x.shape[2:]) if p.global_pooling else self.kernel
         floor = p.round_mode == pb.PoolingParameter.FLOOR
         pooled = self.pool(x, Windows(kernel, self.stride, self.pad, floor), p.pool)
-        return pooled if isinstance(pooled, torch.Tensor) else pooled[: self.num_tops]
+        return pooled if self.num_tops == 2 else _first(pooled)
 
 
 @register("SPP")
@@ -220,8 +224,7 @@ class SPP(_PoolingLayer):
             f"bottom {tuple(x.shape)} is too small for level {level} of the pyramid, "
             f"{bins} x {bins} windows",
         )
-        pooled = self.pool(x, Windows(kernel, kernel, pad), self.layer_param.spp_param.pool)
-        return pooled if isinstance(pooled, torch.Tensor) else pooled[0]
+        return _first(self.pool(x, Windows(kernel, kernel, pad), self.layer_param.spp_param.pool))
 
 
 def _last_writer(out: torch.Tensor, planes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

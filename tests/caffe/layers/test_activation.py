@@ -1,0 +1,121 @@
+"""Activations where Caffe has its own way."""
+
+import numpy as np
+import pytest
+
+import caffe
+
+
+def run(net, x, diff=None):
+    net.blobs["x"].data[...] = x
+    net.forward()
+    if diff is not None:
+        net.blobs["y"].diff[...] = diff
+        net.backward()
+    return net.blobs["y"].data.copy(), net.blobs["x"].diff.copy()
+
+
+def neuron(net_of, kind, param="", shape=(3,), phase=caffe.TRAIN):
+    text = f'layer {{ name: "l" type: "{kind}" bottom: "x" top: "y" {param} }}'
+    return net_of(text, phase, x=shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "param", "x", "y", "slope"),
+    [
+        # x = 0 lies on the kink: Caffe's side of it.
+        ("ReLU", "relu_param { negative_slope: 0.5 }", 0, 0, 0.5),
+        ("ELU", "elu_param { alpha: 2 }", 0, 0, 2),
+        ("AbsVal", "", 0, 0, 0),
+        ("Clip", "clip_param { min: -1 max: 1 }", 1, 1, 1),
+        ("Clip", "clip_param { min: -1 max: 1 }", -1, -1, 1),
+        ("Clip", "clip_param { min: 2 max: 1 }", 5, 2, 0),  # min wins
+        ("BNLL", "", 100, 100, 1),
+        ("BNLL", "", -100, 0, 0),
+        ("Exp", "exp_param { base: 2 scale: 3 shift: 1 }", 1, 16, 16 * 3 * np.log(2)),
+        ("Log", "log_param { base: 10 scale: 9 shift: 1 }", 11, 2, 9 / (100 * np.log(10))),
+        ("Power", "power_param { power: 0 }", 0, 1, 0),
+        ("Power", "power_param { power: 2 scale: 0 shift: 3 }", np.nan, 9, 0),
+        ("Power", "power_param { power: -1 scale: 0 }", 7, np.inf, 0),
+        ("Power", "power_param { power: 0.5 scale: 0 shift: -1 }", 7, np.nan, 0),
+    ],
+)
+def test_values_and_slopes_at_the_edges(net_of, kind, param, x, y, slope):
+    top, gradient = run(neuron(net_of, kind, param, (1,)), x, diff=1)
+    np.testing.assert_allclose(top, [y], rtol=1e-6, atol=1e-40)
+    np.testing.assert_allclose(gradient, [slope], rtol=1e-6, atol=1e-40)
+
+
+def test_prelu_starts_at_a_quarter_and_learns_a_slope_a_channel(net_of):
+    net = neuron(net_of, "PReLU", shape=(2, 2, 1))
+    (slopes,) = net.params["l"]
+    assert slopes.data.tolist() == [0.25, 0.25]
+    top, gradient = run(net, [[[-4], [2]], [[-8], [-1]]], diff=[[[1], [1]], [[1], [3]]])
+    assert top.ravel().tolist() == [-1, 2, -2, -0.25]
+    assert gradient.ravel().tolist() == [0.25, 1, 0.25, 0.75]
+    assert slopes.diff.tolist() == [-4 - 8, -1 * 3]
+
+
+def test_prelu_shares_one_slope(net_of):
+    net = neuron(net_of, "PReLU", "prelu_param { channel_shared: true }", (1, 2))
+    (slope,) = net.params["l"]
+    assert slope.data.shape == ()
+    run(net, [[-4, -2]], diff=[[1, 1]])
+    assert slope.diff == -6
+
+
+def test_threshold_is_strict_and_has_no_gradient(net_of):
+    net = neuron(net_of, "Threshold", "threshold_param { threshold: 1 }")
+    assert run(net, [1, 2, 0])[0].tolist() == [0, 1, 0]
+    blocked = net_of(
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "h" '
+        "inner_product_param { num_output: 1 } }"
+        'layer { name: "t" type: "Threshold" bottom: "h" top: "y" }'
+        'layer { name: "r" type: "Reduction" bottom: "y" top: "l" loss_weight: 1 }',
+        x=(2, 2),
+    )
+    blocked.forward()
+    with pytest.raises(caffe.CaffeError, match=r"layer 't' \(Threshold\): has no gradient"):
+        blocked.backward()
+
+
+def test_dropout_scales_what_it_keeps_and_only_in_train(net_of):
+    param, ones = "dropout_param { dropout_ratio: 0.75 }", np.ones(20000, np.float32)
+    top, gradient = run(neuron(net_of, "Dropout", param, (20000,)), ones, diff=ones)
+    assert set(top) == {0, 4}
+    np.testing.assert_array_equal(top, gradient)
+    # standard deviation of the share kept: sqrt(0.25 * 0.75 / 20000) = 0.003
+    assert abs((top > 0).mean() - 0.25) < 0.015
+    top, _ = run(neuron(net_of, "Dropout", param, (20000,), caffe.TEST), ones)
+    np.testing.assert_array_equal(top, ones)
+
+
+def test_in_place_gradients_are_those_of_two_blobs(net_of):
+    text = (
+        'layer {{ name: "p" type: "Power" bottom: "x" top: "h" power_param {{ shift: 2 }} }}'
+        'layer {{ name: "l" type: "Log" bottom: "h" top: "{top}" }}'
+        'layer {{ name: "r" type: "Reduction" bottom: "{top}" top: "y" loss_weight: 1 }}'
+    )
+    gradients = []
+    for top in ("h", "other"):
+        net = net_of(text.format(top=top), x=(3,))
+        gradients.append(run(net, [0, 1, 2])[1])
+        net.backward()
+        gradients[-1] = net.blobs["x"].diff.copy()
+    np.testing.assert_allclose(gradients[0], [1 / 2, 1 / 3, 1 / 4], rtol=1e-6)
+    np.testing.assert_array_equal(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ('type: "AbsVal" bottom: "x" top: "x"', "cannot work in place"),
+        ('type: "PReLU"', "at least 2 axes"),
+        ('type: "Exp" exp_param { base: 0 }', "base is 0, expected a positive number"),
+        ('type: "Log" log_param { base: 1 }', "base is 1"),
+        ('type: "Dropout" dropout_param { dropout_ratio: 1 }', "expected 0 <= ratio < 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(layer_of, text, cause):
+    with pytest.raises(caffe.CaffeError, match=f"layer 'l'.*{cause}"):
+        layer_of(text, (3,))

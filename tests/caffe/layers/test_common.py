@@ -1,0 +1,185 @@
+"""Layers that combine, cut and rearrange, where Caffe has its own way."""
+
+import numpy as np
+import pytest
+import torch
+
+import caffe
+
+FILTER = 'layer { name: "l" type: "Filter" bottom: "x" bottom: "s" top: "y" }'
+
+
+def test_eltwise_max_gives_a_tie_to_the_second_and_a_later_one_must_exceed(net_of):
+    net = net_of(
+        'layer { name: "l" type: "Eltwise" bottom: "a" bottom: "b" bottom: "c" top: "y" '
+        "eltwise_param { operation: MAX } }",
+        **dict.fromkeys("abc", (3,)),
+    )
+    for name, values in {"a": [1, 5, 2], "b": [1, 5, 3], "c": [1, 6, 3]}.items():
+        net.blobs[name].data[...] = values
+    net.forward()
+    net.blobs["y"].diff[...] = 1
+    net.backward()
+    assert net.blobs["y"].data.tolist() == [1, 6, 3]
+    assert [net.blobs[n].diff.tolist() for n in "abc"] == [[0, 0, 0], [1, 0, 1], [0, 1, 0]]
+
+
+def test_eltwise_product_divides_on_demand_and_has_no_gradient_at_zero(layer_of):
+    a, b = (torch.tensor(v, requires_grad=True) for v in ([0.0, 2.0], [3.0, 4.0]))
+    for stable, expected in (("true", [3, 4]), ("false", [float("nan"), 4])):
+        param = f"eltwise_param {{ operation: PROD stable_prod_grad: {stable} }}"
+        layer = layer_of(f'type: "Eltwise" {param}', (2,), (2,))
+        (gradient,) = torch.autograd.grad(layer.forward([a, b], []).sum(), a)
+        np.testing.assert_array_equal(gradient, expected)
+
+
+def test_eltwise_in_place_does_not_mix_up_the_bottoms_gradients(net_of):
+    net = net_of(
+        'layer { name: "p" type: "Power" bottom: "a" top: "h" power_param { scale: 2 } }'
+        'layer { name: "l" type: "Eltwise" bottom: "h" bottom: "b" top: "h" '
+        "eltwise_param { coeff: 3 coeff: 1 } }",
+        a=(2,),
+        b=(2,),
+    )
+    net.blobs["h"].data[...] = 0  # somebody looks: the gradient lies in memory that is kept
+    net.forward()
+    net.blobs["h"].diff[...] = [1, 10]
+    net.backward()
+    assert net.blobs["b"].diff.tolist() == [1, 10]
+    assert net.blobs["a"].diff.tolist() == [6, 60]
+
+
+def test_argmax_takes_the_highest_place_of_equals(layer_of):
+    x = torch.tensor([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0]])
+    layer = layer_of('type: "ArgMax" argmax_param { top_k: 2 out_max_val: true }', (2, 4))
+    top = layer.forward([x], [])
+    assert top.tolist() == [[[2, 1], [3, 3]], [[3, 2], [2, 2]]]
+    layer = layer_of('type: "ArgMax" argmax_param { axis: 1 out_max_val: true }', (2, 4))
+    assert layer.forward([x], []).tolist() == [[3], [2]]
+
+
+def test_slice_keeps_an_empty_rest_and_cuts_evenly(layer_of):
+    layer = layer_of('type: "Slice" slice_param { slice_point: 4 } top: "a" top: "b"', (1, 4))
+    assert [t.shape[1] for t in layer.forward([torch.zeros(1, 4)], [])] == [4, 0]
+    layer = layer_of('type: "Slice" slice_param { slice_dim: 0 } top: "a" top: "b"', (6,))
+    assert [t.tolist() for t in layer.forward([torch.arange(6)], [])] == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("param", "bottom", "top"),
+    [
+        ("shape { dim: 0 dim: -1 }", (2, 3, 4), (2, 12)),
+        ("shape { dim: 0 dim: 0 dim: 2 dim: 2 }", (2, 3, 4), (2, 3, 2, 2)),
+        ("axis: 1 num_axes: 1 shape { dim: -1 dim: 1 }", (2, 3, 4), (2, 3, 1, 4)),
+        ("axis: -1 num_axes: 0 shape { dim: 1 }", (2, 3), (2, 3, 1)),
+        ("axis: 1 num_axes: -1 shape { }", (2, 1, 1), (2,)),
+    ],
+)
+def test_reshape(layer_of, param, bottom, top):
+    layer = layer_of(f'type: "Reshape" reshape_param {{ {param} }}', bottom)
+    assert layer.infer_shapes([bottom]) == [top]
+
+
+def test_flatten_between_axes_in_the_wrong_order_makes_an_axis_of_one(layer_of):
+    layer = layer_of('type: "Flatten" flatten_param { axis: 2 end_axis: 1 }', (2, 3, 4))
+    assert layer.infer_shapes([(2, 3, 4)]) == [(2, 3, 1, 4)]
+
+
+def test_filter_passes_the_chosen_samples_and_their_gradients(net_of):
+    net = net_of(
+        'layer { name: "l" type: "Filter" bottom: "x" bottom: "s" top: "y" }', x=(4, 2), s=(4,)
+    )
+    assert net.blobs["y"].data.shape == (4, 2)  # before anything is known
+    net.blobs["x"].data[...] = np.arange(8).reshape(4, 2)
+    net.blobs["s"].data[...] = [0, 1, 0, -2]
+    net.forward()
+    assert net.blobs["y"].data.tolist() == [[2, 3], [6, 7]]
+    net.blobs["y"].diff[...] = [[1, 2], [3, 4]]
+    net.backward()
+    assert net.blobs["x"].diff.tolist() == [[0, 0], [1, 2], [0, 0], [3, 4]]
+
+
+def test_filter_may_choose_nothing(net_of):
+    net = net_of(
+        'layer { name: "l" type: "Filter" bottom: "x" bottom: "s" top: "y" }', x=(2, 3), s=(2,)
+    )
+    net.forward()
+    assert net.blobs["y"].data.shape == (0, 3)
+    net.blobs["x"].diff[...] = 5
+    net.backward()
+    assert not net.blobs["x"].diff.any()
+
+
+def test_parameter_is_a_learned_blob(net_of):
+    net = net_of(
+        'layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 2 } } }'
+        'layer { name: "l" type: "Bias" bottom: "x" bottom: "w" top: "y" }',
+        x=(3, 2),
+    )
+    net.params["w"][0].data[...] = [1, 2]
+    net.forward()
+    assert net.blobs["y"].data[0].tolist() == [1, 2]
+    net.blobs["y"].diff[...] = 1
+    net.backward()
+    assert net.params["w"][0].diff.tolist() == [3, 3]
+
+
+def test_silence_gives_a_gradient_of_zero(net_of):
+    net = net_of('layer { name: "l" type: "Silence" bottom: "x" }', x=(2,))
+    net.forward()
+    net.blobs["x"].diff[...] = 7
+    net.backward()
+    assert net.blobs["x"].diff.tolist() == [0, 0]
+    assert net.outputs == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "cause"),
+    [
+        ('type: "Concat"', [(2, 3), (3, 3)], "bottom 1 has the shape .3, 3."),
+        ('type: "Concat" concat_param { axis: 2 }', [(2, 3)], "axis 2 is out of range"),
+        ('type: "Concat" concat_param { axis: 0 concat_dim: 0 }', [(2,)], "not both"),
+        ('type: "Slice" top: "a" top: "b"', [(2, 3)], "3 cannot be cut into 2 equal parts"),
+        (
+            'type: "Slice" slice_param { slice_point: 2 slice_point: 1 } top: ["a", "b", "c"]',
+            [(1, 3)],
+            "must rise",
+        ),
+        ('type: "Eltwise"', [(2,), (3,)], "bottom 1 has the shape"),
+        ('type: "Eltwise"', [(2,)], "takes at least 2 bottom"),
+        (
+            'type: "Eltwise" eltwise_param { operation: PROD coeff: 1 coeff: 1 }',
+            [(2,), (2,)],
+            "coeff is for SUM",
+        ),
+        ('type: "InnerProduct"', [(2, 3)], "num_output must be positive"),
+        ('type: "Embed" embed_param { num_output: 1 }', [(2,)], "input_dim must be positive"),
+        ('type: "ArgMax" argmax_param { top_k: 4 }', [(2, 3)], "top_k is 4, expected 1 to 3"),
+        ('type: "Reshape" reshape_param { shape { dim: 5 } }', [(2, 3)], "6 values"),
+        ('type: "Reshape" reshape_param { shape { dim: -1 dim: -1 } }', [(6,)], "one -1"),
+        ('type: "Reshape" reshape_param { shape { dim: -1 dim: 4 } }', [(6,)], "cannot be divided"),
+        ('type: "Reshape" reshape_param { shape { dim: 6 dim: 0 } }', [(6,)], "no axis 1 to keep"),
+        ('type: "Reshape" reshape_param { axis: 2 shape { dim: 1 } }', [(6,)], "axis 2 is out"),
+        ('type: "Reshape" reshape_param { num_axes: 2 shape { dim: 6 } }', [(6,)], "num_axes 2"),
+        ('type: "Tile"', [(2, 3)], "tiles is 0"),
+        ('type: "Flatten" flatten_param { axis: 2 end_axis: 0 }', [(1, 2, 3)], "behind end_axis"),
+        ('type: "Filter"', [(2, 3), (3,)], "expected the 3 samples"),
+        ('type: "Filter"', [(2, 3), (2, 2)], "all axes but the first must be 1"),
+        ('type: "BatchReindex"', [(2, 3), (2, 1)], "expected one axis"),
+        ('type: "Reduction" reduction_param { axis: 1 }', [(2,)], "axis 1 is out of range"),
+        ('type: "Softmax" softmax_param { axis: 3 }', [(2, 3)], "axis 3 is out of range"),
+    ],
+)
+def test_what_does_not_fit_is_refused(layer_of, text, shapes, cause):
+    with pytest.raises(caffe.CaffeError, match=f"layer 'l' .*{cause}"):
+        layer_of(text, *shapes)
+
+
+def test_indices_out_of_range_are_named(layer_of):
+    layer = layer_of('type: "BatchReindex"', (2, 3), (4,))
+    with pytest.raises(caffe.CaffeError, match="index 2 is out of range, expected 0 to 1"):
+        layer.forward([torch.zeros(2, 3), torch.tensor([0.0, 1, 2, 0])], [])
+    layer = layer_of('type: "Embed" embed_param { num_output: 1 input_dim: 3 }', (2,))
+    blobs = [b.tensor() for b in layer.blobs]
+    with pytest.raises(caffe.CaffeError, match="index -1 is out of range, expected 0 to 2"):
+        layer.forward([torch.tensor([-1.0, 2])], blobs)
