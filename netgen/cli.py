@@ -149,7 +149,12 @@ def net_text(args: argparse.Namespace) -> str:
         training = _training(args, arch.classes)
         _check_records(training, args.dataset, arch.size)
         net = train_net(arch, training, name)
-    return f"# Made by: python -m netgen {shlex.join(args.argv)}\n{files.text(net)}"
+    return _made_by(args) + files.text(net)
+
+
+def _made_by(args: argparse.Namespace) -> str:
+    command = shlex.join(args.argv).replace("\n", " ")
+    return f"# Made by: python -m netgen {command}\n"
 
 
 def _training(args: argparse.Namespace, classes: int) -> Training:
@@ -276,7 +281,7 @@ def solver_text(args: argparse.Namespace, net: NetParameter) -> str:
     )
     for note in notes:
         _say(f"warning: {note}")
-    return f"# Made by: python -m netgen {shlex.join(args.argv)}\n{files.text(solver)}"
+    return _made_by(args) + files.text(solver)
 
 
 # -------------------------------------------------------------------------------------------------

@@ -85,7 +85,9 @@ def _columns_back(layout: Layout, boxes: list[Box], into: dict[Box, list[Box]]) 
     """As far right as the inputs allow: left of those that flow back, beneath the others."""
     column = layout.column
     for box in boxes:
-        column[box] = min(column[source] - (source in layout.back) for source in into[box])
+        column[box] = min(
+            (column[source] - (source in layout.back) for source in into[box]), default=0
+        )
 
 
 def _lanes(

@@ -113,16 +113,16 @@ def _size_layer(layer: LayerParameter, bottoms: list[Shape], given: Mapping[str,
         result = RULES.get(layer.type, _unknown)(layer, bottoms)
     except _NeedsInput as error:
         if "" not in given:
-            raise UnknownShape(f"{where}: {error}; give the shape of {layer.top[0]}") from None
+            name = layer.top[0] if layer.top else "its top"
+            raise UnknownShape(f"{where}: {error}; give the shape of {name}") from None
         # The further tops of a data layer are labels, one a record.
         result = Sized([given[""]] + [given[""][:1]] * (len(layer.top) - 1))
     except _Misfit as error:
         raise CaffeError(f"{where}: {error}") from None
     except IndexError:
         shapes = ", ".join(show(shape) for shape in bottoms) or "none"
-        raise CaffeError(
-            f"{where}: its bottoms have too few axes or are too few: {shapes}"
-        ) from None
+        found = f"its bottoms are too few or have too few axes: {shapes}"
+        raise CaffeError(f"{where}: {found}") from None
     if len(result.tops) < len(layer.top):
         raise CaffeError(f"{where}: it makes {len(result.tops)} tops, the net wants more")
     result.tops = result.tops[: len(layer.top)]
@@ -447,6 +447,8 @@ def _slice(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
     p, bottom, count = layer.slice_param, bottoms[0], len(layer.top)
     axis = p.slice_dim if p.HasField("slice_dim") else _axis(p.axis, bottom)
     size = bottom[axis]
+    if not count:
+        raise _Misfit("it has no tops")
     if p.slice_point:
         points = [0, *p.slice_point, size]
     else:
@@ -486,6 +488,8 @@ def _reshape(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
 @_rule("Crop")
 def _crop(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
     axis = _axis(layer.crop_param.axis, bottoms[0])
+    if len(bottoms[0]) != len(bottoms[1]):
+        raise _Misfit(f"{show(bottoms[0])} and {show(bottoms[1])} differ in their number of axes")
     top = (*bottoms[0][:axis], *bottoms[1][axis:])
     if any(a < b for a, b in zip(bottoms[0], top, strict=True)):
         raise _Misfit(f"{show(bottoms[0])} is smaller than {show(bottoms[1])}, which it is cut to")
@@ -551,7 +555,7 @@ def _embed(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
 @_rule("LSTM", "RNN")
 def _recurrent(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
     p = layer.recurrent_param
-    steps, batch = bottoms[0][:2]
+    steps, batch = bottoms[0][0], bottoms[0][1]
     n, inputs = p.num_output, math.prod(bottoms[0][2:])
     # An LSTM has four gates; a plain RNN has a second inner product, from state to output.
     rows, states = (4 * n, 2) if layer.type == "LSTM" else (n, 1)

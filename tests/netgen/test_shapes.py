@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import lmdb
@@ -12,7 +13,7 @@ from google.protobuf import text_format
 from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import Datum, NetParameter
-from netgen.shapes import UnknownShape, show, size_net
+from netgen.shapes import RULES, UnknownShape, show, size_net
 from netgen.summary import activation_bytes, parameters, summary
 
 CASES = sorted((Path(__file__).parents[1] / "golden" / "layers").glob("*.npz"))
@@ -136,6 +137,27 @@ def test_misfits_name_the_layer(layer: str, message: str) -> None:
     """
     with pytest.raises(CaffeError, match=message):
         size_net(net(f"{text} layer {{ {layer} }}"), TEST)
+
+
+@pytest.mark.parametrize("kind", [*RULES, "Mystery"])
+def test_odd_bottoms_and_tops_meet_an_error_with_the_layers_name(kind: str) -> None:
+    for shape, bottoms, tops in itertools.product(
+        [(), (2,), (2, 3), (2, 3, 8, 9)], range(3), range(3)
+    ):
+        param = NetParameter()
+        for i in range(bottoms):
+            layer = param.layer.add(name=f"x{i}", type="Input", top=[f"x{i}"])
+            layer.input_param.shape.add(dim=shape)
+        param.layer.add(
+            name="odd",
+            type=kind,
+            bottom=[f"x{i}" for i in range(bottoms)],
+            top=[f"t{i}" for i in range(tops)],
+        )
+        try:
+            size_net(param, TEST)
+        except CaffeError as error:
+            assert str(error).startswith("layer odd (")
 
 
 def test_a_layer_without_a_rule_can_be_told() -> None:
