@@ -154,10 +154,12 @@ def test_odd_bottoms_and_tops_meet_an_error_with_the_layers_name(kind: str) -> N
             bottom=[f"x{i}" for i in range(bottoms)],
             top=[f"t{i}" for i in range(tops)],
         )
+        message = "layer odd ("
         try:
             size_net(param, TEST)
         except CaffeError as error:
-            assert str(error).startswith("layer odd (")
+            message = str(error)
+        assert message.startswith("layer odd (")
 
 
 def test_a_layer_without_a_rule_can_be_told() -> None:
