@@ -132,6 +132,7 @@ def _matrix_csv(matrix: ConfusionMatrix) -> str:
 
 def matrix_figure(matrix: ConfusionMatrix) -> Figure:
     """The confusion matrix drawn: each true class's pixels in per cent of where they went."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     counts = matrix.counts[matrix.first :, matrix.first :]
@@ -140,8 +141,8 @@ def matrix_figure(matrix: ConfusionMatrix) -> Figure:
     side = max(4.0, 0.28 * matrix.classes + 2)
     figure = Figure(figsize=(side + 1, side))
     axes = figure.add_subplot()
-    image = axes.imshow(share, vmin=0, vmax=100, cmap="Blues")
-    image.cmap.set_bad("0.92")
+    blues = colormaps["Blues"].with_extremes(bad="0.92")
+    image = axes.imshow(share, vmin=0, vmax=100, cmap=blues)
     ticks = range(matrix.classes)
     axes.set_xticks(ticks, matrix.names, rotation=90, fontsize=7)
     axes.set_yticks(ticks, matrix.names, fontsize=7)

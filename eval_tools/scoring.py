@@ -113,7 +113,8 @@ class Truths:
     running number).
 
     Raises:
-        DataError: when called, if a frame has no label or one of another size.
+        DataError: the records are known to have no labels; when called: a frame has no label, or
+            one of another size.
     """
 
     def __init__(self, records: Records, source: str | Path | None = None) -> None:
@@ -121,6 +122,11 @@ class Truths:
         self._lmdb: Records | None = None
         self._files: dict[str, Path] | None = None
         if source is None:
+            if records.info.get("labeled") is False:
+                raise DataError(
+                    f"{self.where}: its frames have no labels, as dataset.json says; predict takes "
+                    "them, or --labels says where labels are"
+                )
             return
         if (Path(source) / "data.mdb").is_file():
             self._lmdb = Records(source)
