@@ -1,0 +1,31 @@
+# What CMakeLists.txt leaves unsaid about today's libraries.
+
+# protobuf 22, CUDA 13 and Boost want C++17; Caffe's sources are not C++20.
+if(NOT CMAKE_CXX_STANDARD)
+  set(CMAKE_CXX_STANDARD 17)
+endif()
+
+# From 22 on, protobuf's headers call into Abseil, which has to be linked too.
+# Appends its libraries to the list named, where protobuf asks for them.
+macro(toolchain_append_abseil libraries)
+  find_package(PkgConfig QUIET)
+  if(PKG_CONFIG_FOUND)
+    pkg_check_modules(TOOLCHAIN_PROTOBUF QUIET protobuf)
+    foreach(__name ${TOOLCHAIN_PROTOBUF_LIBRARIES})
+      if(__name MATCHES "^absl_")
+        find_library(TOOLCHAIN_${__name} ${__name} HINTS ${TOOLCHAIN_PROTOBUF_LIBRARY_DIRS})
+        list(APPEND ${libraries} PUBLIC ${TOOLCHAIN_${__name}})
+      endif()
+    endforeach()
+  endif()
+endmacro()
+
+# The architectures that this nvcc knows, instead of those of its day.
+macro(toolchain_known_gpu_archs)
+  execute_process(COMMAND "${CUDA_NVCC_EXECUTABLE}" --list-gpu-arch
+                  OUTPUT_VARIABLE __listed ERROR_QUIET)
+  string(REGEX MATCHALL "[0-9]+" __listed "${__listed}")
+  if(__listed)
+    string(REPLACE ";" " " Caffe_known_gpu_archs "${__listed}")
+  endif()
+endmacro()

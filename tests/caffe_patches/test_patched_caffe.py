@@ -1,0 +1,152 @@
+"""A Caffe that was patched and built, against the recordings and against this engine.
+
+Runs where PATCHED_CAFFE names its folder (with build/tools and python/caffe/_caffe.so) and
+PATCHED_PYTHON the Python that it was built for (default: /usr/bin/python3).
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+
+from caffe.proto.caffe_pb2 import Datum
+
+PATCHED = os.environ.get("PATCHED_CAFFE")
+PYTHON = os.environ.get("PATCHED_PYTHON", "/usr/bin/python3")
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+DRIVER = Path(__file__).with_name("pycaffe_driver.py")
+CASES = sorted([*GOLDEN.glob("layers/weighted_loss_*.npz"), *GOLDEN.glob("layers/unpool_*.npz")])
+
+pytestmark = pytest.mark.skipif(not PATCHED, reason="PATCHED_CAFFE names no patched build")
+
+
+def run(*command, cwd):
+    """A command of the patched Caffe; its standard output and error, together."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYENV", "PYTHON"))}
+    environment |= {"PYTHONPATH": f"{PATCHED}/python", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+def logged_losses(log):
+    """The losses that `caffe train` logged, one a displayed iteration."""
+    return [float(loss) for loss in re.findall(r"Iteration \d+.*, loss = (\S+)", log)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_recorded_layer_cases(case, tmp_path):
+    run(PYTHON, DRIVER, "case", case, tmp_path / "found.npz", cwd=tmp_path)
+    recorded, found = np.load(case), np.load(tmp_path / "found.npz")
+    assert found.files
+    for key in found.files:
+        error = np.abs(found[key] - recorded[key]) - 1e-4 * np.abs(recorded[key])
+        assert error.max() <= 1e-5, key
+
+
+def test_the_recorded_training_run(tmp_path):
+    folder = GOLDEN / "train"
+    solver = (folder / "solver.prototxt").read_text().replace("display: 0", "display: 1")
+    prefix = f'snapshot_prefix: "{tmp_path}/run"'
+    (tmp_path / "solver.prototxt").write_text(re.sub('snapshot_prefix: ".*"', prefix, solver))
+    log = run(
+        f"{PATCHED}/build/tools/caffe",
+        "train",
+        f"-solver={tmp_path}/solver.prototxt",
+        "-weights=init.caffemodel",
+        cwd=folder,
+    )
+    expected = np.genfromtxt(folder / "losses.csv", delimiter=",", names=True)["loss"]
+    found = logged_losses(log)[: len(expected)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def engine(*arguments, cwd):
+    """A module of this repository; what it printed and logged."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_the_same_losses_as_this_engine(tmp_path):
+    engine("data_tools.synth", "train", "--count", "12", "--size", "64x48", cwd=tmp_path)
+    # The scenes have 9 classes, and label 0 for what is ignored.
+    (tmp_path / "weights.txt").write_text("1.3 0.5 2 1 0.25 1 3 0.75 1.5 1")
+    options = "--dataset custom --size 64x48 --width-multiplier 0.125 --no-shuffle --batch-size 2"
+    net = engine(
+        *("netgen", "sf1", *options.split(), "--classes", "9"),
+        *("--source", "train", "--test-source", "train", "--label-weights", "weights.txt"),
+        cwd=tmp_path,
+    ).stdout
+    assert "use_weights: true" in net
+    (tmp_path / "net.prototxt").write_text(net.replace("dropout_ratio: 0.5", "dropout_ratio: 0"))
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.001 momentum: 0.9 weight_decay: 0.0005 lr_policy: "fixed"'
+        ' display: 1 max_iter: 50 snapshot_prefix: "run" random_seed: 3\n'
+    )
+    first = (tmp_path / "solver.prototxt").read_text().replace("max_iter: 50", "max_iter: 0")
+    (tmp_path / "first.prototxt").write_text(first)
+    engine("caffe", "train", "-solver", "first.prototxt", cwd=tmp_path)  # the initial weights
+    arguments = ["train", "-solver=solver.prototxt", "-weights=run_iter_0.caffemodel"]
+    ours = logged_losses(engine("caffe", *arguments, cwd=tmp_path).stderr)[:50]
+    theirs = logged_losses(run(f"{PATCHED}/build/tools/caffe", *arguments, cwd=tmp_path))[:50]
+    assert len(ours) == len(theirs) == 50
+    assert max(ours) > 1.2 * min(ours)  # it learns
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4)
+
+
+@pytest.fixture
+def shuffled(tmp_path):
+    """Writes a solver over 11 labelled records, batches of 1; returns its path."""
+    with (
+        lmdb.open(str(tmp_path / "lmdb"), map_size=1 << 20) as records,
+        records.begin(write=True) as transaction,
+    ):
+        for i in range(11):
+            datum = Datum(channels=1, height=1, width=1, data=bytes([i]), label=i)
+            transaction.put(f"{i:08}".encode(), datum.SerializeToString())
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "Data" top: "data" top: "label" data_param {'
+        ' source: "lmdb" backend: LMDB batch_size: 1 shuffle: true } }'
+        'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"'
+        " inner_product_param { num_output: 11 } }"
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }'
+    )
+
+    def write(seed):
+        path = tmp_path / "solver.prototxt"
+        path.write_text(
+            f'net: "net.prototxt" base_lr: 0 lr_policy: "fixed" random_seed: {seed}'
+            ' max_iter: 100 snapshot_prefix: "run"'
+        )
+        return path
+
+    return write
+
+
+def test_shuffled_training_sees_every_record_once_an_epoch(shuffled, tmp_path):
+    def labels(seed):
+        out = run(PYTHON, DRIVER, "labels", shuffled(seed), "44", cwd=tmp_path)
+        return [int(line) for line in out.splitlines() if re.fullmatch(r"\d+", line)]
+
+    seen = labels(seed=5)
+    epochs = [seen[start : start + 11] for start in range(0, 44, 11)]
+    assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert labels(seed=5) == seen
+    assert labels(seed=6) != seen
