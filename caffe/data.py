@@ -145,7 +145,8 @@ class RecordTransformer:
         values = pixels[:, rows, columns]
         mean = self._mean_for(pixels)
         if mean is not None:
-            values = values - (mean[:, rows, columns] if mean.ndim == 3 else mean)
+            whole = mean.shape == pixels.shape  # else one value a channel
+            values = values - (mean[:, rows, columns] if whole else mean)
         target = out.numpy()
         np.copyto(target, values[:, :, ::-1] if mirror else values)
         if p.scale != 1:
