@@ -49,7 +49,7 @@ class SyncedArray:
         elif self._host_newer:
             host = self._up_to_date_host().view(self._device.shape)
             if self._is_own(self._device):
-                self._device.copy_(host)
+                self._device.data.copy_(host)  # .data: as in assign
             else:
                 self._device = host.to(device, copy=True)
         self._host_newer = False
@@ -62,7 +62,7 @@ class SyncedArray:
             self._device, self._host_newer = value, False
         elif self._viewed and self._host is not None and self._host.numel() == value.numel():
             self._device, self._host_newer = None, True
-            # .data: saved tensors of earlier passes may share this memory, as Caffe's would.
+            # .data: a recorded pass may share this memory, and then sees the values, as in Caffe.
             self._host.data.view(value.shape).copy_(value)
             return
         else:

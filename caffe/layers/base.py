@@ -233,6 +233,9 @@ class Layer:
         for i in self.labels:
             if i < len(bottom) and propagate_down[i]:
                 self.check(False, f"has no gradient for bottom {i}, which a layer before it needs")
+        device = current_device()
+        for blob in (*bottom, *top):
+            blob.tensor(device)  # what a user wrote since the forward pass counts, as in Caffe
         if self._graph is None:
             self.record([b.tensor().clone() for b in bottom])
         graph = self._graph
@@ -242,7 +245,6 @@ class Layer:
             t for t, want in zip(graph.blobs, self.param_propagate_down, strict=True) if want
         ]
         gradients = self._gradients(graph, top, [*wanted, *learned], keep_graph)
-        device = current_device()
         memory = {_memory(b.diff_tensor(device)) for b in top}
         if any(b is t for b in bottom for t in top):  # what is written below is what others lend
             gradients = [

@@ -1,0 +1,100 @@
+"""What the engine's tests share: a GPU that is not there, and nets from text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from google.protobuf import text_format
+from torch.overrides import TorchFunctionMode
+
+import caffe
+from caffe import device
+from caffe.proto import caffe_pb2 as pb
+
+CUDA = torch.device("cuda", 0)
+
+
+class OnGPU(torch.Tensor):
+    """A tensor in host memory that says it is on a GPU; so do all that are computed from it."""
+
+    @property
+    def device(self) -> torch.device:
+        return CUDA
+
+
+class PretendGPU(TorchFunctionMode):
+    """What PyTorch does with a GPU, as far as places go: tensors are there or on the host, `to`
+    and `copy_` pass between the two, and all else that mixes them, or looks from numpy, fails.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is torch.Tensor.to and isinstance(args[1], torch.device):
+            return self._to(*args, **kwargs)
+        if func is torch.Tensor.copy_:
+            _host(args[0]).copy_(_host(args[1]))
+            return args[0]
+        if func is torch.Tensor.numpy and isinstance(args[0], OnGPU):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        asked = kwargs.get("device")
+        on_gpu = asked is not None and torch.device(asked).type == "cuda"
+        if on_gpu:
+            kwargs["device"] = "cpu"
+        tensors = [t for t in _flat((args, kwargs)) if t.dim() and t.device.type != "meta"]
+        if len({isinstance(t, OnGPU) for t in tensors}) > 1:
+            raise RuntimeError(f"{func.__name__}: tensors on cuda:0 and cpu")
+        result = func(*args, **kwargs)
+        return result.as_subclass(OnGPU) if on_gpu else result
+
+    @staticmethod
+    def _to(tensor: torch.Tensor, place: torch.device, copy: bool = False, **_: bool):
+        is_there = isinstance(tensor, OnGPU) == (place.type == "cuda")
+        if is_there and not copy:
+            return tensor
+        new = _host(tensor).clone()
+        return new.as_subclass(OnGPU) if place.type == "cuda" else new
+
+
+def _host(tensor: torch.Tensor) -> torch.Tensor:
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.as_subclass(torch.Tensor)
+
+
+def _flat(values: object) -> Iterator[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        yield values
+    elif isinstance(values, dict):
+        yield from _flat(list(values.values()))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _flat(value)
+
+
+@pytest.fixture
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """GPU mode on a machine without one; results are the CPU's, in the GPU's places."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    caffe.set_mode_gpu()
+    with PretendGPU():
+        yield
+    caffe.set_mode_cpu()
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine as it starts: on the CPU, alone, not seeded by the caller; PyTorch's seed is 0."""
+    monkeypatch.setattr(device, "_state", device._State())
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_net() -> Callable[..., caffe.Net]:
+    """make_net(text, phase=TRAIN, **state): a net from prototxt text."""
+
+    def make(text: str, phase: int = caffe.TRAIN, **state: object) -> caffe.Net:
+        return caffe.Net(text_format.Parse(text, pb.NetParameter()), phase, **state)
+
+    return make
