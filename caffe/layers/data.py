@@ -135,15 +135,18 @@ class PrefetchingLayer(SourceLayer):
         """
         alone = self.phase == pb.TEST
         rank, count = (0, 1) if alone else (device.solver_rank(), device.solver_count())
-        skip = 0
-        if rand_skip:  # the same for all, so that they go on sharing the records out
-            entropy = [device.common_seed() & 0xFFFFFFFF, zlib.crc32(self.name.encode())]
-            skip = int(np.random.default_rng(entropy).integers(rand_skip))
+        # The same for all, so that they go on sharing the records out.
+        skip = int(self.common_rng().integers(rand_skip)) if rand_skip else 0
         return take_share(records, rank, count, skip)
 
     def make_transformer(self) -> RecordTransformer:
         with self.named():
             return RecordTransformer(self.layer_param.transform_param, self.phase, self.rng())
+
+    def common_rng(self) -> np.random.Generator:
+        """Random numbers of this layer, the same in each of several solvers."""
+        entropy = [device.common_seed() & 0xFFFFFFFF, zlib.crc32(self.name.encode())]
+        return np.random.default_rng(entropy)
 
     def rng(self) -> np.random.Generator:
         """Random numbers of this layer and rank, from the process's seed."""

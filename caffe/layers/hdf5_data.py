@@ -51,7 +51,7 @@ class HDF5Data(PrefetchingLayer):
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.hdf5_data_param
         where = f"{self.where} (HDF5Data)"
-        rng = self.rng() if p.shuffle else None
+        rng = self.common_rng() if p.shuffle else None
         rows = _endless_rows(self.files, self.names, self.rows, rng, where)
         return _row_batches(self.share(rows), p.batch_size)
 
