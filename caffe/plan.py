@@ -66,7 +66,7 @@ class Node:
 
 def can_plan(net: Net) -> bool:
     """Whether a plan can stand for the net: all layers but the sources are pure functions."""
-    return all(layer.source or type(layer).run_forward is Layer.run_forward for layer in net.layers)
+    return all(layer.source or type(layer).run_forward is Layer.run_forward for layer in net._layers)
 
 
 class Plan:
@@ -95,7 +95,7 @@ class Plan:
         net = self.net
         newest: dict[int, int] = {}
         count = 0
-        for i, layer in enumerate(net.layers):
+        for i, layer in enumerate(net._layers):
             bottom = [newest[b] for b in net._bottom_id_vecs[i]]
             top = list(range(count, count + len(net._top_id_vecs[i])))
             count += len(top)

@@ -1,0 +1,265 @@
+"""The plan computes what the layer loop computes: outputs, gradients, statistics."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+import caffe
+from caffe.layers.common import Split
+from caffe.plan import Plan, can_plan
+from caffe.proto import caffe_pb2 as pb
+from netgen import Architecture, Training
+from netgen.fusenet import train_net
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "train"
+
+BLOCK = """
+layer {{ name: "x" type: "Input" top: "x"
+  input_param {{ shape {{ dim: 2 dim: 3 dim: 9 dim: 7 }} }} }}
+layer {{ name: "t" type: "Input" top: "t"
+  input_param {{ shape {{ dim: 2 dim: 4 dim: 9 dim: 7 }} }} }}
+layer {{ name: "conv" type: "{conv}" bottom: "x" top: "y" convolution_param {{
+  num_output: 4 pad: 1 kernel_size: 3 {more} weight_filler {{ type: "msra" }}
+  bias_filler {{ type: "gaussian" }} }} }}
+layer {{ name: "bn" type: "BatchNorm" bottom: "y" top: "n" }}
+layer {{ name: "scale" type: "Scale" bottom: "n" top: "n" scale_param {{ bias_term: {bias}
+  filler {{ type: "gaussian" mean: 1 std: 0.2 }} bias_filler {{ type: "gaussian" }} }} }}
+layer {{ name: "relu" type: "ReLU" bottom: "n" top: "n" }}
+layer {{ name: "loss" type: "EuclideanLoss" bottom: "n" bottom: "t" top: "loss" }}
+"""
+
+
+def parse(text: str) -> pb.NetParameter:
+    return text_format.Parse(text, pb.NetParameter())
+
+
+def pair(param: pb.NetParameter, phase: int) -> tuple[caffe.Net, caffe.Net]:
+    """The same net twice, with the same weights and inputs, observed and not."""
+    caffe.set_random_seed(1)
+    nets = caffe.Net(param, phase), caffe.Net(param, phase)
+    rng = np.random.default_rng(5)
+    for name, blobs in nets[0].params.items():
+        for mine, theirs in zip(nets[1].params[name], blobs, strict=True):
+            mine.data[...] = theirs.data
+    for name in nets[0].inputs:
+        values = rng.normal(size=nets[0].blobs[name].shape)
+        for net in nets:
+            net.blobs[name].data[...] = values
+    nets[1].observed = False
+    return nets
+
+
+def assert_close(a: np.ndarray, b: np.ndarray, what: str) -> None:
+    """Equal to 1e-5 of the scale."""
+    np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * max(1.0, np.abs(a).max()), err_msg=what)
+
+
+def assert_same_passes(nets: tuple[caffe.Net, caffe.Net], backward: bool) -> None:
+    for _ in range(2):  # gradients add up, statistics move
+        outs = [net.forward() for net in nets]
+        for name, values in outs[0].items():
+            assert_close(values, outs[1][name], name)
+        if backward:
+            for net in nets:
+                net.backward()
+    for name, blobs in nets[0].params.items():
+        for i, (a, b) in enumerate(zip(blobs, nets[1].params[name], strict=True)):
+            assert_close(a.data, b.data, f"{name} {i}")
+            if backward:
+                assert_close(a.diff, b.diff, f"gradient of {name} {i}")
+
+
+@pytest.mark.parametrize("bias", ["true", "false"])
+def test_fused_batch_norm_trains_alike(bias: str) -> None:
+    # A bias before BatchNorm would have a gradient of pure rounding.
+    block = BLOCK.format(conv="Convolution", more="bias_term: false", bias=bias)
+    nets = pair(parse(block), caffe.TRAIN)
+    nodes = Plan(nets[1], True).nodes
+    assert [len(node.layers) for node in nodes] == [1, 1, 1, 3, 1]
+    assert_same_passes(nets, backward=True)
+
+
+@pytest.mark.parametrize(
+    ("conv", "more"),
+    [
+        ("Convolution", ""),
+        ("Convolution", "bias_term: false"),
+        ("Deconvolution", ""),
+        ("Deconvolution", "bias_term: false"),
+    ],
+)
+def test_folded_batch_norm_predicts_alike(conv: str, more: str) -> None:
+    nets = pair(parse(BLOCK.format(conv=conv, more=more, bias="true")), caffe.TEST)
+    for net in nets:
+        mean, variance, factor = net.params["bn"]
+        mean.data[...], variance.data[...], factor.data[...] = [3, -1, 0, 2], [1, 2, 9, 4], 2
+    nodes = Plan(nets[1], False).nodes
+    assert [len(node.layers) for node in nodes] == [1, 1, 3, 1, 1]
+    assert_same_passes(nets, backward=False)
+
+
+def test_folds_grouped_deconvolution() -> None:
+    text = BLOCK.format(conv="Deconvolution", more="group: 2", bias="true")
+    param = parse(text.replace("dim: 3 dim: 9", "dim: 6 dim: 9"))
+    nets = pair(param, caffe.TEST)
+    for net in nets:
+        mean, variance, factor = net.params["bn"]
+        mean.data[...], variance.data[...], factor.data[...] = [3, -1, 0, 2], [1, 2, 9, 4], 2
+    assert_same_passes(nets, backward=False)
+
+
+def test_fresh_statistics_fold_as_they_run() -> None:
+    """A factor of 0: nothing was gathered, mean and variance count as 0."""
+    nets = pair(parse(BLOCK.format(conv="Convolution", more="", bias="true")), caffe.TEST)
+    assert_same_passes(nets, backward=False)
+
+
+def test_weights_may_change_between_passes() -> None:
+    nets = pair(parse(BLOCK.format(conv="Convolution", more="", bias="true")), caffe.TEST)
+    assert_same_passes(nets, backward=False)
+    for net in nets:
+        net.params["conv"][0].data[...] *= 2
+        net.params["scale"][0].data[...] += 1
+    assert_same_passes(nets, backward=False)
+
+
+def test_one_blob_taken_twice_and_an_output_in_between() -> None:
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {
+      num_output: 3 weight_filler { type: "xavier" } } }
+    layer { name: "sum" type: "Eltwise" bottom: "x" bottom: "y" top: "s" }
+    layer { name: "relu" type: "ReLU" bottom: "s" top: "r" }
+    layer { name: "keep" type: "Power" bottom: "y" top: "kept" loss_weight: 0.5 }
+    layer { name: "loss" type: "Reduction" bottom: "r" top: "loss" loss_weight: 2 }
+    """
+    nets = pair(parse(text), caffe.TRAIN)
+    nodes = Plan(nets[1], True).nodes
+    # The Split of what learns vanishes; that of the input passes no gradient and stays.
+    assert [node.layer.name for node in nodes if node.is_a(Split)] == ["x_x_0_split"]
+    assert_same_passes(nets, backward=True)
+
+
+def test_propagate_down_false_stops_the_gradient() -> None:
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param {
+      num_output: 3 weight_filler { type: "xavier" } } }
+    layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" propagate_down: false
+      inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+    layer { name: "loss" type: "Reduction" bottom: "b" top: "loss" loss_weight: 1 }
+    """
+    nets = pair(parse(text), caffe.TRAIN)
+    assert_same_passes(nets, backward=True)
+    assert not nets[1].params["a"][0].diff.any()
+    assert nets[1].params["b"][0].diff.any()
+
+
+def test_shared_parameters_gather_both_gradients() -> None:
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }
+      inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
+    layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" }
+      inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
+    layer { name: "loss" type: "Reduction" bottom: "b" top: "loss" loss_weight: 1 }
+    """
+    assert_same_passes(pair(parse(text), caffe.TRAIN), backward=True)
+
+
+@pytest.mark.parametrize("net", ["sf1", "sf3", "sf5", "df2", "depth"])
+@pytest.mark.parametrize("size", [(32, 32), (47, 33)])
+def test_fusenets(net: str, size: tuple[int, int], tmp_path: Path) -> None:
+    """Whole networks, pooling and unpooling by indices included."""
+    nets = pair(_small_fusenet(net, size), caffe.TRAIN)
+    for each in nets:
+        each.blobs["label"].data[...] = (
+            np.arange(each.blobs["label"].count).reshape(each.blobs["label"].shape) % 4
+        )
+    assert not any(node.is_a(Split) and all(node.wants) for node in Plan(nets[1], True).nodes)
+    outs = [each.forward() for each in nets]
+    for name, values in outs[0].items():
+        assert abs(values - outs[1][name]) < 1e-4, name
+    for each in nets:
+        each.backward()
+    for layer in ("conv1_1" if net != "depth" else "conv1_1_1ch", "conv3_2", "score"):
+        a, b = (each.params[layer][0].diff for each in nets)
+        # Rounding grows through some thirty BatchNorms over few values; a mistake would be gross.
+        assert np.linalg.norm(a - b) < 2e-2 * np.linalg.norm(a), layer
+
+
+def _small_fusenet(net: str, size: tuple[int, int]) -> pb.NetParameter:
+    """A train net with inputs in the place of its data, and without dropout."""
+    param = train_net(Architecture(net, 3, size, width_multiplier=0.1), Training("a", "b"))
+    layers = [layer for layer in param.layer if layer.type not in ("Data", "Slice", "Dropout")]
+    renamed = {d.top[0]: d.bottom[0] for d in param.layer if d.type == "Dropout"}
+    for layer in layers:
+        for i, blob in enumerate(layer.bottom):
+            while renamed.get(blob, blob) != blob:
+                blob = renamed[blob]
+            layer.bottom[i] = blob
+    made = pb.NetParameter(name=net)
+    for blob, channels in (("rgb", 3), ("depth", 1), ("label", 1)):
+        shape = pb.BlobShape(dim=[2, channels, size[1], size[0]])
+        made.layer.add(name=blob, type="Input", top=[blob]).input_param.shape.append(shape)
+    for layer in layers:
+        made.layer.add().CopyFrom(layer)
+    return made
+
+
+def test_only_outputs_are_filled_and_watchers_get_the_loop() -> None:
+    nets = pair(parse(BLOCK.format(conv="Convolution", more="", bias="true")), caffe.TRAIN)
+    net = nets[1]
+    net.forward()
+    assert not net.blobs["n"].data.any()
+    seen: list[int] = []
+    net.after_forward(seen.append)
+    net.forward()
+    assert seen == list(range(len(net.layers)))
+    assert net.blobs["n"].data.any()
+
+
+def test_python_layers_take_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Double(caffe.Layer):
+        def setup(self, bottom, top) -> None: ...
+
+        def reshape(self, bottom, top) -> None:
+            top[0].reshape(*bottom[0].shape)
+
+        def forward(self, bottom, top) -> None:
+            top[0].data[...] = 2 * bottom[0].data
+
+        def backward(self, top, propagate_down, bottom) -> None: ...
+
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 } } }
+    layer { name: "p" type: "Python" bottom: "x" top: "y"
+      python_param { module: "plan_doubles" layer: "Double" } }
+    """
+    module = ModuleType("plan_doubles")
+    module.Double = Double
+    monkeypatch.setitem(sys.modules, "plan_doubles", module)
+    net = caffe.Net(parse(text), caffe.TEST)
+    net.observed = False
+    assert not can_plan(net)
+    net.blobs["x"].data[...] = 3
+    assert net.forward()["y"].tolist() == [6, 6]
+
+
+def test_recorded_training_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authors' fork's own losses (golden/train), by the plan."""
+    monkeypatch.chdir(GOLDEN)
+    solver = caffe.get_solver("solver.prototxt")
+    solver.net.copy_from("init.caffemodel")
+    solver.net.observed = False
+    losses: list[float] = []
+    solver.add_callback(lambda: None, lambda: losses.append(float(solver.net.blobs["loss"].data)))
+    solver.step(20)
+    recorded = np.loadtxt("losses.csv", delimiter=",", skiprows=1)[:, 1]
+    np.testing.assert_allclose(losses, recorded, atol=1e-4)
