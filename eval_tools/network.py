@@ -14,7 +14,7 @@ import numpy as np
 import caffe
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
-from eval_tools.sizes import at_input_size, read_deploy
+from eval_tools.deploy import at_input_size, has_unpooling, read_deploy, scores_only
 
 # What an input of so many channels is fed: planes of (blue, green, red, depth).
 _PLANES = {3: slice(0, 3), 1: slice(3, 4), 4: slice(0, 4)}
@@ -148,9 +148,13 @@ def load(
         net.copy_from(str(weights))
     except RuntimeError as error:
         raise DataError(_with_file(describe(error), deploy)) from error
+    network = Network(net, str(deploy), score, scene)
     param = read_deploy(deploy)
-    resize = (lambda size: at_input_size(param, size, net)) if param else None
-    return Network(net, str(deploy), score, scene, resize)
+    if param is None:
+        return network
+    param, net = scores_only(param, net, {network.score, network.scene} - {None})
+    resize = (lambda size: at_input_size(param, size, net)) if has_unpooling(param) else None
+    return Network(net, str(deploy), network.score, network.scene, resize)
 
 
 def stored_shapes(path: str | Path) -> dict[str, list[tuple[int, ...]]]:

@@ -249,3 +249,48 @@ def test_exit_codes_and_streams(model, data):
     assert bad.stderr.splitlines()[-1] == "python -m eval_tools.evaluate: none: does not exist"
     usage = subprocess.run([*command, "--size", "3"], capture_output=True, text=True, check=False)
     assert usage.returncode == 2
+
+
+SCENES = """
+layer { name: "rgb" type: "Input" top: "rgb"
+        input_param { shape { dim: 1 dim: 3 dim: 12 dim: 16 } } }
+layer { name: "score" type: "Convolution" bottom: "rgb" top: "score"
+        convolution_param { num_output: 5 kernel_size: 1 } }
+layer { name: "mean" type: "Pooling" bottom: "rgb" top: "mean"
+        pooling_param { pool: AVE global_pooling: true } }
+layer { name: "scene_score" type: "InnerProduct" bottom: "mean" top: "scene_score"
+        inner_product_param { num_output: 3 } }
+layer { name: "scene_prob" type: "Softmax" bottom: "scene_score" top: "scene_prob" }
+"""
+
+
+def test_scene_classification(toy, tmp_path, capsys):
+    # The scene is the colour that the frame has most of: 0 blue, 1 green, 2 red.
+    params = {"score": [np.eye(5, 3), np.zeros(5)], "scene_score": [np.eye(3), np.zeros(3)]}
+    model = toy.model(tmp_path, SCENES, params)
+    colors, scenes = [1, 2, 3, 2, 1], [0, 1, 2, 0, 0]
+    frames = {f"f{i}": (np.full((12, 16), c),) * 2 for i, c in enumerate(colors)}
+    info = {"scenes": ["bedroom", "kitchen", "office"]}
+    path = toy.lmdb(tmp_path / "lmdb", frames, info, scenes)
+    for options in ([], ["--flip", "--batch-size", "3"]):
+        found = run(tmp_path, *model, path, *options)["scenes"]
+        assert found["accuracy"] == 4 / 5
+        assert found["mean_accuracy"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+        assert found["confusion"] == [[2, 1, 0], [0, 1, 0], [0, 0, 1]]
+    text = capsys.readouterr().out
+    assert "bedroom                   3       66.67" in text
+    matrix = tmp_path / "m.csv"
+    evaluate.main(
+        [*model, str(path), "--confusion", str(matrix), "--report", str(tmp_path / "r.html")]
+    )
+    assert (tmp_path / "m_scenes.csv").read_text().splitlines()[1] == "bedroom,2,1,0"
+    assert '"scene":[0,1]' in (tmp_path / "r.html").read_text()
+    wrong = toy.lmdb(tmp_path / "wrong", frames, info, [0, 1, 2, 3, 0])
+    with pytest.raises(DataError, match=r"f3: scene 3, but .* tells only 0\.\.2"):
+        run(tmp_path, *model, wrong)
+
+
+def test_frames_known_to_have_no_labels_are_refused(model, toy, tmp_path):
+    path = toy.lmdb(tmp_path / "lmdb", toy.frames(1), {"labeled": False})
+    with pytest.raises(DataError, match=r"its frames have no labels, as dataset\.json says"):
+        run(tmp_path, *model, path)

@@ -131,3 +131,15 @@ def test_shapes_of_every_model_format(tmp_path, toy, model):
     assert stored_shapes(tmp_path / "old.caffemodel") == {"score": [(5, 4, 1, 1), (1, 1, 1, 5)]}
     network = load(model[0], tmp_path / "old.caffemodel")
     assert network.net.params["score"][1].data.tolist() == [1, 0, 0, 0, 0]
+
+
+def test_nets_run_for_their_scores_alone_give_the_same(model):
+    network = load(*model)
+    assert "prob" not in network.net.blobs
+    watched = caffe.Net(*model, caffe.TEST)
+    planes = np.random.default_rng(0).integers(0, 255, (4, 12, 16)).astype(np.float32)
+    watched.blobs["rgb"].data[...], watched.blobs["depth"].data[...] = planes[:3], planes[3]
+    watched.forward()
+    scores = network.scores([planes[:3].transpose(1, 2, 0)], [planes[3]])
+    assert np.allclose(scores, watched.blobs["score"].data, rtol=1e-5)
+    assert load(*model, score="prob").net.blobs["prob"].data.shape == (1, 5, 12, 16)

@@ -1,0 +1,278 @@
+"""Frames from files and LMDBs to pictures, to the pixel."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.images import read_label
+from data_tools.record import Frame, RecordFormat, from_datum
+from eval_tools import evaluate, predict, scannet
+from eval_tools.metrics import ConfusionMatrix
+
+RGBD = Path(__file__).parents[3] / "shared" / "rgbd"
+FRAMES = {
+    "nyuv2_000464": ("rgb.png", "depth.png", "5000"),
+    "sunrgbd_img_0063": ("image/img_0063.jpg", "depth_bfx/img_0063_abs.png", "sunrgbd"),
+    "sunrgbd_2014-12-18_11-31-54_260595134347": ("image", "depth", "sunrgbd"),
+}
+
+
+def write_files(folder, planes, name="frame", depth=np.uint8):
+    """Colour and depth pictures of painted planes (4, H, W)."""
+    rgb, deep = folder / "rgb" / f"{name}.png", folder / "depth" / f"{name}.png"
+    for path, image in ((rgb, planes[:3].transpose(1, 2, 0)), (deep, planes[3].astype(depth))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), image)
+    return rgb, deep
+
+
+def run(*args):
+    predict.main([str(arg) for arg in args])
+
+
+def labels(seed=0, shape=(12, 16)):
+    return np.random.default_rng(seed).integers(0, 5, shape).astype(np.uint8)
+
+
+def talk(capsys):
+    """What was said of depth on stderr, where Caffe's log goes as well."""
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith(("warning", "depth range"))]
+
+
+def test_one_frame_to_one_file(model, toy, tmp_path, capsys):
+    rgb, depth = write_files(tmp_path, toy.paint(labels()))
+    out = tmp_path / "out.png"
+    run(*model, "--rgb", rgb, "--depth", depth, "--depth-unit", "scaled", "-o", out)
+    assert np.array_equal(read_label(out), labels())
+    assert capsys.readouterr().out == f"{out}\n"
+
+
+def test_folders_keep_their_names(model, toy, tmp_path):
+    names = ["a/one", "a/two", "b/one"]
+    for i, name in enumerate(names):
+        write_files(tmp_path, toy.paint(labels(i)), name)
+    run(*model, "--rgb", tmp_path / "rgb", "--depth", tmp_path / "depth", "--depth-unit", "scaled",
+        "-o", tmp_path / "out", "--overlay", "--probabilities", "--batch-size", 2)  # fmt: skip
+    for i, name in enumerate(names):
+        assert np.array_equal(read_label(tmp_path / "out" / f"{name}.png"), labels(i))
+    written = sorted(p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/*/*"))
+    assert written[:3] == ["a/one.png", "a/one_overlay.png", "a/one_probability.png"]
+    assert len(written) == 9
+    assert (tmp_path / "out" / "legend.png").exists()
+    # 200 against 10s: the softmax of the label taken is 1.
+    sure = cv2.imread(str(tmp_path / "out" / "a" / "one_probability.png"), cv2.IMREAD_UNCHANGED)
+    assert np.all(sure[labels(0) > 0] == 255)
+
+
+def test_original_size_is_the_colour_pictures(model, toy, tmp_path):
+    found = np.repeat([[1] * 32 + [3] * 32], 48, 0).astype(np.uint8)
+    rgb, depth = write_files(tmp_path, toy.paint(found))
+    out = tmp_path / "out.png"
+    common = [*model, "--rgb", rgb, "--depth", depth, "--depth-unit", "scaled", "-o", out]
+    run(*common)
+    assert read_label(out).shape == (12, 16)
+    run(*common, "--size", "original", "--overlay")
+    assert np.array_equal(read_label(out), found)
+    assert cv2.imread(str(tmp_path / "out_overlay.png")).shape == (48, 64, 3)
+    run(*common, "--size", "20x10")
+    assert read_label(out).shape == (10, 20)
+
+
+def test_lmdb_predictions_are_what_evaluate_counts(model, data, tmp_path):
+    path, frames = data
+    run(*model, "--lmdb", path, "-o", tmp_path / "out", "--batch-size", 4)
+    matrix = ConfusionMatrix(4)
+    for name, (found, truth) in frames.items():
+        written = read_label(tmp_path / "out" / f"{name}.png")
+        assert np.array_equal(written, found)
+        matrix.update(truth, written)
+    evaluate.main([*model, str(path), "--json", str(tmp_path / "x.json")])
+    figures = json.loads((tmp_path / "x.json").read_text())
+    assert figures["pixels"] == matrix.pixels
+    assert [c["predicted"] for c in figures["classes"]] == matrix.predictions.tolist()
+    assert figures["mean_iou"] == matrix.mean_iou
+
+
+def test_depth_follows_what_the_net_was_trained_on(model, toy, tmp_path, capsys):
+    # Depth 1..3 m and a hole; colours all 130. Where depth is the highest the label is 4.
+    metres = np.tile(np.linspace(1, 3, 16), (12, 1))
+    metres[0, 0] = 0
+    planes = np.full((4, 12, 16), 130)
+    planes[3] = metres * 1000
+    rgb, depth = write_files(tmp_path, planes.astype(np.uint16), depth=np.uint16)
+    cv2.imwrite(str(rgb), planes[:3].transpose(1, 2, 0).astype(np.uint8))
+    trained = tmp_path / "lmdb"
+    trained.mkdir()
+    common = [*model, "--rgb", rgb, "--depth", depth, "-o", tmp_path / "out.png"]
+
+    def far():
+        return read_label(tmp_path / "out.png") == 4
+
+    def scaled(rule):
+        return DepthRange.parse(rule).quantise(DepthRange.parse(rule).apply(metres)) > 130
+
+    run(*common)
+    assert "depth range: authors" in capsys.readouterr().err
+    assert np.array_equal(far(), scaled("authors"))
+    for rule, text in (("valid", "valid"), ("0:10", "0:10 m")):
+        info = {"options": {"depth_range": text, "float_depth": False}}
+        (trained / "dataset.json").write_text(json.dumps(info))
+        for source in (trained, trained / "dataset.json"):
+            run(*common, "--dataset", source)
+            assert np.array_equal(far(), scaled(rule))
+        assert not talk(capsys)
+    assert not np.array_equal(scaled("authors"), scaled("valid"))
+    run(*common, "--dataset", trained, "--depth-range", "valid")
+    message = "warning: --depth-range is valid, but the net was trained with 0:10 m"
+    assert message in capsys.readouterr().err
+    assert np.array_equal(far(), scaled("valid"))
+
+
+def test_depth_range_in_the_prototxt(model, toy, tmp_path, capsys):
+    deploy = tmp_path / "deploy.prototxt"
+    deploy.write_text("# depth_range: valid\n" + Path(model[0]).read_text())
+    rgb, depth = write_files(tmp_path, toy.paint(labels()), depth=np.uint16)
+    run(deploy, model[1], "--rgb", rgb, "--depth", depth, "-o", tmp_path / "a.png")
+    assert not talk(capsys)
+    run(*model, "--rgb", rgb, "--depth", depth, "-o", tmp_path / "b.png", "--depth-range", "valid")
+    assert np.array_equal(read_label(tmp_path / "a.png"), read_label(tmp_path / "b.png"))
+    # The LMDB's own records say how theirs was made.
+    info = {"options": {"depth_range": "authors", "float_depth": False}}
+    path = toy.lmdb(tmp_path / "lmdb", toy.frames(1), info)
+    run(deploy, model[1], "--lmdb", path, "-o", tmp_path / "out")
+    assert "lmdb is authors, but the net was trained with valid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_real_frames_of_three_cameras(model, tmp_path, name):
+    if not RGBD.is_dir():
+        pytest.skip("the real frames are not beside this checkout")
+    rgb, depth, unit = FRAMES[name]
+    folder = RGBD / name
+    run(*model, "--rgb", folder / rgb, "--depth", folder / depth, "--depth-unit", unit,
+        "-o", tmp_path / "out.png", "--depth-range", "valid")  # fmt: skip
+    files = [next((folder / part).iterdir()) if (folder / part).is_dir() else folder / part
+             for part in (rgb, depth)]  # fmt: skip
+    frame = Frame(cv2.imread(str(files[0])), cv2.imread(str(files[1]), cv2.IMREAD_UNCHANGED))
+    form = RecordFormat((16, 12), DepthUnit.parse(unit), DepthRange("valid"))
+    planes, _ = from_datum(form.encode(frame))
+    assert planes[3].max() == 255
+    scores = np.concatenate([np.ones((1, 12, 16)), planes[:4]])
+    assert np.array_equal(read_label(tmp_path / "out.png"), scores.argmax(0))
+
+
+def test_scannet_submission(toy, tmp_path, capsys):
+    # Labels 39, 13 and 1 where blue, green, red is highest; 13 is not among the benchmark's.
+    weight = np.zeros((41, 4))
+    weight[[39, 13, 1], [0, 1, 2]] = 1
+    weight[40] = -1
+    text = toy.deploy.replace("num_output: 5", "num_output: 41")
+    text = text.replace("HEIGHT", "12").replace("WIDTH", "16")
+    model = toy.model(tmp_path, text, {"score": [weight, np.zeros(41)]}, "nyu40")
+    colors = np.repeat([[1] * 6 + [2] * 5 + [3] * 5], 12, 0)
+    path = toy.lmdb(tmp_path / "lmdb", {"scene0707_00/000020": (colors, None)})
+    run(*model, "--lmdb", path, "--submission", "scannet", "-o", tmp_path / "out")
+    (file,) = (tmp_path / "out").iterdir()
+    assert file.name == "scene0707_00_000020.png"
+    image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    assert (image.shape, image.dtype) == ((480, 640), np.uint8)
+    assert set(np.unique(image)) <= {1, 39}
+
+
+@pytest.mark.parametrize(
+    "name", ["scene0707_00/color/000020", "scene0707_00/000020", "scene0707_00_000020"]
+)
+def test_names_of_submissions(name):
+    assert scannet.file_name(name) == "scene0707_00_000020.png"
+
+
+def test_names_and_classes_that_cannot_be_submitted():
+    with pytest.raises(DataError, match="img_1: --submission scannet needs names with scene"):
+        scannet.file_name("img_1")
+    with pytest.raises(DataError, match="the net scores 5 values, expected 41"):
+        scannet.classes(5)
+    labels20 = np.array([[0, 1, 13, 20]], np.uint8)
+
+    class Twenty:
+        values = 21
+
+    assert scannet.nyu40(labels20, Twenty).tolist() == [[0, 1, 14, 39]]
+
+
+def test_nets_of_one_input_need_only_that(toy, tmp_path, capsys):
+    text = """
+    layer { name: "depth" type: "Input" top: "depth"
+            input_param { shape { dim: 1 dim: 1 dim: 12 dim: 16 } } }
+    layer { name: "score" type: "Convolution" bottom: "depth" top: "score"
+            convolution_param { num_output: 2 kernel_size: 1 } }
+    """
+    model = toy.model(tmp_path, text, {"score": [[[1], [0]], [0, 50]]}, "near")
+    _, depth = write_files(tmp_path, np.full((4, 12, 16), 40))
+    run(*model, "--depth", depth, "--depth-unit", "scaled", "-o", tmp_path / "o.png", "--overlay")
+    assert np.all(read_label(tmp_path / "o.png") == 1)
+    with pytest.raises(DataError, match=r"near\.prototxt looks at depth: --depth is missing"):
+        run(*model, "--rgb", depth)
+
+
+def bad(kind, tmp_path, toy):
+    """Arguments of a call that must fail, and what its message must say."""
+    rgb, depth = write_files(tmp_path, toy.paint(labels()), depth=np.uint16)
+    common = ["--rgb", rgb, "--depth", depth]
+    if kind == "sizes":
+        cv2.imwrite(str(depth), np.zeros((16, 16), np.uint16))
+        return common, "depth is 16x16 and colour 16x12: expected one aspect ratio"
+    if kind == "lonely":
+        write_files(tmp_path, toy.paint(labels()), "other", np.uint16)[1].unlink()
+        folders = ["--rgb", tmp_path / "rgb", "--depth", tmp_path / "depth"]
+        return folders, r"other\.png: no depth file named 'other'"
+    if kind == "eight bits":
+        cv2.imwrite(str(depth), np.zeros((12, 16), np.uint8))
+        return common, "8-bit depth has no unit"
+    if kind == "broken":
+        rgb.write_text("no picture")
+        return common, r"frame\.png: not a picture"
+    if kind == "nothing":
+        return ["--rgb", tmp_path / "nowhere", "--depth", depth], "nowhere: no such folder or file"
+    if kind == "one name":
+        write_files(tmp_path, toy.paint(labels()), "other", np.uint16)
+        folders = ["--rgb", tmp_path / "rgb", "--depth", tmp_path / "depth"]
+        return [*folders, "-o", tmp_path / "x.png"], r"x\.png: one file for 2 frames"
+    if kind == "file in the way":
+        (tmp_path / "out").write_text("")
+        return [*common, "-o", tmp_path / "out"], "out: not a folder"
+    assert kind == "dataset"
+    return [*common, "--dataset", tmp_path], "no dataset.json with options and a depth_range"
+
+
+BAD = [
+    "sizes",
+    "lonely",
+    "eight bits",
+    "broken",
+    "nothing",
+    "one name",
+    "file in the way",
+    "dataset",
+]
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_met_with_one_clear_line(kind, model, toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args, message = bad(kind, tmp_path, toy)
+    with pytest.raises(DataError, match=message) as error:
+        run(*model, *args)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("args", [[], ["--rgb", "a", "--lmdb", "b"], ["--size", "3"]])
+def test_bad_usage(model, args):
+    with pytest.raises(SystemExit) as error:
+        run(*model, *args)
+    assert error.value.code == 2
