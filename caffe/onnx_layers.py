@@ -490,10 +490,14 @@ def eltwise(g: Graph, layer: Layer, *bottoms: Value) -> str:
 def inner_product(g: Graph, layer: Layer, x: Value) -> str:
     p = layer.layer_param.inner_product_param
     start = p.axis % len(x.shape)
-    blobs = [g.blob(layer, i) for i in range(len(layer.blobs))]
-    flat = x if len(x.shape) == 2 and start == 1 else g.add("Flatten", x, axis=start)
-    y = g.add("Gemm", flat, *blobs, transB=int(not p.transpose))
-    return y if start == 1 else g.reshape(y, (*x.shape[:start], p.num_output), start > 0)
+    if start == 1:
+        blobs = [g.blob(layer, i) for i in range(len(layer.blobs))]
+        flat = x if len(x.shape) == 2 else g.add("Flatten", x, axis=1)
+        return g.add("Gemm", flat, *blobs, transB=int(not p.transpose))
+    weight = array(layer, 0) if p.transpose else array(layer, 0).T
+    flat = g.reshape(x, (*x.shape[:start], len(weight)), keeps_batch=start > 0)
+    y = g.add("MatMul", flat, g.constant(weight, name=f"{layer.name}.0"))
+    return g.add("Add", y, g.blob(layer, 1)) if p.bias_term else y
 
 
 @onnx_layer("Embed")

@@ -1,0 +1,308 @@
+"""caffe.convert: whole nets as ONNX, and weights to and from PyTorch's state dicts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+
+import caffe
+from caffe import convert
+from caffe.proto import caffe_pb2 as pb
+from caffe.state_dict import load_state_dict, read_names, read_state_dict
+
+SMALL = """
+name: "small"
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "block/conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 bias_term: false
+    weight_filler { type: "xavier" } } }
+layer { name: "block/bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "block/scale" type: "Scale" bottom: "conv" top: "conv"
+  scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+"""
+
+
+class Small(torch.nn.Module):
+    """The same net as a user of PyTorch writes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = torch.nn.ModuleDict(
+            {"conv": torch.nn.Conv2d(3, 4, 3, bias=False), "bn": torch.nn.BatchNorm2d(4)}
+        )
+        self.fc = torch.nn.Linear(144, 5)
+        with torch.no_grad():
+            for values in self.state_dict().values():
+                if values.is_floating_point():
+                    values.uniform_(0.5, 1.5)
+
+    def forward(self, x):
+        x = torch.relu(self.block["bn"](self.block["conv"](x)))
+        return self.fc(x.flatten(1))
+
+
+def small_net(text=SMALL):
+    return caffe.Net(text_format.Parse(text, pb.NetParameter()), caffe.TEST)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Prototxt and weights of the small net, and the net."""
+    caffe.set_random_seed(2)
+    net = small_net()
+    rng = np.random.default_rng(0)
+    for blob in net.params["block/bn"]:
+        blob.data[...] = rng.uniform(0.5, 1.5, blob.shape)
+    (tmp_path / "net.prototxt").write_text(SMALL)
+    net.save(tmp_path / "net.caffemodel")
+    return str(tmp_path / "net.prototxt"), str(tmp_path / "net.caffemodel"), net
+
+
+def formula(net):
+    """Weights that keep values in range through a deep net."""
+    for layer in net.layers:
+        for i, blob in enumerate(layer.blobs):
+            v = np.random.RandomState(zlib.crc32(f"{layer.name}/{i}".encode())).randn(*blob.shape)
+            if layer.type == "BatchNorm":
+                blob.data[...] = (0.1 * v, np.exp(0.2 * v), np.ones_like(v))[i]
+            elif layer.type == "Scale":
+                blob.data[...] = np.exp(0.2 * v) if i == 0 else 0.1 * v
+            else:
+                fan_in = np.prod(blob.shape[1:])
+                blob.data[...] = v * np.sqrt(2 / fan_in) if i == 0 else 0.1 * v
+
+
+# -- ONNX -------------------------------------------------------------------------------------
+
+
+def fusenet(kind, width, height):
+    """A narrow FuseNet with weights."""
+    command = [sys.executable, "-m", "netgen", kind, "--deploy", "--size", f"{width}x{height}"]
+    text = subprocess.run(
+        [*command, "--width-multiplier", "0.05"], check=True, capture_output=True, text=True
+    ).stdout
+    net = small_net(text)
+    formula(net)
+    return net
+
+
+@pytest.mark.parametrize("size", [(64, 48), (65, 51)])
+@pytest.mark.parametrize("kind", ["sf1", "sf5"])
+def test_fusenet_in_both_forms(kind, size, tmp_path):
+    """onnxruntime agrees with the engine, at an odd size, too; to_onnx itself compares."""
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    net = fusenet(kind, *size)
+    for form in (True, False):
+        path = tmp_path / f"{form}.onnx"
+        differences = convert.to_onnx(net, path, max_unpool=form)
+        assert set(differences) == set(net.outputs)
+        ops = [node.op_type for node in onnx.load(path).graph.node]
+        assert ops.count("MaxUnpool") == (5 if form else 0)
+        # No second output of MaxPool either.
+        assert all(len(n.output) == 1 for n in onnx.load(path).graph.node) != form
+
+
+def test_openvino_runs_the_form_without_max_unpool(tmp_path):
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    net = fusenet("sf5", 65, 51)
+    convert.to_onnx(net, tmp_path / "net.onnx", max_unpool=False, check=False)
+    core = openvino.Core()
+    core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    compiled = core.compile_model(core.read_model(tmp_path / "net.onnx"), "CPU")
+    rng = np.random.default_rng(1)
+    feeds = {n: rng.uniform(0, 255, net.blobs[n].shape).astype(np.float32) for n in net.inputs}
+    answers = compiled(feeds)
+    for name, values in net.forward(**feeds).items():
+        # Sums in another order choose otherwise between near equals, in a few windows.
+        assert (np.abs(answers[name] - values) > 1e-3 * values.max()).mean() < 1e-3
+
+
+def test_any_batch_size(files, tmp_path):
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    net = files[2]
+    convert.to_onnx(net, tmp_path / "net.onnx", dynamic_batch=True)
+    session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    (answer,) = session.run(None, {"data": x})
+    net.blobs["data"].reshape(*x.shape)
+    np.testing.assert_allclose(answer, net.forward(data=x)["fc"], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_left_of_a_file_that_answers_otherwise(files, tmp_path, monkeypatch):
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    out = tmp_path / "out"
+    out.mkdir()
+    honest = convert._run
+    monkeypatch.setattr(convert, "_run", lambda *args: {k: v + 1 for k, v in honest(*args).items()})
+    with pytest.raises(caffe.CaffeError, match=r"'fc': onnxruntime and the net differ on 100.00%"):
+        convert.to_onnx(files[2], out / "net.onnx")
+    assert list(out.iterdir()) == []
+
+
+def test_without_the_package_onnx(files, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(caffe.CaffeError, match=r"pip install 'fusenet\[onnx\]'"):
+        convert.to_onnx(files[2], tmp_path / "net.onnx")
+
+
+# -- state dicts ------------------------------------------------------------------------------
+
+
+def test_round_trip_through_a_state_dict(files, tmp_path):
+    prototxt, weights, _ = files
+    convert.main([prototxt, weights, str(tmp_path / "net.pt")])
+    state = torch.load(tmp_path / "net.pt", weights_only=True)
+    assert list(state)[:4] == ["block/conv.0", "block/bn.0", "block/bn.1", "block/bn.2"]
+    again = tmp_path / "again.caffemodel"
+    convert.main([prototxt, str(tmp_path / "net.pt"), str(again)])
+    assert again.read_bytes() == Path(weights).read_bytes()
+
+
+@pytest.mark.parametrize("wrap", ["", "module", "checkpoint"])
+def test_pytorchs_module_by_name(wrap, tmp_path):
+    torch.manual_seed(0)
+    module = Small().eval()
+    state = module.state_dict()
+    if wrap:
+        state = {f"module.{name}": values for name, values in state.items()}
+    torch.save(
+        {"epoch": 3, "state_dict": state} if wrap == "checkpoint" else state, tmp_path / "m.pth"
+    )
+    net = small_net()
+    assert load_state_dict(net, read_state_dict(tmp_path / "m.pth")) == []
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = module(x).numpy()
+    np.testing.assert_allclose(net.forward(data=x.numpy())["fc"], expected, rtol=1e-5)
+
+
+def test_names_of_a_table(tmp_path):
+    module = Small().eval()
+    state = {name.replace("fc", "head.last"): v for name, v in module.state_dict().items()}
+    net = small_net()
+    with pytest.raises(caffe.CaffeError, match=r"no weights for these parameters of layers: 'fc'"):
+        load_state_dict(net, state)
+    (tmp_path / "names").write_text("# torch  caffe\nhead.last fc  # the classifier\n\n")
+    names = read_names(tmp_path / "names")
+    assert names == {"head.last": "fc"}
+    load_state_dict(net, state, names)
+    np.testing.assert_array_equal(net.params["fc"][0].data, module.fc.weight.detach().numpy())
+    with pytest.raises(caffe.CaffeError, match=r"'head.last': the net has no layer 'fcc'"):
+        load_state_dict(net, state, {"head.last": "fcc"})
+    (tmp_path / "names").write_text("\none two three\n")
+    with pytest.raises(caffe.CaffeError, match=r"names:2: expected a module and a layer"):
+        read_names(tmp_path / "names")
+
+
+def test_partial_state_dicts():
+    state = Small().state_dict()
+    state["more.weight"] = torch.ones(3)
+    del state["fc.bias"]
+    net = small_net()
+    net.params["fc"][1].data[...] = 7
+    before = net.params["fc"][0].data.copy()
+    with pytest.raises(caffe.CaffeError, match=r"'fc' \(1\)"):
+        load_state_dict(net, state)
+    assert (net.params["fc"][0].data == before).all()  # nothing was changed
+    assert load_state_dict(net, state, partial=True) == ["more.weight"]
+    assert (net.params["fc"][0].data == state["fc.weight"].numpy()).all()
+    assert (net.params["fc"][1].data == 7).all()
+
+
+def test_another_shape_is_refused():
+    state = Small().state_dict()
+    state["fc.weight"] = torch.ones(5, 143)
+    with pytest.raises(
+        caffe.CaffeError, match=r"fc.weight: shape \(5, 143\), but layer 'fc' has \(5, 144\)"
+    ):
+        load_state_dict(small_net(), state)
+
+
+def test_transposed_and_fully_connected_as_convolution():
+    text = SMALL.replace("num_output: 5", "num_output: 5 transpose: true")
+    module = Small()
+    state = module.state_dict()
+    net = small_net(text)
+    load_state_dict(net, state)
+    np.testing.assert_array_equal(net.params["fc"][0].data, state["fc.weight"].numpy().T)
+    state["fc.weight"] = state["fc.weight"][:, :, None, None]  # a 1x1 convolution
+    net = small_net()
+    load_state_dict(net, state)
+    np.testing.assert_array_equal(net.params["fc"][0].data, state["fc.weight"].numpy()[:, :, 0, 0])
+
+
+def test_files_that_hold_no_state_dict(tmp_path):
+    (tmp_path / "a.pt").write_bytes(b"nothing of the kind")
+    torch.save([1, 2], tmp_path / "b.pt")
+    torch.save(Small(), tmp_path / "c.pt")  # a whole module would have to be executed
+    for name in ("a.pt", "b.pt", "c.pt"):
+        with pytest.raises(caffe.CaffeError, match=f"{name}: no state dict") as info:
+            read_state_dict(tmp_path / name)
+        assert "\n" not in str(info.value)
+    with pytest.raises(caffe.CaffeError, match=r"d.pt: No such file"):
+        read_state_dict(tmp_path / "d.pt")
+
+
+# -- the command ------------------------------------------------------------------------------
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "caffe.convert", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command(files, tmp_path):
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    out = tmp_path / "net.onnx"
+    result = command(*files[:2], out, "--input", "data=1x3x8x8", "--outputs", "conv,fc")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "net.onnx: written" in result.stderr
+    assert out.stat().st_size > 1000
+
+
+def test_the_command_says_what_is_wrong_in_one_line(files, tmp_path):
+    result = command(*files[:2], tmp_path / "net.txt")
+    assert result.returncode == 1
+    assert "net.txt: unknown ending; expected one of .onnx" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--outputs", "cat"], "has no blob 'cat'"),
+        (["--input", "cat=1x3"], "the net has no blob 'cat'"),
+        (["--input", "data=1x3x2x2"], "layer 'block/conv'"),
+    ],
+)
+def test_bad_input(files, tmp_path, arguments, message):
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    with pytest.raises(caffe.CaffeError, match=message):
+        convert.main([*files[:2], str(tmp_path / "net.onnx"), *arguments])
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_bad_usage(files, tmp_path, capsys):
+    with pytest.raises(SystemExit) as info:
+        convert.main([*files[:2], "net.onnx", "--input", "data:1x3"])
+    assert info.value.code == 2
+    assert "expected NAME=SHAPE" in capsys.readouterr().err
