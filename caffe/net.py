@@ -327,7 +327,8 @@ class Net:
         self._planned = self._plan_for(start, end)
         if self._planned is not None:
             return self._planned.forward()
-        self._record |= start > 0  # a pass made of pieces cannot be repeated later
+        if start > 0 and not self._record:  # a pass made of pieces cannot be repeated later
+            self._start_recording()
         self._ran_to = end
         losses = []
         for i in range(start, end + 1):
@@ -365,8 +366,7 @@ class Net:
             self._planned.backward()
             return
         if not self._record:
-            self._record = True
-            self._record_last_pass()
+            self._start_recording()
         for i in range(start, end - 1, -1):
             self._call("before_backward", i)
             if self._layer_need_backward[i]:
@@ -378,8 +378,11 @@ class Net:
         if self.debug_info and end == 0:
             self._parameter_debug()
 
-    def _record_last_pass(self) -> None:
-        """Run the last forward pass again beside the blobs, keeping what gradients need."""
+    def _start_recording(self) -> None:
+        """Keep what gradients need from now on, and that of the last forward pass: it is run once
+        more, beside the blobs.
+        """
+        self._record = True
         last_change: dict[int, int] = {}  # blob worked on in place -> the last layer to do so
         for i, tops in enumerate(self._top_id_vecs):
             last_change.update((j, i) for j in tops if j in self._bottom_id_vecs[i])
