@@ -20,6 +20,7 @@ _LAZY = {
     "Net": "caffe.net",
     "Layer": "caffe.layers.python_layer",
     "layer_type_list": "caffe.layers",
+    "register": "caffe.layers",
     **dict.fromkeys(
         ("set_mode_cpu", "set_mode_gpu", "set_device", "set_random_seed", "set_multiprocess"),
         "caffe.device",

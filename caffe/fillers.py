@@ -49,7 +49,10 @@ def gaussian(values: torch.Tensor, param: pb.FillerParameter) -> None:
     if param.std < 0:
         raise CaffeError(f"filler gaussian: std is {param.std:g}, expected at least 0")
     values.normal_(param.mean, param.std)
+    if param.sparse < -1:
+        raise CaffeError(f"filler gaussian: sparse is {param.sparse}, expected at least 0, or -1")
     if param.sparse >= 0:
+        _check_axes(values)
         # On average `sparse` weights of each output are not zero.
         share = param.sparse / values.shape[0]
         if not 0 <= share <= 1:
@@ -62,6 +65,7 @@ def gaussian(values: torch.Tensor, param: pb.FillerParameter) -> None:
 
 @_filler
 def positive_unitball(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    _check_axes(values)
     values.uniform_(0, 1)
     rows = values.view(values.shape[0], -1)
     rows.div_(rows.sum(1, keepdim=True))
@@ -92,8 +96,14 @@ def bilinear(values: torch.Tensor, param: pb.FillerParameter) -> None:
     values.copy_(torch.outer(line, line).expand(values.shape))
 
 
+def _check_axes(values: torch.Tensor) -> None:
+    if not values.dim():
+        raise CaffeError("the filler needs to know inputs from outputs, and the blob has no axes")
+
+
 def _fan(values: torch.Tensor, norm: int) -> float:
     """Caffe's fan: count / shape[0] is 'in' and count / shape[1] is 'out', whatever the layer."""
+    _check_axes(values)
     fan_in = values.numel() / values.shape[0]
     fan_out = values.numel() / values.shape[1] if values.dim() > 1 else values.numel()
     kinds = pb.FillerParameter

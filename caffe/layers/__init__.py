@@ -41,13 +41,36 @@ def layer_type_list() -> list[str]:
 
 
 def create_layer(param: pb.LayerParameter) -> Layer:
-    """The layer that `param` describes. Raises CaffeError for a type that does not exist."""
+    """The layer that `param` describes. Raises CaffeError for a type that does not exist.
+
+    Where the type is not known so far, python_param.module names the module that registers it.
+    """
+    if param.type not in REGISTRY and param.python_param.module:
+        _import_module_of(param)
     layer_class = REGISTRY.get(param.type)
     if layer_class is None:
-        near = difflib.get_close_matches(param.type, REGISTRY, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        known = {name.lower(): name for name in REGISTRY}
+        near = difflib.get_close_matches(param.type.lower(), known, n=1)
+        hint = f" (did you mean {known[near[0]]}?)" if near else ""
         raise CaffeError(f"layer {param.name!r}: unknown layer type {param.type!r}{hint}")
     return layer_class(param)
+
+
+def _import_module_of(param: pb.LayerParameter) -> None:
+    from caffe.layers.python_layer import import_user_module
+
+    module = param.python_param.module
+    where = f"layer {param.name!r} ({param.type}): python_param.module"
+    try:
+        import_user_module(module)
+    except CaffeError as error:
+        raise CaffeError(f"{where}: {error}") from error
+    except Exception as error:
+        raise CaffeError(
+            f"{where}: importing {module!r}: {type(error).__name__}: {error}"
+        ) from error
+    if param.type not in REGISTRY:
+        raise CaffeError(f"{where}: {module!r} registers no layer type {param.type!r}")
 
 
 def __getattr__(name: str) -> Any:

@@ -339,7 +339,10 @@ class Layer:
             f"has {len(self.blobs)} parameter blob(s), but the net gives {len(given)}",
         )
         for i, (blob, proto) in enumerate(zip(self.blobs, given, strict=True)):
-            array = torch.from_numpy(blobproto_to_array(proto).astype("float32"))
+            try:
+                array = torch.from_numpy(blobproto_to_array(proto).astype("float32"))
+            except ValueError as error:
+                raise CaffeError(f"{self.where} ({self.type}): parameter {i}: {error}") from None
             self.check(
                 array.numel() == blob.count,
                 f"parameter {i} given with the shape {shape_string(array.shape)}, "

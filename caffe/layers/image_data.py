@@ -157,8 +157,8 @@ class WindowData(PrefetchingLayer):
     tops = (2, 2)
     reads = ("window_data_param", "transform_param", "data_param")
     differs = (
-        "Of transform_param: crop_size, mirror, mean_file and mean_value; `scale` counts in "
-        "window_data_param alone, as in Caffe. Of data_param, `prefetch`. "
+        "Of transform_param: crop_size, mirror, mean_file and mean_value; no `scale`, as in Caffe. "
+        "Of data_param, `prefetch`. "
         "A missing picture is an error; in Caffe the rest of the batch stays 0."
     )
 

@@ -126,10 +126,13 @@ class LRN(Layer):
             f"bottom has the shape {tuple(x.shape)}, expected 4 axes: samples, channels, height, "
             "width",
         )
-        if p.norm_region == pb.LRNParameter.ACROSS_CHANNELS:
-            return F.local_response_norm(x, p.local_size, p.alpha, p.beta, p.k)
-        squares = F.avg_pool2d(x.square(), p.local_size, 1, p.local_size // 2)
-        return x * (1 + p.alpha * squares).pow(-p.beta)
+        size, pad = p.local_size, p.local_size // 2
+        if p.norm_region == pb.LRNParameter.WITHIN_CHANNEL:
+            return x * (1 + p.alpha * F.avg_pool2d(x.square(), size, 1, pad)).pow(-p.beta)
+        n, c, h, w = x.shape
+        planes = x.square().reshape(n, 1, c, h * w)  # channels as rows
+        squares = F.avg_pool2d(planes, (size, 1), 1, (pad, 0)).reshape(x.shape)
+        return x * (p.k + p.alpha * squares).pow(-p.beta)
 
 
 class _Broadcast(Layer):

@@ -50,15 +50,16 @@ class Windows:
 
     def maximum(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first of the largest values, and its place in the plane; -1 where there is none."""
-        padded, count = self.padded(x, LOWEST), self.count(x.shape[2:])
+        lowest = max(LOWEST, torch.finfo(x.dtype).min)
+        padded, count = self.padded(x, lowest), self.count(x.shape[2:])
         y, index = F.max_pool2d(padded, self.kernel, self.stride, return_indices=True)
         empty = any(
             (n - 1) * stride - pad >= size
             for n, stride, pad, size in zip(count, self.stride, self.pad, x.shape[2:], strict=True)
         )
         # In Caffe's own code (not in cuDNN) NaN never wins, nor does what is below all floats.
-        if x.device.type == "cpu" and can_look(y) and not bool((y > LOWEST).all()):
-            padded, empty = torch.where(padded > LOWEST, padded, LOWEST), True
+        if x.device.type == "cpu" and can_look(y) and not bool((y > lowest).all()):
+            padded, empty = torch.where(padded > lowest, padded, lowest), True
             y, index = F.max_pool2d(padded, self.kernel, self.stride, return_indices=True)
         y, index = y[:, :, : count[0], : count[1]], index[:, :, : count[0], : count[1]]
         if padded.shape != x.shape:
@@ -66,7 +67,7 @@ class Windows:
             rows, columns = index // width - self.pad[0], index % width - self.pad[1]
             index = rows * x.shape[3] + columns
         if empty:
-            index = torch.where(y > LOWEST, index, -1)
+            index = torch.where(y > lowest, index, -1)
         return y, index.to(x.dtype)
 
     def average(self, x: torch.Tensor) -> torch.Tensor:

@@ -87,6 +87,7 @@ class PythonLayer(base.Layer):
 
     bottoms = (0, None)
     tops = (0, None)
+    reads = ("python_param",)
     source = True  # calling it twice for one pass could show: it may count, or draw at random
 
     def __init__(self, param: pb.LayerParameter) -> None:
@@ -137,7 +138,7 @@ class PythonLayer(base.Layer):
         p = self.layer_param.python_param
         self.check(bool(p.module and p.layer), "python_param must give module and layer")
         try:
-            module = _import(p.module)
+            module = import_user_module(p.module)
         except ModuleNotFoundError as error:
             if error.name != p.module.split(".")[0] and error.name != p.module:
                 raise self._named(error, f"importing module {p.module}") from error
@@ -171,7 +172,7 @@ class PythonLayer(base.Layer):
         )
 
 
-def _import(name: str) -> Any:
+def import_user_module(name: str) -> Any:
     """The module; the working directory counts even where sys.path lacks it (console scripts)."""
     try:
         return importlib.import_module(name)

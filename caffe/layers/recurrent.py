@@ -57,6 +57,8 @@ class _Recurrent(Layer):
     """
 
     states = 0
+    bottoms = (2, None)
+    tops = (1, None)
     labels = (1,)
     reads = ("recurrent_param",)
     differs = "`debug_info` is accepted and without effect: there is no inner net to look into."
