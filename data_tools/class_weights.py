@@ -1,0 +1,154 @@
+"""Loss weights of the labels by how often they occur in an LMDB, as text that netgen reads.
+
+Methods:
+  authors  FuseNet's (ACCV 2016): (1 / f) / median of all labels' (1 / f), where f is a label's
+           share of all pixels and label 0 counts like the others; so the weights' median is 1
+  median   Eigen and Fergus (ICCV 2015): median of all f / f, where f is a label's share of the
+           pixels of those frames that show it
+  inverse  1 / (K f) for K labels that occur; so the mean over pixels is 1
+  log      ENet (Paszke et al., 2016): 1 / ln(1.02 + f)
+All but authors leave the ignored label out of f, and its weight is 0, as is that of labels that
+never occur.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_tools import classes, cli
+from data_tools.cli import DataError
+from data_tools.record import CHANNELS
+from data_tools.store import Reader
+
+METHODS = ("authors", "median", "inverse", "log")
+ENET_OFFSET = 1.02
+
+
+@dataclass
+class Histogram:
+    """pixels[label]: how many. shown[label]: pixels of the frames that show it, less ignored
+    ones. Both int64, (256,)."""
+
+    pixels: np.ndarray
+    shown: np.ndarray
+
+
+def count(reader: Reader, ignore: int | None) -> Histogram:
+    """The labels of every record, in one pass.
+
+    Raises DataError for a record without five channels or with labels that are no whole numbers.
+    """
+    pixels, shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    for key, planes, _ in cli.progress(reader.planes(), len(reader), "records"):
+        frame = label_histogram(planes, f"{reader.path}: {key.decode(errors='replace')}")
+        pixels += frame
+        counted = frame.sum() - (0 if ignore is None else frame[ignore])
+        shown[frame > 0] += counted
+    return Histogram(pixels, shown)
+
+
+def label_histogram(planes: np.ndarray, where: str) -> np.ndarray:
+    """Pixels of each label 0..255 in a record's planes (5 x H x W): int64, (256,)."""
+    if len(planes) != len(CHANNELS):
+        raise DataError(f"{where}: has {len(planes)} channels, expected {', '.join(CHANNELS)}")
+    label = planes[4].astype(np.uint8)
+    if planes.dtype != np.uint8 and (label != planes[4]).any():
+        raise DataError(f"{where}: has labels that are not whole numbers of 0 to 255")
+    return np.bincount(label.ravel(), minlength=256)
+
+
+def weigh(histogram: Histogram, method: str, labels: int, ignore: int | None) -> np.ndarray:
+    """The weight of each of `labels` labels, float64, by one of METHODS.
+
+    Raises DataError where no label occurs.
+    """
+    pixels = histogram.pixels[:labels].astype(np.float64)
+    if method != "authors" and ignore is not None and ignore < labels:
+        pixels[ignore] = 0
+    seen = pixels > 0
+    if not seen.any():
+        raise DataError("none of its labels is among those to weigh")
+    share = pixels[seen] / pixels.sum()
+    weights = np.zeros(labels)
+    if method == "authors":
+        weights[seen] = (1 / share) / np.median(1 / share)
+    elif method == "median":
+        share = pixels[seen] / histogram.shown[:labels][seen]
+        weights[seen] = np.median(share) / share
+    elif method == "inverse":
+        weights[seen] = 1 / (len(share) * share)
+    else:
+        weights[seen] = 1 / np.log(ENET_OFFSET + share)
+    return weights
+
+
+def table(histogram: Histogram, weights: np.ndarray, names: list[str]) -> str:
+    """A line a label: its weight and, behind `#`, label, name and share of all pixels."""
+    shares = histogram.pixels[: len(weights)] / histogram.pixels.sum()
+    lines = (
+        f"{weight:.6f}  # {label} {name}: {100 * share:.4g} %"
+        for label, (weight, share, name) in enumerate(zip(weights, shares, names, strict=True))
+    )
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "class_weights")
+    parser.add_argument("lmdb", metavar="LMDB", type=Path)
+    parser.add_argument("--method", choices=METHODS, default="authors", help="default: authors")
+    parser.add_argument(
+        "--ignore",
+        type=cli.whole(-1, 255),
+        default=0,
+        metavar="LABEL",
+        help="the ignored label (default 0); -1 for none",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="N|TABLE.csv",
+        help="default: those in dataset.json, else as many as occur",
+    )
+    return parser
+
+
+def label_names(reader: Reader, given: str | None, histogram: Histogram) -> list[str]:
+    """The name of each label that gets a weight, 0 first.
+
+    Raises DataError if a label occurs that is not among them.
+    """
+    highest = int(np.flatnonzero(histogram.pixels)[-1])
+    if given:
+        names = list(classes.parse(given).names)
+    else:
+        names = reader.info.get("classes") or list(classes.parse(str(max(highest, 1))).names)
+    if highest >= len(names):
+        raise DataError(f"{reader.path}: label {highest} occurs, expected 0 to {len(names) - 1}")
+    return names
+
+
+def main() -> None:
+    """`python -m data_tools.class_weights`."""
+    args = cli.parse(arguments())
+    reader = Reader(args.lmdb)
+    if not len(reader):
+        raise DataError(f"{args.lmdb}: holds no records")
+    if reader.info.get("labeled") is False:
+        raise DataError(f"{args.lmdb}: its frames have no labels")
+    ignore = None if args.ignore < 0 else args.ignore
+    histogram = count(reader, ignore)
+    names = label_names(reader, args.classes, histogram)
+    weights = weigh(histogram, args.method, len(names), ignore)
+    print(
+        f"# loss weights by method '{args.method}' from {len(reader)} records; "
+        "weight  # label name: share of pixels"
+    )
+    print(table(histogram, weights, names))
+
+
+if __name__ == "__main__":
+    cli.run(main)
