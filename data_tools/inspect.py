@@ -1,0 +1,249 @@
+"""What an LMDB holds: counts, shapes, types, ranges, labels, and records that look wrong.
+
+Suspicious are records with no depth at all, with labels that no class has, with nothing labelled,
+that are the same as an earlier one, or that are no five-channel Datum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import html
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data_tools import classes, cli, store
+from data_tools.cli import DataError
+from data_tools.record import CHANNELS, from_datum
+from data_tools.store import Reader
+
+
+@dataclass
+class Report:
+    """What a pass over an LMDB found. shapes: 'CxHxW type' -> records. ranges: channel -> (least,
+    greatest). pixels, frames: label -> how many. suspicious: (key, what is odd)."""
+
+    records: int = 0
+    shapes: dict[str, int] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    frames: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    scenes: dict[int, int] = field(default_factory=dict)
+    holes: float = 0.0
+    suspicious: list[tuple[str, str]] = field(default_factory=list)
+
+
+def survey(reader: Reader) -> Report:
+    """Looks at every record once."""
+    report, seen = Report(), {}
+    highest = len(reader.info["classes"]) - 1 if reader.info.get("classes") else 255
+    labeled = reader.info.get("labeled", True)
+    for key, record in cli.progress(reader, len(reader), "records"):
+        name = key.decode(errors="replace")
+        report.records += 1
+        try:
+            planes, scene = from_datum(record)
+        except DataError as error:
+            report.suspicious.append((name, str(error)))
+            continue
+        digest = hashlib.sha256(record).digest()
+        if digest in seen:
+            report.suspicious.append((name, f"the same as {seen[digest]}"))
+        seen.setdefault(digest, name)
+        _note(report, planes, scene)
+        report.suspicious += [(name, what) for what in oddities(planes, highest, labeled)]
+    report.holes /= max(report.records, 1)
+    return report
+
+
+def oddities(planes: np.ndarray, highest: int, labeled: bool) -> list[str]:
+    """What is odd about one record's planes."""
+    if len(planes) != len(CHANNELS):
+        return [f"{len(planes)} channels, expected 5 ({', '.join(CHANNELS)})"]
+    found = []
+    if not np.isfinite(planes).all():
+        found.append("values that are no numbers")
+    if not planes[3].any():
+        found.append("no depth at all")
+    label = planes[4]
+    if label.max() > highest or label.min() < 0:
+        found.append(f"unknown label {label.max() if label.max() > highest else label.min():g}")
+    if (label != np.rint(label)).any():
+        found.append("labels that are not whole")
+    if labeled and not label.any():
+        found.append("nothing labelled")
+    return found
+
+
+def _note(report: Report, planes: np.ndarray, scene: int) -> None:
+    shape = "x".join(map(str, planes.shape)) + f" {planes.dtype}"
+    report.shapes[shape] = report.shapes.get(shape, 0) + 1
+    report.scenes[scene] = report.scenes.get(scene, 0) + 1
+    if len(planes) != len(CHANNELS):
+        return
+    for name, plane in zip(CHANNELS, planes, strict=True):
+        low, high = report.ranges.get(name, (np.inf, -np.inf))
+        report.ranges[name] = (min(low, float(plane.min())), max(high, float(plane.max())))
+    counts = np.bincount(np.clip(planes[4], 0, 255).astype(np.uint8).ravel(), minlength=256)
+    report.pixels += counts
+    report.frames += counts > 0
+    report.holes += float((planes[3] == 0).mean())
+
+
+def verify(reader: Reader) -> str | None:
+    """What is wrong with the LMDB by its own dataset.json; None if it is as it was written."""
+    told = reader.info.get("checksum")
+    if not told:
+        return "has no checksum in dataset.json to verify by"
+    found = store.survey(iter(reader), str(reader.path))
+    for what in ("records", "checksum"):
+        if found[what] != reader.info[what]:
+            return f"{what}: {found[what]}, but dataset.json says {reader.info[what]}"
+    return None
+
+
+def text(reader: Reader, report: Report) -> str:
+    """The report for people to read."""
+    size = (reader.path / "data.mdb").stat().st_size
+    lines = [f"{reader.path}: {report.records} records, {size / 1e6:.1f} MB"]
+    for key in ("tool", "dataset", "split", "checksum"):
+        if reader.info.get(key):
+            lines.append(f"  {key:9} {reader.info[key]}")
+    lines += [f"  shape     {shape}: {count} records" for shape, count in report.shapes.items()]
+    lines += [f"  {name:9} {low:g} to {high:g}" for name, (low, high) in report.ranges.items()]
+    lines.append(f"  holes     {100 * report.holes:.1f} % of depth")
+    if set(report.scenes) != {0}:
+        counts = ", ".join(f"{scene}: {n}" for scene, n in sorted(report.scenes.items()))
+        lines.append(f"  scenes    {counts}")
+    lines += ["", "label    share %   frames  name"]
+    lines += [
+        f"{label:5}  {share:9.4f}  {frames:7}  {name}"
+        for label, share, frames, name in label_rows(reader, report)
+    ]
+    lines += ["", f"suspicious records: {len(report.suspicious)}"]
+    lines += [f"  {name}: {what}" for name, what in report.suspicious]
+    return "\n".join(lines)
+
+
+def label_rows(reader: Reader, report: Report) -> list[tuple[int, float, int, str]]:
+    """(label, share of pixels in %, frames that show it, name) of every label that occurs."""
+    names = reader.info.get("classes") or []
+    total = max(report.pixels.sum(), 1)
+    return [(int(label), 100 * report.pixels[label] / total, int(report.frames[label]),
+             names[label] if label < len(names) else "")
+            for label in np.flatnonzero(report.pixels)]  # fmt: skip
+
+
+def row_of(planes: np.ndarray, palette: np.ndarray, width: int) -> np.ndarray:
+    """Colour, depth, label and their overlay side by side: BGR uint8, each `width` wide."""
+    color = planes[:3].transpose(1, 2, 0).astype(np.uint8)
+    depth = cv2.applyColorMap(planes[3].astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    depth[planes[3] == 0] = 0
+    label = palette[np.clip(planes[4], 0, 255).astype(np.uint8)]
+    overlay = np.where((planes[4] > 0)[..., None], color // 2 + label // 2, color)
+    height = round(width * color.shape[0] / color.shape[1])
+    pictures = [cv2.resize(np.ascontiguousarray(picture.astype(np.uint8)), (width, height),
+                           interpolation=cv2.INTER_NEAREST)
+                for picture in (color, depth, label, overlay)]  # fmt: skip
+    return np.hstack(pictures)
+
+
+def sheet(reader: Reader, frames: int, width: int = 240) -> np.ndarray:
+    """The contact sheet of evenly spaced records, a row each with its key: BGR uint8."""
+    keys = reader.keys()
+    chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, frames).astype(int))]
+    colors = reader.info.get("palette") or []
+    colors = list(colors) + classes.palette(256)[len(colors) :]
+    palette = np.array(colors, np.uint8)[:, ::-1]
+    rows = []
+    for key in chosen:
+        try:
+            planes, _ = from_datum(reader.get(key))
+        except DataError:
+            continue
+        if len(planes) == len(CHANNELS):
+            strip = np.full((18, 4 * width, 3), 255, np.uint8)
+            cv2.putText(strip, key.decode(errors="replace"), (4, 13), cv2.FONT_HERSHEY_SIMPLEX,
+                        0.42, (0, 0, 0), 1, cv2.LINE_AA)  # fmt: skip
+            rows += [strip, row_of(planes, palette, width)]
+    if not rows:
+        raise DataError(f"{reader.path}: has no five-channel record to draw")
+    return np.vstack(rows)
+
+
+def page(reader: Reader, report: Report, picture: np.ndarray) -> str:
+    """The report as one HTML file with the sheet in it."""
+    data = base64.b64encode(cv2.imencode(".png", picture)[1].tobytes()).decode()
+    rows = "".join(
+        f"<tr><td>{label}<td>{html.escape(name)}<td>{share:.4f}<td>{frames}"
+        f'<td><div style="width:{3 * share:.1f}px"></div>'
+        for label, share, frames, name in label_rows(reader, report)
+    )
+    odd = "".join(f"<li>{html.escape(name)}: {html.escape(what)}"
+                  for name, what in report.suspicious)  # fmt: skip
+    title = html.escape(str(reader.path))
+    return (
+        f'<!doctype html><meta charset="utf-8"><title>{title}</title>'
+        "<style>body{font:14px sans-serif;margin:2em}td,th{padding:2px 8px;text-align:left}"
+        "td div{background:#48c;height:1em}img{max-width:100%}</style>"
+        f"<h1>{title}</h1><pre>{html.escape(text(reader, report).partition('label  ')[0])}</pre>"
+        f"<h2>Labels</h2><table><tr><th>label<th>name<th>share %<th>frames<th>{rows}</table>"
+        f"<h2>Suspicious records: {len(report.suspicious)}</h2><ul>{odd}</ul>"
+        "<h2>Frames</h2><p>colour, depth, label, overlay<p>"
+        f'<img src="data:image/png;base64,{data}">'
+    )
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "inspect")
+    parser.add_argument("lmdb", metavar="LMDB", type=Path)
+    parser.add_argument(
+        "--sheet", type=Path, metavar="sheet.png", help="draw frames: colour, depth, label, overlay"
+    )
+    parser.add_argument(
+        "--frames", type=cli.whole(1), default=12, metavar="N", help="on the sheet (default 12)"
+    )
+    parser.add_argument("--html", type=Path, metavar="out.html", help="everything in one page")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare with the checksum in dataset.json; exit 1 if it differs",
+    )
+    return parser
+
+
+def outcome(reader: Reader, report: Report, args: argparse.Namespace) -> dict[Path, Any]:
+    """The files to write: path -> content."""
+    files: dict[Path, Any] = {}
+    if args.sheet or args.html:
+        picture = sheet(reader, args.frames)
+        if args.sheet:
+            files[args.sheet] = cv2.imencode(".png", picture)[1].tobytes()
+        if args.html:
+            files[args.html] = page(reader, report, picture).encode()
+    return files
+
+
+def main() -> None:
+    """`python -m data_tools.inspect`."""
+    args = cli.parse(arguments())
+    reader = Reader(args.lmdb)
+    wrong = verify(reader) if args.verify else None
+    if wrong:
+        raise DataError(f"{args.lmdb}: {wrong}")
+    report = survey(reader)
+    for path, content in outcome(reader, report, args).items():
+        store.write_bytes(path, content)
+    print(text(reader, report))
+    if args.verify:
+        print("verified: every record is as it was written")
+
+
+if __name__ == "__main__":
+    cli.run(main)
