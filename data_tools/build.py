@@ -54,8 +54,13 @@ class Options:
     skip_bad: bool = False
 
 
-def add_arguments(parser: argparse.ArgumentParser, size: str | None, depth_range: bool) -> None:
-    """Adds the options that every source shares; size and depth_range say which it offers."""
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    size: str | None,
+    depth_range: bool = True,
+    float_depth: bool = True,
+) -> None:
+    """Adds the options that sources share. size: its default, None for the colour picture's."""
     group = parser.add_argument_group("records")
     group.add_argument(
         "--size",
@@ -69,12 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser, size: str | None, depth_range
             "--depth-range",
             type=DepthRange.parse,
             metavar="authors|valid|MIN:MAX",
-            help="depth to 0..255: each frame's minimum to maximum with holes, as "
-            "the authors do (default); readings to 1..255, holes 0; or metres",
+            help="depth to 0..255: each frame's minimum to maximum with holes, as the authors do "
+            "(default); readings to 1..255, holes 0; or a range in metres",
         )
-    group.add_argument(
-        "--float-depth", action="store_true", help="records of floats, depth not rounded"
-    )
+    if float_depth:
+        group.add_argument(
+            "--float-depth", action="store_true", help="records of floats, depth not rounded"
+        )
     group = parser.add_argument_group("running")
     group.add_argument(
         "--workers",

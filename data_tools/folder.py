@@ -176,7 +176,7 @@ def arguments() -> argparse.ArgumentParser:
         help="keep this part of the frames out of OUT_LMDB, in OUT_LMDB_val",
     )
     parser.add_argument("--seed", type=int, default=0, help="draws that part (default 0)")
-    build.add_arguments(parser, None, True)
+    build.add_arguments(parser, None)
     return parser
 
 

@@ -157,7 +157,7 @@ def arguments() -> argparse.ArgumentParser:
         action="store_true",
         help="each record's label is its scene: " + ", ".join(SCENES),
     )
-    build.add_arguments(parser, "320x240", True)
+    build.add_arguments(parser, "320x240")
     return parser
 
 

@@ -19,7 +19,7 @@ from data_tools import build, classes, cli, images, matfile, nyuv2, unpickle
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import Frame, RecordFormat
+from data_tools.record import Frame, RecordFormat, whole
 
 SUN_FOLDERS = {"color": "images-224", "depth": "depth-inpaint-u8-224", "label": "seglabel-224"}
 
@@ -154,14 +154,6 @@ class ZanilHdf5:
         return {}
 
 
-def whole(values: np.ndarray, name: str) -> np.ndarray:
-    """values (0..255, any number type) as uint8; raises DataError if they are not whole."""
-    small = values.astype(np.uint8)
-    if (small != values).any():
-        raise DataError(f"{name}: has values that are not whole numbers of 0 to 255")
-    return small
-
-
 def open_source(path: Path) -> SunArchive | NyuNpy | ZanilHdf5:
     """The source that the path is; raises DataError for anything else."""
     if path.is_dir():
@@ -187,7 +179,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, "prepared")
     parser.add_argument("source", metavar="SOURCE", type=Path)
     parser.add_argument("out", metavar="OUT_DIR", type=Path, help="gets one LMDB a split")
-    build.add_arguments(parser, None, False)
+    build.add_arguments(parser, None, depth_range=False)
     return parser
 
 

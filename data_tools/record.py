@@ -63,7 +63,7 @@ class RecordFormat:
         self.check(frame)
         size = self.size or frame.color.shape[1::-1]
         metres = self.unit.metres(nearest(frame.depth, size))
-        if not metres.any():
+        if self.unit.kind != "scaled" and not metres.any():
             raise DataError("depth has no reading at all")
         depth = self.range.apply(metres)
         planes = np.zeros((5, size[1], size[0]), np.float32 if self.float_depth else np.uint8)
@@ -100,6 +100,14 @@ def nearest(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if plane.dtype not in (np.uint8, np.uint16, np.float32):
         plane = plane.astype(np.float64)  # the widest type that every OpenCV resizes
     return cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST)
+
+
+def whole(values: np.ndarray, what: str) -> np.ndarray:
+    """values as uint8; raises DataError, saying what they are, unless they are whole, 0..255."""
+    small = values.astype(np.uint8)
+    if (small != values).any():
+        raise DataError(f"{what} has values that are not whole numbers of 0 to 255")
+    return small
 
 
 def check_color(color: np.ndarray) -> None:

@@ -107,7 +107,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="S,S,...",
         help=f"of {', '.join(SPLITS)} (default: train,val)",
     )
-    build.add_arguments(parser, "320x240", True)
+    build.add_arguments(parser, "320x240")
     return parser
 
 

@@ -139,7 +139,7 @@ def arguments() -> argparse.ArgumentParser:
         action="store_true",
         help="train on the RealSense frames too (5285 frames instead of 4698)",
     )
-    build.add_arguments(parser, "224x224", True)
+    build.add_arguments(parser, "224x224")
     return parser
 
 

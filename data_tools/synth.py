@@ -254,7 +254,7 @@ def arguments() -> argparse.ArgumentParser:
         metavar="DIR",
         help="also write PNGs (and classes.csv) that data_tools.folder reads",
     )
-    build.add_arguments(parser, "160x120", False)
+    build.add_arguments(parser, "160x120", depth_range=False)
     return parser
 
 

@@ -1,0 +1,322 @@
+"""LMDBs made into others, or into folders of PNGs and back.
+
+Each INPUT is an LMDB, or a folder that this command wrote (rgb/, depth/, label/, dataset.json).
+Several are merged in order. OUT becomes an LMDB, or, with --to folder, such a folder: colour and
+label as PNG, depth as PNG (0..255) or, from float records, as NPY. What dataset.json knows
+(classes, cameras, ...) goes along.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fnmatch
+import json
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data_tools import build, classes, cli, folder, store
+from data_tools.build import Output
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.record import CHANNELS, Frame, RecordFormat, from_datum, whole
+from data_tools.store import Reader
+
+NUMBER = re.compile(r"^\d{8}_")
+# What a merged data set keeps of dataset.json where all its parts agree.
+KEPT = ("dataset", "labeled", "classes", "palette", "scenes")
+
+
+def plain_name(key: str) -> str:
+    """A key or file name without the number that orders it."""
+    return NUMBER.sub("", key) or key
+
+
+class LmdbPart:
+    """The records of an LMDB. info: its dataset.json."""
+
+    def __init__(self, path: Path):
+        self._path, self._reader = path, None
+        reader = Reader(path)
+        self.info, self._raw_keys = reader.info, reader.keys()
+        self.keys = [key.decode(errors="replace") for key in self._raw_keys]
+        self.type = self.info.get("type") or self._first_type(reader)
+        reader.close()
+
+    def _first_type(self, reader: Reader) -> str:
+        for _, planes, _ in reader.planes():
+            return str(planes.dtype)
+        raise DataError(f"{self._path}: holds no records")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None}  # each worker opens the file for itself
+
+    def planes(self, index: int) -> tuple[np.ndarray, int]:
+        """5 x H x W and the scene."""
+        if self._reader is None:
+            self._reader = Reader(self._path)
+        planes, scene = from_datum(self._reader.get(self._raw_keys[index]))
+        if len(planes) != len(CHANNELS):
+            raise DataError(f"has {len(planes)} channels, expected 5 ({', '.join(CHANNELS)})")
+        return planes, scene
+
+
+class FolderPart:
+    """The frames of a folder as `--to folder` writes it."""
+
+    def __init__(self, path: Path):
+        label = path / "label"
+        self._files = folder.Files(str(path / "rgb"), str(path / "depth"), str(label), None)
+        self.info, self.keys = store.read_info(path), list(self._files.names)
+        floats = self._files.first_depth().dtype.kind == "f"
+        self.type = "float32" if floats else "uint8"
+
+    def planes(self, index: int) -> tuple[np.ndarray, int]:
+        """5 x H x W and the scene."""
+        frame = self._files.load(index)
+        planes = np.stack([*frame.color.transpose(2, 0, 1), frame.depth, frame.label])
+        known = self.info.get("frames", {}).get(self.keys[index], {})
+        return planes.astype(self.type), known.get("scene", 0)
+
+
+class Records:
+    """The source: the frames of all inputs, one after the other.
+
+    remap: label -> new label, or None where the table lacks it; float32 colour must be whole.
+    """
+
+    block = 16
+
+    def __init__(self, paths: Sequence[Path], remap: dict[int, int] | None = None):
+        self.parts = [open_part(path) for path in paths]
+        self._where = [(part, i) for part in range(len(self.parts))
+                       for i in range(len(self.parts[part].keys))]  # fmt: skip
+        names = [plain_name(self.parts[part].keys[i]) for part, i in self._where]
+        self.names = names if len(set(names)) == len(names) else self._distinct(names)
+        self._remap = remap
+
+    def _distinct(self, names: list[str]) -> list[str]:
+        """Names of several inputs that clash get their input's number before them."""
+        return [f"{part}/{name}" if len(self.parts) > 1 else f"{i}/{name}"
+                for (part, i), name in zip(self._where, names, strict=True)]  # fmt: skip
+
+    def load(self, index: int) -> Frame:
+        """Frame `index`; its depth is 0..255."""
+        part, i = self._where[index]
+        planes, scene = self.parts[part].planes(i)
+        color = np.ascontiguousarray(planes[:3].transpose(1, 2, 0))
+        if color.dtype != np.uint8:
+            color = whole(color, "colour")
+        label = whole(planes[4], "label")
+        return Frame(color, planes[3], self._mapped(label), scene)
+
+    def _mapped(self, label: np.ndarray) -> np.ndarray:
+        if self._remap is None:
+            return label
+        table = np.zeros(256, np.uint8)
+        for old in np.unique(label):
+            if int(old) not in self._remap:
+                raise DataError(f"label {old} is not in the table of --map")
+            table[old] = self._remap[int(old)]
+        return table[label]
+
+    def about(self, index: int) -> dict[str, Any]:
+        """What the input knew of the frame."""
+        part, i = self._where[index]
+        known = dict(self.parts[part].info.get("frames", {}).get(self.parts[part].keys[i], {}))
+        known.pop("scene", None)
+        return known
+
+    def common(self) -> dict[str, Any]:
+        """What all inputs' dataset.json agree on, of KEPT."""
+        first, *others = (part.info for part in self.parts)
+        agreed = (key for key in KEPT if key in first)
+        return {key: first[key] for key in agreed
+                if all(info.get(key) == first[key] for info in others)}  # fmt: skip
+
+
+def open_part(path: Path) -> LmdbPart | FolderPart:
+    """An input, by what lies at `path`."""
+    if (path / "rgb").is_dir() and (path / "depth").is_dir() and (path / "label").is_dir():
+        return FolderPart(path)
+    return LmdbPart(path)
+
+
+def read_map(path: Path) -> tuple[dict[int, int], dict[int, str]]:
+    """A CSV `from,to[,name]`: old label -> new, and the names of new labels. 0 stays 0 unless it
+    is listed. Raises DataError, naming the line."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"from", "to"} <= set(rows[0]):
+        raise DataError(f"{path}: expected a CSV with the columns from,to[,name]")
+    remap, names = {0: 0}, {}
+    for line, row in enumerate(rows, start=2):
+        texts = row["from"], row["to"]
+        if not all(text and text.isdigit() and int(text) <= 255 for text in texts):
+            raise DataError(f"{path}: line {line}: from and to must be labels of 0 to 255")
+        remap[int(row["from"])] = int(row["to"])
+        if row.get("name"):
+            names[int(row["to"])] = row["name"]
+    return remap, names
+
+
+def choose(args: argparse.Namespace, source: Records) -> list[int]:
+    """The frames that the options keep, in order. Raises DataError if none are left."""
+    chosen = list(range(len(source.names)))
+    if args.match:
+        chosen = [i for i in chosen if fnmatch.fnmatch(source.names[i], args.match)]
+    if args.names:
+        wanted = args.names.read_text().split()
+        missing = sorted(set(wanted) - set(source.names))
+        if missing:
+            raise DataError(f"{args.names}: no frame is named '{missing[0]}'")
+        places = {name: i for i, name in enumerate(source.names)}
+        kept = set(chosen)
+        chosen = [places[name] for name in wanted if places[name] in kept]
+    chosen = chosen[:: args.every][: args.first]
+    if not chosen:
+        raise DataError("no frame is left by --match, --names, --every and --first")
+    return chosen
+
+
+def parse_split(text: str) -> dict[str, float]:
+    """argparse type: `train=0.8,val=0.2`; shares must not add up to more than 1."""
+    shares: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, share = item.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            shares[name] = -1.0
+        if not re.fullmatch(r"[\w.-]+", name) or not 0 < shares[name] <= 1:
+            raise argparse.ArgumentTypeError(f"'{item}' is not NAME=SHARE with 0 < SHARE <= 1")
+    if sum(shares.values()) > 1 + 1e-9:
+        raise argparse.ArgumentTypeError(f"'{text}': the shares add up to more than 1")
+    return shares
+
+
+def split(chosen: list[int], shares: dict[str, float], seed: int) -> dict[str, list[int]]:
+    """Drawn by the seed; each part keeps the order. Shares that add up to 1 use every frame."""
+    order = list(chosen)
+    random.Random(seed).shuffle(order)
+    parts, start, total = {}, 0, 0.0
+    for name, share in shares.items():
+        total += share
+        end = round(total * len(order))
+        parts[name] = sorted(order[start:end], key=chosen.index)
+        start = end
+    return parts
+
+
+def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFormat) -> None:
+    """`--to folder`: each frame's three files are named by the key its record would have."""
+    partial = out.with_name(out.name + ".partial")
+    frames = {}
+    for position, index in enumerate(cli.progress(chosen, len(chosen), "pictures")):
+        key = store.key(position, source.names[index]).decode()
+        planes, scene = from_datum(format.encode(source.load(index)))
+        _write_frame(partial, key, planes)
+        if known := {**source.about(index), **({"scene": scene} if scene else {})}:
+            frames[key] = known
+    info = {
+        "tool": "data_tools.convert",
+        **source.common(),
+        **({"frames": frames} if frames else {}),
+    }
+    store.write_text(partial / store.INFO, store.to_json(info))
+    partial.rename(out)
+
+
+def _write_frame(root: Path, key: str, planes: np.ndarray) -> None:
+    pictures = {"rgb": planes[:3].transpose(1, 2, 0), "label": planes[4]}
+    if planes.dtype == np.uint8:
+        pictures["depth"] = planes[3]
+    else:
+        file = root / "depth" / f"{key}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, planes[3])
+    for part, picture in pictures.items():
+        file = root / part / f"{key}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        data = cv2.imencode(".png", np.ascontiguousarray(picture.astype(np.uint8)))[1]
+        file.write_bytes(data.tobytes())
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "convert")
+    parser.add_argument("inputs", metavar="INPUT", type=Path, nargs="+")
+    parser.add_argument("out", metavar="OUT", type=Path)
+    parser.add_argument("--to", choices=("lmdb", "folder"), default="lmdb", help="default: lmdb")
+    parser.add_argument("--type", choices=("uint8", "float"), help="default: the inputs'")
+    parser.add_argument(
+        "--map", type=Path, metavar="TABLE.csv", help="new labels: columns from,to[,name]"
+    )
+    group = parser.add_argument_group("which frames")
+    group.add_argument("--match", metavar="PATTERN", help="whose name matches, e.g. 'kv1/*'")
+    group.add_argument("--names", type=Path, metavar="FILE", help="named there, in that order")
+    group.add_argument("--every", type=cli.whole(1), default=1, metavar="N", help="each Nth")
+    group.add_argument("--first", type=cli.whole(1), metavar="N", help="the first N of those")
+    group.add_argument(
+        "--split",
+        type=parse_split,
+        metavar="NAME=SHARE,...",
+        help="write OUT/NAME for each part, drawn by --seed",
+    )
+    group.add_argument("--seed", type=int, default=0, help="default 0")
+    build.add_arguments(parser, None, depth_range=False, float_depth=False)
+    return parser
+
+
+def record_format(args: argparse.Namespace, source: Records, highest: int) -> RecordFormat:
+    """The records' format: of the type that is asked for, or that of the inputs."""
+    types = {part.type for part in source.parts}
+    floats = args.type == "float" or (args.type is None and "float32" in types)
+    return RecordFormat(args.size, DepthUnit("scaled"), DepthRange("none"),
+                        floats, highest)  # fmt: skip
+
+
+def class_info(source: Records, names: dict[int, str], remap: dict[int, int] | None) -> dict:
+    """dataset.json's facts, with the classes of --map where it renames them."""
+    info = source.common()
+    if remap is not None:
+        info = {key: info[key] for key in info if key not in ("dataset", "classes", "palette")}
+        highest = max(remap.values())
+        table = [names.get(label, f"class {label}") for label in range(highest + 1)]
+        table[0] = names.get(0, classes.IGNORED)
+        info |= classes.ClassTable(tuple(table)).describe()
+    return info
+
+
+def main() -> None:
+    """`python -m data_tools.convert`."""
+    args = cli.parse(arguments())
+    if args.split and args.to == "folder":
+        args.usage.error("--split makes LMDBs; convert each of them with --to folder")
+    remap, names = read_map(args.map) if args.map else (None, {})
+    source = Records(args.inputs, remap)
+    chosen = choose(args, source)
+    info = class_info(source, names, remap)
+    format = record_format(args, source, len(info["classes"]) - 1 if "classes" in info else 255)
+    if args.to == "folder":
+        if args.out.exists():
+            raise DataError(f"{args.out}: exists already")
+        write_folder(source, chosen, args.out, format)
+        print(f"{args.out}: {len(chosen)} frames")
+        return
+    parts = split(chosen, args.split, args.seed) if args.split else {"": chosen}
+    outputs = [Output(args.out / name, part, {"split": name} if name else {})
+               for name, part in parts.items()]  # fmt: skip
+    facts = {"tool": "data_tools.convert", "source": [str(path) for path in args.inputs], **info,
+             "options": {"map": json.dumps(remap) if remap else None}}  # fmt: skip
+    build.build(source, outputs, format, facts, build.options(args))
+
+
+if __name__ == "__main__":
+    cli.run(main)

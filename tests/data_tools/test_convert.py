@@ -1,0 +1,165 @@
+"""data_tools.convert: what goes in comes out, changed only as asked."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data_tools import store
+from data_tools.record import to_datum
+from data_tools.store import Reader
+
+
+def planes(seed, floats=False, size=(4, 6)):
+    found = np.random.default_rng(seed).integers(1, 200, (5, *size), np.uint8)
+    found[4] %= 4
+    if floats:
+        found = found.astype(np.float32)
+        found[3] += 0.25
+    return found
+
+
+def write(path, records, names="abcdefghij", **info):
+    writer = store.Writer(path, "plan")
+    for index, record in enumerate(records):
+        key = store.key(index, names[index])
+        writer.put(key, to_datum(record, index + 1))
+        if index == 0:
+            frames = {key.decode(): {"camera": "kv1"}}
+    writer.finish({"classes": ["(ignored)", "wall", "floor", "sofa"], "frames": frames, **info})
+
+
+def contents(path):
+    return [(key.decode(), value, scene) for key, value, scene in Reader(path).planes()]
+
+
+def same(one, two):
+    return [c[0] for c in one] == [c[0] for c in two] and all(
+        (a[1] == b[1]).all() and a[1].dtype == b[1].dtype and a[2] == b[2]
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_to_a_folder_and_back(tmp_path, command, floats):
+    write(tmp_path / "db", [planes(i, floats) for i in range(3)], names=["a", "b/c", "b/d"])
+    command("convert", "db", "pictures", "--to", "folder")
+    depth = "npy" if floats else "png"
+    assert (tmp_path / "pictures" / "depth" / "00000001_b" / f"c.{depth}").is_file()
+    command("convert", "pictures", "again")
+    assert same(contents(tmp_path / "db"), contents(tmp_path / "again"))
+    info = Reader(tmp_path / "again").info
+    assert info["classes"] == ["(ignored)", "wall", "floor", "sofa"]
+    assert info["frames"] == {"00000000_a": {"camera": "kv1"}}
+
+
+def test_types(tmp_path, command):
+    write(tmp_path / "db", [planes(0, floats=True)])
+    command("convert", "db", "bytes", "--type", "uint8")
+    ((_, small, _),) = contents(tmp_path / "bytes")
+    assert (small == planes(0)).all()  # 0.25 is rounded away
+    assert small.dtype == np.uint8
+    command("convert", "bytes", "floats", "--type", "float")
+    ((_, large, scene),) = contents(tmp_path / "floats")
+    assert (large == small).all()
+    assert (large.dtype, scene) == (np.float32, 1)
+
+
+def test_resize_mixes_colours_only(tmp_path, command):
+    whole = planes(0, size=(8, 12))
+    write(tmp_path / "db", [whole])
+    command("convert", "db", "small", "--size", "6x4")
+    ((_, small, _),) = contents(tmp_path / "small")
+    assert small.shape == (5, 4, 6)
+    assert (small[3:] == whole[3:, ::2, ::2]).all()
+    mean = whole[:3].reshape(3, 4, 2, 6, 2).mean((2, 4))
+    assert (np.abs(small[:3] - mean) <= 0.5).all()
+
+
+def test_merge(tmp_path, command):
+    write(tmp_path / "one", [planes(0), planes(1)], dataset="nyuv2-40")
+    write(tmp_path / "two", [planes(2)], names="z", dataset="other")
+    write(tmp_path / "three", [planes(3)])
+    command("convert", "one", "two", "both")
+    found = contents(tmp_path / "both")
+    assert [key for key, _, _ in found] == ["00000000_a", "00000001_b", "00000002_z"]
+    assert (found[2][1] == planes(2)).all()
+    info = Reader(tmp_path / "both").info
+    assert "dataset" not in info  # they disagree
+    assert len(info["classes"]) == 4
+    command("convert", "one", "three", "clash")
+    assert [key for key, _, _ in contents(tmp_path / "clash")] == [
+        "00000000_0/a",
+        "00000001_0/b",
+        "00000002_1/a",
+    ]
+
+
+def test_split_uses_every_frame_once(tmp_path, command):
+    write(tmp_path / "db", [planes(i) for i in range(10)])
+    command("convert", "db", "out", "--split", "train=0.7,val=0.3", "--seed", 4)
+    parts = {name: [key[9:] for key, _, _ in contents(tmp_path / "out" / name)]
+             for name in ("train", "val")}  # fmt: skip
+    assert (len(parts["train"]), len(parts["val"])) == (7, 3)
+    assert sorted(parts["train"] + parts["val"]) == list("abcdefghij")
+    assert parts["train"] == sorted(parts["train"])
+    assert Reader(tmp_path / "out" / "val").info["split"] == "val"
+
+
+def test_subsets(tmp_path, command):
+    names = ["kv1/a", "kv2/b", "kv1/c", "kv1/d", "kv1/e"]
+    write(tmp_path / "db", [planes(i) for i in range(5)], names=names)
+    command("convert", "db", "kv1", "--match", "kv1/*", "--every", 2, "--first", 1)
+    assert [key[9:] for key, _, _ in contents(tmp_path / "kv1")] == ["kv1/a"]
+    (tmp_path / "names.txt").write_text("kv1/d\nkv2/b\n")
+    command("convert", "db", "named", "--names", "names.txt")
+    assert [key for key, _, _ in contents(tmp_path / "named")] == [
+        "00000000_kv1/d",
+        "00000001_kv2/b",
+    ]
+    assert "no frame is left" in command("convert", "db", "x", "--match", "q*", code=1).stderr
+    (tmp_path / "names.txt").write_text("kv9/z")
+    assert (
+        "no frame is named 'kv9/z'"
+        in command("convert", "db", "x", "--names", "names.txt", code=1).stderr
+    )
+
+
+def test_labels_are_mapped_by_a_table(tmp_path, command):
+    write(tmp_path / "db", [planes(0)])
+    table = tmp_path / "map.csv"
+    table.write_text("from,to,name\n1,2,building\n2,1,ground\n3,0,\n")
+    command("convert", "db", "mapped", "--map", "map.csv")
+    ((_, found, _),) = contents(tmp_path / "mapped")
+    assert (found[4] == np.array([0, 2, 1, 0])[planes(0)[4]]).all()
+    assert (found[:4] == planes(0)[:4]).all()
+    assert Reader(tmp_path / "mapped").info["classes"] == ["(ignored)", "ground", "building"]
+    table.write_text("from,to\n1,2\n")
+    result = command("convert", "db", "x", "--map", "map.csv", code=1)
+    assert "label 2 is not in the table" in result.stderr
+    table.write_text("from,to\n1,2\nsofa,3\n")
+    assert "map.csv: line 3" in command("convert", "db", "x", "--map", "map.csv", code=1).stderr
+
+
+def test_bad_usage_and_bad_input(tmp_path, command):
+    write(tmp_path / "db", [planes(0)])
+    for wrong in ("train", "train=2", "a=0.6,b=0.6", "a/b=0.5"):
+        command("convert", "db", "x", "--split", wrong, code=2)
+    command("convert", "db", "x", "--split", "a=0.5", "--to", "folder", code=2)
+    assert "nothing: does not exist" in command("convert", "nothing", "x", code=1).stderr
+    (tmp_path / "taken").mkdir()
+    assert (
+        "taken: exists already"
+        in command("convert", "db", "taken", "--to", "folder", code=1).stderr
+    )
+    writer = store.Writer(tmp_path / "rgb", "plan")
+    writer.put(b"k", to_datum(np.zeros((3, 2, 2), np.uint8)))
+    writer.finish({})
+    assert "has 3 channels, expected 5" in command("convert", "rgb", "x", code=1).stderr
+
+
+def test_a_dataset_json_that_is_json(tmp_path, command):
+    write(tmp_path / "db", [planes(0)])
+    command("convert", "db", "out")
+    info = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert info["source"] == ["db"]
