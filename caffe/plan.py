@@ -65,12 +65,12 @@ class Node:
 
 
 def can_plan(net: Net) -> bool:
-    """Whether a plan can stand for the net: all layers but the sources are pure functions.
+    """Whether a plan can stand for the net: sources take nothing, the others are pure functions.
 
-    A user's Python layer may look at anything, so it gets the layer loop.
+    A user's Python layer, say, works on blobs, and gets the layer loop.
     """
     return all(
-        layer.source or (type(layer).run_forward is Layer.run_forward and layer.type != "Python")
+        layer.num_bottoms == 0 if layer.source else type(layer).run_forward is Layer.run_forward
         for layer in net._layers
     )
 

@@ -161,6 +161,18 @@ def test_propagate_down_false_stops_the_gradient() -> None:
     assert nets[1].params["b"][0].diff.any()
 
 
+def test_parameter_layers_learn() -> None:
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 3 } } }
+    layer { name: "b" type: "Scale" bottom: "x" bottom: "w" top: "b" }
+    layer { name: "loss" type: "Reduction" bottom: "b" top: "loss" loss_weight: 1 }
+    """
+    nets = pair(parse(text), caffe.TRAIN)
+    assert_same_passes(nets, backward=True)
+    assert nets[1].params["w"][0].diff.any()
+
+
 def test_shared_parameters_gather_both_gradients() -> None:
     text = """
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
@@ -189,10 +201,12 @@ def test_fusenets(net: str, size: tuple[int, int], tmp_path: Path) -> None:
         assert abs(values - outs[1][name]) < 1e-4, name
     for each in nets:
         each.backward()
-    for layer in ("conv1_1" if net != "depth" else "conv1_1_1ch", "conv3_2", "score"):
+    first = "conv1_1" if net != "depth" else "conv1_1_1ch"
+    for layer, tolerance in ((first, 0.1), ("conv3_2", 0.1), ("score", 1e-4)):
         a, b = (each.params[layer][0].diff for each in nets)
-        # Rounding grows through some thirty BatchNorms over few values; a mistake would be gross.
-        assert np.linalg.norm(a - b) < 2e-2 * np.linalg.norm(a), layer
+        # Rounding grows through some thirty BatchNorms over few values: switching oneDNN off
+        # changes conv1_1's gradient by 4 %.
+        assert np.linalg.norm(a - b) < tolerance * np.linalg.norm(a), layer
 
 
 def _small_fusenet(net: str, size: tuple[int, int]) -> pb.NetParameter:
