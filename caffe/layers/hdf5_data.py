@@ -35,14 +35,14 @@ class HDF5Data(PrefetchingLayer):
         p = self.layer_param.hdf5_data_param
         self.check(not self.layer_param.HasField("transform_param"), "does not transform data")
         self.check(p.batch_size > 0, "batch_size must be positive")
-        emit("hdf5_data_layer.cpp:96", f"Loading list of HDF5 filenames from: {p.source}")
+        emit("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {p.source}")
         self.names = list(self.layer_param.top)
         with self.named():
             self.files = read_text(p.source).split()
             if not self.files:
                 raise CaffeError(f"{p.source}: lists no files")
             self.rows = _row_shapes(self.files[0], self.names)
-        emit("hdf5_data_layer.cpp:110", f"Number of HDF5 files: {len(self.files)}")
+        emit("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(self.files)}")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         size = self.layer_param.hdf5_data_param.batch_size
@@ -164,7 +164,7 @@ class HDF5Output(Layer):
         except OSError as error:
             self.check(False, f"{self.path}: cannot be written: {error}")
         self._begun = True
-        emit("hdf5_output_layer.cpp:39", f"Successfully saved {bottom[0].num} rows")
+        emit("hdf5_output_layer.cpp:38", f"Successfully saved {bottom[0].num} rows")
 
     def run_backward(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
         """Nothing comes back from a file."""

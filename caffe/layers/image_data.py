@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -74,6 +75,8 @@ class ImageData(PrefetchingLayer):
         emit("image_data_layer.cpp:38", f"Opening file {p.source}")
         with self.named():
             self.entries = _read_list(p.source)
+        if p.shuffle:
+            emit("image_data_layer.cpp:53", "Shuffling data")
         emit("image_data_layer.cpp:63", f"A total of {len(self.entries)} images.")
         self.check(
             p.rand_skip <= len(self.entries),
@@ -86,7 +89,7 @@ class ImageData(PrefetchingLayer):
         with self.named():
             first = self.read(self.entries[0])
             self.shape = (p.batch_size, *transformed_shape(first, self.transformer))
-        emit("image_data_layer.cpp:94", f"output data size: {','.join(map(str, self.shape))}")
+        emit("image_data_layer.cpp:90", f"output data size: {','.join(map(str, self.shape))}")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.shape, self.shape[:1]]
@@ -181,7 +184,17 @@ class WindowData(PrefetchingLayer):
             self.check(bool(windows), f"{p.source} has no window on {what}")
         self.cutter = _Cutter(t.crop_size, p.context_pad, p.crop_mode == "square", mean, p.scale)
         self.shape = (p.batch_size, self.windows.channels, t.crop_size, t.crop_size)
+        self._log()
         emit("window_data_layer.cpp:180", f"output data size: {','.join(map(str, self.shape))}")
+
+    def _log(self) -> None:
+        p, windows = self.layer_param.window_data_param, self.windows
+        emit("window_data_layer.cpp:157", f"Number of images: {len(windows.images)}")
+        counts = Counter(w.label for w in (*windows.background, *windows.objects))
+        for label in sorted(counts):
+            emit("window_data_layer.cpp:161", f"class {label} has {counts[label]} samples")
+        emit("window_data_layer.cpp:165", f"Amount of context padding: {p.context_pad}")
+        emit("window_data_layer.cpp:168", f"Crop mode: {p.crop_mode}")
 
     def _mean(self) -> np.ndarray | None:
         """The mean, channels x crop_size x crop_size or channels x 1 x 1."""

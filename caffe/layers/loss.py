@@ -222,6 +222,7 @@ class InfogainLoss(_Loss, _PerPosition):
     differs = "A label out of range is an error; Caffe reads stray memory."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
+        emit("layer_factory.hpp:77", f"Creating layer {self.name}")  # Caffe's inner Softmax
         p = self.layer_param
         self.check(
             not p.loss_param.HasField("normalize"), "normalize is too old: use normalization"

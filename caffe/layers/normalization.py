@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
+from caffe.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -175,6 +176,7 @@ class Scale(_Broadcast):
             filler = p.filler if p.HasField("filler") else unit
             self.make_blob(shapes[0], p.axis, p.num_axes, filler)
         if p.bias_term:
+            emit("layer_factory.hpp:77", f"Creating layer {self.name}")  # Caffe's inner Bias
             num_axes = p.num_axes if learned else len(shapes[1])
             self.make_blob(shapes[0], p.axis, num_axes, p.bias_filler)
 

@@ -95,11 +95,17 @@ class _Recurrent(Layer):
         """The parameters in the order of Caffe's unrolled net."""
         raise AssertionError("set by the subclass")
 
-    def add_transform(self, outputs: int, inputs: int, bias: bool = False) -> None:
+    def add_transform(self, name: str, outputs: int, inputs: int, bias: str = "") -> None:
+        """A weight and perhaps a bias, under the names that Caffe's log gives them."""
         p = self.layer_param.recurrent_param
-        self.add_blob((outputs, inputs), p.weight_filler)
-        if bias:
-            self.add_blob((outputs,), p.bias_filler)
+        for blob, shape, filler in (
+            (name, (outputs, inputs), p.weight_filler),
+            (bias, (outputs,), p.bias_filler),
+        ):
+            if blob:
+                number = len(self.blobs)
+                self.add_blob(shape, filler)
+                emit("recurrent_layer.cpp:150", f"Adding parameter {number}: {blob}")
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         self._check_shapes([tuple(x.shape) for x in bottom])
@@ -177,11 +183,11 @@ class RNN(_Recurrent):
     states = 1
 
     def make_blobs(self, inputs: int, static: int | None) -> None:
-        self.add_transform(self.size, inputs, bias=True)
+        self.add_transform("W_xh", self.size, inputs, "b_h")
         if static is not None:
-            self.add_transform(self.size, static)
-        self.add_transform(self.size, self.size)
-        self.add_transform(self.size, self.size, bias=True)
+            self.add_transform("W_xh_static", self.size, static)
+        self.add_transform("W_hh", self.size, self.size)
+        self.add_transform("W_ho", self.size, self.size, "b_o")
 
     def run(
         self, gates: torch.Tensor, cont: torch.Tensor, states: list[torch.Tensor], blobs: Tensors
@@ -204,10 +210,10 @@ class LSTM(_Recurrent):
     states = 2
 
     def make_blobs(self, inputs: int, static: int | None) -> None:
-        self.add_transform(4 * self.size, inputs, bias=True)
+        self.add_transform("W_xc", 4 * self.size, inputs, "b_c")
         if static is not None:
-            self.add_transform(4 * self.size, static)
-        self.add_transform(4 * self.size, self.size)
+            self.add_transform("W_xc_static", 4 * self.size, static)
+        self.add_transform("W_hc", 4 * self.size, self.size)
 
     def run(
         self, gates: torch.Tensor, cont: torch.Tensor, states: list[torch.Tensor], blobs: Tensors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +102,7 @@ class _ConvolutionBase(_Kernels):
         p = self.layer_param.convolution_param
         self.read_geometry(shapes[0])
         self.group = p.group
+        self.geometry = Geometry(self.stride, self.pad, self.dilation, self.group)
         self.check(p.num_output > 0, "num_output must be positive")
         self.check(
             self.group > 0 and self.channels % self.group == 0 and p.num_output % self.group == 0,
@@ -150,8 +152,7 @@ class Convolution(_ConvolutionBase):
     def convolve(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        x = self.filled(x)
-        return _convolve(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
+        return _convolve(self.filled(x), weight, bias, self.geometry)
 
 
 @register("Deconvolution")
@@ -167,70 +168,74 @@ class Deconvolution(_ConvolutionBase):
     def convolve(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        return _deconvolve(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
+        return _deconvolve(x, weight, bias, self.geometry)
 
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _DECONV = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
+class Geometry(NamedTuple):
+    """How a kernel steps over the spatial axes."""
+
+    stride: Sequence[int]
+    pad: Sequence[int]
+    dilation: Sequence[int]
+    group: int
+
+    @property
+    def behind(self) -> Geometry:
+        """The same without the first spatial axis."""
+        return Geometry(self.stride[1:], self.pad[1:], self.dilation[1:], self.group)
+
+
 def _convolve(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: Sequence[int],
-    pad: Sequence[int],
-    dilation: Sequence[int],
-    group: int,
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, g: Geometry
 ) -> torch.Tensor:
     """Convolution over any number of spatial axes; torch has it for one to three."""
     spatial = weight.dim() - 2
     if spatial in _CONV:
-        return _CONV[spatial](x, weight, bias, stride, pad, dilation, group)
+        return _CONV[spatial](x, weight, bias, g.stride, g.pad, g.dilation, g.group)
     if spatial == 0:
-        return _convolve(x[..., None], weight[..., None], bias, (1,), (0,), (1,), group)[..., 0]
+        point = Geometry((1,), (0,), (1,), g.group)
+        return _convolve(x[..., None], weight[..., None], bias, point)[..., 0]
     # Sum over the first kernel axis, that axis of the image moved to the samples.
-    x = F.pad(x, [0, 0] * (spatial - 1) + [pad[0], pad[0]])
-    size = (x.shape[2] - dilation[0] * (weight.shape[2] - 1) - 1) // stride[0] + 1
-    rest = stride[1:], pad[1:], dilation[1:], group
+    stride, dilation = g.stride[0], g.dilation[0]
+    x = F.pad(x, [0, 0] * (spatial - 1) + [g.pad[0], g.pad[0]])
+    size = (x.shape[2] - dilation * (weight.shape[2] - 1) - 1) // stride + 1
     total: torch.Tensor | float = 0.0
     for k in range(weight.shape[2]):
-        start = k * dilation[0]
-        rows = x[:, :, start : start + (size - 1) * stride[0] + 1 : stride[0]].transpose(1, 2)
-        y = _convolve(rows.flatten(0, 1), weight[:, :, k], bias if k == 0 else None, *rest)
+        start = k * dilation
+        rows = x[:, :, start : start + (size - 1) * stride + 1 : stride].transpose(1, 2)
+        y = _convolve(rows.flatten(0, 1), weight[:, :, k], bias if k == 0 else None, g.behind)
         total = total + y.unflatten(0, (x.shape[0], size)).transpose(1, 2)
     return total
 
 
 def _deconvolve(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: Sequence[int],
-    pad: Sequence[int],
-    dilation: Sequence[int],
-    group: int,
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, g: Geometry
 ) -> torch.Tensor:
     """The transpose of _convolve."""
     spatial = weight.dim() - 2
     if spatial in _DECONV:
-        return _DECONV[spatial](x, weight, bias, stride, pad, 0, group, dilation)
+        return _DECONV[spatial](x, weight, bias, g.stride, g.pad, 0, g.group, g.dilation)
     if spatial == 0:
-        return _deconvolve(x[..., None], weight[..., None], bias, (1,), (0,), (1,), group)[..., 0]
+        point = Geometry((1,), (0,), (1,), g.group)
+        return _deconvolve(x[..., None], weight[..., None], bias, point)[..., 0]
     # Step k of the first kernel axis makes the row k dilation, and every stride-th from there.
-    count, size = x.shape[2], stride[0] * (x.shape[2] - 1) + dilation[0] * (weight.shape[2] - 1) + 1
+    stride, dilation, count = g.stride[0], g.dilation[0], x.shape[2]
+    size = stride * (count - 1) + dilation * (weight.shape[2] - 1) + 1
     rows = x.transpose(1, 2).flatten(0, 1)
-    rest = stride[1:], pad[1:], dilation[1:], group
     total: torch.Tensor | None = None
     for k in range(weight.shape[2]):
-        y = _deconvolve(rows, weight[:, :, k], None, *rest)
+        y = _deconvolve(rows, weight[:, :, k], None, g.behind)
         y = y.unflatten(0, (x.shape[0], count)).transpose(1, 2)
         if total is None:
             total = y.new_zeros(*y.shape[:2], size, *y.shape[3:])
-        places = torch.arange(count, device=x.device) * stride[0] + k * dilation[0]
+        places = torch.arange(count, device=x.device) * stride + k * dilation
         total = total.index_add(2, places, y)
     assert total is not None
-    total = total.narrow(2, pad[0], size - 2 * pad[0])
+    total = total.narrow(2, g.pad[0], size - 2 * g.pad[0])
     return total if bias is None else total + bias.view(-1, *[1] * spatial)
 
 
