@@ -1,0 +1,122 @@
+"""Several processes that train one set of weights, over gloo."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import caffe
+from caffe.db import create
+from caffe.files import read_weights
+from caffe.proto import caffe_pb2 as pb
+from caffe.prototext import parse
+from caffe.tools import train
+
+NET = """
+layer {{ name: "data" type: "Data" top: "data" top: "label"
+  data_param {{ source: "{lmdb}" backend: LMDB batch_size: {batch} }} }}
+layer {{ name: "hidden" type: "InnerProduct" bottom: "data" top: "hidden"
+  inner_product_param {{ num_output: 4 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "tanh" type: "TanH" bottom: "hidden" top: "hidden" }}
+layer {{ name: "out" type: "InnerProduct" bottom: "hidden" top: "out"
+  inner_product_param {{ num_output: 1 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "label" top: "loss" }}
+"""
+
+
+@pytest.fixture
+def lmdb(tmp_path):
+    """Eight records of six values with a label."""
+    rng = np.random.default_rng(0)
+    with create(tmp_path / "lmdb") as put:
+        for i in range(8):
+            datum = caffe.io.array_to_datum(rng.normal(size=(6, 1, 1)), int(rng.integers(5)))
+            put(b"%08d" % i, datum.SerializeToString())
+    return tmp_path / "lmdb"
+
+
+def solver_file(folder, lmdb, batch, more=""):
+    folder.mkdir()
+    (folder / "net.prototxt").write_text(NET.format(lmdb=lmdb, batch=batch))
+    path = folder / "solver.prototxt"
+    path.write_text(
+        f'net: "{folder}/net.prototxt" base_lr: 0.05 momentum: 0.9 lr_policy: "fixed" max_iter: 6 '
+        f'snapshot_prefix: "{folder}/s" random_seed: 1 display: 2 {more}'
+    )
+    return path
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "caffe.tools.train", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GLOG_minloglevel": "0"},
+    )
+
+
+def test_two_processes_are_one_with_twice_the_batch(lmdb, tmp_path):
+    alone = solver_file(tmp_path / "alone", lmdb, 4)
+    caffe.get_solver(str(alone)).solve()
+    expected = read_weights(tmp_path / "alone" / "s_iter_6.caffemodel")
+
+    both = solver_file(tmp_path / "both", lmdb, 2)
+    result = run("--solver", both, "--cpu", 2, "--timing")
+    assert result.returncode == 0, result.stderr
+    found = read_weights(tmp_path / "both" / "s_iter_6.caffemodel")
+    for name in ("hidden", "out"):
+        for mine, theirs in zip(found[name], expected[name], strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+    # Only the first of them talks.
+    assert result.stderr.count("Iteration 2 (") == 1
+    assert "\nback   2     tanh : " in result.stderr
+    assert "\nallreduce: " in result.stderr
+
+
+def test_a_process_that_fails_ends_the_run(lmdb, tmp_path):
+    path = solver_file(tmp_path / "s", lmdb, 2)
+    path.write_text(path.read_text().replace('lr_policy: "fixed"', 'lr_policy: "never"'))
+    result = run("--solver", path, "--cpu", 2)
+    assert result.returncode == 1
+    assert "rank " in result.stderr
+    assert "never" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu():
+    assert not caffe.has_nccl()
+    with pytest.raises(caffe.CaffeError, match="GPU 0 was asked for"):
+        train.main(["--solver", "solver.prototxt"])
+
+
+def test_new_uids_are_bytes_and_differ():
+    first, second = caffe.NCCL.new_uid(), caffe.NCCL.new_uid()
+    assert isinstance(first, bytes)
+    assert first != second
+
+
+@pytest.mark.parametrize("more", ["", "layer_wise_reduce: false", "iter_size: 2"])
+def test_alone_it_changes_nothing(lmdb, tmp_path, more):
+    """One process: the mean over one is the gradient itself."""
+    text = solver_file(tmp_path / "s", lmdb, 4, more).read_text()
+    solvers = []
+    for linked in (False, True):
+        solver = caffe.get_solver(parse(text.encode(), pb.SolverParameter, "solver"))
+        if linked:
+            nccl = caffe.NCCL(solver, caffe.NCCL.new_uid())
+            nccl.bcast()
+            solver.add_callback(nccl)
+            solver.net.after_backward(nccl)
+        solver.step(3)
+        solvers.append(solver)
+    torch.distributed.destroy_process_group()
+    for name, blobs in solvers[0].net.params.items():
+        for mine, theirs in zip(blobs, solvers[1].net.params[name], strict=True):
+            np.testing.assert_array_equal(mine.data, theirs.data)
