@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,9 @@ from caffe import device
 from caffe.proto import caffe_pb2 as pb
 
 CUDA = torch.device("cuda", 0)
+
+torch.set_num_threads(1)  # the nets here are tiny: threads would only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # so in commands that tests start
 
 
 class OnGPU(torch.Tensor):
