@@ -73,13 +73,13 @@ class ConfusionMatrix:
     def update(self, truth: Any, prediction: Any) -> ConfusionMatrix:
         """Adds the pixels of two label maps of one shape (any) and returns the matrix.
 
-        Both are numpy arrays (or what `numpy.asarray` takes) or torch tensors on any device; the
-        counting is done where the prediction lies. Float labels are fine if they are whole.
+        Both are numpy arrays (or what `numpy.asarray` takes) or torch tensors on any device; a GPU
+        counts what lies on it. Float labels are fine if they are whole.
 
         Raises:
             ValueError: shapes differ, or a label lies outside the range of labels.
         """
-        if _is_tensor(truth) or _is_tensor(prediction):
+        if _on_device(truth) or _on_device(prediction):
             count = _count_tensors
         else:
             count = _count_arrays
@@ -192,10 +192,11 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return _ratio(np.nansum(values, -1), np.sum(~np.isnan(values), -1))
 
 
-def _is_tensor(value: Any) -> bool:
+def _on_device(value: Any) -> bool:
+    """Whether it is a tensor outside the CPU's memory; there numpy counts many times faster."""
     # A tensor can only be there if torch is already loaded, so torch need not be installed.
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    return torch is not None and isinstance(value, torch.Tensor) and value.device.type != "cpu"
 
 
 def _count_arrays(truth: Any, prediction: Any, values: int, ignore: int | None) -> np.ndarray:
@@ -222,7 +223,7 @@ def _count_arrays(truth: Any, prediction: Any, values: int, ignore: int | None) 
 
 def _count_tensors(truth: Any, prediction: Any, values: int, ignore: int | None) -> np.ndarray:
     torch = sys.modules["torch"]
-    device = (prediction if _is_tensor(prediction) else truth).device
+    device = (prediction if _on_device(prediction) else truth).device
     truth, prediction = (torch.as_tensor(x, device=device) for x in (truth, prediction))
     _check_shapes(tuple(truth.shape), tuple(prediction.shape))
     for name, tensor in (("true", truth), ("predicted", prediction)):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from eval_tools import metrics
 from eval_tools.metrics import ConfusionMatrix, figures
 
 # Truth and prediction of twelve pixels; label 0 is ignored (the last two pixels):
@@ -113,6 +114,25 @@ def test_tensors_count_as_arrays_do(dtype, ignore):
     assert np.array_equal(matrix.counts, expected)
     matrix.update(truth.astype(np.uint8), torch.tensor(guess, dtype=dtype))
     assert np.array_equal(matrix.counts, 2 * expected)
+
+
+@pytest.mark.parametrize("ignore", [0, None, 255])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+def test_the_count_on_a_gpu(dtype, ignore):
+    truth, guess = draw(1, 13)
+    expected = ConfusionMatrix(14, ignore_label=ignore).update(truth, guess).counts
+    tensors = [torch.tensor(x, dtype=dtype) for x in (truth, guess)]
+    if torch.cuda.is_available():
+        matrix = ConfusionMatrix(14, ignore_label=ignore).update(truth, tensors[1].cuda())
+        assert np.array_equal(matrix.counts, expected)
+    # Without a GPU the same operations are at least tried on the CPU.
+    values = len(expected)
+    assert np.array_equal(metrics._count_tensors(*tensors, values, ignore), expected)
+    for bad, message in ((values, f"predicted label {values} outside"), (1.5, "not whole")):
+        wrong = tensors[1].float().clone()
+        wrong[truth == 5] = bad
+        with pytest.raises(ValueError, match=message):
+            metrics._count_tensors(tensors[0], wrong, values, ignore)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64, np.float32])
