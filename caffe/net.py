@@ -275,6 +275,13 @@ class Net:
     def _names(self, ids: Sequence[int]) -> list[str]:
         return [self._blob_names[i] for i in ids]
 
+    def _bottom_ids(self, layer: int) -> list[int]:
+        """The numbers of a layer's bottoms among all blobs (pycaffe)."""
+        return self._bottom_id_vecs[layer]
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return self._top_id_vecs[layer]
+
     # -- running --------------------------------------------------------------------------------
 
     def forward(
@@ -396,6 +403,20 @@ class Net:
                 before.pop(j, None)
                 if i < last_change.get(j, -1):
                     before[j] = top
+
+    def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
+        """Have a net that begins with a MemoryData layer take its batches from these arrays.
+
+        data: float32, samples x channels x height x width; labels: float32, one a sample. They are
+        not copied. Raises CaffeError for another first layer, or arrays that do not fit it.
+        """
+        layer = self._layers[0] if self._layers else None
+        if not hasattr(layer, "set_arrays"):
+            raise CaffeError(
+                "set_input_arrays: the net's first layer must be of type MemoryData"
+                + (f", {layer.name!r} is of type {layer.type}" if layer else "")
+            )
+        layer.set_arrays(data, labels)
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all parameters to zero."""
