@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.cli import DataError, size, whole
+from data_tools.cli import DataError, say, size, whole
 from data_tools.store import write_text
 from eval_tools import cli, compare, drawings, tables
 from eval_tools.caffe_log import read_log
+from eval_tools.frames import mismatch
 from eval_tools.labels import label_set, parse_classes
 from eval_tools.network import load
 from eval_tools.records import Records
@@ -108,6 +109,8 @@ def evaluate(
     """Scores one model as the options say. Raises DataError for what cannot be used."""
     records = Records(args.lmdb)
     truths = Truths(records, args.labels)
+    if warning := mismatch(records, deploy):
+        say(warning)
     network = load(deploy, weights, args.gpu, args.score, args.scene)
     labels = label_set(network.values, records.info, args.names, args.classes)
     return score(

@@ -93,6 +93,9 @@ class Trained:
     floats: bool
     where: str
 
+    def __str__(self) -> str:
+        return f"the net was trained with {self.range} ({self.where})"
+
 
 def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None:
     """What the training data's dataset.json says, else a comment in the deploy prototxt.
@@ -121,6 +124,15 @@ def recorded(info: dict[str, Any], where: str) -> Trained | None:
     if not isinstance(options, dict) or not isinstance(options.get("depth_range"), str):
         return None
     return Trained(options["depth_range"], bool(options.get("float_depth")), where)
+
+
+def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = None) -> str | None:
+    """A warning where an LMDB's depth is known not to be made as what the net was trained on."""
+    have = recorded(records.info, str(records.path))
+    trained = trained_on(deploy, dataset)
+    if have is None or trained is None or have.range == trained.range:
+        return None
+    return f"warning: depth of {records.path} is {have.range}, but {trained}"
 
 
 def parse_range(text: str) -> DepthRange:

@@ -23,10 +23,10 @@ from eval_tools.frames import (
     Source,
     Trained,
     default_unit,
+    mismatch,
     named,
     parse_range,
     read,
-    recorded,
     trained_on,
 )
 from eval_tools.inference import Segmented, at_size, batches, segment
@@ -131,10 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _records(args: argparse.Namespace) -> tuple[Iterator[Record], int]:
     """The LMDB's frames; warns if their depth is not what the net was trained on."""
     records = Records(args.lmdb)
-    have = recorded(records.info, str(args.lmdb))
-    trained = trained_on(args.deploy, args.dataset)
-    if have and trained and have.range != trained.range:
-        say(f"warning: depth of {args.lmdb} is {have.range}, but {_trained(trained)}")
+    if warning := mismatch(records, args.deploy, args.dataset):
+        say(warning)
     return named(records), len(records)
 
 
@@ -170,7 +168,7 @@ def _range(
     if known and known.rule == "none":
         if matters and args.depth_range is None:
             raise DataError(
-                f"{_trained(trained)}, on depth that was 0..255 already: say --depth-unit scaled "
+                f"{trained}, on depth that was 0..255 already: say --depth-unit scaled "
                 "for such files, or --depth-range for how metres become 0..255"
             )
         known = None
@@ -182,12 +180,8 @@ def _range(
             )
         return known or DepthRange("authors")
     if known and known != args.depth_range:
-        say(f"warning: --depth-range is {args.depth_range}, but {_trained(trained)}")
+        say(f"warning: --depth-range is {args.depth_range}, but {trained}")
     return args.depth_range
-
-
-def _trained(trained: Trained) -> str:
-    return f"the net was trained with {trained.range} ({trained.where})"
 
 
 def _folder(path: str | Path) -> Path:

@@ -146,7 +146,10 @@ def test_depth_range_in_the_prototxt(model, toy, tmp_path, capsys):
     info = {"options": {"depth_range": "authors", "float_depth": False}}
     path = toy.lmdb(tmp_path / "lmdb", toy.frames(1), info)
     run(deploy, model[1], "--lmdb", path, "-o", tmp_path / "out")
-    assert "lmdb is authors, but the net was trained with valid" in capsys.readouterr().err
+    message = "lmdb is authors, but the net was trained with valid"
+    assert message in capsys.readouterr().err
+    evaluate.main([str(deploy), model[1], str(path)])
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", FRAMES)
