@@ -109,9 +109,9 @@ def evaluate(
     """Scores one model as the options say. Raises DataError for what cannot be used."""
     records = Records(args.lmdb)
     truths = Truths(records, args.labels)
+    network = load(deploy, weights, args.gpu, args.score, args.scene)
     if warning := mismatch(records, deploy):
         say(warning)
-    network = load(deploy, weights, args.gpu, args.score, args.scene)
     labels = label_set(network.values, records.info, args.names, args.classes)
     return score(
         network,
