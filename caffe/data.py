@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import weakref
@@ -205,6 +206,7 @@ class Prefetcher:
         arguments = (make, self._ready, self._stop)
         self._thread = threading.Thread(target=_produce, args=arguments, daemon=True)
         weakref.finalize(self, self._stop.set)
+        _running.add(self)
         self._thread.start()
 
     def get(self) -> Batch:
@@ -217,7 +219,17 @@ class Prefetcher:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=30)
+
+
+_running: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the threads before Python ends: one cut off within PyTorch takes the process down."""
+    for prefetcher in list(_running):
+        prefetcher.close()
 
 
 def _produce(make: Callable[[], Batch], ready: queue.Queue, stop: threading.Event) -> None:
