@@ -390,36 +390,36 @@ class Solver:
 
 
 class SGDSolver(Solver):
-    """Stochastic gradient descent with momentum."""
+    """Stochastic gradient descent with momentum; as in pycaffe, the others derive from it."""
 
     update_class = UPDATES["SGD"]
 
 
-class NesterovSolver(Solver):
+class NesterovSolver(SGDSolver):
     """Nesterov's accelerated gradient."""
 
     update_class = UPDATES["Nesterov"]
 
 
-class AdaGradSolver(Solver):
+class AdaGradSolver(SGDSolver):
     """Adaptive gradient (Duchi et al., 2011)."""
 
     update_class = UPDATES["AdaGrad"]
 
 
-class RMSPropSolver(Solver):
+class RMSPropSolver(SGDSolver):
     """RMSProp (Tieleman and Hinton, 2012)."""
 
     update_class = UPDATES["RMSProp"]
 
 
-class AdaDeltaSolver(Solver):
+class AdaDeltaSolver(SGDSolver):
     """AdaDelta (Zeiler, 2012)."""
 
     update_class = UPDATES["AdaDelta"]
 
 
-class AdamSolver(Solver):
+class AdamSolver(SGDSolver):
     """Adam (Kingma and Ba, 2015)."""
 
     update_class = UPDATES["Adam"]

@@ -54,6 +54,6 @@ def test_handlers_are_given_back() -> None:
 @pytest.mark.parametrize("which", ["sigint_effect", "sighup_effect"])
 def test_an_unknown_effect(which: str) -> None:
     with pytest.raises(
-        caffe.CaffeError, match='Invalid signal effect "quit".*stop, snapshot, none'
+        caffe.CaffeError, match=r'Invalid signal effect "quit".*stop, snapshot, none'
     ):
         SignalRequests(**{which: "quit"})
