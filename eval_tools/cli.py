@@ -12,6 +12,7 @@ from typing import Any
 import caffe
 from data_tools.cli import DataError, describe, whole
 from eval_tools.inference import Options
+from eval_tools.labels import parse_classes
 
 
 def parser(description: str | None, module: str) -> argparse.ArgumentParser:
@@ -59,8 +60,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5")
 
 
-def add_names(group: argparse._ArgumentGroup) -> None:
-    """Adds where class names come from."""
+def add_labels(group: argparse._ArgumentGroup) -> None:
+    """Adds which labels count and what they are called."""
+    group.add_argument(
+        "--classes",
+        type=argument(parse_classes),
+        metavar="scannet-20|1-12,14",
+        help="these labels alone: the net chooses among them, and no others are scored",
+    )
     group.add_argument(
         "--names",
         metavar="FILE|nyuv2-40|...",
@@ -85,7 +92,7 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--crf", action="store_true", help="refine with a dense CRF on the frame's colours"
     )
-    group.add_argument("--score", metavar="BLOB", help="blob of class scores (score)")
+    group.add_argument("--score", metavar="BLOB", help="blob of class scores (default: score)")
     group.add_argument(
         "--scene", metavar="BLOB", help="blob of scene scores (default: scene_score)"
     )

@@ -19,7 +19,7 @@ from data_tools.store import write_text
 from eval_tools import cli, compare, drawings, tables
 from eval_tools.caffe_log import read_log
 from eval_tools.frames import mismatch
-from eval_tools.labels import label_set, parse_classes
+from eval_tools.labels import label_set
 from eval_tools.network import load
 from eval_tools.records import Records
 from eval_tools.report import Report
@@ -40,7 +40,13 @@ def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.
         metavar=("DEPLOY", "WEIGHTS"),
         help="another model to compare with the first on the same frames; may be repeated",
     )
-    group = parser.add_argument_group("what is scored")
+    _add_scored(parser.add_argument_group("what is scored"))
+    cli.add_inference(parser)
+    _add_output(parser.add_argument_group("output"))
+    return parser
+
+
+def _add_scored(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--size",
         type=size,
@@ -55,19 +61,14 @@ def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.
         "pictures with the records' names",
     )
     group.add_argument(
-        "--classes",
-        type=cli.argument(parse_classes),
-        metavar="scannet-20|1-12,14",
-        help="score these labels alone; the net chooses among them",
-    )
-    group.add_argument(
         "--group",
         metavar="KEY",
         help="figures for each value of a key of dataset.json's frames as well, e.g. camera",
     )
-    cli.add_inference(parser)
-    group = parser.add_argument_group("output")
-    cli.add_names(group)
+    cli.add_labels(group)
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--json", metavar="FILE", type=Path, help="write every figure as JSON")
     group.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables as Markdown")
     group.add_argument(
@@ -83,8 +84,7 @@ def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.
         "--report",
         metavar="FILE",
         type=Path,
-        help="write the first model's report "
-        "with every frame, one HTML file (see eval_tools.report)",
+        help="write the first model's report with every frame, one HTML file",
     )
     group.add_argument(
         "--log",
@@ -100,7 +100,6 @@ def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.
         default=1000,
         help="resampled sets of frames for the intervals and tests (default 1000; 0 for none)",
     )
-    return parser
 
 
 def evaluate(

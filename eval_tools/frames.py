@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -106,8 +107,7 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
         DataError: `dataset` is given and says nothing.
     """
     if dataset is not None:
-        folder = Path(dataset).parent if Path(dataset).is_file() else Path(dataset)
-        found = recorded(read_info(folder), str(dataset))
+        found = recorded(dataset_info(dataset), str(dataset))
         if found is None:
             raise DataError(f"{dataset}: no dataset.json with options and a depth_range in it")
         return found
@@ -116,6 +116,20 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
         if match:
             return Trained(match[1], match[2] is not None, str(deploy))
     return None
+
+
+def dataset_info(path: str | Path) -> dict[str, Any]:
+    """What a JSON file says, or the dataset.json in a folder; empty where there is none."""
+    path = Path(path)
+    if not path.is_file():
+        return read_info(path)
+    try:
+        info = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    if not isinstance(info, dict):
+        raise DataError(f"{path}: expected a JSON object")
+    return info
 
 
 def recorded(info: dict[str, Any], where: str) -> Trained | None:

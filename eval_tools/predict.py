@@ -9,19 +9,21 @@ depth becomes 0..255 as in the records that the net was trained on: --dataset na
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from data_tools.cli import DataError, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import RecordFormat
-from data_tools.store import read_info, write_bytes
+from data_tools.store import write_bytes
 from eval_tools import cli, drawings, scannet
 from eval_tools.frames import (
     Source,
     Trained,
+    dataset_info,
     default_unit,
     mismatch,
     named,
@@ -30,7 +32,7 @@ from eval_tools.frames import (
     trained_on,
 )
 from eval_tools.inference import Segmented, at_size, batches, segment
-from eval_tools.labels import LabelSet, label_set, parse_classes
+from eval_tools.labels import LabelSet, label_set
 from eval_tools.network import Network, load
 from eval_tools.records import Record, Records
 
@@ -39,7 +41,13 @@ def arguments() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = cli.parser(__doc__, "predict")
     cli.add_model(parser)
-    group = parser.add_argument_group("frames")
+    _add_frames(parser.add_argument_group("frames"))
+    cli.add_inference(parser)
+    _add_output(parser.add_argument_group("output"))
+    return parser
+
+
+def _add_frames(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--rgb", metavar="F", help="colour: a picture, a folder, or a pattern with *"
     )
@@ -63,8 +71,9 @@ def arguments() -> argparse.ArgumentParser:
         metavar="LMDB|JSON",
         help="what the net was trained on: depth's range, class names and colours come from there",
     )
-    cli.add_inference(parser)
-    group = parser.add_argument_group("output")
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-o",
         "--out",
@@ -83,19 +92,12 @@ def arguments() -> argparse.ArgumentParser:
     group.add_argument(
         "--probabilities", action="store_true", help="the probability of each label taken"
     )
-    cli.add_names(group)
-    group.add_argument(
-        "--classes",
-        type=cli.argument(parse_classes),
-        metavar="scannet-20|1-12,14",
-        help="choose among these labels alone",
-    )
+    cli.add_labels(group)
     group.add_argument(
         "--submission",
         choices=["scannet"],
         help="write what the benchmark takes: 640x480, its file names and labels",
     )
-    return parser
 
 
 def _size(text: str) -> str | tuple[int, int]:
@@ -109,15 +111,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (args.lmdb is None) == (args.rgb is None and args.depth is None):
         parser.error("expected --rgb and --depth, or --lmdb")
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene)
-    info = read_info(_folder(args.dataset or args.lmdb)) if args.dataset or args.lmdb else {}
+    info = dataset_info(args.dataset or args.lmdb) if args.dataset or args.lmdb else {}
     if args.submission == "scannet":
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE
     labels = label_set(network.values, info, args.names, args.classes)
     output = Output(args, labels)
     frames, count = _records(args) if args.lmdb else _files(args, network)
     output.check(count)
+    _run(args, network, progress(frames, count, "frames"), output)
+
+
+def _run(
+    args: argparse.Namespace, network: Network, frames: Iterable[Record], output: Output
+) -> None:
     wanted = args.size if args.size != "original" else None
-    frames = progress(frames, count, "frames")
     for batch in batches(frames, args.batch_size, lambda frame: (frame.size, frame.picture.shape)):
         if args.size == "original":
             wanted = batch[0].picture.shape[1::-1]
@@ -184,10 +191,6 @@ def _range(
     return args.depth_range
 
 
-def _folder(path: str | Path) -> Path:
-    return Path(path).parent if Path(path).is_file() else Path(path)
-
-
 class Output:
     """Where the pictures of each frame go."""
 
@@ -228,7 +231,7 @@ class Output:
         if self._args.probabilities:
             sure = np.rint(255 * found.confidence).astype(np.uint8)
             write_bytes(_beside(path, "probability"), drawings.png(sure))
-        print(path)
+        tqdm.write(str(path))  # to stdout, around a progress bar
 
 
 def _beside(path: Path, what: str) -> Path:
