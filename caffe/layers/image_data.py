@@ -104,7 +104,7 @@ class ImageData(PrefetchingLayer):
 def _read_list(source: str) -> list[tuple[str, int]]:
     """(path, label) of each line that is not blank; the label is what follows the last space."""
     entries = []
-    for number, line in enumerate(read_text(source).splitlines(), 1):
+    for number, line in enumerate(read_text(source).split("\n"), 1):
         if not line.strip():
             continue
         path, space, label = line.rstrip().rpartition(" ")

@@ -16,6 +16,7 @@ from caffe.proto import caffe_pb2 as pb
 # Caffe takes the logarithm of no probability below these: SoftmaxWithLoss, and the older losses.
 LOG_FLT_MIN = math.log(torch.finfo(torch.float32).tiny)
 LEAST_PROBABILITY = 1e-20
+NO_WEIGHTS = "`use_weights` and `label_weights` count for SoftmaxWithLoss alone, as in FuseNet."
 
 
 class _Loss(Layer):
@@ -118,7 +119,10 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
 
     tops = (1, 2)
     reads = ("loss_param", "softmax_param")
-    differs = f"A label out of range is an error; Caffe reads stray memory. {ENGINE}"
+    differs = (
+        "`use_weights` and `label_weights` are FuseNet's. A label out of range is an error; Caffe "
+        f"reads stray memory. Two tops work, which Caffe's last master refuses. {ENGINE}"
+    )
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         emit("layer_factory.hpp:77", f"Creating layer {self.name}")  # Caffe's inner Softmax
@@ -219,7 +223,7 @@ class InfogainLoss(_Loss, _PerPosition):
     tops = (1, 2)
     labels = (1, 2)
     reads = ("infogain_loss_param", "loss_param")
-    differs = "A label out of range is an error; Caffe reads stray memory."
+    differs = f"A label out of range is an error; Caffe reads stray memory. {NO_WEIGHTS}"
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         emit("layer_factory.hpp:77", f"Creating layer {self.name}")  # Caffe's inner Softmax
@@ -266,6 +270,7 @@ class SigmoidCrossEntropyLoss(_Loss):
     """Logistic loss of each score against its target in [0, 1] (bottom 1)."""
 
     reads = ("loss_param",)
+    differs = NO_WEIGHTS
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         modes = pb.LossParameter

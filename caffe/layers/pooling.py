@@ -144,7 +144,8 @@ class Pooling(_PoolingLayer):
     tops = (1, 2)
     reads = ("pooling_param",)
     differs = (
-        "STOCHASTIC also runs on the CPU, and has a gradient in TEST. "
+        "STOCHASTIC also runs on the CPU, and has a gradient in TEST. A MAX window off the image, "
+        "or of NaN alone, passes no gradient; Caffe writes it to stray memory. "
         f"On a GPU a NaN wins in MAX, as with cuDNN. {ENGINE}"
     )
 
