@@ -108,6 +108,13 @@ def _net_parser(commands: argparse._SubParsersAction) -> None:
         metavar="F",
         help="BatchNorm's; default: Caffe's 0.999",
     )
+    add(
+        "--dropout",
+        type=float,
+        default=0.5,
+        metavar="F",
+        help="share of the values dropped in training; default: 0.5",
+    )
     add("--scene-classes", type=_positive, default=0, metavar="N", help="add a scene branch")
     add("--scene-loss-weight", type=float, default=0.1, metavar="F", help="default: 0.1")
     add(
@@ -139,6 +146,7 @@ def net_text(args: argparse.Namespace) -> str:
         size=args.size or (dataset.size if dataset else DEFAULT_SIZE),
         width_multiplier=args.width_multiplier,
         moving_average_fraction=args.moving_average_fraction,
+        dropout=args.dropout,
         scene_classes=args.scene_classes,
         floor_pooling=args.pooling == "floor",
     )

@@ -42,6 +42,7 @@ class Architecture:
     net: one of NETS. classes: number of classes; scores have one channel more, for the ignored
     label 0. size: width and height in pixels. width_multiplier scales the channels of every
     (de)convolution but `score`. moving_average_fraction: BatchNorm's, None for Caffe's default.
+    dropout: share of the values that are dropped in training.
     scene_classes: classes of the scene branch on pool5, 0 for none. floor_pooling: drop the last
     odd row or column, as PyTorch does, instead of rounding up.
 
@@ -53,6 +54,7 @@ class Architecture:
     size: tuple[int, int]
     width_multiplier: float = 1.0
     moving_average_fraction: float | None = None
+    dropout: float = 0.5
     scene_classes: int = 0
     floor_pooling: bool = False
 
@@ -72,6 +74,8 @@ class Architecture:
         fraction = self.moving_average_fraction
         if fraction is not None and not 0 <= fraction <= 1:
             raise CaffeError(f"moving average fraction {fraction:g} is not within 0 and 1")
+        if not 0 <= self.dropout < 1:
+            raise CaffeError(f"dropout {self.dropout:g} is not within 0 and 1, 1 excluded")
         if self.scene_classes < 0 or self.scene_classes == 1:
             raise CaffeError(f"{self.scene_classes} scene classes: at least 2 are needed")
 
@@ -325,7 +329,7 @@ class _Builder:
     def _scene(self, bottom: net_spec.Top) -> None:
         n = self.n
         n.scene_pool = L.Pooling(bottom, pool=P.Pooling.AVE, global_pooling=True)
-        n.scene_drop = L.Dropout(n.scene_pool, in_place=True, dropout_ratio=0.5)
+        n.scene_drop = L.Dropout(n.scene_pool, in_place=True, dropout_ratio=self.arch.dropout)
         n.scene_score = L.InnerProduct(
             n.scene_drop, num_output=self.arch.scene_classes, param=_CONV_PARAM, **_FILLERS
         )
@@ -356,5 +360,5 @@ class _Builder:
     def _dropout(self, name: str, block: int, bottom: net_spec.Top) -> net_spec.Top:
         if block not in DROPOUT_BLOCKS:
             return bottom
-        self.n[name] = L.Dropout(bottom, in_place=True, dropout_ratio=0.5)
+        self.n[name] = L.Dropout(bottom, in_place=True, dropout_ratio=self.arch.dropout)
         return self.n[name]

@@ -157,6 +157,14 @@ def test_learning_of_every_layer() -> None:
     assert all(layer.scale_param.bias_term for layer in of_type(net, "Scale"))
 
 
+def test_dropout() -> None:
+    for ratio in (0.5, 0.4, 0.0):
+        net = train_net(arch(dropout=ratio), TRAINING)
+        dropouts = [layer for layer in net.layer if layer.type == "Dropout"]
+        assert len(dropouts) == 8  # after three poolings in both branches but the last, 3 decoding
+        assert all(d.dropout_param.dropout_ratio == pytest.approx(ratio) for d in dropouts)
+
+
 def test_batch_norm_leaves_the_phase_to_decide_unless_deployed() -> None:
     trained, deployed = train_net(arch(), TRAINING), deploy_net(arch())
     assert not any(n.HasField("batch_norm_param") for n in of_type(trained, "BatchNorm"))
@@ -263,6 +271,7 @@ def test_width_multiplier() -> None:
         ({"width_multiplier": 0}, "width multiplier 0 is not above 0"),
         ({"width_multiplier": float("nan")}, "width multiplier nan"),
         ({"moving_average_fraction": 1.5}, "fraction 1.5 is not within 0 and 1"),
+        ({"dropout": 1.0}, "dropout 1 is not within 0 and 1"),
         ({"scene_classes": 1}, "1 scene classes: at least 2"),
     ],
 )
