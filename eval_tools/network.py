@@ -138,11 +138,13 @@ def load(
             raise DataError(f"{path}: no such file")
     stored = stored_shapes(weights)
     try:
-        if gpu is None:
-            caffe.set_mode_cpu()
-        else:
+        caffe.set_mode_cpu()
+        if gpu is not None:
             caffe.set_device(gpu)
             caffe.set_mode_gpu()
+    except RuntimeError as error:
+        raise DataError(describe(error)) from error
+    try:
         net = caffe.Net(str(deploy), caffe.TEST)
         _check_fit(net, stored, deploy, weights)
         net.copy_from(str(weights))
@@ -157,43 +159,49 @@ def load(
     return Network(net, str(deploy), network.score, network.scene, resize)
 
 
-def stored_shapes(path: str | Path) -> dict[str, list[tuple[int, ...]]]:
-    """Layer name -> shapes of its blobs in a .caffemodel (V1 or newer) or .caffemodel.h5.
+def stored_shapes(path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Layer -> place -> shape of the blobs in a .caffemodel (V1 or newer) or .caffemodel.h5.
+
+    HDF5 files lack the blobs that a layer shares with an earlier one.
 
     Raises:
         DataError: it is neither.
     """
     with open(path, "rb") as file:
         if file.read(8) == b"\x89HDF\r\n\x1a\n":
-            return _stored_hdf5(path)
-        file.seek(0)
-        model = caffe_pb2.NetParameter()
-        try:
-            model.ParseFromString(file.read())
-        except Exception as error:  # protobuf's DecodeError, whose place differs between versions
-            raise DataError(f"{path}: not a caffemodel") from error
-    layers = [layer for layer in (*model.layer, *model.layers) if layer.blobs]
-    if not layers:
+            found = _stored_hdf5(path)
+        else:
+            file.seek(0)
+            found = _stored_binary(file.read(), path)
+    if not found:
         raise DataError(f"{path}: holds no weights")
-    return {layer.name: [_shape(blob) for blob in layer.blobs] for layer in layers}
+    return found
 
 
-def _stored_hdf5(path: str | Path) -> dict[str, list[tuple[int, ...]]]:
+def _stored_binary(data: bytes, path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
+    model = caffe_pb2.NetParameter()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:  # protobuf's DecodeError, whose place differs between versions
+        raise DataError(f"{path}: not a caffemodel") from error
+    layers = [layer for layer in (*model.layer, *model.layers) if layer.blobs]
+    return {layer.name: dict(enumerate(map(_shape, layer.blobs))) for layer in layers}
+
+
+def _stored_hdf5(path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
     import h5py
 
     found: dict[str, dict[int, tuple[int, ...]]] = {}
 
     def note(name: str, item: Any) -> None:
-        layer, _, index = name.rpartition("/")
-        if isinstance(item, h5py.Dataset) and index.isdigit():
-            found.setdefault(layer, {})[int(index)] = item.shape
+        layer, _, place = name.rpartition("/")
+        if isinstance(item, h5py.Dataset) and place.isdigit():
+            found.setdefault(layer, {})[int(place)] = item.shape
 
     with h5py.File(path) as file:
         if "data" in file:
             file["data"].visititems(note)
-    if not found:
-        raise DataError(f"{path}: holds no weights")
-    return {layer: [blobs[i] for i in sorted(blobs)] for layer, blobs in found.items()}
+    return found
 
 
 def _shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
@@ -203,24 +211,31 @@ def _shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
 
 
 def _check_fit(net: Any, stored: dict, deploy: str | Path, weights: str | Path) -> None:
-    missing = [name for name in net.params if name not in stored]
-    if missing:
-        count = f"{len(missing)} of {len(net.params)} layers"
-        raise DataError(
-            f"{weights} does not fit {deploy}: it lacks {count} with weights, first {missing[0]!r}"
-        )
+    fit = f"{weights} does not fit {deploy}"
+    wanted: dict[str, dict[int, tuple[int, ...]]] = {}
+    seen: dict[int, np.ndarray] = {}  # by address; holding the arrays keeps addresses apart
     for name, blobs in net.params.items():
-        wanted, found = [tuple(blob.data.shape) for blob in blobs], stored[name]
-        if len(wanted) != len(found):
+        for i, blob in enumerate(blobs):
+            values = blob.data
+            place = values.__array_interface__["data"][0]
+            if place not in seen:  # else it is shared with an earlier layer
+                wanted.setdefault(name, {})[i] = values.shape
+            seen[place] = values
+    missing = [name for name in wanted if name not in stored]
+    if missing:
+        count = f"{len(missing)} of {len(wanted)} layers"
+        raise DataError(f"{fit}: it lacks {count} with weights, first {missing[0]!r}")
+    for name, shapes in wanted.items():
+        found = stored[name]
+        if not set(shapes) <= set(found) or max(found) >= len(net.params[name]):
             raise DataError(
-                f"{weights} does not fit {deploy}: layer {name!r} has {len(found)} blobs there, "
-                f"expected {len(wanted)}"
+                f"{fit}: layer {name!r} has {len(found)} blobs there, expected {len(shapes)}"
             )
-        for i, (want, have) in enumerate(zip(wanted, found, strict=True)):
-            if _bare(want) != _bare(have):
+        for i, shape in shapes.items():
+            if _bare(shape) != _bare(found[i]):
                 raise DataError(
-                    f"{weights} does not fit {deploy}: blob {i} of layer {name!r} has shape "
-                    f"{_times(have)} there, expected {_times(want)}"
+                    f"{fit}: blob {i} of layer {name!r} has shape {_times(found[i])} there, "
+                    f"expected {_times(shape)}"
                 )
 
 

@@ -115,7 +115,7 @@ def test_which_blob_is_scored(tmp_path):
 
 
 def test_shapes_of_every_model_format(tmp_path, toy, model):
-    shapes = {"score": [(5, 4, 1, 1), (5,)]}
+    shapes = {"score": {0: (5, 4, 1, 1), 1: (5,)}}
     assert stored_shapes(model[1]) == shapes
     net = caffe.Net(*model, caffe.TEST)
     net.save_hdf5(str(tmp_path / "net.caffemodel.h5"))
@@ -128,7 +128,9 @@ def test_shapes_of_every_model_format(tmp_path, toy, model):
         blob = layer.blobs.add(num=n, channels=c, height=1, width=1 if n > 1 else 5)
         blob.data.extend(values)
     (tmp_path / "old.caffemodel").write_bytes(old.SerializeToString())
-    assert stored_shapes(tmp_path / "old.caffemodel") == {"score": [(5, 4, 1, 1), (1, 1, 1, 5)]}
+    assert stored_shapes(tmp_path / "old.caffemodel") == {
+        "score": {0: (5, 4, 1, 1), 1: (1, 1, 1, 5)}
+    }
     network = load(model[0], tmp_path / "old.caffemodel")
     assert network.net.params["score"][1].data.tolist() == [1, 0, 0, 0, 0]
 
@@ -143,3 +145,24 @@ def test_nets_run_for_their_scores_alone_give_the_same(model):
     scores = network.scores([planes[:3].transpose(1, 2, 0)], [planes[3]])
     assert np.allclose(scores, watched.blobs["score"].data, rtol=1e-5)
     assert load(*model, score="prob").net.blobs["prob"].data.shape == (1, 5, 12, 16)
+
+
+def test_shared_parameters_need_be_stored_once(tmp_path):
+    text = """
+    layer { name: "x" type: "Input" top: "x"
+            input_param { shape { dim: 1 dim: 1 dim: 4 dim: 4 } } }
+    layer { name: "one" type: "Convolution" bottom: "x" top: "one" param { name: "w" }
+            convolution_param { num_output: 1 kernel_size: 1 bias_term: false } }
+    layer { name: "two" type: "Convolution" bottom: "one" top: "two" param { name: "w" }
+            convolution_param { num_output: 1 kernel_size: 1 bias_term: false } }
+    layer { name: "score" type: "Concat" bottom: "one" bottom: "two" top: "score" }
+    """
+    (tmp_path / "net.prototxt").write_text(text)
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    net.params["one"][0].data[...] = 3
+    net.save(str(tmp_path / "net.caffemodel"))
+    net.save_hdf5(str(tmp_path / "net.caffemodel.h5"))
+    frame = [np.zeros((4, 4, 3))], [np.ones((4, 4))]
+    for name in ("net.caffemodel", "net.caffemodel.h5"):
+        scores = load(tmp_path / "net.prototxt", tmp_path / name).scores(*frame)
+        assert scores[0, :, 0, 0].tolist() == [3, 9]
