@@ -85,6 +85,8 @@ def score(
         DataError: a frame without a usable label, labels that the net cannot score, no labelled
             pixel at all, or no frame with that group.
     """
+    if group:
+        _check_group(records, group)
     tally = Tally.empty(name, labels)
     frames = progress(records, len(records), name)
     for batch in batches(frames, batch_size):
@@ -101,8 +103,6 @@ def score(
                 watch(frame, truth, found, matrix)
     if not tally.matrix.pixels:
         raise DataError(f"{truths.where}: no pixel has a label that is scored; nothing to evaluate")
-    if group and set(tally.groups) == {"(none)"}:
-        raise DataError(_no_group(records, group))
     return tally
 
 
@@ -189,10 +189,11 @@ def _scene_names(info: dict[str, Any], scenes: int) -> list[str]:
     return [str(scene) for scene in range(scenes)]
 
 
-def _no_group(records: Records, group: str) -> str:
+def _check_group(records: Records, group: str) -> None:
     frames = records.info.get("frames")
-    keys = sorted({key for frame in frames.values() for key in frame}) if frames else []
-    has = (
-        f"dataset.json says of its frames: {', '.join(keys)}" if keys else "it says nothing of them"
+    keys = (
+        {key for frame in frames.values() for key in frame} if isinstance(frames, dict) else set()
     )
-    return f"{records.path}: no frame has {group!r}; {has}"
+    if group not in keys:
+        has = f"it says of its frames: {', '.join(sorted(keys))}" if keys else "it says nothing"
+        raise DataError(f"{records.path}: dataset.json has no {group!r} of any frame; {has}")
