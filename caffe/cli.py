@@ -74,7 +74,8 @@ def train(flags: SimpleNamespace) -> int:
     param = files.read_solver(flags.solver, emit)
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
-    gpus = _use(_solver_gpus(flags, param), "Using GPUs {}")
+    gpus = _solver_gpus(flags, param)
+    _use_all(gpus)
     if len(gpus) > 1:
         raise CaffeError(
             f"-gpu {flags.gpu}: training on several GPUs at once is not supported yet; "
@@ -93,7 +94,7 @@ def train(flags: SimpleNamespace) -> int:
         for net in (solver.net, *solver.test_nets):
             net.observed = False
         if flags.snapshot:
-            emit("caffe.cpp:234", f"Resuming from {flags.snapshot}")
+            emit("caffe.cpp:235", f"Resuming from {flags.snapshot}")
             solver.restore(flags.snapshot)
         emit("caffe.cpp:239", "Starting Optimization")
         solver.solve()
@@ -106,7 +107,7 @@ def test(flags: SimpleNamespace) -> int:
     _need(flags.model, "model", "test: a model definition")
     _need(flags.weights, "weights", "test: model weights")
     _need(flags.iterations > 0, "iterations", "test: a positive number")
-    _use(_gpus(flags.gpu)[:1], "Use GPU with device ID {}")
+    _use_one(flags, (266, 275))
     net = _net(flags, pb.TEST)
     for name in flags.weights.split(","):
         net.copy_from(name.strip())
@@ -136,15 +137,15 @@ def time_model(flags: SimpleNamespace) -> int:
     _need(flags.iterations > 0, "iterations", "time: a positive number")
     if flags.phase not in ("", "TRAIN", "TEST"):
         raise Usage(f'-phase {flags.phase}: phase must be "TRAIN" or "TEST"')
-    _use(_gpus(flags.gpu)[:1], "Use GPU with device ID {}")
+    _use_one(flags, (339, 343))
     net = _net(flags, pb.TEST if flags.phase == "TEST" else pb.TRAIN)
     last = len(net.layers) - 1
-    emit("caffe.cpp:352", "Performing Forward")
-    emit("caffe.cpp:357", f"Initial loss: {number(net._forward(0, last))}")
-    emit("caffe.cpp:358", "Performing Backward")
+    emit("caffe.cpp:351", "Performing Forward")
+    emit("caffe.cpp:356", f"Initial loss: {number(net._forward(0, last))}")
+    emit("caffe.cpp:357", "Performing Backward")
     net._backward(last, 0)
-    emit("caffe.cpp:366", "*** Benchmark begins ***")
-    emit("caffe.cpp:367", f"Testing for {flags.iterations} iterations.")
+    emit("caffe.cpp:365", "*** Benchmark begins ***")
+    emit("caffe.cpp:366", f"Testing for {flags.iterations} iterations.")
     start = _now()
     spent = {name: [0.0] * (last + 1) for name in ("forward", "backward")}
     for j in range(flags.iterations):
@@ -154,20 +155,20 @@ def time_model(flags: SimpleNamespace) -> int:
         for i in range(last, -1, -1):
             spent["backward"][i] += _timed(lambda i=i: net._backward(i, i))
         milliseconds = number((_now() - began) * 1e3)
-        emit("caffe.cpp:395", f"Iteration: {j + 1} forward-backward time: {milliseconds} ms.")
+        emit("caffe.cpp:394", f"Iteration: {j + 1} forward-backward time: {milliseconds} ms.")
     total = (_now() - start) * 1e3
     per = 1e3 / flags.iterations
-    emit("caffe.cpp:398", "Average time per layer: ")
+    emit("caffe.cpp:397", "Average time per layer: ")
     for i, name in enumerate(net._layer_names):
-        for line, what in ((401, "forward"), (404, "backward")):
+        for line, what in ((400, "forward"), (403, "backward")):
             shown = number(spent[what][i] * per)
             emit(f"caffe.cpp:{line}", f"{name:>10}\t{what}: {shown} ms.")
     forward, backward = (sum(spent[what]) * per for what in ("forward", "backward"))
-    emit("caffe.cpp:409", f"Average Forward pass: {number(forward)} ms.")
-    emit("caffe.cpp:411", f"Average Backward pass: {number(backward)} ms.")
-    emit("caffe.cpp:413", f"Average Forward-Backward: {number(total / flags.iterations)} ms.")
-    emit("caffe.cpp:415", f"Total Time: {number(total)} ms.")
-    emit("caffe.cpp:416", "*** Benchmark ends ***")
+    emit("caffe.cpp:408", f"Average Forward pass: {number(forward)} ms.")
+    emit("caffe.cpp:410", f"Average Backward pass: {number(backward)} ms.")
+    emit("caffe.cpp:412", f"Average Forward-Backward: {number(total / flags.iterations)} ms.")
+    emit("caffe.cpp:414", f"Total Time: {number(total)} ms.")
+    emit("caffe.cpp:415", "*** Benchmark ends ***")
     return 0
 
 
@@ -178,15 +179,15 @@ def device_query(flags: SimpleNamespace) -> int:
     emit("caffe.cpp:138", f"Querying GPUs {flags.gpu}")
     for index in _gpus(flags.gpu):
         p = torch.cuda.get_device_properties(index)
-        for text in (
-            f"Device id:                     {index}",
-            f"Major revision number:         {p.major}",
-            f"Minor revision number:         {p.minor}",
-            f"Name:                          {p.name}",
-            f"Total global memory:           {p.total_memory}",
-            f"Number of multiprocessors:     {p.multi_processor_count}",
+        for line, what, value in (
+            (178, "Device id", index),
+            (179, "Major revision number", p.major),
+            (180, "Minor revision number", p.minor),
+            (181, "Name", p.name),
+            (182, "Total global memory", p.total_memory),
+            (199, "Number of multiprocessors", p.multi_processor_count),
         ):
-            emit("common.cpp:178", text)
+            emit(f"common.cpp:{line}", f"{what + ':':<30} {value}")
     return 0
 
 
@@ -239,22 +240,38 @@ def _solver_gpus(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int]
         raise CaffeError(f"{flags.solver}: solver_mode is GPU: {error}") from None
 
 
-def _use(gpus: list[int], line: str) -> list[int]:
-    """Switch to the first of `gpus`, or to the CPU if there are none, and say so."""
+def _use(gpus: list[int]) -> None:
+    """Switch to the first of `gpus`, or to the CPU if there are none."""
     from caffe import device
 
     if not gpus:
-        emit("caffe.cpp:197", "Use CPU.")
         device.set_mode_cpu()
-        return gpus
-    import torch
-
-    emit("caffe.cpp:203", line.format(", ".join(map(str, gpus))))
-    for index in gpus:
-        emit("caffe.cpp:208", f"GPU {index}: {torch.cuda.get_device_name(index)}")
+        return
     device.set_device(gpus[0])
     device.set_mode_gpu()
-    return gpus
+
+
+def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
+    """Switch to the first GPU of -gpu, or to the CPU, and say so; `lines`: of Caffe's source."""
+    gpus = _gpus(flags.gpu)
+    if gpus:
+        emit(f"caffe.cpp:{lines[0]}", f"Use GPU with device ID {gpus[0]}")
+    else:
+        emit(f"caffe.cpp:{lines[1]}", "Use CPU.")
+    _use(gpus)
+
+
+def _use_all(gpus: list[int]) -> None:
+    """Switch to the GPUs to train on, or to the CPU, and say so."""
+    if not gpus:
+        emit("caffe.cpp:197", "Use CPU.")
+    else:
+        import torch
+
+        emit("caffe.cpp:204", f"Using GPUs {', '.join(map(str, gpus))}")
+        for index in gpus:
+            emit("caffe.cpp:209", f"GPU {index}: {torch.cuda.get_device_name(index)}")
+    _use(gpus)
 
 
 def _timed(function: Callable[[], object]) -> float:

@@ -51,7 +51,7 @@ def _meets(state: pb.NetState, rule: pb.NetStateRule, name: str) -> bool:
     for stage in rule.not_stage:
         if stage in state.stage:
             message = f"The NetState contained a not_stage '{stage}' specified by a rule in layer"
-            announce("net.cpp:348", f"{message} {name}")
+            announce("net.cpp:347", f"{message} {name}")
             return False
     return True
 

@@ -81,7 +81,7 @@ def _multistep(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
     if rate.current_step < len(p.stepvalue) and i >= p.stepvalue[rate.current_step]:
         rate.current_step += 1
         message = f"MultiStep Status: Iteration {i}, step = {rate.current_step}"
-        announce("sgd_solver.cpp:58", message)
+        announce("sgd_solver.cpp:50", message)
     return p.base_lr * _power(p.gamma, rate.current_step)
 
 

@@ -179,7 +179,7 @@ class Net:
         ids = []
         for j, name in enumerate(param.top):
             if j < len(param.bottom) and param.bottom[j] == name:
-                announce("net.cpp:367", f"{param.name} -> {name} (in-place)")
+                announce("net.cpp:369", f"{param.name} -> {name} (in-place)")
                 ids.append(self._index[name])
             elif name in self._index:
                 raise CaffeError(
@@ -538,7 +538,8 @@ class Net:
         copies: list[tuple[Blob, np.ndarray]] = []
         for name, arrays in weights.items():
             if name not in self._by_name:
-                announce("net.cpp:752", f"Ignoring source layer {name}")
+                line = 746 if whole else 801
+                announce(f"net.cpp:{line}", f"Ignoring source layer {name}")
                 continue
             copies += self._match(self._by_name[name], arrays, path, whole)
         for blob, array in copies:
@@ -577,7 +578,7 @@ class Net:
         for source in other._layers:
             target = self._by_name.get(source.name)
             if target is None:
-                announce("net.cpp:691", f"Ignoring source layer {source.name}")
+                announce("net.cpp:678", f"Ignoring source layer {source.name}")
                 continue
             if len(target.blobs) != len(source.blobs):
                 raise CaffeError(
@@ -646,11 +647,11 @@ class Net:
         for j in self._top_id_vecs[i]:
             mean = number(_mean_abs(self._blobs[j].tensor()))
             blob = self._blob_names[j]
-            announce("net.cpp:591", f"    [Forward] Layer {name}, top blob {blob} data: {mean}")
+            announce("net.cpp:593", f"    [Forward] Layer {name}, top blob {blob} data: {mean}")
         for k, blob in enumerate(self._layers[i].blobs):
             mean = number(_mean_abs(blob.tensor()))
             shown = self._params.display_name(self._layers[i], k)
-            announce("net.cpp:603", f"    [Forward] Layer {name}, param blob {shown} data: {mean}")
+            announce("net.cpp:605", f"    [Forward] Layer {name}, param blob {shown} data: {mean}")
 
     def _backward_debug(self, i: int) -> None:
         name, layer = self._layer_names[i], self._layers[i]
@@ -660,11 +661,11 @@ class Net:
                 mean = number(_mean_abs(self._blobs[j].diff_tensor()))
                 blob = self._blob_names[j]
                 text = f"    [Backward] Layer {name}, bottom blob {blob} diff: {mean}"
-                announce("net.cpp:619", text)
+                announce("net.cpp:621", text)
         for k, blob in enumerate(layer.blobs):
             if layer.param_propagate_down[k]:
                 mean = number(_mean_abs(blob.diff_tensor()))
-                announce("net.cpp:630", f"    [Backward] Layer {name}, param blob {k} diff: {mean}")
+                announce("net.cpp:632", f"    [Backward] Layer {name}, param blob {k} diff: {mean}")
 
     def _parameter_debug(self) -> None:
         data = [p.blob.tensor() for p in self.learnable]
@@ -726,7 +727,7 @@ class _Parameters:
 
     def _share(self, layer: Layer, i: int, spec: pb.ParamSpec, owner: Parameter) -> None:
         announce(
-            "net.cpp:463",
+            "net.cpp:467",
             f"Sharing parameters '{spec.name}' owned by layer '{owner.layer.name}', param "
             f"index {owner.index}",
         )
@@ -768,8 +769,8 @@ def _mean_abs(values: torch.Tensor) -> float:
 def _warn_old_form(network_file: Any, weights: Any, rest: Sequence[Any]) -> None:
     phase = rest[0] if rest else "phase"
     for line, text in (
-        (140, "DEPRECATION WARNING - deprecated use of Python interface"),
-        (141, 'Use this instead (with the named "weights" parameter):'),
-        (143, f"Net('{network_file}', {phase}, weights='{weights}')"),
+        (139, "DEPRECATION WARNING - deprecated use of Python interface"),
+        (140, 'Use this instead (with the named "weights" parameter):'),
+        (142, f"Net('{network_file}', {phase}, weights='{weights}')"),
     ):
         emit(f"_caffe.cpp:{line}", text, WARNING)

@@ -102,7 +102,8 @@ class Solver:
             )
         kind = given[0]
         if kind.endswith("param"):
-            announce("solver.cpp:92", f"Creating training net specified in {kind}.")
+            line = 97 if kind == "net_param" else 92
+            announce(f"solver.cpp:{line}", f"Creating training net specified in {kind}.")
             net_param = pb.NetParameter()
             net_param.CopyFrom(getattr(p, kind))
         else:
@@ -148,7 +149,7 @@ class Solver:
     def _load_weights(self, net: Net) -> None:
         for names in self.param.weights:
             for name in names.split(","):
-                announce("solver.cpp:77", f"Finetuning from {name.strip()}")
+                announce("solver.cpp:72", f"Finetuning from {name.strip()}")
                 net.copy_from(name.strip())
 
     # -- pycaffe's face -------------------------------------------------------------------------
@@ -195,7 +196,7 @@ class Solver:
         if p.snapshot_after_train and not just_taken and root_solver():
             self.snapshot()
         if self._stop:
-            announce("solver.cpp:313", "Optimization stopped early.")
+            announce("solver.cpp:311", "Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
             self._smooth(self.net._forward(0, len(self.net.layers) - 1), start)
@@ -293,7 +294,7 @@ class Solver:
             arrays.append(torch.from_numpy(theirs.reshape(shape)))
         if state.learned_net is not None:
             self.net.copy_from(_find_beside(state.learned_net, path))
-        announce("sgd_solver.cpp:321", "SGDSolver: restoring history")
+        announce("sgd_solver.cpp:336", "SGDSolver: restoring history")
         for mine, theirs in zip(self._history, arrays, strict=True):
             mine.tensor().copy_(theirs)
         self.iter, self._rate.current_step = state.iter, state.current_step
@@ -317,7 +318,7 @@ class Solver:
         if norm > limit:
             scale = limit / norm
             announce(
-                "sgd_solver.cpp:95",
+                "sgd_solver.cpp:99",
                 f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > "
                 f"{number(limit)}) by scale factor {number(scale)}",
             )
@@ -373,7 +374,7 @@ class Solver:
                 else:
                     self._stop = True
             if self._stop:
-                announce("solver.cpp:393", "Test interrupted.")
+                announce("solver.cpp:396", "Test interrupted.")
                 return
             losses = net._run_forward(0, len(net.layers) - 1)
             if self.param.test_compute_loss:
@@ -381,7 +382,7 @@ class Solver:
             outputs = [t.double() for t in _outputs(net)]
             totals = [a + b for a, b in zip(totals, outputs, strict=True)] if totals else outputs
         if self.param.test_compute_loss:
-            announce("solver.cpp:398", f"Test loss: {number(loss / max(count, 1))}")
+            announce("solver.cpp:401", f"Test loss: {number(loss / max(count, 1))}")
         if count:
             _log_outputs("solver.cpp:414", "Test", net, [t / count for t in totals])
 
