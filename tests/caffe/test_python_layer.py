@@ -203,6 +203,23 @@ def test_in_place_leaves_the_layer_before_its_values():
     np.testing.assert_allclose(n.backward()["data"], 30 * y * (1 - y) @ w, rtol=1e-4)
 
 
+def test_on_a_gpu(pretend_gpu):
+    """numpy views on the host, tensors on the GPU: what one side writes the other one reads."""
+    text = (
+        "force_backward: true "
+        + INPUT
+        + 'layer { name: "p" type: "Power" bottom: "data" top: "p" power_param { scale: 2 } } '
+        + python("Times", "p", "p", "10")
+        + python("Offset", "p", "o", name="offset")
+        + 'layer { name: "q" type: "Power" bottom: "o" top: "end" power_param { scale: 3 } }'
+    )
+    n = net(text)
+    assert n.forward(data=np.ones((4, 3)))["end"].tolist() == [[63] * 3] * 4
+    n.blobs["end"].diff[...] = 1
+    assert n.backward()["data"].tolist() == [[60] * 3] * 4
+    assert n.params["offset"][0].diff.tolist() == [12] * 3
+
+
 def test_source_with_two_tops_of_changing_shape():
     text = python("Source", "", "data label") + (
         'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" '
