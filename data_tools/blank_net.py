@@ -1,0 +1,108 @@
+"""A net whose parameters are wanted, not its data: made small and free of its LMDBs.
+
+Parameter shapes of a fully convolutional net do not depend on its pictures. So data layers become
+DummyData of SIDE x SIDE pixels, and Unpooling, whose sizes may be fixed for others, doubles.
+Only pycaffe's public API is used.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+import caffe
+from caffe.proto import caffe_pb2
+from data_tools.cli import DataError, describe
+
+SIDE = 64
+# Channels of the tops that netgen's data layers have.
+CHANNELS = {"data": 5, "rgb": 3, "depth": 1, "rgbd": 4, "label": 1}
+DATA_LAYERS = ("Data", "Python", "ImageData", "HDF5Data", "MemoryData")
+
+
+def read_prototxt(path: str | Path) -> Any:
+    """The NetParameter of a prototxt. Raises DataError, with the place, for anything else."""
+    param = caffe_pb2.NetParameter()
+    try:
+        text_format.Parse(Path(path).read_text(encoding="utf-8"), param)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a net's prototxt ({describe(error)})") from error
+    if not param.layer:
+        raise DataError(f"{path}: has no layers")
+    return param
+
+
+def without_data(param: Any) -> Any:
+    """A copy of a NetParameter that needs no LMDB and no certain picture size."""
+    blank = caffe_pb2.NetParameter()
+    blank.CopyFrom(param)
+    for layer in blank.layer:
+        if not layer.bottom and layer.type in DATA_LAYERS:
+            _feed_nothing(layer)
+        elif layer.type == "Input":
+            for shape in layer.input_param.shape:
+                _resize(shape.dim)
+        elif layer.type == "Unpooling":
+            layer.ClearField("unpooling_param")
+            layer.unpooling_param.scale = 2
+    for shape in blank.input_shape:
+        _resize(shape.dim)
+    for i in range(len(blank.input_dim)):
+        blank.input_dim[i] = SIDE if i % 4 > 1 else blank.input_dim[i]
+    return blank
+
+
+def _resize(dim: Any) -> None:
+    if len(dim) == 4:
+        dim[0], dim[2], dim[3] = 1, SIDE, SIDE
+
+
+def _feed_nothing(layer: Any) -> None:
+    layer.type = "DummyData"
+    for field in ("data_param", "transform_param", "python_param", "image_data_param",
+                  "hdf5_data_param", "memory_data_param"):  # fmt: skip
+        layer.ClearField(field)
+    for top in layer.top:
+        picture = top in CHANNELS
+        shape = [1, CHANNELS[top], SIDE, SIDE] if picture else [1]
+        layer.dummy_data_param.shape.add().dim.extend(shape)
+
+
+def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
+    """The net of a prototxt (train+test or deploy), its parameters by their fillers.
+
+    seed: makes the fillers' draws repeatable. Raises DataError for a prototxt of which no net can
+    be made.
+    """
+    blank = without_data(read_prototxt(path))
+    with tempfile.NamedTemporaryFile("w", suffix=".prototxt", delete=False) as file:
+        file.write(text_format.MessageToString(blank))
+    if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none
+        caffe.init_log(2)  # a net's hundred lines on how it is set up would bury ours
+    try:
+        caffe.set_mode_cpu()
+        caffe.set_random_seed(seed)
+        return caffe.Net(file.name, phase)
+    except RuntimeError as error:
+        raise DataError(f"{path}: {describe(error).replace(file.name, 'the net')}") from error
+    finally:
+        os.unlink(file.name)
+
+
+def save(net: Any, path: str | Path) -> None:
+    """Writes a .caffemodel that appears under its name only when complete."""
+    path = Path(path)
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        net.save(str(beside))
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        beside.rename(path)
+    except RuntimeError as error:
+        raise DataError(f"{path}: {describe(error)}") from error
+    finally:
+        beside.unlink(missing_ok=True)
