@@ -74,7 +74,7 @@ def test_filtering_leaves_the_original_alone() -> None:
          "specified by a rule in layer a"),
         ("stage: 'x'", "net.cpp:332] The NetState did not contain stage 'x' specified by a rule in "
          "layer a"),
-        ("not_stage: 'deploy'", "net.cpp:348] The NetState contained a not_stage 'deploy' "
+        ("not_stage: 'deploy'", "net.cpp:347] The NetState contained a not_stage 'deploy' "
          "specified by a rule in layer a"),
     ],
 )  # fmt: skip
