@@ -11,7 +11,15 @@ from eval_tools import cli, evaluate
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command. Raises DataError."""
     parser = evaluate.arguments("report", __doc__)
-    parser.set_defaults(report=Path("report.html"))
+    parser.add_argument(
+        "-o",
+        "--out",
+        dest="report",
+        type=Path,
+        metavar="FILE",
+        help="the page (default: report.html)",
+    )
+    parser.set_defaults(report=Path("report.html"))  # evaluate's own --report has none
     evaluate.run(parser.parse_args(argv))
 
 

@@ -33,3 +33,5 @@ def test_the_command_writes_report_html_by_default(model, data, tmp_path, monkey
     command.main([*model, str(data[0])])
     assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert "mean IoU" in capsys.readouterr().out
+    command.main([*model, str(data[0]), "-o", "other.html"])
+    assert (tmp_path / "other.html").exists()
