@@ -99,7 +99,8 @@ class NetModule(torch.nn.Module):
     those that are not 0, by name of top. Submodules bear the layers' names ('.' becomes '_'); the
     state_dict's keys are LAYER.0, LAYER.1, ... train() and eval() switch what depends on the phase:
     Dropout, and BatchNorm unless use_global_stats is given. Parameters with lr_mult 0 ask for no
-    gradient; BatchNorm's statistics are buffers.
+    gradient; BatchNorm's statistics are buffers. Recurrent layers begin each call anew: state is
+    carried from batch to batch only where it is exposed (expose_hidden).
     """
 
     def __init__(self, net: Net, outputs: Sequence[str] | None = None) -> None:
@@ -128,9 +129,8 @@ class NetModule(torch.nn.Module):
                 values[name] = top
             for name in step.last_use:
                 del values[name]
-        if len(self.outputs) == 1:
-            return values[self.outputs[0]]
-        return {name: values[name] for name in self.outputs}
+        answers = {name: values[self._copies.get(name, name)] for name in self.outputs}
+        return answers[self.outputs[0]] if len(answers) == 1 else answers
 
     def extra_repr(self) -> str:
         return f"inputs={self.inputs}, outputs={self.outputs}"
@@ -166,7 +166,7 @@ class NetModule(torch.nn.Module):
 
     def _forget_early(self) -> None:
         """Let go of every blob after the last step that takes it."""
-        seen = set(self.outputs)
+        seen = {self._copies.get(name, name) for name in self.outputs}
         for step in reversed(self._steps):
             step.last_use = sorted({*step.bottoms, *step.tops} - seen)
             # What a step overwrites in place is another blob before it, and may end sooner.
@@ -212,6 +212,7 @@ class LayerModule(torch.nn.Module):
         super().__init__()
         self.layer = layer
         self.shapes = [blob.shape for blob in layer.blobs]
+        self.carries_state = hasattr(layer, "reset")
         self.detached = [not down for down in layer.layer_param.propagate_down]
         for i, (blob, learns) in enumerate(
             zip(layer.blobs, layer.param_propagate_down, strict=True)
@@ -237,6 +238,8 @@ class LayerModule(torch.nn.Module):
         for i, shape in enumerate(self.shapes):
             if blobs[i].shape != shape:  # shared under share_mode PERMISSIVE
                 blobs[i] = blobs[i].view(shape)
+        if self.carries_state:
+            self.layer.reset()
         tops = self.layer.forward(bottom, blobs)
         return [tops] if isinstance(tops, torch.Tensor) else list(tops)
 

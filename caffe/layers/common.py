@@ -362,12 +362,14 @@ class Reshape(Layer):
         new = (*shape[:start], *dims, *shape[end:])
         if -1 not in dims:
             return new
-        known, count = math.prod(d for d in new if d != -1), math.prod(shape)
+        open_axis = new.index(-1)
+        before, behind = new[:open_axis], new[open_axis + 1 :]
+        known, count = math.prod(before) * math.prod(behind), math.prod(shape)
         self.check(
             known > 0 and count % known == 0,
             f"the {count} values of {shape} cannot be divided among the {known} of shape {new}",
         )
-        return tuple(count // known if d == -1 else d for d in new)
+        return (*before, count // known, *behind)
 
 
 @register("Tile")

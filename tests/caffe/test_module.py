@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.proto import caffe_pb2 as pb
+
+RECORDED = Path(__file__).parents[1] / "golden" / "layers"
 
 NET = """
 name: "small"
@@ -332,3 +335,87 @@ def test_printed(net):
     text = str(caffe.to_module(net))
     assert "(conv_1/a): Convolution(4x3x3x3, 4)" in text
     assert "inputs=['data', 'label'], outputs=['loss', 'prob']" in text
+
+
+# -- every layer type, as recorded ------------------------------------------------------------
+
+
+def recorded(name):
+    """A recorded layer as a module with its weights, its inputs, and the recording."""
+    case = dict(np.load(RECORDED / f"{name}.npz"))
+    phase = pb.Phase.Value(str(case["phase"]))
+    net = caffe.Net(message(str(case["prototxt"])), phase)
+    for key, values in case.items():
+        kind, _, rest = key.partition("/")
+        if kind == "param":
+            layer, _, index = rest.rpartition("/")
+            net.params[layer][int(index)].data[...] = values
+    module = caffe.to_module(net)
+    inputs = {name: torch.tensor(case[f"in/{name}"]).float() for name in module.inputs}
+    return module, inputs, case
+
+
+def named(module, answer):
+    return {module.outputs[0]: answer} if torch.is_tensor(answer) else answer
+
+
+def check_outputs(answers, case):
+    for name, values in answers.items():
+        expected = case[f"out/{name}"]
+        np.testing.assert_allclose(values.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def seeds(module, answers, case):
+    """What stands for the gradients of the outputs: recorded, or the loss weights."""
+    for name, values in answers.items():
+        if not values.requires_grad:
+            continue
+        if f"dtop/{name}" in case:
+            yield values, torch.tensor(case[f"dtop/{name}"])
+        elif name in module.loss_weights:
+            yield values, torch.full_like(values, module.loss_weights[name])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("*.npz")))
+def test_recorded_layer(name):
+    module, inputs, case = recorded(name)
+    for values in inputs.values():
+        values.requires_grad_()
+    answers = named(module, module(**inputs))
+    check_outputs(answers, case)
+    wanted = {f"din/{name}": values for name, values in inputs.items()}
+    for key, values in module.named_parameters():
+        wanted["dparam/" + "/".join(key.rsplit(".", 1))] = values
+    # Where nothing asked for it, the recording has no gradient, or zeros.
+    wanted = {key: v for key, v in wanted.items() if key in case and case[key].any()}
+    pairs = list(seeds(module, answers, case))
+    if not pairs or not wanted:
+        return
+    tops, gradients = zip(*pairs, strict=True)
+    found = torch.autograd.grad(tops, list(wanted.values()), gradients, allow_unused=True)
+    for (key, values), gradient in zip(wanted.items(), found, strict=True):
+        gradient = torch.zeros_like(values) if gradient is None else gradient
+        np.testing.assert_allclose(gradient.numpy(), case[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("accuracy_spatial_ignore", "bn_train", "crop", "eltwise_max", "filter", "lrn_within"),
+        *("lstm", "mvn", "pool_ave_pad", "pool_max_mask", "reshape_axis", "unpool_size"),
+        *("softmax_loss_ignore_valid", "spp", "weighted_loss_valid"),
+    ],
+)
+def test_recorded_layer_compiled_and_exported(name):
+    module, inputs, case = recorded(name)
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(module), fullgraph=True, backend="eager")
+    check_outputs(named(module, compiled(**inputs)), case)
+    program = torch.export.export(module, (), inputs).module()
+    check_outputs(named(module, program(**inputs)), case)
+
+
+def test_recurrent_layers_begin_each_call_anew():
+    module, inputs, _ = recorded("lstm")
+    inputs["cont"][:] = 1  # no sequence begins: a net would go on where it stopped
+    assert torch.equal(module(**inputs), module(**inputs))
