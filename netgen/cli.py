@@ -18,7 +18,7 @@ from netgen.datasets import DATASETS
 from netgen.fusenet import NETS, Architecture, Training, deploy_net, train_net
 from netgen.phases import PHASES, default_phase
 from netgen.solver import Scheme, make_solver
-from netgen.sources import count_records, record_shape
+from netgen.sources import count_records, depth_range, record_shape
 
 DEFAULT_DATASET = "nyuv2-40"
 DEFAULT_SIZE = (320, 240)
@@ -153,6 +153,7 @@ def net_text(args: argparse.Namespace) -> str:
     name = f"fusenet-{args.command}-{args.dataset}"
     if args.deploy:
         net = deploy_net(arch, name, args.batch_size or 1)
+        return _made_by(args) + _depth_range(args) + files.text(net)
     else:
         training = _training(args, arch.classes)
         _check_records(training, args.dataset, arch.size)
@@ -165,13 +166,24 @@ def _made_by(args: argparse.Namespace) -> str:
     return f"# Made by: python -m netgen {command}\n"
 
 
-def _training(args: argparse.Namespace, classes: int) -> Training:
+def _depth_range(args: argparse.Namespace) -> str:
+    """How depth was scaled for training, as a comment that eval_tools' predict follows."""
+    rule = depth_range(_sources(args)[0])
+    return f"# depth_range: {rule}\n" if rule else ""
+
+
+def _sources(args: argparse.Namespace) -> tuple[str, str]:
     dataset = DATASETS.get(args.dataset)
     splits = dataset.splits if dataset else ("train", "test")
-    sources = [f"lmdb/{args.dataset}_{split}" for split in splits]
+    train, test = (f"lmdb/{args.dataset}_{split}" for split in splits)
+    return args.source or train, args.test_source or test
+
+
+def _training(args: argparse.Namespace, classes: int) -> Training:
+    source, test_source = _sources(args)
     return Training(
-        source=args.source or sources[0],
-        test_source=args.test_source or sources[1],
+        source=source,
+        test_source=test_source,
         batch_size=args.batch_size or 4,
         test_batch_size=args.test_batch_size,
         shuffle=not args.no_shuffle,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -32,6 +33,16 @@ def record_shape(source: DataParameter) -> tuple[int, int, int]:
     if datum.encoded:
         return _picture_shape(datum.data, f"{source.source}: its first record")
     return datum.channels, datum.height, datum.width
+
+
+def depth_range(lmdb: str) -> str | None:
+    """How depth was scaled in an LMDB of data_tools' making ('valid', '0:8 float', ...), as its
+    dataset.json says; None where nothing is known."""
+    try:
+        options = json.loads((Path(lmdb) / "dataset.json").read_text())["options"]
+        return options["depth_range"] + (" float" if options.get("float_depth") else "")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _open(source: DataParameter) -> Database:

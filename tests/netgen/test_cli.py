@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -250,3 +251,16 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     )
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_deploy_says_how_depth_was_scaled(tmp_path: Path) -> None:
+    """eval_tools' predict follows the comment, which the training records' dataset.json gives."""
+    lmdb = tmp_path / "train"
+    lmdb.mkdir()
+    options = {"depth_range": "0.5:8", "float_depth": True}
+    (lmdb / "dataset.json").write_text(json.dumps({"options": options}))
+    command = [sys.executable, "-m", "netgen", "rgb", "--deploy", "--source"]
+    known = subprocess.run([*command, str(lmdb)], capture_output=True, text=True, check=True)
+    assert "# depth_range: 0.5:8 float" in known.stdout.splitlines()
+    unknown = subprocess.run([*command, "nowhere"], capture_output=True, text=True, check=True)
+    assert "depth_range" not in unknown.stdout
