@@ -282,7 +282,7 @@ if not torch.cuda.is_available():
 
 @pytest.mark.parametrize(("spoil", "line", "message"), BAD_INPUT)
 def test_bad_input(say, monkeypatch, spoil, line: str, message: str) -> None:
-    monkeypatch.setenv("GLOG_minloglevel", "3")
+    monkeypatch.setattr(log._sink, "min_level", 3)
     spoil()
     status, out, lines = say(line)
     assert (status, out, len(lines)) == (1, "", 1), lines
@@ -293,7 +293,7 @@ def test_what_nobody_foresaw_is_one_line_too(say, monkeypatch) -> None:
     def fail(*arguments: object) -> None:
         raise RuntimeError("not enough memory: you tried too much\nmore\nand more")
 
-    monkeypatch.setenv("GLOG_minloglevel", "3")
+    monkeypatch.setattr(log._sink, "min_level", 3)
     monkeypatch.setattr(caffe.SGDSolver, "solve", fail)
     status, out, lines = say(TRAIN)
     assert (status, out, len(lines)) == (1, "", 1)
