@@ -187,7 +187,7 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
         batch_size=args.batch_size or 4,
         test_batch_size=args.test_batch_size,
         shuffle=not args.no_shuffle,
-        label_weights=label_weights.choose(args.label_weights, dataset, classes),
+        label_weights=label_weights.choose(args.label_weights, DATASETS.get(args.dataset), classes),
         scene_loss_weight=args.scene_loss_weight,
     )
 
