@@ -88,6 +88,13 @@ def test_every_name_is_there(solver):
     assert set(NAMES["caffe"].split()) - {"__version__"} <= set(dir(caffe))
 
 
+def run_python(code):
+    """What a fresh interpreter prints and logs."""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return result.stdout, result.stderr
+
+
 def test_importing_caffe_is_cheap():
     """netgen needs no engine: neither torch nor OpenCV are loaded for it."""
     code = (
@@ -97,11 +104,9 @@ def test_importing_caffe_is_cheap():
         "caffe.init_log(0); caffe.log('hello')\n"
         "print([m for m in ('torch', 'cv2', 'h5py', 'matplotlib') if m in sys.modules])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout == "[]\n"
-    assert "] hello" in result.stderr
+    out, err = run_python(code)
+    assert out == "[]\n"
+    assert "] hello" in err
 
 
 @pytest.mark.parametrize("first", ["", "import caffe.log, caffe.layers.vision"])
@@ -116,11 +121,9 @@ def test_names_that_are_modules_too(first):
         "from caffe.log import emit\n"
         "print(vision.Convolution.type, L.Concat is not None)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout == "Convolution\nConvolution True\n"
-    assert "] a word" in result.stderr
+    out, err = run_python(code)
+    assert out == "Convolution\nConvolution True\n"
+    assert "] a word" in err
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -137,13 +140,9 @@ def test_ids_are_places_among_the_blobs(solver):
     assert [net._blobs[i] for i in net._top_ids(1)] == [net.blobs["ip"]]
 
 
-def test_forward_backward_all(solver):
+def test_forward_backward_all(make_net):
     """Seven rows through a net of two, with gradients of the outputs."""
-    text = NET.replace('name: "pycaffe"', "force_backward: true")
-    param = caffe.proto.caffe_pb2.NetParameter()
-    from google.protobuf import text_format
-
-    net = caffe.Net(text_format.Parse(text, param), caffe.TRAIN)
+    net = make_net(NET.replace('name: "pycaffe"', "force_backward: true"))
     rng = np.random.default_rng(0)
     data, out = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
     blobs, diffs = net.forward_backward_all(blobs=["ip"], diffs=["ip"], data=data, out=out)
