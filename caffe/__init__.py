@@ -47,7 +47,17 @@ _LAZY = {
     "to_proto": "caffe.net_spec",
     "to_module": "caffe.module",
 }
-_MODULES = ("classifier", "convert", "coord_map", "data", "detector", "draw", "io", "net_spec", "proto")
+_MODULES = (
+    "classifier",
+    "convert",
+    "coord_map",
+    "data",
+    "detector",
+    "draw",
+    "io",
+    "net_spec",
+    "proto",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -217,7 +217,8 @@ def test_a_solver_in_a_loop_of_ones_own(solver):
     assert (other.params["ip"][0].data == 7).all()
 
 
-def test_timer(capsys):
+def test_timer(capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules["caffe.log"]._sink, "min_level", 0)
     timer = caffe.Timer()
     assert timer.ms == 0
     assert "Timer has never been run" in capsys.readouterr().err
