@@ -1,4 +1,4 @@
-"""From PyTorch's state dicts to a net's weights: modules and layers meet by name."""
+"""A net's weights as a PyTorch state dict, and from one: modules and layers meet by name."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ State = Mapping[str, torch.Tensor]
 NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the state dict
 LEAVES = {"weight": 0, "bias": 1}
 BATCH_NORM = {"running_mean": 0, "running_var": 1}
+
+
+def state_dict(net: Net) -> dict[str, torch.Tensor]:
+    """A net's weights by the names that to_module gives them; copies."""
+    return {
+        f"{name.replace('.', '_')}.{i}": torch.from_numpy(blob.data.copy())
+        for name, blobs in net.params.items()
+        for i, blob in enumerate(blobs)
+    }
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:

@@ -154,6 +154,30 @@ def test_nothing_is_left_of_a_file_that_answers_otherwise(files, tmp_path, monke
     assert list(out.iterdir()) == []
 
 
+def test_what_counts_as_equal():
+    ours = np.array([1, 2, np.nan, np.inf, -4], np.float32)
+    theirs = np.array([1, 2.0001, np.nan, np.inf, -4], np.float32)
+    assert convert._difference("y", ours, theirs) == pytest.approx(0.0001 / 4, rel=0.01)
+    for i, wrong in ((0, np.nan), (2, 1), (3, -np.inf), (1, 2.001)):
+        other = theirs.copy()
+        other[i] = wrong
+        with pytest.raises(caffe.CaffeError, match=r"'y': .* differ on 20.00% of the values"):
+            convert._difference("y", ours, other)
+    with pytest.raises(caffe.CaffeError, match=r"the shape \(4,\), the net \(5,\)"):
+        convert._difference("y", ours, theirs[:4])
+
+
+def test_nets_that_take_indices_are_compared_on_zeros(tmp_path):
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    net = small_net(
+        'layer { name: "i" type: "Input" top: "i" input_param { shape { dim: 3 } } }'
+        'layer { name: "e" type: "Embed" bottom: "i" top: "y" embed_param '
+        '{ num_output: 2 input_dim: 4 weight_filler { type: "uniform" } } }'
+    )
+    assert convert.to_onnx(net, tmp_path / "net.onnx") == {"y": 0}
+
+
 def test_without_the_package_onnx(files, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(caffe.CaffeError, match=r"pip install 'fusenet\[onnx\]'"):
