@@ -98,6 +98,7 @@ class Net:
         self._bottom_id_vecs: list[list[int]] = []
         self._top_id_vecs: list[list[int]] = []
         self._layer_need_backward: list[bool] = []
+        self._bottom_need_backward: list[list[bool]] = []
         self._inputs: list[int] = []
         self._available: set[str] = set()
         self._index: dict[str, int] = {}
@@ -139,6 +140,7 @@ class Net:
         self._layers.append(layer)
         self._layer_names.append(param.name)
         announce("net.cpp:86", f"Creating Layer {param.name}")
+        rates = [spec.lr_mult for spec in param.param]
         bottoms, wants = self._connect_bottoms(param)
         tops = self._connect_tops(param, layer)
         layer.set_up([self._blobs[i] for i in bottoms], [self._blobs[i] for i in tops])
@@ -151,17 +153,13 @@ class Net:
             self._memory += self._blobs[i].count
         announce("net.cpp:139", f"Memory required for data: {self._memory * 4}")
         needs = any(self._blob_need_backward[i] for i in bottoms)
-        needs |= self._params.add(layer)
+        needs |= self._params.add(layer, rates)
         self._layer_need_backward.append(needs)
         for i in tops:
             self._blob_need_backward[i] |= needs
         self._bottom_id_vecs.append(bottoms)
         self._top_id_vecs.append(tops)
         self._bottom_need_backward.append(wants)
-
-    @property
-    def _bottom_need_backward(self) -> list[list[bool]]:
-        return self.__dict__.setdefault("_wants", [])
 
     def _connect_bottoms(self, param: pb.LayerParameter) -> tuple[list[int], list[bool]]:
         ids, wants = [], []
@@ -704,8 +702,12 @@ class _Parameters:
         self._named: dict[str, Parameter] = {}
         self._sharers: list[tuple[Layer, int, Parameter]] = []
 
-    def add(self, layer: Layer) -> bool:
-        """Take in a layer's blobs; True if any of them learns."""
+    def add(self, layer: Layer, rates: Sequence[float]) -> bool:
+        """Take in a layer's blobs; True if any of them learns.
+
+        rates: lr_mult as the prototxt gives it. Caffe goes by these where it looks for layers that
+        need a gradient, and so counts in BatchNorm, which forbids its blobs to learn by itself.
+        """
         specs = list(layer.layer_param.param)
         if len(specs) > len(layer.blobs):
             raise CaffeError(
@@ -713,7 +715,8 @@ class _Parameters:
                 f"{len(layer.blobs)} parameter blob(s)"
             )
         specs += [pb.ParamSpec()] * (len(layer.blobs) - len(specs))
-        layer.param_propagate_down = [spec.lr_mult != 0 for spec in specs]
+        rates = [*rates, *[1.0] * (len(specs) - len(rates))]
+        layer.param_propagate_down = [rate != 0 for rate in rates]
         for i, spec in enumerate(specs):
             owner = self._named.get(spec.name) if spec.name else None
             if owner is not None:

@@ -405,6 +405,19 @@ def test_forward_all_wants_arrays_of_one_length(make_net) -> None:
         make_net(CHAIN).forward_backward_all(x=np.zeros((4, 3)), c=np.zeros((5, 3)))
 
 
+def test_batch_norm_counts_as_a_layer_that_learns_unless_it_says_no(make_net, capsys) -> None:
+    # Caffe looks at the prototxt before the layer forbids its blobs to learn
+    for given, says in (("", "needs"), ("param { lr_mult: 0 } " * 3, "does not need")):
+        bn = f'layer {{ name: "bn" type: "BatchNorm" bottom: "x" top: "y" {given} }}'
+        net = make_net(INPUT + bn + LOSS.replace('"ip"', '"y"'))
+        assert f"] bn {says} backward computation." in capsys.readouterr().err
+        assert [p.lr_mult for p in net.learnable] == [0, 0, 0]
+        net.blobs["x"].data[...] = [[1, 2, 3], [3, 2, 1]]
+        net.forward()
+        net.backward()
+        assert not any(p.blob.diff.any() for p in net.learnable)
+
+
 # -- gradients in TEST ----------------------------------------------------------------------------
 
 TESTED = (
