@@ -55,7 +55,11 @@ class RecordFormat:
         }
 
     def encode(self, frame: Frame) -> bytes:
-        """frame -> a serialised Datum of 5 x H x W: blue, green, red, depth 0..255, label.
+        """frame -> a serialised Datum of its planes, labelled with its scene; raises as they do."""
+        return to_datum(self.planes(frame), frame.scene)
+
+    def planes(self, frame: Frame) -> np.ndarray:
+        """frame -> 5 x H x W, uint8 or float32: blue, green, red, depth 0..255, label.
 
         Colour is resized bilinearly, depth and label by nearest neighbour; then depth is ranged.
         Raises DataError for parts that cannot be used or do not match.
@@ -71,7 +75,7 @@ class RecordFormat:
         planes[3] = depth if self.float_depth else self.range.quantise(depth)
         if frame.label is not None:
             planes[4] = nearest(frame.label.astype(np.uint8), size)
-        return to_datum(planes, frame.scene)
+        return planes
 
     def check(self, frame: Frame) -> None:
         """Raises DataError, naming the file where the frame has one, for what cannot be used."""

@@ -1,0 +1,206 @@
+"""RGBDImages, a Python layer that reads frames from picture files: training without an LMDB.
+
+In a prototxt (on this engine or on a BVLC Caffe with Python layers):
+
+    layer {
+      name: "data" type: "Python" top: "rgb" top: "depth" top: "label"
+      python_param {
+        module: "data_tools.layers" layer: "RGBDImages"
+        param_str: '{"source": "train.txt", "batch_size": 4, "size": [320, 240], "shuffle": true}'
+      }
+    }
+
+A fourth top gets the scenes. Each line of the list names a frame's files, and maybe its scene:
+COLOUR DEPTH [LABEL [SCENE]], with tabs between them, or blanks where no path has any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import caffe
+from data_tools import classes, images
+from data_tools.cli import DataError
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.record import Frame, RecordFormat
+
+THREADS = 2
+BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of param_str. source: the list's file. root: put before its paths. size: [width,
+    height], None for the pictures' own, which must then all be one. shuffle: anew each epoch.
+    depth_unit, depth_range, float_depth, classes: as data_tools.folder's options."""
+
+    source: str
+    batch_size: int = 1
+    size: Sequence[int] | None = None
+    root: str = ""
+    shuffle: bool = False
+    seed: int = 0
+    depth_unit: str = "mm"
+    depth_range: str | None = None
+    float_depth: bool = False
+    classes: str | int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Settings:
+        """From param_str, a JSON object. Raises DataError for anything else."""
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"RGBDImages: param_str is not JSON: {error}") from error
+        if not isinstance(values, dict) or "source" not in values:
+            raise DataError('RGBDImages: param_str must be a JSON object with "source"')
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise DataError(
+                    f"RGBDImages: param_str has an unknown key '{key}', expected some "
+                    f"of {', '.join(known)}"
+                )
+        settings = cls(**values)
+        if not isinstance(settings.batch_size, int) or settings.batch_size < 1:
+            raise DataError("RGBDImages: batch_size must be a whole number from 1 up")
+        return settings
+
+    def format(self, table: classes.ClassTable | None) -> RecordFormat:
+        """How frames become batches. Raises DataError for options that mean nothing."""
+        try:
+            unit = DepthUnit.parse(self.depth_unit)
+            default = "none" if unit.kind == "scaled" else "authors"
+            depth_range = (
+                DepthRange.parse(self.depth_range) if self.depth_range else DepthRange(default)
+            )
+        except argparse.ArgumentTypeError as error:
+            raise DataError(f"RGBDImages: {error}") from error
+        size = tuple(int(side) for side in self.size) if self.size else None
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise DataError(f"RGBDImages: size is {self.size}, expected [width, height]")
+        return RecordFormat(
+            size, unit, depth_range, self.float_depth, table.highest if table else 255
+        )
+
+
+def read_list(path: Path, root: str) -> list[tuple[list[Path], int]]:
+    """(files, scene) of each line. Raises DataError, naming the line, for what is no frame."""
+    frames = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        parts = line.strip().split("\t") if "\t" in line else line.split()
+        if not parts:
+            continue
+        scene = parts.pop() if len(parts) == 4 else "0"
+        if len(parts) not in (2, 3) or not scene.isdigit():
+            raise DataError(f"{path}:{number}: expected COLOUR DEPTH [LABEL [SCENE]]")
+        frames.append(([Path(root) / part for part in parts], int(scene)))
+    if not frames:
+        raise DataError(f"{path}: names no frame")
+    return frames
+
+
+class FrameList:
+    """The frames of a list as planes, in the order that a training reads them.
+
+    rank, count: of processes that train together; each takes every count-th frame of the order.
+    """
+
+    def __init__(self, settings: Settings, rank: int = 0, count: int = 1):
+        self._settings = settings
+        self._table = classes.parse(str(settings.classes)) if settings.classes else None
+        self._format = settings.format(self._table)
+        self._frames = read_list(Path(settings.source), settings.root)
+        self._order = itertools.islice(self._indices(), rank, None, count)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="RGBDImages")
+        self._waiting: deque[Future] = deque()
+
+    def _indices(self) -> Iterator[int]:
+        """Every frame once an epoch, forever."""
+        for epoch in itertools.count():
+            order = np.arange(len(self._frames))
+            if self._settings.shuffle:
+                np.random.default_rng((self._settings.seed, epoch)).shuffle(order)
+            yield from order.tolist()
+
+    def first(self) -> tuple[np.ndarray, int]:
+        """The list's first frame: planes (5 x H x W) and scene."""
+        return self._load(0)
+
+    def batch(self) -> list[tuple[np.ndarray, int]]:
+        """The next batch: planes and scene of each frame. More are on their way already."""
+        size = self._settings.batch_size
+        while len(self._waiting) < BATCHES_AHEAD * size:
+            self._waiting.append(self._pool.submit(self._load, next(self._order)))
+        return [self._waiting.popleft().result() for _ in range(size)]
+
+    def _load(self, index: int) -> tuple[np.ndarray, int]:
+        paths, scene = self._frames[index]
+        files = dict(zip(("color", "depth", "label"), map(str, paths), strict=False))
+        label = images.read_label(files["label"], self._table) if "label" in files else None
+        frame = Frame(
+            images.read_color(files["color"]),
+            images.read_depth(files["depth"]),
+            label,
+            scene,
+            files,
+        )
+        return self._format.planes(frame), scene
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class RGBDImages(caffe.Layer):
+    """Tops: rgb N x 3 x H x W (BGR 0..255), depth N x 1 x H x W (0..255), label N x 1 x H x W,
+    and, if asked for, scene N. Values are those that an LMDB of the same frames would give."""
+
+    def setup(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+        """Reads the list and the first frame, and starts reading ahead."""
+        if bottom or len(top) not in (3, 4):
+            raise DataError(
+                "RGBDImages: expected no bottoms and the tops rgb, depth, label and maybe scene"
+            )
+        settings = Settings.parse(self.param_str)
+        # As pycaffe 1.0 tells who trains together; older ones train alone.
+        rank = caffe.solver_rank() if hasattr(caffe, "solver_rank") else 0
+        count = caffe.solver_count() if hasattr(caffe, "solver_count") else 1
+        self._frames = FrameList(settings, rank, count)
+        planes, _ = self._frames.first()
+        self._shape = (settings.batch_size, *planes.shape[1:])
+
+    def reshape(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+        """The tops' shapes never change."""
+        n, height, width = self._shape
+        for blob, channels in zip(top, (3, 1, 1), strict=False):
+            blob.reshape(n, channels, height, width)
+        if len(top) == 4:
+            top[3].reshape(n)
+
+    def forward(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
+        """The next batch."""
+        for n, (planes, scene) in enumerate(self._frames.batch()):
+            if planes.shape[1:] != self._shape[1:]:
+                raise DataError(
+                    f"RGBDImages: a frame is {planes.shape[2]}x{planes.shape[1]} and the first "
+                    f'{self._shape[2]}x{self._shape[1]}: give "size" in param_str'
+                )
+            top[0].data[n], top[1].data[n, 0], top[2].data[n, 0] = planes[:3], planes[3], planes[4]
+            if len(top) == 4:
+                top[3].data[n] = scene
+
+    def backward(
+        self, top: Sequence[Any], propagate_down: Sequence[bool], bottom: Sequence[Any]
+    ) -> None:
+        """Data has no gradient."""

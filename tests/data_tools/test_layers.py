@@ -1,0 +1,156 @@
+"""RGBDImages in a net: the values of an LMDB, each frame once an epoch, read ahead."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+import caffe
+from caffe.proto import caffe_pb2
+from data_tools import layers
+from data_tools.cli import DataError
+from data_tools.layers import FrameList, Settings
+from data_tools.store import Reader
+from data_tools.synth import Synth
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    caffe.init_log(2)
+
+
+@pytest.fixture
+def listing(tmp_path, monkeypatch):
+    """Seven frames as PNGs and train.txt, which names them."""
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    for index in range(7):
+        frame = Synth(7, (32, 24), 1).load(index)
+        for part, image in (("c", frame.color), ("d", frame.depth), ("l", frame.label)):
+            (tmp_path / part).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / part / f"{index}.png"), image)
+        lines.append(f"c/{index}.png d/{index}.png l/{index}.png {index % 3}\n")
+    (tmp_path / "train.txt").write_text("".join(lines))
+    return tmp_path
+
+
+def net(tops=("rgb", "depth", "label"), **settings):
+    param = caffe_pb2.NetParameter()
+    layer = param.layer.add(name="data", type="Python", top=tops)
+    layer.python_param.module = "data_tools.layers"
+    layer.python_param.layer = "RGBDImages"
+    layer.python_param.param_str = json.dumps({"source": "train.txt", **settings})
+    return caffe.Net(param, caffe.TRAIN)
+
+
+def test_the_values_are_an_lmdbs(listing, command):
+    command("folder", "--rgb", "c", "--depth", "d", "--label", "l", "db", "--size", "16x12",
+            "--depth-range", "valid")  # fmt: skip
+    made = net(("rgb", "depth", "label", "scene"), batch_size=7, size=[16, 12],
+               depth_range="valid")  # fmt: skip
+    made.forward()
+    records = np.stack([planes for _, planes, _ in Reader(listing / "db").planes()])
+    blobs = {name: made.blobs[name].data for name in ("rgb", "depth", "label", "scene")}
+    assert (blobs["rgb"] == records[:, :3]).all()
+    assert (blobs["depth"] == records[:, 3:4]).all()
+    assert (blobs["label"] == records[:, 4:]).all()
+    assert blobs["scene"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def first_pixels(frames, batches):
+    return [planes[:3].tobytes() for _ in range(batches) for planes, _ in frames.batch()]
+
+
+def test_every_frame_once_an_epoch(listing):
+    in_order = first_pixels(FrameList(Settings("train.txt")), 14)
+    assert len(set(in_order)) == 7
+    assert in_order[:7] == in_order[7:]
+    shuffled = first_pixels(FrameList(Settings("train.txt", shuffle=True, seed=3)), 21)
+    epochs = [shuffled[i : i + 7] for i in (0, 7, 14)]
+    for epoch in epochs:
+        assert sorted(epoch) == sorted(in_order[:7])
+    assert epochs[0] != epochs[1] != epochs[2] != in_order[:7]
+    again = first_pixels(FrameList(Settings("train.txt", shuffle=True, seed=3)), 21)
+    assert again == shuffled
+
+
+def test_batches_run_over_the_end_of_an_epoch(listing):
+    ones = first_pixels(FrameList(Settings("train.txt")), 12)
+    threes = first_pixels(FrameList(Settings("train.txt", batch_size=3)), 4)
+    assert threes == ones
+
+
+def test_processes_that_train_together_share_the_order(listing):
+    whole = first_pixels(FrameList(Settings("train.txt", shuffle=True)), 12)
+    shares = [first_pixels(FrameList(Settings("train.txt", shuffle=True), rank, 2), 6)
+              for rank in (0, 1)]  # fmt: skip
+    assert whole == [frame for pair in zip(*shares, strict=True) for frame in pair]
+
+
+def test_it_trains(listing):
+    (listing / "net.prototxt").write_text("""
+        layer { name: "data" type: "Python" top: "rgb" top: "depth" top: "label"
+          python_param { module: "data_tools.layers" layer: "RGBDImages"
+            param_str: '{"source": "train.txt", "batch_size": 2, "shuffle": true}' } }
+        layer { name: "silence" type: "Silence" bottom: "depth" }
+        layer { name: "score" type: "Convolution" bottom: "rgb" top: "score"
+          convolution_param { num_output: 10 kernel_size: 1
+            weight_filler { type: "gaussian" std: 0.001 } } }
+        layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss"
+          loss_param { ignore_label: 0 } }
+    """)
+    (listing / "solver.prototxt").write_text("""
+        net: "net.prototxt" base_lr: 1e-5 lr_policy: "fixed" momentum: 0.9 max_iter: 30
+        snapshot_prefix: "s" random_seed: 1
+    """)
+    solver = caffe.get_solver("solver.prototxt")
+    losses = []
+    for _ in range(30):
+        solver.step(1)
+        losses.append(float(solver.net.blobs["loss"].data))
+    assert np.mean(losses[-7:]) < 0.9 * np.mean(losses[:2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"surce": "x"}, "unknown key 'surce'"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"size": [3]}, r"size is \[3\], expected"),
+        ({"depth_unit": "inch"}, "'inch' is neither"),
+        ({"depth_range": "9:1"}, "'9:1' is neither"),
+        ({"source": "none.txt"}, "none.txt"),
+        ({"classes": 5}, r"l/0\.png: label \d is out of range|out of range"),
+    ],
+)
+def test_bad_settings_have_their_line(listing, settings, message):
+    with pytest.raises(RuntimeError, match=message):
+        net(**settings)
+
+
+def test_bad_lists_and_files_have_their_line(listing):
+    with pytest.raises(DataError, match="not JSON"):
+        Settings.parse("source=train.txt")
+    (listing / "bad.txt").write_text("c/0.png d/0.png\nc/1.png\n")
+    with pytest.raises(DataError, match=r"bad\.txt:2: expected COLOUR DEPTH"):
+        layers.read_list(listing / "bad.txt", "")
+    (listing / "bad.txt").write_text("\n")
+    with pytest.raises(DataError, match="names no frame"):
+        layers.read_list(listing / "bad.txt", "")
+    (listing / "c" / "3.png").write_bytes(b"")
+    frames = FrameList(Settings("train.txt", batch_size=7))
+    with pytest.raises(DataError, match=r"c/3\.png: not a picture"):
+        frames.batch()
+    cv2.imwrite(str(listing / "c" / "3.png"), np.zeros((12, 16, 3), np.uint8))
+    with pytest.raises(RuntimeError, match='a frame is 16x12 and the first 32x24: give "size"'):
+        net(batch_size=7).forward()
+
+
+def test_names_with_blanks_are_parted_by_tabs(listing):
+    (listing / "c" / "0.png").rename(listing / "c" / "my picture.png")
+    (listing / "tabs.txt").write_text("c/my picture.png\td/0.png\n")
+    ((planes, scene),) = FrameList(Settings("tabs.txt")).batch()
+    assert planes.shape == (5, 24, 32)
+    assert (planes[4] == 0).all()
+    assert scene == 0
