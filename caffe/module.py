@@ -109,6 +109,7 @@ class NetModule(torch.nn.Module):
         self.outputs = list(net.outputs if outputs is None else outputs)
         self.inputs: list[str] = []
         self.input_shapes: dict[str, tuple[int, ...]] = {}
+        self.loss_weights: dict[str, float] = {}
         self._defaults: dict[str, pb.FillerParameter] = {}
         self._steps: list[Step] = []
         self._copies: dict[str, str] = {}  # a Split's tops are their bottom
@@ -169,7 +170,6 @@ class NetModule(torch.nn.Module):
         seen = {self._copies.get(name, name) for name in self.outputs}
         for step in reversed(self._steps):
             step.last_use = sorted({*step.bottoms, *step.tops} - seen)
-            # What a step overwrites in place is another blob before it, and may end sooner.
             seen |= {*step.bottoms}
 
     def _gather(
