@@ -82,6 +82,8 @@ class Graph:
     def constant(self, values: Any, dtype: Any = np.float32, name: str | None = None) -> str:
         """A constant; returns its name."""
         name = name or self.fresh()
+        while name in self.constants:  # layers may share a name
+            name += "_"
         self.constants[name] = np.asarray(values, dtype)
         return name
 

@@ -312,6 +312,16 @@ def test_static_input_and_given_states_of_an_lstm():
         np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
 
 
+def test_two_layers_of_one_name():
+    scale = (
+        'layer { name: "s" type: "Scale" bottom: "%s" top: "%s" '
+        'scale_param { filler { type: "gaussian" std: 1 } } }'
+    )
+    net, feeds = build(scale % ("x", "z") + scale % ("z", "y"), x=(2, 3))
+    expected = net.forward(**feeds)["y"]
+    np.testing.assert_allclose(run(write_graph(net, ["y"]), **feeds)["y"], expected, rtol=1e-5)
+
+
 def test_names_are_the_nets():
     text = (
         'layer { name: "conv" type: "Convolution" bottom: "x" top: "c" convolution_param '
