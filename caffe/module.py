@@ -81,10 +81,9 @@ def _copy(net: Net, inputs: Shapes) -> Net:
         layer.ClearField("include")
         layer.ClearField("exclude")
     copied = Net.from_state(_with_inputs(param, inputs))
-    for layer in net._layers:
-        if layer.name in copied._by_name:
-            for mine, theirs in zip(copied._by_name[layer.name].blobs, layer.blobs, strict=False):
-                mine.tensor().copy_(theirs.tensor())
+    for layer, original in zip(copied._layers, net._layers, strict=True):
+        for mine, theirs in zip(layer.blobs, original.blobs, strict=False):  # inputs have none
+            mine.tensor().copy_(theirs.tensor())
     return copied
 
 

@@ -256,6 +256,27 @@ def test_shared_parameters_are_one():
     torch.testing.assert_close(module(a), a @ w.T @ w.view(3, 2).T)
 
 
+def test_two_layers_of_one_name():
+    scale = (
+        'layer { name: "s" type: "Scale" bottom: "%s" top: "%s" '
+        "scale_param { filler { value: %d } } }"
+    )
+    head = 'layer { name: "i" type: "Input" top: "a" input_param { shape { dim: 1 dim: 2 } } }'
+    net = caffe.Net(message(head + scale % ("a", "b", 2) + scale % ("b", "c", 5)), caffe.TEST)
+    module = caffe.to_module(net)
+    assert module(torch.ones(1, 2)).tolist() == [[10, 10]]
+    assert list(module.state_dict()) == ["s.0", "s_.0"]
+
+
+def test_inputs_of_a_net(net, batch):
+    """A blob in the middle becomes an input; the weights behind it stay."""
+    module = caffe.to_module(net, inputs={"sum": (2, 4, 9, 8)}, outputs=["ip"])
+    assert (module.inputs, list(module.state_dict())) == (["sum"], ["ip.0", "ip.1"])
+    net.forward(**numpy(batch))
+    answer = module(torch.from_numpy(net.blobs["sum"].data))
+    torch.testing.assert_close(answer, torch.from_numpy(net.blobs["ip"].data))
+
+
 def test_copies_are_apart(net, batch):
     module = caffe.to_module(net)
     other = copy.deepcopy(module)
