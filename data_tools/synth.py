@@ -72,7 +72,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     room = (rng.uniform(4, 6), rng.uniform(2.4, 3), rng.uniform(5, 7.5))
     camera = (rng.uniform(0.3, 0.7) * room[0], rng.uniform(1.2, 1.7), rng.uniform(0.2, 0.8))
     yaw = rng.uniform(-0.45, 0.45)
-    solids = [_furniture(rng, room, camera, yaw) for _ in range(rng.integers(4, 8))]
+    solids = [_furniture(rng, room, camera, yaw) for _ in range(rng.integers(5, 10))]
     solids += [_clutter(rng, room, camera, yaw) for _ in range(rng.integers(0, 3))]
     return Scene(
         room=room,
@@ -89,7 +89,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 def _material(rng: np.random.Generator, kind: int, stripes: float = 0.0) -> Material:
     color = np.clip(np.array(COLORS[kind]) * rng.uniform(0.85, 1.12) + rng.normal(0, 0.03, 3), 0, 1)
-    return Material(tuple(color), rng.uniform(0.05, 0.2), stripes)
+    return Material(tuple(color), rng.uniform(0.04, 0.14), stripes)
 
 
 def _place(
