@@ -261,8 +261,12 @@ class Net:
         # What a user sees: a Python layer is the user's own object.
         self.layers = [layer.shown for layer in self._layers]
         self.layer_dict = OrderedDict(zip(names, self.layers, strict=True))
-        self._by_name = dict(zip(names, self._layers, strict=True))
-        self.params = OrderedDict((k, v.blobs) for k, v in self.layer_dict.items() if v.blobs)
+        # Names may repeat; one goes to the layer that has parameters.
+        self._by_name: dict[str, Layer] = {}
+        for name, layer in zip(names, self._layers, strict=True):
+            if layer.blobs or name not in self._by_name:
+                self._by_name[name] = layer
+        self.params = OrderedDict((k, v.blobs) for k, v in self._by_name.items() if v.blobs)
         self.inputs = [self._blob_names[i] for i in self._inputs]
         self.outputs = [self._blob_names[i] for i in self._outputs]
         self.top_names = OrderedDict(zip(names, map(self._names, self._top_id_vecs), strict=True))
@@ -600,21 +604,22 @@ class Net:
 
     def save(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
         """Write a .caffemodel: structure and weights (and their gradients)."""
-        data = {layer.name: [b.data for b in layer.blobs] for layer in self._layers}
-        diff = {layer.name: [b.diff for b in layer.blobs] for layer in self._layers}
-        files.write_weights(path, self.to_proto(), data, diff if write_diff else None)
+        data = {name: [b.data for b in layer.blobs] for name, layer in self._by_name.items()}
+        files.write_weights(path, self.to_proto(), data, self._diffs() if write_diff else None)
 
     def save_hdf5(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
         """Write the weights (and their gradients) as HDF5; shared ones once, as Caffe does."""
         data = {
-            layer.name: [
+            name: [
                 None if self._params.is_shared(layer, i) else b.data
                 for i, b in enumerate(layer.blobs)
             ]
-            for layer in self._layers
+            for name, layer in self._by_name.items()
         }
-        diff = {layer.name: [b.diff for b in layer.blobs] for layer in self._layers}
-        files.write_weights_hdf5(path, data, diff if write_diff else None)
+        files.write_weights_hdf5(path, data, self._diffs() if write_diff else None)
+
+    def _diffs(self) -> dict[str, list[np.ndarray]]:
+        return {name: [b.diff for b in layer.blobs] for name, layer in self._by_name.items()}
 
     @property
     def learnable(self) -> list[Parameter]:

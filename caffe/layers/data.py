@@ -33,6 +33,13 @@ class SourceLayer(Layer):
     bottoms = (0, 0)
     tops = (1, None)
     source = True
+    _shaped = False
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Shape the tops once; later they are as the user, or the last batch, left them."""
+        if not self._shaped:
+            super().reshape(bottom, top)
+            self._shaped = True
 
     def run_backward(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
         """Nothing lies before a source."""
@@ -52,12 +59,6 @@ class Input(SourceLayer):
             f"it is given {len(given)} times",
         )
         return given if len(given) == self.num_tops else (given or [()]) * self.num_tops
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Later reshapes leave the tops as the user shaped them."""
-        if not hasattr(self, "_shaped"):
-            super().reshape(bottom, top)
-            self._shaped = True
 
     def run_forward(self, bottom, top, record: bool) -> None:
         """The tops hold what the user wrote."""

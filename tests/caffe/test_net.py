@@ -378,6 +378,17 @@ def test_reshape(make_net) -> None:
     assert net.forward()["c"].shape == (1, 7)
 
 
+def test_reshape_leaves_a_source_as_it_is(make_net) -> None:
+    text = """layer { name: "d" type: "DummyData" top: "x"
+      dummy_data_param { shape { dim: 2 } data_filler { value: 3 } } }"""
+    net = make_net(text)
+    net.forward()
+    net.blobs["x"].reshape(1)
+    net.blobs["x"].data[...] = 4
+    net.reshape()
+    assert net.blobs["x"].data.tolist() == [4]
+
+
 def test_a_new_shape_that_does_not_fit_names_the_layer(make_net) -> None:
     net = make_net(INPUT + IP)
     net.blobs["x"].reshape(2, 4)
@@ -580,6 +591,16 @@ def test_a_saved_net_keeps_its_structure(make_net, tmp_path) -> None:
     assert saved.name == "n"
     assert [layer.name for layer in saved.layer] == ["in", "x_in_0_split", "a", "b"]
     assert list(saved.layer[2].blobs[0].shape.dim) == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["w.caffemodel", "w.caffemodel.h5"])
+def test_two_layers_of_one_name(make_net, tmp_path, name: str) -> None:
+    text = INPUT + IP + 'layer { name: "ip" type: "ReLU" bottom: "ip" top: "ip" }'
+    first, second = make_net(text), make_net(text)
+    assert list(first.params) == ["ip"]
+    (first.save_hdf5 if name.endswith("h5") else first.save)(tmp_path / name)
+    second.copy_from(tmp_path / name)
+    assert np.array_equal(second.params["ip"][0].data, first.params["ip"][0].data)
 
 
 def test_gradients_are_saved_on_demand(make_net, tmp_path) -> None:
