@@ -76,16 +76,16 @@ def train(flags: SimpleNamespace) -> int:
     param.train_state.stage.extend(flags.stage.split(","))
     gpus = _solver_gpus(flags, param)
     _use_all(gpus)
-    if len(gpus) > 1:
-        raise CaffeError(
-            f"-gpu {flags.gpu}: training on several GPUs at once is not supported yet; "
-            f"choose one, as in -gpu {gpus[0]}"
-        )
     requests = SignalRequests(flags.sigint_effect, flags.sighup_effect)
     if flags.snapshot or flags.weights:
         param.ClearField("weights")
     if flags.weights:
         param.weights.append(flags.weights)
+    if len(gpus) > 1:
+        from caffe.tools.train import train as train_together
+
+        train_together(param, flags.snapshot or None, gpus, False)
+        return 0
     from caffe.solver import get_solver
 
     with requests.installed():

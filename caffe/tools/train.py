@@ -17,13 +17,16 @@ from collections.abc import Sequence
 import caffe
 from caffe.device import check_gpu
 from caffe.errors import CaffeError
+from caffe.proto.caffe_pb2 import SolverParameter
 from caffe.script import run
 
 
-def train(solver: str, snapshot: str | None, gpus: Sequence[int | None], timing: bool) -> None:
+def train(
+    solver: str | SolverParameter, snapshot: str | None, gpus: Sequence[int | None], timing: bool
+) -> None:
     """Train with one process for each of `gpus` (None: one on the CPU).
 
-    solver: prototxt. snapshot: state to resume from. timing: log what layers and sums take.
+    solver: prototxt, or the message. snapshot: state to resume from. timing: log what layers and sums take.
     Raises CaffeError if one of the processes fails; the others are ended then.
     """
     for gpu in gpus:
@@ -58,7 +61,7 @@ def _wait(processes: Sequence[multiprocessing.Process]) -> None:
 
 
 def _work(
-    solver: str,
+    solver: str | SolverParameter,
     snapshot: str | None,
     gpus: Sequence[int | None],
     timing: bool,
@@ -73,7 +76,7 @@ def _work(
 
 
 def solve(
-    proto: str,
+    proto: str | SolverParameter,
     snapshot: str | None,
     gpus: Sequence[int | None],
     timing: bool,

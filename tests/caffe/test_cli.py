@@ -393,3 +393,20 @@ def test_its_exit_statuses(folder: Path) -> None:
     done = _command("nonsense", **quiet)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+
+
+def test_several_gpus_get_a_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without GPUs only the handing over can be seen; tests of NCCL run the processes on the CPU."""
+    from caffe import cli
+    from caffe.tools import train
+
+    (tmp_path / "solver.prototxt").write_text('base_lr: 0.25 lr_policy: "fixed" weights: "x"')
+    started = []
+    monkeypatch.setattr(cli, "_gpus", lambda text: [int(n) for n in text.split(",")])
+    monkeypatch.setattr(cli, "_use_all", lambda gpus: None)
+    monkeypatch.setattr(train, "train", lambda *given: started.append(given))
+    solver = f"-solver={tmp_path / 'solver.prototxt'}"
+    assert cli.main(["train", solver, "-gpu", "1,3", "-weights", "a.caffemodel"]) == 0
+    ((param, snapshot, gpus, timing),) = started
+    assert (param.base_lr, list(param.weights)) == (0.25, ["a.caffemodel"])
+    assert (snapshot, gpus, timing) == (None, [1, 3], False)
