@@ -26,7 +26,8 @@ def train(
 ) -> None:
     """Train with one process for each of `gpus` (None: one on the CPU).
 
-    solver: prototxt, or the message. snapshot: state to resume from. timing: log what layers and sums take.
+    solver: prototxt, or the message. snapshot: state to resume from. timing: log what layers and
+    sums take.
     Raises CaffeError if one of the processes fails; the others are ended then.
     """
     for gpu in gpus:

@@ -396,7 +396,7 @@ def test_its_exit_statuses(folder: Path) -> None:
 
 
 def test_several_gpus_get_a_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without GPUs only the handing over can be seen; tests of NCCL run the processes on the CPU."""
+    """Only the handing over can be seen without GPUs; NCCL's tests run the processes."""
     from caffe import cli
     from caffe.tools import train
 
