@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -222,9 +222,7 @@ def _records(
 ) -> Iterator[tuple[int, bytes | str]]:
     """(index, record or the reason why there is none) of every frame, in order."""
     if workers == 1 or len(blocks) <= 1:
-        for block in blocks:
-            for index in block:
-                yield index, _encode(source, format, index)
+        yield from _encode(source, format, [index for block in blocks for index in block])
         return
     waiting: deque[Future] = deque()
     with ProcessPoolExecutor(
@@ -245,11 +243,24 @@ def _records(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _encode(source: Source, format: RecordFormat, index: int) -> bytes | str:
-    try:
-        return format.encode(source.load(index))
-    except (DataError, OSError, cv2.error) as error:
-        return cli.describe(error)
+def _encode(
+    source: Source, format: RecordFormat, indices: Sequence[int]
+) -> Iterator[tuple[int, bytes | str]]:
+    """As _records, in this process; the next frame is loaded while one is encoded and stored."""
+
+    def ended(work: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return work(*arguments)
+        except (DataError, OSError, cv2.error) as error:
+            return cli.describe(error)
+
+    with ThreadPoolExecutor(1) as thread:
+        ahead = deque(thread.submit(ended, source.load, index) for index in indices[:1])
+        for position, index in enumerate(indices):
+            frame = ahead.popleft().result()
+            ahead.extend(thread.submit(ended, source.load, following)
+                         for following in indices[position + 1 : position + 2])  # fmt: skip
+            yield index, frame if isinstance(frame, str) else ended(format.encode, frame)
 
 
 _work: tuple[Source, RecordFormat] | None = None
@@ -269,4 +280,4 @@ def _follow_parent() -> None:
 
 
 def _encode_block(indices: list[int]) -> list[tuple[int, bytes | str]]:
-    return [(index, _encode(*_work, index)) for index in indices]
+    return list(_encode(*_work, indices))

@@ -6,10 +6,13 @@ NumPy arrays in MATLAB's order of axes. The level-5 format is that of MathWorks'
 
 from __future__ import annotations
 
+import math
 import struct
-import zlib
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,11 @@ import h5py
 import numpy as np
 
 from data_tools.cli import DataError, describe
+
+try:  # the same functions, 1.5 times faster
+    from isal import isal_zlib as zlib
+except ImportError:
+    import zlib
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Data types of elements: code -> NumPy's name.
@@ -58,6 +66,62 @@ def variable(file: h5py.File, name: str) -> h5py.Dataset:
     if name not in file:
         raise DataError(f"{file.filename}: has no variable '{name}'")
     return file[name]
+
+
+class Slices:
+    """Frame after frame of a dataset, along its first axis, the fastest way.
+
+    HDF5 decompresses one chunk after the other. Here a frame's chunks are decompressed side by
+    side, where the dataset is stored as MATLAB stores it (deflated chunks); else HDF5 reads it.
+    """
+
+    def __init__(self, dataset: h5py.Dataset):
+        self._dataset = dataset
+        plain = dataset.chunks and dataset.compression == "gzip" and not dataset.shuffle
+        self._direct = bool(plain and not dataset.fletcher32 and dataset.scaleoffset is None)
+        self._first, self._block = -1, np.empty(0)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Frame `index`. Raises OSError or RuntimeError for a broken file."""
+        if not self._direct:
+            return self._dataset[index]
+        first = index - index % self._dataset.chunks[0]
+        if first != self._first:
+            self._block, self._first = self._read(first), first
+        return self._block[index - first]
+
+    def _read(self, first: int) -> np.ndarray:
+        """The frames of the row of chunks that begins with frame `first`."""
+        shape, chunks = self._dataset.shape, self._dataset.chunks
+        corners = list(product(*map(range, (0,) * len(shape[1:]), shape[1:], chunks[1:])))
+        # HDF5 itself reads one thing at a time; only zlib runs side by side.
+        stored = [self._dataset.id.read_direct_chunk((first, *corner)) for corner in corners]
+        inflated = list(_inflaters().map(self._inflate, stored))
+        if chunks[1:] == shape[1:]:
+            return inflated[0]
+        block = np.empty((chunks[0], *shape[1:]), self._dataset.dtype)
+        for corner, chunk in zip(corners, inflated, strict=True):
+            places = (slice(start, start + step) for start, step in
+                      zip(corner, chunks[1:], strict=True))  # fmt: skip
+            part = block[(slice(None), *places)]
+            part[...] = chunk[tuple(map(slice, part.shape))]
+        return block
+
+    def _inflate(self, stored: tuple[int, bytes]) -> np.ndarray:
+        skipped, data = stored
+        shape, dtype = self._dataset.chunks, self._dataset.dtype
+        if not skipped:
+            try:
+                # The size at once: else zlib grows its buffer, copying what it has each time.
+                data = zlib.decompress(data, bufsize=math.prod(shape) * dtype.itemsize)
+            except zlib.error as error:
+                raise OSError(f"{self._dataset.name}: {error}") from error
+        return np.frombuffer(data, dtype).reshape(shape)
+
+
+@cache
+def _inflaters() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, thread_name_prefix="inflate")
 
 
 def text(file: h5py.File, reference: Any) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def label_map(count: int) -> np.ndarray:
     return table
 
 
+@cache
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(3, thread_name_prefix="nyuv2")
+
+
 def scene_label(scene_type: str) -> int:
     """0..9, in the order of SCENES, of a scene type as the file writes it (home_office)."""
     name = scene_type.replace("_", " ").strip().lower()
@@ -78,7 +84,7 @@ class Labeled:
             self.block = max((part.chunks or (1,))[0] for part in parts)
             self._scenes = self._read_scenes(file, count) if scenes else [0] * count
         self.names = [f"nyu{index + 1:04d}" for index in range(count)]
-        self._file: h5py.File | None = None
+        self._slices: list[matfile.Slices] | None = None
 
     def _check(self, parts: list[h5py.Dataset]) -> None:
         images, depths, labels = parts
@@ -106,16 +112,14 @@ class Labeled:
         return [scene_label(matfile.text(file, reference)) for reference in references]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}  # each worker opens the file for itself
+        return {**self.__dict__, "_slices": None}  # each worker opens the file for itself
 
     def load(self, index: int) -> Frame:
         """Frame `index` (from 0), H x W, with its class labels."""
+        if self._slices is None:
+            self._slices = self._open()
         try:
-            if self._file is None:
-                self._file = h5py.File(self._path, "r", rdcc_nbytes=CACHE_BYTES)
-            planes = self._file["images"][index]
-            depth = self._file[self._depth][index]
-            label = self._file["labels"][index]
+            planes, depth, label = self._read(index)
         except (OSError, RuntimeError) as error:
             raise DataError(f"{self._path}: {cli.describe(error)}") from error
         if label.max() > RAW_LABELS:
@@ -126,6 +130,14 @@ class Labeled:
         if self._crop:
             color, depth, label = color[CROP], depth[CROP], label[CROP]
         return Frame(color, depth, label, self._scenes[index])
+
+    def _open(self) -> list[matfile.Slices]:
+        file = h5py.File(self._path, "r", rdcc_nbytes=CACHE_BYTES)
+        return [matfile.Slices(file[name]) for name in ("images", self._depth, "labels")]
+
+    def _read(self, index: int) -> list[np.ndarray]:
+        """The parts of a frame, as stored; they are decompressed side by side."""
+        return list(_readers().map(lambda part: part[index], self._slices))
 
     def about(self, index: int) -> dict[str, Any]:
         """Nothing: the key has the frame's number."""

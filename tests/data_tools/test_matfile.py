@@ -67,3 +67,39 @@ def test_truncated_files_are_refused(level5):
             matfile.read(level5, "structs")
     with pytest.raises(DataError, match="no such file"):
         matfile.read(level5.parent / "absent.mat", "x")
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {},
+        {"chunks": (1, 3, 8, 6)},
+        {"chunks": (2, 3, 8, 6), "compression": "gzip"},
+        {"chunks": (4, 1, 5, 4), "compression": "gzip"},
+        {"chunks": (1, 3, 8, 6), "compression": "gzip", "shuffle": True},
+        {"chunks": (3, 2, 8, 6), "compression": "lzf"},
+    ],
+)
+def test_slices_are_the_datasets_own(tmp_path, storage):
+    values = np.random.default_rng(0).integers(0, 9, (7, 3, 8, 6), np.uint16)
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file.create_dataset("d", data=values, **storage)
+    with h5py.File(tmp_path / "d.h5") as file:
+        slices = matfile.Slices(file["d"])
+        for index in (0, 1, 6, 2, 5):
+            assert (slices[index] == values[index]).all()
+
+
+def test_slices_of_a_damaged_file_raise(tmp_path):
+    values = np.random.default_rng(0).integers(0, 9, (2, 40, 40), np.uint8)
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        data = file.create_dataset("d", data=values, chunks=(1, 40, 40), compression="gzip")
+        place = data.id.get_chunk_info_by_coord((1, 0, 0)).byte_offset
+    whole = bytearray((tmp_path / "d.h5").read_bytes())
+    whole[place + 20 : place + 60] = bytes(40)
+    (tmp_path / "d.h5").write_bytes(bytes(whole))
+    with h5py.File(tmp_path / "d.h5") as file:
+        slices = matfile.Slices(file["d"])
+        assert (slices[0] == values[0]).all()
+        with pytest.raises(OSError, match="d"):
+            slices[1]
