@@ -45,11 +45,35 @@ def labels(solver, count):
         print(*solver.net.blobs["label"].data.astype(int).ravel())
 
 
+def parameters(net):
+    """All that is learned, in one vector: BatchNorm's sums, much larger, would drown the rest."""
+    learned = [net.params[name] for name in net.params if "_bn" not in name]
+    return np.concatenate([blob.data.ravel() for blobs in learned for blob in blobs])
+
+
+def follow(solver_file, count):
+    """Steps once from each snapshot run_iter_<k>; prints k, the loss there and the relative
+    distance of the step from the one that the run took."""
+    solver = caffe.SGDSolver(solver_file)
+    for k in range(count):
+        solver.restore(f"run_iter_{k}.solverstate")
+        before = parameters(solver.net)
+        solver.step(1)
+        loss = float(solver.net.blobs["loss"].data)
+        after = parameters(solver.net)
+        solver.net.copy_from(f"run_iter_{k + 1}.caffemodel")
+        taken = parameters(solver.net) - before
+        off = np.linalg.norm(after - before - taken) / np.linalg.norm(taken)
+        print(f"step {k} loss {loss:.9g} off {off:.3g}")
+
+
 if __name__ == "__main__":
     command, first, second = sys.argv[1:]
     # Pairs of C++ and Python streams come out in order.
     sys.stdout = os.fdopen(sys.stdout.fileno(), "w", buffering=1)
     if command == "case":
         replay(first, second)
-    else:
+    elif command == "labels":
         labels(first, int(second))
+    else:
+        follow(first, int(second))

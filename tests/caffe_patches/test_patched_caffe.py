@@ -84,6 +84,12 @@ def engine(*arguments, cwd):
 
 
 def test_the_same_losses_as_this_engine(tmp_path):
+    """SF1, 50 iterations of learning here; at each, Caffe starts from the same weights and history.
+
+    Left alone the runs part: at this size a rounding error that moves one maximum of the pooling
+    changes the loss by 1e-5 and more. Caffe parts from itself as much, from weights perturbed by
+    1e-7.
+    """
     engine("data_tools.synth", "train", "--count", "12", "--size", "64x48", cwd=tmp_path)
     # The scenes have 9 classes, and label 0 for what is ignored.
     (tmp_path / "weights.txt").write_text("1.3 0.5 2 1 0.25 1 3 0.75 1.5 1")
@@ -95,19 +101,26 @@ def test_the_same_losses_as_this_engine(tmp_path):
     ).stdout
     assert "use_weights: true" in net
     (tmp_path / "net.prototxt").write_text(net.replace("dropout_ratio: 0.5", "dropout_ratio: 0"))
-    (tmp_path / "solver.prototxt").write_text(
+    common = (
         'net: "net.prototxt" base_lr: 0.001 momentum: 0.9 weight_decay: 0.0005 lr_policy: "fixed"'
-        ' display: 1 max_iter: 50 snapshot_prefix: "run" random_seed: 3\n'
+        " display: 1 random_seed: 3 "
     )
-    first = (tmp_path / "solver.prototxt").read_text().replace("max_iter: 50", "max_iter: 0")
-    (tmp_path / "first.prototxt").write_text(first)
-    engine("caffe", "train", "-solver", "first.prototxt", cwd=tmp_path)  # the initial weights
-    arguments = ["train", "-solver=solver.prototxt", "-weights=run_iter_0.caffemodel"]
-    ours = logged_losses(engine("caffe", *arguments, cwd=tmp_path).stderr)[:50]
-    theirs = logged_losses(run(f"{PATCHED}/build/tools/caffe", *arguments, cwd=tmp_path))[:50]
-    assert len(ours) == len(theirs) == 50
-    assert max(ours) > 1.2 * min(ours)  # it learns
+    for name, rest in (
+        ("first", 'max_iter: 0 snapshot_prefix: "run"'),
+        ("run", 'max_iter: 50 snapshot: 1 snapshot_prefix: "run"'),
+        ("follow", 'max_iter: 50 snapshot_after_train: false snapshot_prefix: "follow"'),
+    ):
+        (tmp_path / f"{name}.prototxt").write_text(common + rest)
+    engine("caffe", "train", "-solver=first.prototxt", cwd=tmp_path)  # the initial weights
+    weights = "-weights=run_iter_0.caffemodel"
+    log = engine("caffe", "train", "-solver=run.prototxt", weights, cwd=tmp_path).stderr
+    ours = np.array(logged_losses(log)[:50])
+    out = run(PYTHON, DRIVER, "follow", "follow.prototxt", "50", cwd=tmp_path)
+    steps = re.findall(r"^step \d+ loss (\S+) off (\S+)$", out, re.MULTILINE)
+    theirs, off = np.array(steps, dtype=float).T
+    assert ours.max() > 1.2 * ours.min()  # it learns
     np.testing.assert_allclose(theirs, ours, rtol=1e-4)
+    assert np.median(off) < 1e-2
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ void SoftmaxWithLossLayer<Dtype>::WeightedBackward_cpu(
       const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down, \
       const vector<Blob<Dtype>*>& bottom);
 
-INSTANTIATE_WEIGHTED(float)
-INSTANTIATE_WEIGHTED(double)
+INSTANTIATE_WEIGHTED(float)  // NOLINT(readability/casting)
+INSTANTIATE_WEIGHTED(double)  // NOLINT(readability/casting)
 
 }  // namespace caffe

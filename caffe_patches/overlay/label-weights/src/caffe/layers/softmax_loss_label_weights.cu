@@ -61,7 +61,7 @@ void SoftmaxWithLossLayer<Dtype>::WeightedBackward_gpu(
       const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down, \
       const vector<Blob<Dtype>*>& bottom);
 
-INSTANTIATE_WEIGHTED_GPU(float)
-INSTANTIATE_WEIGHTED_GPU(double)
+INSTANTIATE_WEIGHTED_GPU(float)  // NOLINT(readability/casting)
+INSTANTIATE_WEIGHTED_GPU(double)  // NOLINT(readability/casting)
 
 }  // namespace caffe

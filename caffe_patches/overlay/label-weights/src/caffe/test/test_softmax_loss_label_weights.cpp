@@ -149,22 +149,6 @@ TYPED_TEST(SoftmaxLossLabelWeightsTest, TestSwitchedOff) {
   EXPECT_EQ(unweighted, this->Loss(layer_param));
 }
 
-TYPED_TEST(SoftmaxLossLabelWeightsTest, TestProbabilityTop) {
-  typedef typename TypeParam::Dtype Dtype;
-  Blob<Dtype> prob;
-  this->top_vec_.push_back(&prob);
-  this->Loss(this->Weighted());
-  for (int n = 0; n < 4; ++n) {
-    for (int s = 0; s < 6; ++s) {
-      double sum = 0;
-      for (int c = 0; c < kChannels; ++c) {
-        sum += prob.cpu_data()[(n * kChannels + c) * 6 + s];
-      }
-      EXPECT_NEAR(1, sum, 1e-5);
-    }
-  }
-}
-
 TYPED_TEST(SoftmaxLossLabelWeightsTest, TestGradient) {
   LayerParameter layer_param = this->Weighted();
   layer_param.add_loss_weight(3);
