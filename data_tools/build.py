@@ -19,7 +19,7 @@ import cv2
 
 from data_tools import cli, store
 from data_tools.cli import DataError
-from data_tools.depth import DepthRange
+from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import CHANNELS, Frame, RecordFormat
 
 
@@ -100,6 +100,12 @@ def add_arguments(
 def options(args: argparse.Namespace) -> Options:
     """The running options that add_arguments took."""
     return Options(args.workers, args.force, args.skip_bad)
+
+
+def record_format(args: argparse.Namespace, unit: DepthUnit, highest: int) -> RecordFormat:
+    """The format that the options ask for; highest: the highest label allowed."""
+    depth_range = args.depth_range or DepthRange("authors")
+    return RecordFormat(args.size, unit, depth_range, args.float_depth, highest)
 
 
 def build(

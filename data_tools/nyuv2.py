@@ -21,8 +21,8 @@ import numpy as np
 from data_tools import build, classes, cli, matfile
 from data_tools.build import Output
 from data_tools.cli import DataError
-from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import Frame, RecordFormat
+from data_tools.depth import DepthUnit
+from data_tools.record import Frame
 
 FRAMES = 1449
 RAW_LABELS = 894
@@ -192,13 +192,7 @@ def main() -> None:
     args = cli.parse(arguments())
     source = Labeled(args.mat, args.classes, args.depth, args.crop, args.scene_labels)
     table = classes.benchmark(f"nyuv2-{args.classes}")
-    format = RecordFormat(
-        args.size,
-        DepthUnit("steps", 1.0),
-        args.depth_range or DepthRange("authors"),
-        args.float_depth,
-        table.highest,
-    )
+    format = build.record_format(args, DepthUnit("steps", 1.0), table.highest)
     info = {
         "tool": "data_tools.nyuv2",
         "dataset": f"nyuv2-{args.classes}",

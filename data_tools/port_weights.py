@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools import blank_net, cli
+from data_tools import blank_net, cli, unpickle
 from data_tools.cli import DataError
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block
@@ -97,23 +97,9 @@ def sources() -> dict[str, Source]:
 
 
 def read_state(path: Path) -> State:
-    """The port's state dict as float64 arrays, without DataParallel's prefix.
-
-    Raises DataError for a file that is none.
-    """
-    import torch
-
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpicklers meet
-        raise DataError(
-            f"{path}: not a PyTorch state dict ({cli.describe(error)[:100]})"
-        ) from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise DataError(f"{path}: not a state dict of the port's network")
-    return {key.removeprefix("module."): value.double().numpy() for key, value in state.items()}
+    """The port's state dict, without DataParallel's prefix. Raises DataError for other files."""
+    state = unpickle.load_state_dict(path)
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def transfer(net: Any, state: State, epsilons: dict[str, float], where: str) -> list[str]:

@@ -15,8 +15,8 @@ from typing import Any
 from data_tools import build, classes, cli, images
 from data_tools.build import Output
 from data_tools.cli import DataError
-from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import Frame, RecordFormat
+from data_tools.depth import DepthUnit
+from data_tools.record import Frame
 
 SPLITS = ("train", "val", "trainval", "test")
 FOLDERS = {"train": "scannet_frames_25k", "val": "scannet_frames_25k",
@@ -139,13 +139,7 @@ def main() -> None:
     args = cli.parse(arguments())
     source, outputs = collect(args)
     table = classes.benchmark("nyuv2-40")
-    format = RecordFormat(
-        args.size,
-        DepthUnit("steps", 1000.0),
-        args.depth_range or DepthRange("authors"),
-        args.float_depth,
-        table.highest,
-    )
+    format = build.record_format(args, DepthUnit("steps", 1000.0), table.highest)
     info = {
         "tool": "data_tools.scannet",
         "dataset": "scannet-40",

@@ -19,8 +19,8 @@ import numpy as np
 from data_tools import build, classes, cli, images, matfile
 from data_tools.build import Output
 from data_tools.cli import DataError
-from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import Frame, RecordFormat
+from data_tools.depth import DepthUnit
+from data_tools.record import Frame
 
 FRAMES = 10335
 DEPTHS = {"filled": "depth_bfx", "raw": "depth"}
@@ -161,13 +161,7 @@ def main() -> None:
     args = cli.parse(arguments())
     source = SunRgbd(args.root, args.toolbox, args.depth)
     table = classes.benchmark("sunrgbd-37")
-    format = RecordFormat(
-        args.size,
-        DepthUnit("sunrgbd"),
-        args.depth_range or DepthRange("authors"),
-        args.float_depth,
-        table.highest,
-    )
+    format = build.record_format(args, DepthUnit("sunrgbd"), table.highest)
     info = {
         "tool": "data_tools.sunrgbd",
         "dataset": "sunrgbd-37",

@@ -1,4 +1,4 @@
-"""Pickles that hold nothing but NumPy arrays and plain containers; others are refused.
+"""Pickles that hold nothing but arrays and plain containers; others are refused.
 
 A pickle can run any code when it is loaded, so only what such files need is let in.
 """
@@ -65,3 +65,21 @@ def load_npy(path: str | Path) -> Any:
             raise DataError(f"{path}: holds {dtype} of shape {shape}, expected one Python object")
         held = load(io.BufferedReader(file), str(path))
     return held.item() if isinstance(held, np.ndarray) and held.shape == () else held
+
+
+def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """A PyTorch state dict (.pth) as float64 arrays.
+
+    Raises DataError for a file that is none.
+    """
+    import torch  # few commands need it, and it takes its time
+
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpicklers meet
+        raise DataError(f"{path}: not a PyTorch state dict ({describe(error)[:100]})") from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+        raise DataError(f"{path}: not a PyTorch state dict (it holds other things than tensors)")
+    return {key: value.double().numpy() for key, value in state.items()}

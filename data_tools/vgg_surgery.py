@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from caffe.proto import caffe_pb2
-from data_tools import blank_net, cli
+from data_tools import blank_net, cli, unpickle
 from data_tools.cli import DataError
 
 # VGG-16's convolutions and their outputs, in order.
@@ -95,21 +95,14 @@ def _array(blob: Any) -> np.ndarray:
 
 
 def _from_torchvision(path: Path) -> tuple[Weights, list[str]]:
-    import torch  # only this kind of source needs it
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpicklers meet
-        raise DataError(
-            f"{path}: not a PyTorch state dict ({cli.describe(error)[:100]})"
-        ) from error
-    if not isinstance(state, dict) or "features.0.weight" not in state:
+    state = unpickle.load_state_dict(path)
+    if "features.0.weight" not in state:
         raise DataError(f"{path}: not a state dict of torchvision's vgg16 (no features.0.weight)")
     found, used = {}, set()
     for name, index in zip(CONVOLUTIONS, TORCHVISION, strict=True):
         keys = f"features.{index}.weight", f"features.{index}.bias"
         if all(key in state for key in keys):
-            found[name] = tuple(state[key].double().numpy() for key in keys)
+            found[name] = tuple(state[key] for key in keys)
             used |= set(keys)
     if "conv1_1" in found:
         found["conv1_1"] = for_bgr_bytes(*found["conv1_1"])
