@@ -85,7 +85,8 @@ def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
         caffe.init_log(2)  # a net's hundred lines on how it is set up would bury ours
     try:
         caffe.set_mode_cpu()
-        caffe.set_random_seed(seed)
+        if hasattr(caffe, "set_random_seed"):  # Caffe 1.0's; before it, fillers differ by run
+            caffe.set_random_seed(seed)
         return caffe.Net(file.name, phase)
     except RuntimeError as error:
         raise DataError(f"{path}: {describe(error).replace(file.name, 'the net')}") from error

@@ -168,7 +168,7 @@ class RGBDImages(caffe.Layer):
 
     def setup(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         """Reads the list and the first frame, and starts reading ahead."""
-        if bottom or len(top) not in (3, 4):
+        if len(bottom) or len(top) not in (3, 4):
             raise DataError(
                 "RGBDImages: expected no bottoms and the tops rgb, depth, label and maybe scene"
             )
@@ -183,8 +183,9 @@ class RGBDImages(caffe.Layer):
     def reshape(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         """The tops' shapes never change."""
         n, height, width = self._shape
-        for blob, channels in zip(top, (3, 1, 1), strict=False):
-            blob.reshape(n, channels, height, width)
+        # By index: BVLC's vectors of blobs cannot be iterated.
+        for i, channels in enumerate((3, 1, 1)):
+            top[i].reshape(n, channels, height, width)
         if len(top) == 4:
             top[3].reshape(n)
 

@@ -68,11 +68,13 @@ MAX_METRES = 8.0
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """A room with furniture, half of it only painted, before a camera at standing height."""
+    """A room with furniture, real or only painted, before a camera at standing height."""
     room = (rng.uniform(4, 6), rng.uniform(2.4, 3), rng.uniform(5, 7.5))
     camera = (rng.uniform(0.3, 0.7) * room[0], rng.uniform(1.2, 1.7), rng.uniform(0.2, 0.8))
     yaw = rng.uniform(-0.45, 0.45)
-    solids = [_furniture(rng, room, camera, yaw) for _ in range(rng.integers(5, 10))]
+    # Mostly real or mostly painted: were each drawn for itself, what hides another would be real.
+    painted = rng.choice((0.1, 0.9))
+    solids = [_furniture(rng, room, camera, yaw, painted) for _ in range(rng.integers(5, 9))]
     solids += [_clutter(rng, room, camera, yaw) for _ in range(rng.integers(0, 3))]
     return Scene(
         room=room,
@@ -103,7 +105,11 @@ def _place(
 
 
 def _furniture(
-    rng: np.random.Generator, room: tuple[float, ...], camera: tuple[float, ...], yaw: float
+    rng: np.random.Generator,
+    room: tuple[float, ...],
+    camera: tuple[float, ...],
+    yaw: float,
+    painted: float,
 ) -> Solid:
     label = int(rng.choice((CABINET, FRIDGE, COLUMN)))
     if label == COLUMN:
@@ -118,7 +124,7 @@ def _furniture(
         rng.uniform(-0.8, 0.8),
         _material(rng, label),
         label,
-        painted=bool(rng.random() < 0.5),
+        painted=bool(rng.random() < painted),
         painted_label=MURAL,
     )
 
