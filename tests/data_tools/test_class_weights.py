@@ -2,10 +2,14 @@
 
 import csv
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
+from caffe.proto import caffe_pb2
 from data_tools import class_weights, classes, store
 from data_tools.class_weights import Histogram
 from data_tools.record import to_datum
@@ -108,3 +112,28 @@ def test_bad_input_has_its_line(lmdb, command, tmp_path):
     writer.finish({"labeled": False})
     assert "have no labels" in command("class_weights", "bare", code=1).stderr
     assert re.search("none: does not exist", command("class_weights", "none", code=1).stderr)
+
+
+def test_weights_net_and_training_go_together(command, tmp_path):
+    command("synth", "db", "--count", 3, "--size", "32x32")
+    (tmp_path / "weights.txt").write_text(command("class_weights", "db").stdout)
+
+    def run(module, *arguments, out=None):
+        result = subprocess.run([sys.executable, "-m", module, *arguments], cwd=tmp_path,
+                                capture_output=True, text=True, check=True)  # fmt: skip
+        if out:
+            (tmp_path / out).write_text(result.stdout)
+        return result.stderr
+
+    run("netgen", "sf1", "--dataset", "custom", "--classes", "9", "--size", "32x32", "--source",
+        "db", "--test-source", "db", "--width-multiplier", "0.05", "--label-weights",
+        "weights.txt", out="net.prototxt")  # fmt: skip
+    run("netgen", "solver", "--net", "net.prototxt", "--max-iter", "2", "--test-epochs", "0",
+        out="solver.prototxt")  # fmt: skip
+    net = caffe_pb2.NetParameter()
+    text_format.Parse((tmp_path / "net.prototxt").read_text(), net)
+    (loss,) = (layer for layer in net.layer if layer.type == "SoftmaxWithLoss")
+    found = weights(command("class_weights", "db"))
+    assert list(loss.loss_param.label_weights) == pytest.approx(found, rel=1e-5, abs=1e-6)
+    assert loss.loss_param.use_weights
+    assert "Optimization Done." in run("caffe", "train", "-solver", "solver.prototxt")
