@@ -29,3 +29,10 @@ macro(toolchain_known_gpu_archs)
     string(REPLACE ";" " " Caffe_known_gpu_archs "${__listed}")
   endif()
 endmacro()
+
+# Since cuDNN 8 its version stands in a header of its own.
+macro(toolchain_read_cudnn_version include contents)
+  if(EXISTS "${include}/cudnn_version.h")
+    file(READ "${include}/cudnn_version.h" ${contents})
+  endif()
+endmacro()

@@ -32,7 +32,8 @@ TOOLCHAIN_BOOST := $(shell echo BOOST_VERSION | $(TOOLCHAIN_CXX) \
 TOOLCHAIN_GONE := $(shell \
   [ "$(TOOLCHAIN_BOOST)" -ge 108900 ] 2>/dev/null && echo boost_system)
 
-# The Python that is there, where PYTHON_INCLUDE leads to no Python.h.
+# The Python that is there, where PYTHON_INCLUDE leads to no Python.h. NumPy
+# comes first: Debian has one of its own beside Python.h.
 PYTHON ?= python3
 ifeq ($(wildcard $(PYTHON_INCLUDE:%=%/Python.h)),)
   PYTHON_VERSION := $(shell $(PYTHON) -c \
@@ -40,7 +41,7 @@ ifeq ($(wildcard $(PYTHON_INCLUDE:%=%/Python.h)),)
   PYTHON_LIBRARIES ?= \
     boost_python$(subst .,,$(PYTHON_VERSION)) python$(PYTHON_VERSION)
   INCLUDE_DIRS += $(shell $(PYTHON) -c 'import sysconfig, numpy; \
-    print(sysconfig.get_paths()["include"], numpy.get_include())' 2>/dev/null)
+    print(numpy.get_include(), sysconfig.get_paths()["include"])' 2>/dev/null)
   LIBRARY_DIRS += $(shell $(PYTHON) -c 'import sysconfig; \
     print(sysconfig.get_config_var("LIBDIR"))' 2>/dev/null)
 endif
