@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -125,17 +126,16 @@ def test_level_and_stage(say, folder: Path) -> None:
 def test_sigint_of_a_running_command(folder: Path) -> None:
     Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 4", "max_iter: 100000000"))
     command = [sys.executable, "-m", "caffe", "train", "-solver", "solver.prototxt"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "Iteration 2 " in line:
-            process.send_signal(signal.SIGHUP)
-            time.sleep(0.2)
-            process.send_signal(signal.SIGINT)
-            break
-    lines += process.stderr.readlines()
-    assert process.wait() == 0
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(60, process.kill)  # should it not heed the signals
+        watchdog.start()
+        assert any("Iteration 2 " in line for line in process.stderr)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        lines = process.stderr.readlines()
+        watchdog.cancel()
+    assert process.returncode == 0
     states = sorted(folder.glob("out_iter_*.solverstate"))
     assert len(states) == 2  # at SIGHUP, and after SIGINT
     assert [line.split("] ")[1].strip() for line in lines[-2:]] == [

@@ -256,17 +256,18 @@ def test_in_place_layers_keep_what_their_gradients_need(make_net, look: bool) ->
         "force_backward: true "
         + INPUT
         + """layer { name: "a" type: "Power" bottom: "x" top: "y" }
-        layer { name: "sq" type: "Power" bottom: "y" top: "y" power_param { power: 2 } }
+        layer { name: "bnll" type: "BNLL" bottom: "y" top: "y" }
         layer { name: "e" type: "Exp" bottom: "y" top: "y" }"""
     )
     if look:
         _ = net.blobs["y"].data
-    for x in (0.5, -0.25):  # d/dx exp(x^2) = 2 x exp(x^2)
+    for x in (0.5, -0.25):  # exp(log(1 + exp(x))) = 1 + exp(x)
         net.blobs["x"].data[...] = x
         net.forward()
         net.blobs["y"].diff[...] = 1
         net.backward()
-        assert np.allclose(net.blobs["x"].diff, 2 * x * np.exp(x * x))
+        assert np.allclose(net.blobs["y"].data, 1 + np.exp(x))
+        assert np.allclose(net.blobs["x"].diff, np.exp(x))
 
 
 def test_parameter_gradients_add_up_and_blob_gradients_do_not(make_net) -> None:
@@ -479,14 +480,22 @@ def test_backward_in_test_changes_nothing_else(tested) -> None:
         assert np.array_equal(blob.data, values)
 
 
-def test_backward_in_test_after_a_pass_in_pieces(tested) -> None:
-    net, x, expected = tested
-    net.forward(end="bn", x=x)
-    net.forward(start="sigmoid")
-    net.clear_param_diffs()
+def test_backward_in_test_after_a_pass_in_pieces(make_net) -> None:
+    text = INPUT + ip("ip", "x") + LOSS
+    text = text.replace('bottom: "ip" top: "loss"', 'bottom: "y" top: "loss"')
+    text += 'layer { name: "sig" type: "Sigmoid" bottom: "ip" top: "ip" }'
+    layers = text_format.Parse(text, pb.NetParameter()).layer
+    order = [layers[0], layers[1], layers[3], layers[2]]
+    order[3].bottom[0] = "ip"
+    net = caffe.Net(pb.NetParameter(layer=order), caffe.TEST)
+    x = np.float32([[1, 2, 0], [0, 1, 1]])
+    net.forward(end="ip", x=x)
+    net.blobs["ip"].data[...] = 0.5  # what a user writes between the pieces is what counts
+    net.forward(start="sig")
     net.backward()
-    # the second piece was run on what the first had left, and only the first is repeated
-    assert np.allclose(net.params["conv"][0].diff, expected, atol=1e-6)
+    s = 1 / (1 + np.exp(-0.5))
+    expected = 2 * s * s * (1 - s) * x.sum(0)  # of s^2, by way of ds/dip = s (1 - s) and dip/dw = x
+    assert np.allclose(net.params["ip"][0].diff, [expected, expected])
 
 
 def test_backward_in_test_takes_what_a_user_wrote(make_net) -> None:

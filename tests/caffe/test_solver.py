@@ -245,7 +245,7 @@ def test_lr_is_that_of_the_next_update(make_solver) -> None:
 def test_a_resumed_run_is_the_unbroken_run_bit_by_bit(make_solver, tmp_path, kind, form) -> None:
     momentum = "" if kind in ("AdaGrad", "RMSProp") else "momentum: 0.9 "
     settings = f'type: "{kind}" {momentum} weight_decay: 0.01 snapshot_format: {form} '
-    settings += 'lr_policy: "multistep" gamma: 0.5 stepvalue: 2 stepvalue: 6'
+    settings += 'lr_policy: "multistep" gamma: 0.5 stepvalue: 1 stepvalue: 2 stepvalue: 6'
     unbroken = make_solver(settings)
     unbroken.step(4)
     unbroken.snapshot()
