@@ -153,6 +153,32 @@ def test_lines_of_the_users_own_survive_a_revert(miniature, command):
     assert (miniature.root / "Makefile").read_bytes().endswith(b"mine\n")
 
 
+def test_lines_of_the_users_own_may_stand_beside_ours(miniature, command):
+    mark = "// end fusenet unpooling\n"
+    command("apply", "--only", "unpooling")
+    text = (miniature.root / PROTO).read_text()
+    at = text.index(mark) + len(mark)
+    miniature.write(PROTO, (text[:at] + "  mine = 151;\n" + text[at:]).encode())
+    mixed = miniature.snapshot()
+    assert command("apply", "--force", "--only", "unpooling")[0] == 0
+    assert miniature.snapshot() == mixed
+    assert command("revert")[0] == 0
+    assert b"  mine = 151;\n" in (miniature.root / PROTO).read_bytes()
+
+
+def test_only_the_files_that_a_part_changes_have_to_be_the_pinned_ones(miniature, command):
+    miniature.write("Makefile", b"another one, without anchors\n")
+    assert command("apply", "--only", "shuffle,label-weights,unpooling")[0] == 0
+    assert command("apply")[0] == 1
+
+
+def test_a_reader_that_leaves_early_is_no_matter(miniature):
+    prelude = "read, write = os.pipe(); os.close(read); os.dup2(write, 1)"
+    done = miniature.run("apply", prelude=prelude)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert miniature.run("check").returncode == 0
+
+
 def test_a_read_only_file_stops_all(miniature, command):
     (miniature.root / PROTO).chmod(0o444)
     before = miniature.snapshot()
@@ -205,6 +231,7 @@ def test_a_failure_half_way_leaves_nothing(miniature, command, monkeypatch, fail
 def test_killed_half_way(miniature, command, step, name):
     pristine = miniature.snapshot()
     prelude = f"""
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
 real, calls = os.replace, []
 def replace(source, target):
     calls.append(target)
