@@ -26,19 +26,35 @@ class Pin:
     files: dict[str, str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class SourceFile:
-    """One of Caffe's files that gets lines of ours."""
+    """One of Caffe's files that gets lines of ours.
+
+    pristine: it without them; taken: those in it, part by part.
+    """
 
     path: str
     insertions: list[Insertion]
     data: bytes
-    pristine: str = ""
-    parts: set[str] = field(default_factory=set)
+    pristine: str
+    taken: list[tuple[str, tuple[str, ...]]]
+
+    @property
+    def parts(self) -> set[str]:
+        """The parts that have lines in it."""
+        return {part for part, _ in self.taken}
+
+    @property
+    def intact(self) -> bool:
+        """Whether the lines of the parts in it are those of this version, wherever they stand."""
+        ours = [(entry.part, entry.lines) for entry in self.insertions if entry.part in self.parts]
+        return sorted(ours) == sorted(self.taken)
 
     def render(self, parts: Set[str]) -> bytes:
         """The file with these parts' lines in it; PatchError for an anchor that is not there."""
         chosen = [insertion for insertion in self.insertions if insertion.part in parts]
+        if self.intact and {insertion.part for insertion in chosen} == self.parts:
+            return self.data
         return _encode(insertions.insert(self.pristine, chosen))
 
 
@@ -95,12 +111,12 @@ class Checkout:
             raise PatchError(*(f"{path}: is not there" for path in missing))
         files, damage = [], []
         for path, data in found.items():
-            file = SourceFile(path, by_file[path], data)
             try:
-                file.pristine, file.parts = insertions.strip(_decode(data))
+                files.append(
+                    SourceFile(path, by_file[path], data, *insertions.strip(_decode(data)))
+                )
             except PatchError as error:
                 damage.append(f"{path}: {error}")
-            files.append(file)
         if damage:
             raise PatchError(*damage)
         return files
@@ -117,7 +133,7 @@ class Checkout:
     @cached_property
     def edited(self) -> list[str]:
         """Files whose lines of ours are not as this version has them."""
-        return [file.path for file in self.sources if file.parts and not _intact(file)]
+        return [file.path for file in self.sources if not file.intact]
 
     def present(self, part: str) -> tuple[list[str], list[str]]:
         """A part's files that are as they should be, and those that are not."""
@@ -134,7 +150,16 @@ class Checkout:
 
     def plan_apply(self, parts: Set[str]) -> Plan:
         """What it takes to have these parts in the checkout beside those already there."""
-        plan = Plan(doubts=[*self._strange_doubts(), *self._edited_doubts()])
+        touched = {
+            file.path for file in self.sources for entry in file.insertions if entry.part in parts
+        }
+        short = self.pin.commit[:8]
+        plan = Plan(doubts=self._edited_doubts())
+        plan.doubts += [
+            f"{path}: is not as in BVLC Caffe's commit {short}"
+            for path in self.strangers
+            if path in touched
+        ]
         for file in self.sources:
             try:
                 self._change(plan, file.path, file.data, file.render(file.parts | parts))
@@ -174,10 +199,6 @@ class Checkout:
         if before != after:
             plan.changes.append(Change(path, before, after))
 
-    def _strange_doubts(self) -> list[str]:
-        short = self.pin.commit[:8]
-        return [f"{path}: is not as in BVLC Caffe's commit {short}" for path in self.strangers]
-
     def _edited_doubts(self) -> list[str]:
         return [
             f"{path}: our lines in it were changed, by hand or by another version"
@@ -188,13 +209,6 @@ class Checkout:
 def load_pin() -> Pin:
     """The commit that the insertions were made for."""
     return Pin(**json.loads((HERE / "pin.json").read_text(encoding="utf-8")))
-
-
-def _intact(file: SourceFile) -> bool:
-    try:
-        return file.render(file.parts) == file.data
-    except PatchError:
-        return False
 
 
 def _overlay_files(part: str) -> list[tuple[str, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator, Set
@@ -28,10 +29,14 @@ def main(argv: list[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         args.run(args)
+        sys.stdout.flush()
     except PatchError as error:
         for line in error.lines:
             _talk(f"{NAME}: {line}")
         return 1
+    except BrokenPipeError:
+        # The reader has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _talk(f"{NAME}: {error.filename or args.caffe_dir}: {error.strerror}")
         return 1

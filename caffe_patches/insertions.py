@@ -60,25 +60,25 @@ def insert(text: str, insertions: Iterable[Insertion]) -> str:
     return "".join([*patched, text[done:]])
 
 
-def strip(text: str) -> tuple[str, set[str]]:
-    """The text without anything between our marks, and the parts that the marks name.
+def strip(text: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:
+    """The text without what lies between our marks, and that: parts and their lines.
 
     Raises PatchError if a mark is without its other half.
     """
-    kept, parts, begun, at = [], set(), None, 0
+    kept, taken, begun, at = [], [], None, 0
     for mark in _MARK.finditer(text):
-        if (mark[1] == "begin") != (begun is None) or begun not in (None, mark[2]):
+        if (mark[1] == "begin") != (begun is None) or (begun and begun[2] != mark[2]):
             line = text.count("\n", 0, mark.start()) + 1
             raise PatchError(f"line {line}: this mark of fusenet {mark[2]} lacks its other half")
         if mark[1] == "begin":
             kept.append(text[at : mark.start()])
-            begun = mark[2]
+            begun = mark
         else:
-            at, begun = mark.end(), None
-            parts.add(mark[2])
+            taken.append((mark[2], tuple(text[begun.end() : mark.start()].splitlines())))
+            begun, at = None, mark.end()
     if begun is not None:
-        raise PatchError(f"its fusenet {begun} has no end")
-    return "".join([*kept, text[at:]]), parts
+        raise PatchError(f"its fusenet {begun[2]} has no end")
+    return "".join([*kept, text[at:]]), taken
 
 
 def _offset(text: str, insertion: Insertion) -> int:
