@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,9 +14,6 @@ from caffe import device
 from caffe.proto import caffe_pb2 as pb
 
 CUDA = torch.device("cuda", 0)
-
-torch.set_num_threads(1)  # the nets here are tiny: threads would only wait for each other
-os.environ["OMP_NUM_THREADS"] = "1"  # so in commands that tests start
 
 
 class OnGPU(torch.Tensor):
@@ -74,6 +70,16 @@ def _flat(values: object) -> Iterator[torch.Tensor]:
     elif isinstance(values, list | tuple):
         for value in values:
             yield from _flat(value)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, in commands that tests start, too: the nets are tiny, others would only wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
