@@ -90,6 +90,17 @@ class LMDB(Database):
             )
         except lmdb.Error as error:
             raise CaffeError(f"{path}: cannot be opened as LMDB: {error}") from None
+        self._check_size(place / "data.mdb" if place.is_dir() else place)
+
+    def _check_size(self, file: Path) -> None:
+        """A page beyond the file's end would take the process down when it is looked at."""
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        size = file.stat().st_size
+        if size < needed:
+            raise CaffeError(
+                f"{self.path}: damaged LMDB: {file.name} has {size} bytes, its records need "
+                f"{needed}; was it copied whole?"
+            )
 
     def __len__(self) -> int:
         return self._env.stat()["entries"]

@@ -291,6 +291,13 @@ def test_an_lmdb_that_is_none(tmp_path: Path) -> None:
             _net(str(tmp_path / name))
 
 
+def test_an_lmdb_that_was_cut_short(lmdb: str) -> None:
+    with (Path(lmdb) / "data.mdb").open("r+b") as file:
+        file.truncate(Path(lmdb, "data.mdb").stat().st_size - 4096)
+    with pytest.raises(caffe.CaffeError, match=r"damaged LMDB: data.mdb has .* bytes, its records"):
+        _net(lmdb)
+
+
 # -- reading ahead --------------------------------------------------------------------------------
 
 
