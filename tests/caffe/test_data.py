@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -291,11 +292,12 @@ def test_an_lmdb_that_is_none(tmp_path: Path) -> None:
             _net(str(tmp_path / name))
 
 
-def test_an_lmdb_that_was_cut_short(lmdb: str) -> None:
-    with (Path(lmdb) / "data.mdb").open("r+b") as file:
-        file.truncate(Path(lmdb, "data.mdb").stat().st_size - 4096)
+def test_an_lmdb_that_was_cut_short(tmp_path: Path) -> None:
+    source = _make(tmp_path / "whole", [np.zeros((1, 100, 100), np.uint8)] * 30)
+    file = Path(source, "data.mdb")
+    os.truncate(file, file.stat().st_size // 2)
     with pytest.raises(caffe.CaffeError, match=r"damaged LMDB: data.mdb has .* bytes, its records"):
-        _net(lmdb)
+        _net(source)
 
 
 # -- reading ahead --------------------------------------------------------------------------------
