@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,23 +82,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _apply(args: argparse.Namespace) -> None:
-    parts = args.only or set(PARTS)
-    with _opened(args) as checkout:
-        plan = checkout.plan_apply(parts)
-        if plan.changes or plan.problems:
-            _carry_out(args, plan, f"applied {_names(parts)} to")
-        else:
-            print(f"{args.caffe_dir}: {_names(parts)} applied already")
+    _change(args, Checkout.plan_apply, "applied {} to {}", "{} applied to {} already")
 
 
 def _revert(args: argparse.Namespace) -> None:
+    _change(args, Checkout.plan_revert, "reverted {} in {}", "nothing of {} in {}")
+
+
+def _change(
+    args: argparse.Namespace,
+    plan_for: Callable[[Checkout, Set[str]], Plan],
+    done: str,
+    idle: str,
+) -> None:
+    """Plans and does it; done and idle say so, with the parts' names and the checkout."""
     parts = args.only or set(PARTS)
     with _opened(args) as checkout:
-        plan = checkout.plan_revert(parts)
+        plan = plan_for(checkout, parts)
         if plan.changes or plan.problems:
-            _carry_out(args, plan, f"reverted {_names(parts)} in")
+            _carry_out(args, plan, done.format(_names(parts), args.caffe_dir))
         else:
-            print(f"{args.caffe_dir}: nothing of {_names(parts)} in it")
+            print(idle.format(_names(parts), args.caffe_dir))
 
 
 def _status(args: argparse.Namespace) -> None:
@@ -160,7 +164,7 @@ def _carry_out(args: argparse.Namespace, plan: Plan, done: str) -> None:
     for change in plan.changes:
         print(f"{_verb(change):6} {change.path}")
     would = "would have " if args.dry_run else ""
-    print(f"{would}{done} {args.caffe_dir} ({len(plan.changes)} files)")
+    print(f"{would}{done} ({len(plan.changes)} files)")
 
 
 def _verb(change: Change) -> str:

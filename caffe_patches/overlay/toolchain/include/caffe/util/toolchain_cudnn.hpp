@@ -12,14 +12,24 @@ enum CaffeConvolutionPreference {
   CUDNN_CONVOLUTION_BWD_DATA_SPECIFY_WORKSPACE_LIMIT
 };
 
-// As many as any of the three kinds of convolution has algorithms.
-const int kCaffeConvolutionAlgorithms = 16;
-
-/// The fastest (they come sorted) of those that work and fit in the workspace.
-template <typename Result, typename Algorithm>
-inline cudnnStatus_t CaffePickAlgorithm(const cudnnStatus_t status,
-    const Result* results, const int count, const size_t workspace_limit,
-    Algorithm* algorithm) {
+/**
+ * @brief The fastest of the algorithms that work and fit in the workspace.
+ *
+ * @param query one of the calls ..._v7, which list algorithms by expected speed
+ * @param a, b, conv, c the descriptors that it takes, in its order
+ */
+template <typename A, typename B, typename C, typename Result,
+    typename Algorithm>
+inline cudnnStatus_t CaffePickAlgorithm(
+    cudnnStatus_t (*query)(cudnnHandle_t, A, B, cudnnConvolutionDescriptor_t,
+        C, int, int*, Result*),
+    cudnnHandle_t handle, A a, B b, cudnnConvolutionDescriptor_t conv, C c,
+    size_t workspace_limit, Algorithm* algorithm) {
+  const int kMost = 16;  // no kind of convolution has as many
+  Result results[kMost];
+  int count = 0;
+  const cudnnStatus_t status =
+      query(handle, a, b, conv, c, kMost, &count, results);
   if (status != CUDNN_STATUS_SUCCESS) {
     return status;
   }
@@ -38,12 +48,8 @@ inline cudnnStatus_t cudnnGetConvolutionForwardAlgorithm(
     cudnnFilterDescriptor_t filter, cudnnConvolutionDescriptor_t conv,
     cudnnTensorDescriptor_t top, CaffeConvolutionPreference,
     size_t workspace_limit, cudnnConvolutionFwdAlgo_t* algorithm) {
-  cudnnConvolutionFwdAlgoPerf_t results[kCaffeConvolutionAlgorithms];
-  int count = 0;
-  const cudnnStatus_t status = cudnnGetConvolutionForwardAlgorithm_v7(handle,
-      bottom, filter, conv, top, kCaffeConvolutionAlgorithms, &count, results);
-  return CaffePickAlgorithm(status, results, count, workspace_limit,
-      algorithm);
+  return CaffePickAlgorithm(cudnnGetConvolutionForwardAlgorithm_v7, handle,
+      bottom, filter, conv, top, workspace_limit, algorithm);
 }
 
 inline cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm(
@@ -51,13 +57,8 @@ inline cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm(
     cudnnTensorDescriptor_t top_diff, cudnnConvolutionDescriptor_t conv,
     cudnnFilterDescriptor_t filter_diff, CaffeConvolutionPreference,
     size_t workspace_limit, cudnnConvolutionBwdFilterAlgo_t* algorithm) {
-  cudnnConvolutionBwdFilterAlgoPerf_t results[kCaffeConvolutionAlgorithms];
-  int count = 0;
-  const cudnnStatus_t status = cudnnGetConvolutionBackwardFilterAlgorithm_v7(
-      handle, bottom, top_diff, conv, filter_diff,
-      kCaffeConvolutionAlgorithms, &count, results);
-  return CaffePickAlgorithm(status, results, count, workspace_limit,
-      algorithm);
+  return CaffePickAlgorithm(cudnnGetConvolutionBackwardFilterAlgorithm_v7,
+      handle, bottom, top_diff, conv, filter_diff, workspace_limit, algorithm);
 }
 
 inline cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm(
@@ -65,13 +66,8 @@ inline cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm(
     cudnnTensorDescriptor_t top_diff, cudnnConvolutionDescriptor_t conv,
     cudnnTensorDescriptor_t bottom_diff, CaffeConvolutionPreference,
     size_t workspace_limit, cudnnConvolutionBwdDataAlgo_t* algorithm) {
-  cudnnConvolutionBwdDataAlgoPerf_t results[kCaffeConvolutionAlgorithms];
-  int count = 0;
-  const cudnnStatus_t status = cudnnGetConvolutionBackwardDataAlgorithm_v7(
-      handle, filter, top_diff, conv, bottom_diff,
-      kCaffeConvolutionAlgorithms, &count, results);
-  return CaffePickAlgorithm(status, results, count, workspace_limit,
-      algorithm);
+  return CaffePickAlgorithm(cudnnGetConvolutionBackwardDataAlgorithm_v7,
+      handle, filter, top_diff, conv, bottom_diff, workspace_limit, algorithm);
 }
 
 /// Single precision stays that: by default TF32 rounds it from Ampere on.
