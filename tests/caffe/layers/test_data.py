@@ -1,7 +1,6 @@
 """Layers that bring data in: Input, DummyData, MemoryData, Data."""
 
 import gc
-import weakref
 
 import numpy as np
 import pytest
@@ -100,12 +99,12 @@ def test_a_batch_takes_its_first_records_shape(net_of, tmp_path):
 def test_the_reading_thread_ends_with_the_net(net_of, tmp_path):
     net = data_net(net_of, records(tmp_path / "d", FIVE), "batch_size: 1 backend: LMDB")
     net.forward()
-    thread = weakref.ref(net.layers[0]._prefetcher._thread)
+    thread = net.layers[0]._prefetcher._thread
+    assert thread.is_alive()
     del net
     gc.collect()
-    if thread() is not None:
-        thread().join(timeout=5)
-        assert not thread().is_alive()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
