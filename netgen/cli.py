@@ -15,6 +15,7 @@ from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import DataParameter, NetParameter
 from netgen import label_weights
 from netgen.datasets import DATASETS
+from netgen.filelist import Files, count_frames
 from netgen.fusenet import NETS, Architecture, Training, deploy_net, train_net
 from netgen.phases import PHASES, default_phase
 from netgen.solver import Scheme, make_solver
@@ -91,6 +92,7 @@ def _net_parser(commands: argparse._SubParsersAction) -> None:
     add("--dataset", choices=[*DATASETS, "custom"], help=f"default: {DEFAULT_DATASET}")
     add("--source", metavar="LMDB", help="training records; default: lmdb/DATASET_SPLIT")
     add("--test-source", metavar="LMDB", help="test records; default: lmdb/DATASET_SPLIT")
+    _list_options(parser)
     add("--batch-size", type=_positive, metavar="N", help="default: 4, or 1 with --deploy")
     add("--test-batch-size", type=_positive, default=1, metavar="N", help="default: 1")
     add("--size", type=_size, metavar="WxH", help="default: the data set's, else 320x240")
@@ -127,6 +129,24 @@ def _net_parser(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_run_net, usage=parser.error)
 
 
+# The options that go with lists of picture files only.
+_LIST_OPTIONS = ("test_data_list", "data_root", "depth_unit", "depth_range", "data_seed")
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "picture files instead of LMDBs",
+        "A list has a line a frame: COLOUR DEPTH [LABEL [SCENE]]. data_tools.layers reads it.",
+    )
+    add = group.add_argument
+    add("--data-list", metavar="FILE", help="training frames")
+    add("--test-data-list", metavar="FILE", help="test frames; default: the net has no tests")
+    add("--data-root", metavar="DIR", help="what the lists' paths start from")
+    add("--depth-unit", metavar="UNIT", help="mm (default), m, steps in a metre, sunrgbd or scaled")
+    add("--depth-range", metavar="RULE", help="authors (default), valid or MIN:MAX in metres")
+    add("--data-seed", type=_natural, metavar="N", help="of the order; default: 0")
+
+
 def _run_net(args: argparse.Namespace) -> None:
     sys.stdout.write(net_text(args))
 
@@ -140,6 +160,7 @@ def net_text(args: argparse.Namespace) -> str:
         args.usage("--dataset custom needs --classes N")
     if dataset and args.classes not in (None, dataset.classes):
         args.usage(f"{args.dataset} has {dataset.classes} classes; --classes is for custom data")
+    _check_lists(args)
     arch = Architecture(
         net=args.command,
         classes=dataset.classes if dataset else args.classes,
@@ -161,6 +182,15 @@ def net_text(args: argparse.Namespace) -> str:
     return _made_by(args) + files.text(net)
 
 
+def _check_lists(args: argparse.Namespace) -> None:
+    """Complains of options that do not go together."""
+    given = [name for name in _LIST_OPTIONS if getattr(args, name) is not None]
+    if given and args.data_list is None:
+        args.usage(f"--{given[0].replace('_', '-')} goes with --data-list")
+    if args.data_list is not None and (args.source or args.test_source):
+        args.usage("--data-list takes the place of --source and --test-source")
+
+
 def _made_by(args: argparse.Namespace) -> str:
     command = shlex.join(args.argv).replace("\n", " ")
     return f"# Made by: python -m netgen {command}\n"
@@ -168,11 +198,21 @@ def _made_by(args: argparse.Namespace) -> str:
 
 def _depth_range(args: argparse.Namespace) -> str:
     """How depth was scaled for training, as a comment that eval_tools' predict follows."""
-    rule = depth_range(_sources(args)[0])
+    files = _files(args)
+    rule = files.scaling() if files else depth_range(_sources(args)[0])
     return f"# depth_range: {rule}\n" if rule else ""
 
 
-def _sources(args: argparse.Namespace) -> tuple[str, str]:
+def _files(args: argparse.Namespace) -> Files | None:
+    if args.data_list is None:
+        return None
+    root, seed = args.data_root or "", args.data_seed or 0
+    return Files(root, seed, args.depth_unit, args.depth_range)
+
+
+def _sources(args: argparse.Namespace) -> tuple[str, str | None]:
+    if args.data_list is not None:
+        return args.data_list, args.test_data_list
     dataset = DATASETS.get(args.dataset)
     splits = dataset.splits if dataset else ("train", "test")
     train, test = (f"lmdb/{args.dataset}_{split}" for split in splits)
@@ -189,14 +229,17 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
         shuffle=not args.no_shuffle,
         label_weights=label_weights.choose(args.label_weights, DATASETS.get(args.dataset), classes),
         scene_loss_weight=args.scene_loss_weight,
+        files=_files(args),
     )
 
 
 def _check_records(training: Training, dataset: str, size: tuple[int, int]) -> None:
-    """Says so if an LMDB, where it is there already, cannot be what the net is made for."""
-    for source in (training.source, training.test_source):
+    """Says so if an LMDB or list, where it is there already, cannot be what the net is made for."""
+    for source in filter(None, (training.source, training.test_source)):
         count = None
-        if Path(source).exists():
+        if Path(source).exists() and training.files:
+            count = count_frames(source)
+        elif Path(source).exists():
             data = DataParameter(source=source, backend=DataParameter.LMDB)
             try:
                 count, (_, height, width) = count_records(data), record_shape(data)
@@ -205,14 +248,16 @@ def _check_records(training: Training, dataset: str, size: tuple[int, int]) -> N
                     _say(f"warning: {what}, the net is made for {size[0]}x{size[1]}")
             except CaffeError as error:
                 _say(f"warning: {error}")
-        if dataset.startswith("nyuv2") and source == training.source:
+        # A list called train.txt may name any frames: there, only their number tells.
+        telling = training.files is None or count == NYUV2_TRAIN
+        if dataset.startswith("nyuv2") and source == training.source and telling:
             _warn_of_train_split(source, count)
 
 
 def _warn_of_train_split(source: str, count: int | None) -> None:
     name = Path(source).name
     if count == NYUV2_TRAIN:
-        what = f"has {NYUV2_TRAIN} records, NYUv2's train split alone"
+        what = f"has {NYUV2_TRAIN} frames, NYUv2's train split alone"
     elif count != NYUV2_TRAINVAL and "train" in name and "trainval" not in name:
         what = "looks like NYUv2's train split alone (381 frames)"
     else:

@@ -19,6 +19,8 @@ from caffe import layers as L
 from caffe import params as P
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter
+from netgen import filelist
+from netgen.filelist import Files
 
 # VGG-16: the outputs of each block's convolutions.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -106,17 +108,20 @@ class Architecture:
 class Training:
     """What a net is trained on: two LMDBs of five-channel records and how to read them.
 
+    files: set where the sources are lists of picture files instead of LMDBs. test_source: None for
+    a net that is never tested.
     label_weights: loss weight of each label, label 0 first, or None for equal weights.
     scene_loss_weight: what the scene branch's loss counts beside the segmentation's 1.
     """
 
     source: str
-    test_source: str
+    test_source: str | None
     batch_size: int = 4
     test_batch_size: int = 1
     shuffle: bool = True
     label_weights: tuple[float, ...] | None = None
     scene_loss_weight: float = 0.1
+    files: Files | None = None
 
 
 def deploy_net(arch: Architecture, name: str = "", batch_size: int = 1) -> NetParameter:
@@ -136,8 +141,9 @@ def deploy_net(arch: Architecture, name: str = "", batch_size: int = 1) -> NetPa
 
 
 def train_net(arch: Architecture, training: Training, name: str = "") -> NetParameter:
-    """The net for training and testing in one: a Data layer a phase (N x 5 x H x W: colour, depth,
-    label), `loss` and `accuracy` over the labelled pixels, and the scene's with a scene branch.
+    """The net for training and testing in one: a data layer a phase (LMDBs: N x 5 x H x W, which is
+    cut into colour, depth and label; lists of files: these three), `loss` and `accuracy` over the
+    labelled pixels, and the scene's with a scene branch.
 
     Raises CaffeError where the label weights are not one a label.
     """
@@ -149,9 +155,14 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
         )
     builder = _Builder(arch)
     n = builder.n
-    train_data = _data(net_spec.NetSpec(), arch, training, TRAIN).to_proto()
-    _data(n, arch, training, TEST)
-    n.rgb, n.depth, n.label = L.Slice(n.data, ntop=3, name="slice_data", slice_point=[3, 4], axis=1)
+    phases = [TRAIN] if training.test_source is None else [TRAIN, TEST]
+    # NetSpec knows one layer a name; the data layers differ in their phase alone.
+    *others, last = phases
+    data = [_data(net_spec.NetSpec(), arch, training, phase).to_proto() for phase in others]
+    _data(n, arch, training, last)
+    if training.files is None:
+        cut = {"slice_point": [3, 4], "axis": 1}
+        n.rgb, n.depth, n.label = L.Slice(n.data, ntop=3, name="slice_data", **cut)
     for blob in ("rgb", "depth"):
         if blob not in builder.inputs:
             n[f"silence_{blob}"] = L.Silence(n[blob], ntop=0)
@@ -166,8 +177,8 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
             n.scene_score, n.scene, loss_weight=training.scene_loss_weight
         )
         n.scene_accuracy = L.Accuracy(n.scene_score, n.scene)
-    # NetSpec knows one layer a name; the two Data layers differ in their phase alone.
-    return _named(name, [*train_data.layer, *n.to_proto().layer])
+    layers = [layer for proto in (*data, n.to_proto()) for layer in proto.layer]
+    return _named(name, layers)
 
 
 def _named(name: str, layers: Iterable[Any]) -> NetParameter:
@@ -177,18 +188,25 @@ def _named(name: str, layers: Iterable[Any]) -> NetParameter:
 def _data(
     n: net_spec.NetSpec, arch: Architecture, training: Training, phase: int
 ) -> net_spec.NetSpec:
-    """Adds the Data layer of one phase to a spec."""
+    """Adds the data layer of one phase to a spec."""
     train = phase == TRAIN
-    params: dict[str, Any] = {
-        "source": training.source if train else training.test_source,
-        "batch_size": training.batch_size if train else training.test_batch_size,
-        "backend": P.Data.LMDB,
-    }
-    if train and training.shuffle:
-        params["shuffle"] = True
+    source = training.source if train else training.test_source
+    batch_size = training.batch_size if train else training.test_batch_size
+    shuffle = train and training.shuffle
     # The record's own label is the scene; the labels of the pixels are its fifth channel.
-    blobs = ("data", "scene") if arch.scene_classes else ("data",)
-    tops = L.Data(ntop=len(blobs), include={"phase": phase}, **params)
+    scene = ("scene",) if arch.scene_classes else ()
+    if training.files is None:
+        blobs = ("data", *scene)
+        params: dict[str, Any] = {"source": source, "batch_size": batch_size}
+        params |= {"backend": P.Data.LMDB} | ({"shuffle": True} if shuffle else {})
+        tops = L.Data(ntop=len(blobs), include={"phase": phase}, **params)
+    else:
+        blobs = ("rgb", "depth", "label", *scene)
+        param = filelist.python_param(
+            training.files, source, batch_size, arch.size, arch.classes, shuffle
+        )
+        # Named, so that weights and other tools find the layer as in a net that reads LMDBs.
+        tops = L.Python(name="data", ntop=len(blobs), include={"phase": phase}, python_param=param)
     for blob, top in zip(blobs, tops if len(blobs) > 1 else [tops], strict=True):
         n[blob] = top
     return n

@@ -14,6 +14,7 @@ from typing import Any
 
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import LayerParameter, NetParameter, PoolingParameter
+from netgen import filelist
 from netgen.phases import layers_in
 from netgen.sources import picture_shape, record_shape
 
@@ -223,6 +224,11 @@ def _hdf5_data(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
 
 
 def _unknown(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
+    settings = filelist.settings(layer)
+    if settings is not None and settings.get("size"):
+        batch, (width, height) = settings.get("batch_size", 1), settings["size"]
+        planes = [(batch, channels, height, width) for channels in (3, 1, 1)]
+        return Sized([*planes, (batch,)])
     why = "there is no rule for the shapes of this layer type"
     if bottoms:
         raise _Misfit(f"{why}; give the shapes of {', '.join(layer.top)} by name")

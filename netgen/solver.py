@@ -14,6 +14,7 @@ from pathlib import Path
 from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
+from netgen import filelist
 from netgen.phases import layers_in
 from netgen.sources import count_records
 
@@ -85,7 +86,8 @@ def make_solver(
 ) -> tuple[SolverParameter, list[str]]:
     """A solver for the net in file `path`, and notes on what it does not do.
 
-    train_images, test_images: numbers of images; None: the records of the net's LMDBs.
+    train_images, test_images: numbers of images; None: the records of the net's LMDBs, or the
+    frames of its lists.
     prefix: the solver's snapshot_prefix; None: the net's name in the working directory.
 
     Raises CaffeError where the net has no data for training or the images cannot be counted.
@@ -110,6 +112,9 @@ def make_solver(
 
 def batch_size(layer: LayerParameter) -> int:
     """Records that a data layer reads an iteration."""
+    settings = filelist.settings(layer)
+    if settings is not None:
+        return int(settings.get("batch_size", 1))
     return getattr(layer, _BATCH_PARAM[layer.type]).batch_size or 1
 
 
@@ -150,15 +155,19 @@ def _testing(
 
 def _data_layer(net: NetParameter, path: str, phase: int) -> LayerParameter:
     for layer in layers_in(net, phase):
-        if layer.type in _BATCH_PARAM:
+        if layer.type in _BATCH_PARAM or filelist.settings(layer) is not None:
             return layer
     name = "TRAIN" if phase == TRAIN else "TEST"
     raise CaffeError(f"net {path} has no data layer in phase {name}; expected a train+test net")
 
 
 def _count(data: LayerParameter, option: str) -> int:
-    """Records of a Data layer's LMDB; where it has none, the error names the option to give."""
+    """Records of a data layer's LMDB, or frames of its list; where neither can be counted, the
+    error names the option to give."""
     try:
+        settings = filelist.settings(data)
+        if settings is not None:
+            return filelist.count_frames(settings["source"])
         if data.type != "Data":
             raise CaffeError(f"layer {data.name} ({data.type}) does not read an LMDB")
         return count_records(data.data_param)

@@ -1,6 +1,9 @@
 """RGBDImages in a net: the values of an LMDB, each frame once an epoch, read ahead."""
 
 import json
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -154,3 +157,27 @@ def test_names_with_blanks_are_parted_by_tabs(listing):
     assert planes.shape == (5, 24, 32)
     assert (planes[4] == 0).all()
     assert scene == 0
+
+
+def test_netgen_and_caffe_train_go_with_it(listing):
+    """As a user types it, in processes of their own, which must come to an end by themselves."""
+
+    def run(*command):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        result = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True,
+                                timeout=600, env=environment)  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result
+
+    net = run("netgen", "sf1", "--classes", "9", "--size", "32x32", "--width-multiplier", "0.05",
+              "--batch-size", "2", "--data-list", "train.txt",
+              "--test-data-list", "train.txt", "--scene-classes", "3")  # fmt: skip
+    (listing / "net.prototxt").write_text(net.stdout)
+    solver = run("netgen", "solver", "--net", "net.prototxt", "--epochs", "1", "--test-epochs", "1",
+                 "--display", "1", "--random-seed", "1")  # fmt: skip
+    (listing / "solver.prototxt").write_text(solver.stdout)
+    assert "max_iter: 4\n" in solver.stdout  # 7 frames in batches of 2
+    log = run("caffe", "train", "-solver", "solver.prototxt").stderr
+    assert "Iteration 4, Testing net (#0)" in log
+    assert "Test net output #3: scene_loss" in log
+    assert log.rstrip().endswith("Optimization Done.")

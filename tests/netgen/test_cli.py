@@ -149,7 +149,7 @@ def test_errors_are_one_line(
     ("folder", "records", "message"),
     [
         ("x_train", None, "looks like NYUv2's train split alone (381 frames)"),
-        ("anything", 381, "has 381 records, NYUv2's train split alone"),
+        ("anything", 381, "has 381 frames, NYUv2's train split alone"),
         ("x_trainval", None, ""),
         ("train", 795, ""),
     ],

@@ -1,0 +1,73 @@
+"""The data layer of a net that reads picture files by a list instead of an LMDB.
+
+It is data_tools' Python layer RGBDImages, whose settings are a JSON object in `param_str`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe.errors import CaffeError
+from caffe.proto.caffe_pb2 import LayerParameter
+
+MODULE, LAYER = "data_tools.layers", "RGBDImages"
+
+
+@dataclass(frozen=True)
+class Files:
+    """How the files that a list names are read.
+
+    root: put before their paths. seed: of the order when shuffled. depth_unit and depth_range: as
+    the options of data_tools.folder; None for the layer's own, millimetres and 'authors'.
+    """
+
+    root: str = ""
+    seed: int = 0
+    depth_unit: str | None = None
+    depth_range: str | None = None
+
+    def scaling(self) -> str:
+        """How depth becomes 0..255, as eval_tools.predict takes it."""
+        return self.depth_range or ("none" if self.depth_unit == "scaled" else "authors")
+
+
+def python_param(
+    files: Files, source: str, batch_size: int, size: tuple[int, int], classes: int, shuffle: bool
+) -> dict[str, str]:
+    """The layer's python_param. source: the list. size: width and height that frames get.
+    classes: the highest label allowed."""
+    settings: dict[str, Any] = {"source": source, "batch_size": batch_size, "size": list(size)}
+    settings |= {"classes": classes}
+    if shuffle:
+        settings["shuffle"] = True
+    settings |= {key: value for key, value in asdict(files).items() if value}
+    return {"module": MODULE, "layer": LAYER, "param_str": json.dumps(settings)}
+
+
+def settings(layer: LayerParameter) -> dict[str, Any] | None:
+    """The settings of an RGBDImages layer; None for any other.
+
+    Raises CaffeError where they are not JSON.
+    """
+    param = layer.python_param
+    if layer.type != "Python" or (param.module, param.layer) != (MODULE, LAYER):
+        return None
+    try:
+        found = json.loads(param.param_str)
+    except ValueError as error:
+        raise CaffeError(f"layer {layer.name}: param_str is not JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("source"), str):
+        raise CaffeError(f'layer {layer.name}: param_str is no JSON object with "source"')
+    return found
+
+
+def count_frames(path: str) -> int:
+    """Number of frames that a list names, one a line. Raises CaffeError where it cannot be read."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaffeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return sum(bool(line.strip()) for line in lines)
