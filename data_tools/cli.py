@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 
 class DataError(ValueError):
     """Bad input: data that cannot be used. The message is one clear line: what, where, expected."""
@@ -49,6 +47,8 @@ def say(text: str) -> None:
 
 def progress(items: Iterable[Any], total: int | None, what: str, done: int = 0) -> Iterable[Any]:
     """items behind a progress bar on a terminal, as they are in a pipe."""
+    from tqdm import tqdm  # which a real pycaffe's Python may lack, and data_tools.layers needs not
+
     return tqdm(items, total=total, initial=done, desc=what, unit="frame", disable=None)
 
 
