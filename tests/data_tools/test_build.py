@@ -1,9 +1,7 @@
 """The driver: the same records whatever the workers, bad frames by name, kills survived."""
 
 import os
-import random
 import signal
-import time
 
 import cv2
 import numpy as np
@@ -122,47 +120,6 @@ def test_frames_of_several_sizes_are_pointed_out(tmp_path, capsys):
     (info,) = run(Growing(2), tmp_path / "db")
     assert info["shape"] is None
     assert "differ in size" in capsys.readouterr().err
-
-
-class Rationed(Synth):
-    """Asks for leave before each frame, so that a run cannot get away from its killer."""
-
-    def __init__(self, leave, loaded, *settings):
-        super().__init__(*settings)
-        self.leave, self.loaded = leave, loaded
-
-    def load(self, index):
-        os.read(self.leave, 1)
-        os.write(self.loaded, b".")
-        return super().load(index)
-
-
-def test_twenty_kills_leave_what_an_unbroken_run_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "BATCH_SECONDS", 0)  # a commit after each record
-    draw = random.Random(7)
-    for _ in range(20):
-        (leave, give), (count, loaded) = os.pipe(), os.pipe()
-        child = os.fork()
-        if child == 0:
-            run(Rationed(leave, loaded, 200, (48, 36), 5), tmp_path / "broken")
-            os._exit(0)
-        os.write(give, b"." * 9)
-        for _ in range(draw.randint(1, 9)):
-            os.read(count, 1)
-        time.sleep(draw.uniform(0, 0.01))  # while loading, putting, committing, or waiting
-        os.kill(child, signal.SIGKILL)
-        assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        for end in (leave, give, count, loaded):
-            os.close(end)
-        assert not (tmp_path / "broken").exists()
-    with store.lmdb.open(str(tmp_path / "broken.partial"), readonly=True, lock=False) as env:
-        assert 20 < env.stat()["entries"] < 200
-    source = Synth(200, (48, 36), 5)
-    run(source, tmp_path / "broken")
-    run(source, tmp_path / "unbroken")
-    assert contents(tmp_path / "broken") == contents(tmp_path / "unbroken")
-    infos = [store.read_info(tmp_path / name) for name in ("broken", "unbroken")]
-    assert infos[0] == infos[1]
 
 
 @pytest.mark.parametrize("renames", [0, 1])
