@@ -25,6 +25,7 @@ _LAZY = {
         ("set_mode_cpu", "set_mode_gpu", "set_device", "set_random_seed", "set_multiprocess"),
         "caffe.device",
     ),
+    "set_sync_bn": "caffe.device",
     **dict.fromkeys(
         ("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"), "caffe.device"
     ),

@@ -22,6 +22,7 @@ class _State:
     solver_count: int = 1
     solver_rank: int = 0
     multiprocess: bool = False
+    sync_bn: bool = False
 
 
 _state = _State()
@@ -103,6 +104,19 @@ def set_solver_rank(rank: int) -> None:
 
 def set_multiprocess(on: bool) -> None:
     _state.multiprocess = bool(on)
+
+
+def set_sync_bn(on: bool) -> None:
+    """Whether BatchNorm, in training, takes its statistics over the batches of all processes.
+
+    The default is Caffe's: each over its own batch.
+    """
+    _state.sync_bn = bool(on)
+
+
+def sync_bn() -> bool:
+    """Whether there are several processes, and set_sync_bn holds."""
+    return _state.sync_bn and _state.solver_count > 1
 
 
 def root_solver() -> bool:

@@ -100,6 +100,23 @@ def init_log(level: int | None = None, stderr: bool = True) -> None:
         _sink.min_level = int(level)
 
 
+def lowest_level() -> int:
+    """The lowest severity that is logged."""
+    return _sink.level()
+
+
+def settings() -> tuple[int, str | None, str]:
+    """What a process started by this one has to be told to log as this one does."""
+    directory = None if _sink.log_dir is None else str(_sink.log_dir)
+    return _sink.level(), directory, _sink.program
+
+
+def take_settings(level: int, directory: str | None, program: str) -> None:
+    """Log as the process does whose settings() these are."""
+    _sink.min_level, _sink.program = level, program
+    _sink.log_dir = None if directory is None else Path(directory)
+
+
 def log(message: str) -> None:
     """pycaffe's log: one INFO line."""
     emit("_caffe.cpp:68", message)

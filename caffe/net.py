@@ -21,6 +21,7 @@ from caffe.plan import Plan, can_plan
 from caffe.proto import caffe_pb2 as pb
 
 Callback = Callable[[int], None]
+GradientHook = Callable[[Blob], None]
 
 
 class Net:
@@ -123,6 +124,7 @@ class Net:
         self._record = self.phase == pb.TRAIN or split.force_backward or self._overwrites_a_source()
         self._ran_to = -1
         self.observed = True
+        self.gradient_hook: GradientHook | None = None  # told of each parameter whose diff is done
         self._plan: Plan | None = None
         self._planned: Plan | None = None  # the plan that the last forward pass followed
         announce("net.cpp:257", "Network initialization done.")
@@ -383,6 +385,11 @@ class Net:
                 self._layers[i].run_backward(self._tops(i), wants, self._bottoms(i), keep_graph)
                 if self.debug_info:
                     self._backward_debug(i)
+            if self.gradient_hook is not None:  # layers that share a parameter lie behind its owner
+                layer = self._layers[i]
+                for k, blob in enumerate(layer.blobs):
+                    if not self._params.is_shared(layer, k):
+                        self.gradient_hook(blob)
             self._call("after_backward", i)
         if self.debug_info and end == 0:
             self._parameter_debug()

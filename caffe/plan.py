@@ -37,6 +37,7 @@ from caffe.layers.normalization import BatchNorm, Scale
 from caffe.layers.pooling import Pooling, Unpooling
 from caffe.layers.vision import Convolution, Deconvolution
 from caffe.proto import caffe_pb2 as pb
+from caffe.sync_bn import sync_batch_norm
 
 if TYPE_CHECKING:
     from caffe.net import Net
@@ -185,13 +186,17 @@ class Plan:
             for b, want in zip(node.blobs, learns, strict=True)
         ]
 
-    @staticmethod
-    def _leaf(blob: Blob, leaves: dict[int, torch.Tensor], device: torch.device) -> torch.Tensor:
+    def _leaf(
+        self, blob: Blob, leaves: dict[int, torch.Tensor], device: torch.device
+    ) -> torch.Tensor:
         """The parameter as a leaf whose gradient is the blob's diff, one for all who share it."""
         leaf = leaves.get(id(blob._data))
         if leaf is None:
             leaf = blob.tensor(device).data.requires_grad_()
             leaf.grad = blob.diff_tensor(device).data
+            hook = self.net.gradient_hook
+            if hook is not None:
+                leaf.register_post_accumulate_grad_hook(lambda _: hook(blob))
             leaves[id(blob._data)] = leaf
         return leaf.view(blob.shape)
 
@@ -386,13 +391,17 @@ def _batch_norm_scale_relu(norm: BatchNorm, scale: Scale, relu: bool) -> Operati
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
-        if x.dim() < 2 or x.numel() == norm.channels:  # BatchNorm has its own way there
+        alone = x.numel() == norm.channels and not norm.synchronous
+        if x.dim() < 2 or alone:  # BatchNorm has its own way there
             y = scaled(layer(bottom, blobs[:3]), blobs[3:])[0]
             return [F.relu(y) if relu else y]
         gain = blobs[3]
         bias = blobs[4] if len(blobs) == 5 else torch.zeros_like(gain)
-        mean, variance = x.new_zeros(norm.channels), x.new_zeros(norm.channels)
-        y = _BatchNormScaleReLU.apply(x, gain, bias, mean, variance, norm.eps, relu)
+        if norm.synchronous:
+            y, mean, variance = sync_batch_norm(x, gain, bias, norm.eps, relu)
+        else:
+            mean, variance = x.new_zeros(norm.channels), x.new_zeros(norm.channels)
+            y = _BatchNormScaleReLU.apply(x, gain, bias, mean, variance, norm.eps, relu)
         with torch.no_grad():
             for blob, new in zip(blobs, (mean, variance, torch.ones_like(blobs[2])), strict=False):
                 blob.mul_(norm.fraction).add_(new)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from caffe import device
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
 from caffe.log import emit
 from caffe.proto import caffe_pb2 as pb
+from caffe.sync_bn import sync_batch_norm
 
 
 @register("BatchNorm")
@@ -70,9 +72,16 @@ class BatchNorm(Layer):
             x, None, None, mean * scale, variance * scale, False, 0.0, self.eps, True
         )
 
+    @property
+    def synchronous(self) -> bool:
+        """Whether the batches of all processes count as one; tests run on one process alone."""
+        return device.sync_bn() and self.phase == pb.TRAIN
+
     def _by_batch(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
         mean, variance = x.new_zeros(self.channels), x.new_zeros(self.channels)
-        if x.numel() == self.channels:  # one value a channel: torch has no unbiased variance
+        if self.synchronous and not x.is_meta:
+            y, mean, variance = sync_batch_norm(x, eps=self.eps)
+        elif x.numel() == self.channels:  # one value a channel: torch has no unbiased variance
             y, mean = x - x, x.detach().reshape(self.channels)
         else:  # momentum 1: torch leaves this batch's mean and unbiased variance in these two
             y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)
