@@ -57,7 +57,8 @@ class Solver:
         ]
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._requests: Callable[[], str] = lambda: "none"
-        self._stop = False
+        self._agree: Callable[[str], str] | None = None  # where several processes train together
+        self._stop, self._snapshot_asked = False, False
         self._losses: list[float] = []
         self._smoothed_loss = 0.0
         self._shown_at, self._shown_iter = time.monotonic(), 0
@@ -166,9 +167,10 @@ class Solver:
     ) -> None:
         """Have functions called before each iteration and before each update.
 
-        An NCCL brings both with it.
+        An NCCL brings both with it, and the agreement of all processes on requests.
         """
         if on_gradients_ready is None:
+            self._agree = on_start.agree
             on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
         self._callbacks.append((on_start, on_gradients_ready))
 
@@ -216,7 +218,7 @@ class Solver:
             due = p.test_interval and self.iter % p.test_interval == 0
             if due and (self.iter > 0 or p.test_initialization):
                 self._test_all()
-                if self._stop:
+                if not self._go_on_after_test():
                     break
             for on_start, _ in self._callbacks:
                 on_start()
@@ -228,7 +230,7 @@ class Solver:
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
-            request = self._requests()
+            request = self._agreed(self._requests())
             due = p.snapshot and self.iter % p.snapshot == 0
             if (due or request == "snapshot") and root_solver():
                 self.snapshot()
@@ -354,6 +356,20 @@ class Solver:
         )
         _log_outputs("solver.cpp:258", "Train", self.net, _outputs(self.net))
 
+    def _agreed(self, request: str) -> str:
+        """What all processes do; `request` where there is but one."""
+        return self._agree(request) if self._agree else request
+
+    def _go_on_after_test(self) -> bool:
+        """False if training is to stop. The other processes wait here while the first tests."""
+        asked = "snapshot" if self._snapshot_asked else "none"
+        request = self._agreed("stop" if self._stop else asked)
+        self._snapshot_asked = False
+        self._stop = request == "stop"
+        if request == "snapshot" and root_solver():
+            self.snapshot()
+        return not self._stop
+
     def _test_all(self) -> None:
         if not root_solver():
             return
@@ -369,10 +385,12 @@ class Solver:
         loss = 0.0
         for _ in range(count):
             while (request := self._requests()) != "none":
-                if request == "snapshot":
-                    self.snapshot()
-                else:
+                if request == "stop":
                     self._stop = True
+                elif self._agree:  # all processes bear a part in it
+                    self._snapshot_asked = True
+                else:
+                    self.snapshot()
             if self._stop:
                 announce("solver.cpp:396", "Test interrupted.")
                 return
