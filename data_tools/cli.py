@@ -1,4 +1,4 @@
-"""What every command of data_tools shares: its error, its exit codes, progress and options."""
+"""What the commands of data_tools and eval_tools share: errors, exit codes, progress, options."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ class DataError(ValueError):
     """Bad input: data that cannot be used. The message is one clear line: what, where, expected."""
 
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a command and ends the process: 0 done, 1 bad input (one line), 130 interrupted."""
-    name = f"python -m data_tools.{Path(sys.argv[0]).stem}"
+def run(main: Callable[[], None], name: str | None = None) -> None:
+    """Runs a command and ends the process: 0 done, 1 bad input (one line), 130 interrupted.
+
+    name: of the command in messages; None for the file's that is run, within data_tools.
+    """
+    name = name or f"python -m data_tools.{Path(sys.argv[0]).stem}"
     try:
         main()
         sys.stdout.flush()
@@ -100,10 +103,12 @@ def some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def parser(description: str | None, module: str) -> argparse.ArgumentParser:
-    """An ArgumentParser for `python -m data_tools.<module>`; shows the module's docstring."""
+def parser(
+    description: str | None, module: str, package: str = "data_tools"
+) -> argparse.ArgumentParser:
+    """An ArgumentParser for `python -m <package>.<module>`; shows the module's docstring."""
     return argparse.ArgumentParser(
-        prog=f"python -m data_tools.{module}",
+        prog=f"python -m {package}.{module}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

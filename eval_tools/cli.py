@@ -1,45 +1,30 @@
-"""What the commands of eval_tools share: exit codes, one-line errors, checks of their options."""
+"""What the commands of eval_tools share: a quiet log, their options and checks of them."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import caffe
-from data_tools.cli import DataError, describe, whole
+from data_tools import cli
+from data_tools.cli import DataError, whole
 from eval_tools.inference import Options
 from eval_tools.labels import parse_classes
 
 
 def parser(description: str | None, module: str) -> argparse.ArgumentParser:
     """An ArgumentParser for `python -m eval_tools.<module>`; shows the module's docstring."""
-    return argparse.ArgumentParser(
-        prog=f"python -m eval_tools.{module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return cli.parser(description, module, "eval_tools")
 
 
 def run(module: str, main: Callable[[Sequence[str] | None], None]) -> None:
     """Runs a command and ends the process: 0 done, 1 bad input (one line), 130 interrupted."""
-    name = f"python -m eval_tools.{module}"
     if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none
         caffe.init_log(2)  # a net's hundred lines on how it is set up would bury ours
-    try:
-        main(None)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output went away: nothing is wrong, but Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (DataError, OSError) as error:
-        sys.exit(f"{name}: {describe(error)}")
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+    cli.run(lambda: main(None), f"python -m eval_tools.{module}")
 
 
 def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
