@@ -47,31 +47,86 @@ def parse_datum(value: bytes, where: str) -> pb.Datum:
 
 def epoch_order(count: int, seed: int, source: str, epoch: int) -> np.ndarray:
     """The order of `count` records in one epoch: the same for the same seed, source and epoch."""
-    entropy = [seed & 0xFFFFFFFF, zlib.crc32(source.encode()), epoch]
+    entropy = [seed & 0xFFFFFFFF, zlib.crc32(source.encode(errors="surrogateescape")), epoch]
     return np.random.default_rng(entropy).permutation(count)
 
 
-def endless_records(
-    database: Database, shuffle: bool, seed: int, on_restart: Callable[[], None]
-) -> Iterator[tuple[bytes, bytes]]:
-    """Every record once an epoch, forever: by key, or permuted anew each epoch."""
-    epoch = 0
-    keys = database.keys() if shuffle else []
+@dataclass(frozen=True)
+class Turns:
+    """Which records of an endless stream, numbered from 0, fall to one of several readers.
+
+    `first`, and then every `step`-th: readers in step take turns, and a number says it all: what
+    epoch a record is of, where in it, and what is drawn for it.
+    """
+
+    first: int = 0
+    step: int = 1
+
+
+def endless(
+    count: int,
+    turns: Turns,
+    seed: int | None = None,
+    source: str = "",
+    on_restart: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[int, int]]:
+    """(number, index) of a reader's records, forever: each index below `count` once an epoch.
+
+    In order, or, with a seed, permuted anew each epoch. on_restart: called after each epoch.
+    """
+    number = turns.first
     while True:
-        if shuffle:
-            for i in epoch_order(len(keys), seed, database.path, epoch):
-                yield keys[i], database.get(keys[i])
-        else:
-            yield from database.items()
-        epoch += 1
+        epoch, place = divmod(number, count)
+        order = range(count) if seed is None else epoch_order(count, seed, source, epoch)
+        for i in order[place :: turns.step]:
+            yield number, int(i)
+            number += turns.step
         on_restart()
 
 
-def take_share(records: Iterator[Any], rank: int, count: int, skip: int = 0) -> Iterator[Any]:
-    """Of `count` readers in step, the records of reader `rank`, after the first `skip`."""
-    for i, record in enumerate(records):
-        if i >= skip and (i - skip) % count == rank:
-            yield record
+def endless_records(
+    database: Database,
+    turns: Turns,
+    seed: int | None,
+    source: str,
+    on_restart: Callable[[], None],
+) -> Iterator[tuple[int, bytes, bytes]]:
+    """(number, key, record) of a reader's records, forever, as `endless` orders them."""
+    count = len(database)
+    if seed is not None:
+        keys = database.keys()
+        for number, i in endless(count, turns, seed, source, on_restart):
+            yield number, keys[i], database.get(keys[i])
+    number = turns.first
+    while True:
+        for key, value in database.every(number % count, turns.step):
+            yield number, key, value
+            number += turns.step
+        on_restart()
+
+
+# -- randomness -------------------------------------------------------------------------------
+
+
+class RecordRandom:
+    """Random numbers for each record of a stream: a function of seed, name and record number.
+
+    So that a position in the stream is all there is to remember, and that it does not matter how
+    many readers share the records out.
+    """
+
+    def __init__(self, seed: int, name: str, phase: int) -> None:
+        entropy = [seed & 0xFFFFFFFF, zlib.crc32(name.encode()), phase]
+        key = np.random.SeedSequence(entropy).generate_state(2, np.uint64)
+        self._bits = np.random.Philox(key=key)
+        self._start = self._bits.state
+        self._generator = np.random.Generator(self._bits)
+
+    def at(self, number: int) -> np.random.Generator:
+        """Record `number`'s random numbers, from the first; the generator is one for all."""
+        self._start["state"]["counter"][1] = number  # counter[0] counts what is drawn
+        self._bits.state = self._start
+        return self._generator
 
 
 # -- transformation ---------------------------------------------------------------------------
@@ -83,10 +138,9 @@ class RecordTransformer:
     All channels are treated alike, labels in a channel too; mirror also works in TEST.
     """
 
-    def __init__(
-        self, param: pb.TransformationParameter, phase: int, rng: np.random.Generator
-    ) -> None:
-        self.param, self.train, self.rng = param, phase == pb.TRAIN, rng
+    def __init__(self, param: pb.TransformationParameter, phase: int) -> None:
+        self.param, self.train = param, phase == pb.TRAIN
+        self.random = param.mirror or (self.train and param.crop_size > 0)
         self.mean: np.ndarray | None = None
         if param.HasField("mean_file"):
             from caffe.files import read_blob
@@ -138,11 +192,16 @@ class RecordTransformer:
             raise CaffeError(f"crop_size {crop} exceeds the record's {height} x {width}")
         return (channels, crop, crop) if crop else (channels, height, width)
 
-    def apply(self, pixels: np.ndarray, out: torch.Tensor) -> None:
-        """Write the transformed record into `out`, a float32 tensor of shape(pixels)."""
+    def apply(
+        self, pixels: np.ndarray, out: torch.Tensor, rng: np.random.Generator | None = None
+    ) -> None:
+        """Write the transformed record into `out`, a float32 tensor of shape(pixels).
+
+        rng: the record's random numbers; may be left out where `random` is false.
+        """
         p = self.param
-        mirror = p.mirror and bool(self.rng.integers(2))
-        rows, columns = self._window(pixels)
+        mirror = p.mirror and bool(rng.integers(2))
+        rows, columns = self._window(pixels, rng)
         values = pixels[:, rows, columns]
         mean = self._mean_for(pixels)
         if mean is not None:
@@ -153,14 +212,14 @@ class RecordTransformer:
         if p.scale != 1:
             target *= np.float32(p.scale)
 
-    def _window(self, pixels: np.ndarray) -> tuple[slice, slice]:
+    def _window(self, pixels: np.ndarray, rng: np.random.Generator | None) -> tuple[slice, slice]:
         _, height, width = pixels.shape
         crop = self.param.crop_size
         if not crop:
             return slice(None), slice(None)
         if self.train:
-            top = int(self.rng.integers(height - crop + 1))
-            left = int(self.rng.integers(width - crop + 1))
+            top = int(rng.integers(height - crop + 1))
+            left = int(rng.integers(width - crop + 1))
         else:
             top, left = (height - crop) // 2, (width - crop) // 2
         return slice(top, top + crop), slice(left, left + crop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import weakref
@@ -69,9 +70,13 @@ class Database(ABC):
     def keys(self) -> list[bytes]:
         """All keys, in their order."""
 
-    @abstractmethod
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All records in the order of their keys."""
+        return self.every(0, 1)
+
+    @abstractmethod
+    def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
+        """Record `first` and each step-th after it, in the order of their keys."""
 
 
 class LMDB(Database):
@@ -114,9 +119,12 @@ class LMDB(Database):
         with self._env.begin() as transaction:
             return list(transaction.cursor().iternext(keys=True, values=False))
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
+    def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
         with self._env.begin() as transaction:
-            yield from transaction.cursor()
+            cursor = transaction.cursor()
+            # Of records that are passed over nothing is read.
+            for key in itertools.islice(cursor.iternext(values=False), first, None, step):
+                yield key, cursor.value()
 
 
 class LevelDB(Database):
@@ -144,8 +152,8 @@ class LevelDB(Database):
     def keys(self) -> list[bytes]:
         return list(self._db.iterator(include_value=False))
 
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        yield from self._db.iterator()
+    def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
+        yield from itertools.islice(self._db.iterator(), first, None, step)
 
 
 def _plyvel() -> Any:

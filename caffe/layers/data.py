@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from caffe.blob import Blob
 from caffe.data import (
     Batch,
     Prefetcher,
+    RecordRandom,
     RecordTransformer,
+    Turns,
     endless_records,
     open_database,
     parse_datum,
-    take_share,
 )
 from caffe.errors import CaffeError
 from caffe.fillers import fill
@@ -43,6 +44,19 @@ class SourceLayer(Layer):
 
     def run_backward(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
         """Nothing lies before a source."""
+
+    def position(self) -> dict[str, Any] | None:
+        """Where its data stands after the batches handed out so far, in what JSON can hold; None
+        where there is nothing to go on from.
+        """
+        return None
+
+    def go_on(self, position: dict[str, Any]) -> None:
+        """Hand out next what followed when position() gave this.
+
+        Raises CaffeError where the data has become another; then nothing has changed.
+        """
+        raise CaffeError(f"a layer of type {self.type} remembers no position")
 
 
 @register("Input")
@@ -108,51 +122,103 @@ class DummyData(SourceLayer):
 
 
 class PrefetchingLayer(SourceLayer):
-    """A source whose batches are made ahead in a thread; subclasses define `batches`."""
+    """A source whose batches are made ahead in a thread; subclasses define `batches`.
+
+    Its records have numbers, counted over all solvers that share them out; with the seed, the
+    number of the next one is all there is to remember. Subclasses set: `origin`, the path of what
+    they read; `batch_size`; `rand_skip`.
+    """
 
     tops = (1, 2)
     prefetch = 4
+    origin = ""
+    batch_size = 1
+    rand_skip = 0
 
     def __init__(self, param: pb.LayerParameter) -> None:
         super().__init__(param)
         self._prefetcher: Prefetcher | None = None
+        self._next: int | None = None  # the next record's number
+        self._seed: int | None = None
+        self._order = ""
 
     def batches(self) -> Iterator[Batch]:
         """Endless batches, as CPU tensors. Runs in the reading thread: must not refer to self."""
+        raise AssertionError("set by the subclass")
+
+    def contents(self) -> dict[str, int]:
+        """How much its source holds: by this a position knows its data again."""
         raise AssertionError("set by the subclass")
 
     def run_forward(self, bottom, top: Sequence[Blob], record: bool) -> None:
         if self._prefetcher is None:
             self._prefetcher = Prefetcher(self.batches().__next__, self.prefetch)
         batch = self._prefetcher.get()
+        self._next = self.next_record() + self.batch_size * self._readers()[1]
         target = device.current_device()
         for blob, values in zip(top, batch.tops, strict=False):
             blob.assign(values.to(target, non_blocking=True))
 
-    def share(self, records: Iterator[Any], rand_skip: int = 0) -> Iterator[Any]:
-        """What falls to this of several solvers, after a drawn number of records below rand_skip.
+    # -- what subclasses read by --------------------------------------------------------------
 
-        In TEST only one solver runs.
-        """
-        alone = self.phase == pb.TEST
-        rank, count = (0, 1) if alone else (device.solver_rank(), device.solver_count())
-        # The same for all, so that they go on sharing the records out.
-        skip = int(self.common_rng().integers(rand_skip)) if rand_skip else 0
-        return take_share(records, rank, count, skip)
+    @property
+    def seed(self) -> int:
+        """What order and random numbers go by: the seed when it was first asked for."""
+        if self._seed is None:
+            self._seed = device.common_seed()
+        return self._seed
+
+    @property
+    def order(self) -> str:
+        """The name that the order goes by: `origin`, or what that was where a run began."""
+        return self._order or self.origin
+
+    def turns(self) -> Turns:
+        """What falls to this of several solvers from now on. In TEST only one runs."""
+        rank, count = self._readers()
+        return Turns(self.next_record() + rank, count)
+
+    def random(self) -> RecordRandom:
+        """The random numbers of this layer's records."""
+        return RecordRandom(self.seed, self.name, self.phase)
 
     def make_transformer(self) -> RecordTransformer:
         with self.named():
-            return RecordTransformer(self.layer_param.transform_param, self.phase, self.rng())
+            return RecordTransformer(self.layer_param.transform_param, self.phase)
 
-    def common_rng(self) -> np.random.Generator:
-        """Random numbers of this layer, the same in each of several solvers."""
-        entropy = [device.common_seed() & 0xFFFFFFFF, zlib.crc32(self.name.encode())]
-        return np.random.default_rng(entropy)
+    # -- its position -------------------------------------------------------------------------
 
-    def rng(self) -> np.random.Generator:
-        """Random numbers of this layer and rank, from the process's seed."""
-        entropy = [device.process_seed() & 0xFFFFFFFF, zlib.crc32(self.name.encode())]
-        return np.random.default_rng([*entropy, device.solver_rank(), self.phase])
+    def next_record(self) -> int:
+        """The number of the record that comes next; at first one drawn below rand_skip."""
+        if self._next is None:
+            entropy = [self.seed & 0xFFFFFFFF, zlib.crc32(self.name.encode())]
+            skip = self.rand_skip
+            self._next = int(np.random.default_rng(entropy).integers(skip)) if skip else 0
+        return self._next
+
+    def position(self) -> dict[str, Any]:
+        place = {"next": self.next_record(), "seed": self.seed, "source": self.order}
+        return {**place, "contents": self.contents()}
+
+    def go_on(self, position: dict[str, Any]) -> None:
+        then, now = position["contents"], self.contents()
+        if then != now:
+            raise CaffeError(
+                f"{position['source']} held {_listed(then)}, {self.origin} holds {_listed(now)}"
+            )
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+        self._prefetcher = None
+        self._next, self._seed = int(position["next"]), int(position["seed"])
+        self._order = str(position["source"])
+
+    def _readers(self) -> tuple[int, int]:
+        """This reader's rank, and how many share the records out."""
+        return (0, 1) if self.phase == pb.TEST else (device.solver_rank(), device.solver_count())
+
+
+def _listed(contents: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in contents.items())
 
 
 def read_text(path: str) -> str:
@@ -185,76 +251,87 @@ class Data(PrefetchingLayer):
             self.database = open_database(p.source, p.backend)
         kind = pb.DataParameter.DB.Name(p.backend).lower()
         emit(f"db_{kind}.cpp:{35 if kind == 'lmdb' else 18}", f"Opened {kind} {p.source}")
-        self.prefetch = p.prefetch
+        self.origin, self.prefetch = p.source, p.prefetch
+        self.batch_size, self.rand_skip = p.batch_size, p.rand_skip
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.data_param
         self.check(p.batch_size > 0, "batch_size must be positive")
         self.transformer = self.make_transformer()
         with self.named():
-            first = next(_datums(self.database.items(), self.transformer, p.source))
+            records = ((0, *record) for record in self.database.items())
+            first = next(_datums(records, self.transformer, p.source))
             self.shape = (p.batch_size, *transformed_shape(first, self.transformer))
         emit("data_layer.cpp:45", f"output data size: {','.join(map(str, self.shape))}")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.shape, self.shape[:1]][: self.num_tops]
 
+    def contents(self) -> dict[str, int]:
+        return {"records": len(self.database)}
+
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.data_param
-        seed = device.common_seed()
-        records = endless_records(self.database, p.shuffle, seed, _restarting)
+        seed = self.seed if p.shuffle else None
+        records = endless_records(self.database, self.turns(), seed, self.order, _restarting)
         where = f"{self.where} (Data): {p.source}"
-        samples = _datums(self.share(records, p.rand_skip), self.transformer, where)
-        return in_batches(samples, self.transformer, p.batch_size)
+        samples = _datums(records, self.transformer, where)
+        return in_batches(samples, self.transformer, self.random(), p.batch_size)
 
 
 def _restarting() -> None:
     device.announce("data_layer.cpp:73", "Restarting data prefetching from start.")
 
 
+class Sample(NamedTuple):
+    """A record before its transformation."""
+
+    number: int  # in the stream of records
+    where: str  # it is from
+    pixels: np.ndarray  # channels x height x width
+    label: float
+
+
 def _datums(
-    records: Iterator[tuple[bytes, bytes]], transformer: RecordTransformer, where: str
+    records: Iterable[tuple[int, bytes, bytes]], transformer: RecordTransformer, where: str
 ) -> Iterator[Sample]:
-    for key, value in records:
+    for number, key, value in records:
         place = f"{where}: record {key!r}"
         datum = parse_datum(value, place)
-        yield place, transformer.pixels(datum, place), datum.label
-
-
-Sample = tuple[str, np.ndarray, float]  # where it is from, channels x height x width, label
+        yield Sample(number, place, transformer.pixels(datum, place), datum.label)
 
 
 def transformed_shape(sample: Sample, transformer: RecordTransformer) -> Shape:
     """Channels, height and width after cropping."""
-    where, pixels, _ = sample
     try:
-        return transformer.shape(pixels)
+        return transformer.shape(sample.pixels)
     except CaffeError as error:
-        raise CaffeError(f"{where}: {error}") from None
+        raise CaffeError(f"{sample.where}: {error}") from None
 
 
 def in_batches(
-    samples: Iterator[Sample], transformer: RecordTransformer, size: int
+    samples: Iterator[Sample], transformer: RecordTransformer, random: RecordRandom, size: int
 ) -> Iterator[Batch]:
     """Transformed samples, `size` at a time; the first of a batch sets its shape."""
     while True:
         data: torch.Tensor | None = None
         labels = torch.empty(size)
         for i in range(size):
-            where, pixels, label = sample = next(samples)
+            sample = next(samples)
             shape = transformed_shape(sample, transformer)
             if data is None:
                 data = torch.empty(size, *shape)
             if shape != tuple(data.shape[1:]):
                 raise CaffeError(
-                    f"{where}: it is {' x '.join(map(str, shape))}, others in its batch are "
-                    f"{' x '.join(map(str, data.shape[1:]))} (channels x height x width)"
+                    f"{sample.where}: it is {' x '.join(map(str, shape))}, others in its batch "
+                    f"are {' x '.join(map(str, data.shape[1:]))} (channels x height x width)"
                 )
+            rng = random.at(sample.number) if transformer.random else None
             try:
-                transformer.apply(pixels, data[i])
+                transformer.apply(sample.pixels, data[i], rng)
             except CaffeError as error:
-                raise CaffeError(f"{where}: {error}") from None
-            labels[i] = label
+                raise CaffeError(f"{sample.where}: {error}") from None
+            labels[i] = sample.label
         assert data is not None
         yield Batch((data, labels))
 
@@ -275,12 +352,16 @@ class MemoryData(SourceLayer):
         )
         self._arrays: tuple[torch.Tensor, torch.Tensor] | None = None
         self._position = 0
+        self._later: dict[str, Any] | None = None  # where to go on in arrays yet to come
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.shape, self.shape[:1]]
 
     def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Take batches from these two from now on, from the start; they are not copied.
+
+        The first after a snapshot was restored are taken up where those of then stood, if they are
+        as many.
 
         data: float32, samples x channels x height x width as the layer says, with the samples a
         multiple of batch_size. labels: float32, one a sample. Raises CaffeError if they do not fit.
@@ -313,7 +394,22 @@ class MemoryData(SourceLayer):
                 WARNING,
             )
         self._arrays = torch.from_numpy(data), torch.from_numpy(labels.reshape(-1, 1, 1, 1))
-        self._position = 0
+        later, self._later = self._later, None
+        self._position = later["next"] if later and later["samples"] == len(data) else 0
+
+    def position(self) -> dict[str, Any] | None:
+        if self._arrays is None:
+            return None
+        return {"next": self._position, "samples": len(self._arrays[0])}
+
+    def go_on(self, position: dict[str, Any]) -> None:
+        now = None if self._arrays is None else len(self._arrays[0])
+        if now not in (None, position["samples"]):
+            raise CaffeError(f"there were {position['samples']} samples, there are {now}")
+        if now is None:
+            self._later = position
+        else:
+            self._position = position["next"]
 
     def run_forward(self, bottom, top: Sequence[Blob], record: bool) -> None:
         self.check(self._arrays is not None, "has no data so far: call Net.set_input_arrays first")

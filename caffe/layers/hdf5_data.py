@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from caffe.blob import Blob
-from caffe.data import Batch
+from caffe.data import Batch, Turns, epoch_order
 from caffe.errors import CaffeError
 from caffe.files import atomic_write
 from caffe.layers.base import Layer, Shape, register
@@ -37,6 +39,7 @@ class HDF5Data(PrefetchingLayer):
         self.check(p.batch_size > 0, "batch_size must be positive")
         emit("hdf5_data_layer.cpp:81", f"Loading list of HDF5 filenames from: {p.source}")
         self.names = list(self.layer_param.top)
+        self.origin, self.batch_size = p.source, p.batch_size
         with self.named():
             self.files = read_text(p.source).split()
             if not self.files:
@@ -48,12 +51,15 @@ class HDF5Data(PrefetchingLayer):
         size = self.layer_param.hdf5_data_param.batch_size
         return [(size, *row) for row in self.rows]
 
+    def contents(self) -> dict[str, int]:
+        return {"files": len(self.files)}
+
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.hdf5_data_param
         where = f"{self.where} (HDF5Data)"
-        rng = self.common_rng() if p.shuffle else None
-        rows = _endless_rows(self.files, self.names, self.rows, rng, where)
-        return _row_batches(self.share(rows), p.batch_size)
+        seed = self.seed if p.shuffle else None
+        files = [_File(path, self.names, self.rows, where) for path in self.files]
+        return _row_batches(_endless_rows(files, self.turns(), seed, self.order), p.batch_size)
 
 
 def _row_batches(rows: Iterator[Sequence[np.ndarray]], size: int) -> Iterator[Batch]:
@@ -62,23 +68,70 @@ def _row_batches(rows: Iterator[Sequence[np.ndarray]], size: int) -> Iterator[Ba
         yield Batch([torch.from_numpy(np.stack(column)) for column in columns])
 
 
+@dataclass(frozen=True)
+class _File:
+    """One of the files, whose datasets `names` must have rows of these shapes."""
+
+    path: str
+    names: list[str]
+    shapes: list[Shape]
+    where: str
+
+    @functools.cached_property
+    def count(self) -> int:
+        """Its rows."""
+        self._check()
+        with _open(self.path) as file:
+            return len(file[self.names[0]])
+
+    def read(self) -> list[np.ndarray]:
+        """All its rows, one array a dataset. Raises CaffeError where they are not as expected."""
+        self._check()
+        with _open(self.path) as file:
+            return [np.asarray(file[name][...], np.float32) for name in self.names]
+
+    def _check(self) -> None:
+        try:
+            found = _row_shapes(self.path, self.names)
+        except CaffeError as error:
+            raise CaffeError(f"{self.where}: {error}") from None
+        if found != self.shapes:
+            raise CaffeError(
+                f"{self.where}: {self.path}: rows of shapes {found}; in the first file they are "
+                f"{self.shapes}"
+            )
+
+
 def _endless_rows(
-    files: list[str],
-    names: list[str],
-    shapes: list[Shape],
-    rng: np.random.Generator | None,
-    where: str,
+    files: list[_File], turns: Turns, seed: int | None, source: str
 ) -> Iterator[Sequence[np.ndarray]]:
-    """One array a top, row by row, file by file, forever."""
-    loaded: tuple[str, list[np.ndarray]] | None = None
+    """A reader's rows, one array a top, file by file, forever. With a seed the files are permuted
+    anew each epoch, and the rows of each.
+    """
+    ahead, epoch = turns.first, 0  # ahead: rows before the next one of ours, from here
+    whole = sum(file.count for file in files) if ahead else None
+    if whole:
+        epoch, ahead = divmod(ahead, whole)
+    loaded: tuple[_File, list[np.ndarray]] | None = None
     while True:
-        for i in range(len(files)) if rng is None else rng.permutation(len(files)):
-            if loaded is None or loaded[0] != files[i]:
-                loaded = files[i], _read(files[i], names, shapes, where)
+        for i in _order(len(files), seed, source, epoch):
+            file = files[i]
+            if ahead and ahead >= file.count:
+                ahead -= file.count
+                continue
+            if loaded is None or loaded[0] is not file:
+                loaded = file, file.read()
             arrays = loaded[1]
             count = len(arrays[0])
-            for row in range(count) if rng is None else rng.permutation(count):
+            rows = _order(count, seed, f"{source}:{i}", epoch)[ahead :: turns.step]
+            for row in rows:
                 yield [array[row] for array in arrays]
+            ahead += turns.step * len(rows) - count
+        epoch += 1
+
+
+def _order(count: int, seed: int | None, source: str, epoch: int) -> Sequence[int] | np.ndarray:
+    return range(count) if seed is None else epoch_order(count, seed, source, epoch)
 
 
 def _row_shapes(path: str, names: Sequence[str]) -> list[Shape]:
@@ -101,17 +154,6 @@ def _row_shapes(path: str, names: Sequence[str]) -> list[Shape]:
                 "and some"
             )
         return [file[name].shape[1:] for name in names]
-
-
-def _read(path: str, names: list[str], shapes: list[Shape], where: str) -> list[np.ndarray]:
-    try:
-        found = _row_shapes(path, names)
-        if found != shapes:
-            raise CaffeError(f"{path}: rows of shapes {found}; in the first file they are {shapes}")
-        with _open(path) as file:
-            return [np.asarray(file[name][...], np.float32) for name in names]
-    except CaffeError as error:
-        raise CaffeError(f"{where}: {error}") from None
 
 
 def _open(path: str) -> h5py.File:

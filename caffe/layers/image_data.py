@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
 
-from caffe import device
-from caffe.data import Batch, epoch_order
+from caffe.data import Batch, RecordRandom, Turns, endless
 from caffe.errors import CaffeError
 from caffe.files import read_blob
 from caffe.layers.base import Shape, register
@@ -27,8 +26,6 @@ from caffe.layers.data import (
 )
 from caffe.log import emit
 
-T = TypeVar("T")
-
 
 def read_image(path: str, color: bool = True) -> np.ndarray:
     """A picture, height x width x channels, uint8; B, G, R or grey."""
@@ -36,16 +33,6 @@ def read_image(path: str, color: bool = True) -> np.ndarray:
     if image is None:
         raise CaffeError(f"{path}: cannot be read as a picture")
     return np.atleast_3d(image)
-
-
-def endless(items: Sequence[T], shuffle: bool, seed: int, source: str) -> Iterator[T]:
-    """Every item once an epoch, forever: in order, or permuted anew each epoch."""
-    epoch = 0
-    while True:
-        order = epoch_order(len(items), seed, source, epoch) if shuffle else range(len(items))
-        for i in order:
-            yield items[i]
-        epoch += 1
 
 
 # -- ImageData --------------------------------------------------------------------------------
@@ -67,7 +54,8 @@ class ImageData(PrefetchingLayer):
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.image_data_param
-        self.prefetch = self.layer_param.data_param.prefetch
+        self.origin, self.prefetch = p.source, self.layer_param.data_param.prefetch
+        self.batch_size, self.rand_skip = p.batch_size, p.rand_skip
         self.check(
             (p.new_height > 0) == (p.new_width > 0), "give both new_height and new_width, or none"
         )
@@ -87,18 +75,23 @@ class ImageData(PrefetchingLayer):
             _read_sample, p.root_folder, (p.new_width, p.new_height), p.is_color
         )
         with self.named():
-            first = self.read(self.entries[0])
+            first = self.read(self.entries[0], 0)
             self.shape = (p.batch_size, *transformed_shape(first, self.transformer))
         emit("image_data_layer.cpp:90", f"output data size: {','.join(map(str, self.shape))}")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.shape, self.shape[:1]]
 
+    def contents(self) -> dict[str, int]:
+        return {"pictures": len(self.entries)}
+
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.image_data_param
-        entries = endless(self.entries, p.shuffle, device.common_seed(), p.source)
-        samples = map(self.read, self.share(entries, p.rand_skip))
-        return in_batches(samples, self.transformer, p.batch_size)
+        seed = self.seed if p.shuffle else None
+        entries, read = self.entries, self.read
+        places = endless(len(entries), self.turns(), seed, self.order)
+        samples = (read(entries[i], number) for number, i in places)
+        return in_batches(samples, self.transformer, self.random(), p.batch_size)
 
 
 def _read_list(source: str) -> list[tuple[str, int]]:
@@ -120,12 +113,14 @@ def _read_list(source: str) -> list[tuple[str, int]]:
     return entries
 
 
-def _read_sample(root: str, size: tuple[int, int], color: bool, entry: tuple[str, int]) -> Sample:
+def _read_sample(
+    root: str, size: tuple[int, int], color: bool, entry: tuple[str, int], number: int
+) -> Sample:
     path, label = root + entry[0], entry[1]
     image = read_image(path, color)
     if any(size):
         image = np.atleast_3d(cv2.resize(image, size))
-    return path, np.ascontiguousarray(image.transpose(2, 0, 1)), label
+    return Sample(number, path, np.ascontiguousarray(image.transpose(2, 0, 1)), label)
 
 
 # -- WindowData -------------------------------------------------------------------------------
@@ -167,7 +162,8 @@ class WindowData(PrefetchingLayer):
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p, t = self.layer_param.window_data_param, self.layer_param.transform_param
-        self.prefetch = self.layer_param.data_param.prefetch
+        self.origin, self.prefetch = p.source, self.layer_param.data_param.prefetch
+        self.batch_size = p.batch_size
         self.check(p.batch_size > 0, "batch_size must be positive")
         self.check(t.crop_size > 0, "transform_param must give a crop_size, the windows' size")
         self.check(
@@ -224,12 +220,16 @@ class WindowData(PrefetchingLayer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.shape, self.shape[:1]]
 
+    def contents(self) -> dict[str, int]:
+        return {"objects": len(self.windows.objects), "background": len(self.windows.background)}
+
     def batches(self) -> Iterator[Batch]:
         p, t = self.layer_param.window_data_param, self.layer_param.transform_param
         load = functools.cache(_load) if p.cache_images else _load
         objects = int(np.float32(p.batch_size) * np.float32(p.fg_fraction))
+        draws = _draws(self.turns(), self.random())
         return _window_batches(
-            self.windows, self.cutter, load, self.rng(), self.shape, objects, t.mirror
+            self.windows, self.cutter, load, draws, self.shape, objects, t.mirror
         )
 
 
@@ -342,11 +342,16 @@ def _round(value: float) -> int:
     return int(np.copysign(np.floor(abs(value) + 0.5), value))
 
 
+def _draws(turns: Turns, random: RecordRandom) -> Iterator[np.random.Generator]:
+    """The random numbers of one window after the other."""
+    return (random.at(number) for number in itertools.count(turns.first, turns.step))
+
+
 def _window_batches(
     windows: WindowFile,
     cutter: _Cutter,
     load: Callable[[str], np.ndarray],
-    rng: np.random.Generator,
+    draws: Iterator[np.random.Generator],
     shape: Shape,
     objects: int,
     mirror: bool,
@@ -356,6 +361,7 @@ def _window_batches(
         data, labels = torch.zeros(shape), torch.empty(shape[0])
         for i in range(shape[0]):
             kind = windows.objects if i >= shape[0] - objects else windows.background
+            rng = next(draws)
             window = kind[int(rng.integers(len(kind)))]
             flip = mirror and bool(rng.integers(2))
             path = windows.images[window.image]

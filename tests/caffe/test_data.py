@@ -21,12 +21,14 @@ from caffe import db, device, files
 from caffe.data import (
     Batch,
     Prefetcher,
+    RecordRandom,
     RecordTransformer,
+    Turns,
+    endless,
     endless_records,
     epoch_order,
     open_database,
     parse_datum,
-    take_share,
 )
 from caffe.proto import caffe_pb2 as pb
 
@@ -81,11 +83,28 @@ def test_an_epoch_is_a_permutation_that_its_three_names_settle() -> None:
 
 def test_records_in_order_start_over(lmdb: str) -> None:
     restarts: list[None] = []
-    records = endless_records(open_database(lmdb, pb.DataParameter.LMDB), False, 0,
+    records = endless_records(open_database(lmdb, pb.DataParameter.LMDB), Turns(), None, "",
                               lambda: restarts.append(None))  # fmt: skip
-    keys = [key for key, _ in itertools.islice(records, 2 * COUNT + 1)]
-    assert keys == [b"%04d" % i for i in [*range(COUNT), *range(COUNT), 0]]
+    found = list(itertools.islice(records, 2 * COUNT + 1))
+    assert [number for number, _, _ in found] == list(range(2 * COUNT + 1))
+    assert [key for _, key, _ in found] == [b"%04d" % (i % COUNT) for i in range(2 * COUNT + 1)]
     assert len(restarts) == 2
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("turns", [Turns(), Turns(5, 1), Turns(2, 3), Turns(30, 5), Turns(3, 29)])
+def test_a_number_says_which_record_it_is(lmdb: str, seed: int | None, turns: Turns) -> None:
+    """However many readers there are, and wherever they begin."""
+    database = open_database(lmdb, pb.DataParameter.LMDB)
+    whole = endless_records(database, Turns(), seed, "a", lambda: None)
+    by_number = {number: (key, value) for number, key, value in itertools.islice(whole, 200)}
+    mine = endless_records(database, turns, seed, "a", lambda: None)
+    numbers = range(turns.first, 200, turns.step)
+    found = list(itertools.islice(mine, len(numbers)))
+    assert found == [(number, *by_number[number]) for number in numbers]
+    places = endless(COUNT, turns, seed, "a")
+    keys = database.keys()
+    assert [keys[i] for _, i in itertools.islice(places, len(numbers))] == [f[1] for f in found]
 
 
 def test_every_record_once_an_epoch_when_shuffled(lmdb: str) -> None:
@@ -139,12 +158,6 @@ def test_all_solvers_test_on_all_records(lmdb: str) -> None:
     assert _labels(_net(lmdb, phase=caffe.TEST), 3) == list(range(COUNT))
 
 
-def test_take_share() -> None:
-    assert list(take_share(iter(range(10)), 1, 3)) == [1, 4, 7]
-    assert list(take_share(iter(range(10)), 1, 3, skip=2)) == [3, 6, 9]
-    assert list(take_share(iter(range(4)), 0, 1)) == [0, 1, 2, 3]
-
-
 def test_rand_skip_skips_less_than_it_says(lmdb: str) -> None:
     starts = set()
     for seed in range(40):
@@ -164,11 +177,12 @@ def transformed() -> Callable[..., np.ndarray]:
 
     def transform(text: str, array=IMAGE, phase: int = caffe.TEST, seed: int = 0) -> np.ndarray:
         param = text_format.Parse(text, pb.TransformationParameter())
-        transformer = RecordTransformer(param, phase, np.random.default_rng(seed))
+        transformer = RecordTransformer(param, phase)
         datum = array if isinstance(array, pb.Datum) else _datum(array)
         pixels = transformer.pixels(datum, "record")
         out = torch.empty(transformer.shape(pixels))
-        transformer.apply(pixels, out)
+        rng = RecordRandom(seed, "data", phase).at(0) if transformer.random else None
+        transformer.apply(pixels, out, rng)
         return out.numpy()
 
     return transform
@@ -215,6 +229,37 @@ def test_mean_and_scale(transformed, tmp_path) -> None:
     # the mean is cut at the record's place
     cut = np.s_[:, 1:3, 2:4]
     assert np.array_equal(transformed(text + "crop_size: 2"), (floats[cut] - mean[0][cut]) * 2)
+
+
+def test_what_is_drawn_for_a_record_depends_on_seed_name_phase_and_number_alone() -> None:
+    def draw(number: int, seed: int = 3, name: str = "data", phase: int = caffe.TRAIN) -> int:
+        random = RecordRandom(seed, name, phase)
+        random.at(5).integers(100, size=7)  # what other records draw does not matter
+        return int(random.at(number).integers(2**62))
+
+    assert draw(8) == draw(8)
+    others = [draw(9), draw(8, seed=4), draw(8, name="other"), draw(8, phase=caffe.TEST)]
+    assert len({draw(8), *others}) == 5
+
+
+def test_solvers_that_share_records_out_draw_as_one_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source = _make(tmp_path / "big", [rng.integers(0, 256, (1, 9, 9), np.uint8) for _ in range(8)])
+    text = f"""layer {{ name: "data" type: "Data" top: "x" transform_param {{ crop_size: 4
+      mirror: true }} data_param {{ source: "{source}" backend: LMDB batch_size: %d
+      shuffle: true }} }}"""
+
+    def batches(size: int, passes: int) -> np.ndarray:
+        net = caffe.Net(text_format.Parse(text % size, pb.NetParameter()), caffe.TRAIN)
+        return np.concatenate([net.forward()["x"].copy() for _ in range(passes)])
+
+    device.set_random_seed(5)
+    alone = batches(4, 6)
+    caffe.set_solver_count(2)
+    for rank in range(2):
+        caffe.set_solver_rank(rank)
+        device.set_random_seed(5, rank)
+        assert np.array_equal(batches(2, 6), alone[rank::2])
 
 
 def _encoded(array: np.ndarray) -> pb.Datum:

@@ -1,7 +1,9 @@
 """Short ways to a net or a layer from prototxt text."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 import caffe
@@ -42,3 +44,32 @@ def net_of_fixture():
 @pytest.fixture(name="layer_of")
 def layer_of_fixture():
     return layer_of
+
+
+def goes_on(make: Callable[[], caffe.Net], passes: int = 3) -> None:
+    """Check that a new net, given the position of another's first layer, goes on as that one.
+
+    Both before and after it has handed out batches itself, and under another seed.
+    """
+    caffe.set_random_seed(5)
+    net = make()
+    for _ in range(passes):
+        net.forward()
+    position = json.loads(json.dumps(net._layers[0].position()))
+    expected = [[b.data.copy() for b in net.blobs.values()] for _ in range(9) if net.forward()]
+    assert len({values[0].tobytes() for values in expected}) > 1
+    caffe.set_random_seed(6)
+    for used in (0, 2):
+        other = make()
+        for _ in range(used):
+            other.forward()
+        other._layers[0].go_on(position)
+        for values in expected:
+            other.forward()
+            for blob, value in zip(other.blobs.values(), values, strict=True):
+                np.testing.assert_array_equal(blob.data, value)
+
+
+@pytest.fixture(name="goes_on")
+def goes_on_fixture():
+    return goes_on

@@ -7,6 +7,7 @@ import pytest
 
 import caffe
 from caffe import db
+from caffe.data import Turns
 from caffe.layers.data import PrefetchingLayer
 from caffe.proto import caffe_pb2 as pb
 
@@ -217,10 +218,109 @@ def test_what_is_missing_is_named(layer_of, text, cause):
 
 
 def test_sharing_out_by_turns(monkeypatch):
-    layer = PrefetchingLayer(pb.LayerParameter(name="d"))
-    shares = []
+    turns = []
     for rank in range(3):
         monkeypatch.setattr("caffe.device.solver_rank", lambda rank=rank: rank)
         monkeypatch.setattr("caffe.device.solver_count", lambda: 3)
-        shares.append(list(layer.share(iter(range(7)))))
-    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
+        turns += [PrefetchingLayer(pb.LayerParameter(name="d", phase=p)).turns() for p in (0, 1)]
+    alone = Turns(0, 1)  # in TEST
+    assert turns == [Turns(0, 3), alone, Turns(1, 3), alone, Turns(2, 3), alone]
+
+
+# -- going on ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seven(tmp_path):
+    """Seven records of 5 x 6 random pixels."""
+    rng = np.random.default_rng(0)
+    return records(tmp_path / "seven", rng.integers(0, 256, (7, 1, 5, 6), np.uint8))
+
+
+@pytest.mark.parametrize("param", ["", "shuffle: true", "shuffle: true rand_skip: 5"])
+def test_data_goes_on_where_it_was(net_of, goes_on, seven, param):
+    param, transform = f"backend: LMDB batch_size: 3 {param}", "crop_size: 3 mirror: true"
+    goes_on(lambda: data_net(net_of, seven, param, transform))
+
+
+def test_a_position_counts_what_all_solvers_have_taken(net_of, seven):
+    """So another number of them takes the records up where those before left off."""
+    caffe.set_random_seed(3)
+
+    def labels(net, passes):
+        return np.concatenate([net.forward()["y"].copy() for _ in range(passes)])
+
+    param = "backend: LMDB batch_size: 2 shuffle: true"
+    alone = labels(data_net(net_of, seven, param), 12)
+    try:
+        caffe.set_solver_count(3)
+        nets = []
+        for rank in range(3):
+            caffe.set_solver_rank(rank)
+            nets.append(data_net(net_of, seven, param))
+            assert np.array_equal(labels(nets[rank], 2), alone[rank:12:3])
+        caffe.set_solver_rank(0)
+        position = nets[0]._layers[0].position()
+        caffe.set_solver_count(2)
+        for rank in range(2):
+            caffe.set_solver_rank(rank)
+            net = data_net(net_of, seven, param)
+            net._layers[0].go_on(position)
+            assert np.array_equal(labels(net, 3), alone[12 + rank :: 2])
+    finally:
+        caffe.set_solver_rank(0)
+        caffe.set_solver_count(1)
+
+
+def test_data_that_was_moved_keeps_its_order(net_of, seven):
+    caffe.set_random_seed(3)
+    net = data_net(net_of, seven, "backend: LMDB batch_size: 2 shuffle: true")
+    net.forward()
+    position = net._layers[0].position()
+    moved = data_net(
+        net_of, seven.rename(f"{seven}_moved"), "backend: LMDB batch_size: 2 shuffle: true"
+    )
+    moved._layers[0].go_on(position)
+    for _ in range(5):
+        assert np.array_equal(moved.forward()["y"], net.forward()["y"])
+    assert moved._layers[0].position() == net._layers[0].position()
+
+
+def test_data_of_another_size_does_not_go_on(net_of, seven):
+    net = data_net(net_of, seven, "backend: LMDB batch_size: 2")
+    net.forward()
+    layer = net._layers[0]
+    position = layer.position() | {"contents": {"records": 8}, "source": "old"}
+    with pytest.raises(caffe.CaffeError, match=r"^old held 8 records, .*seven holds 7 records$"):
+        layer.go_on(position)
+    assert net.forward()["y"].tolist() == [2, 3]  # nothing has changed
+
+
+def memory_net(net_of):
+    return net_of(
+        'layer { name: "d" type: "MemoryData" top: "x" top: "y" '
+        "memory_data_param { batch_size: 2 channels: 1 height: 1 width: 1 } }"
+    )
+
+
+def test_memory_data_goes_on_before_and_after_it_gets_its_arrays(net_of):
+    data, labels = np.arange(6, dtype=np.float32).reshape(6, 1, 1, 1), np.zeros(6, np.float32)
+    net = memory_net(net_of)
+    assert net._layers[0].position() is None
+    net.set_input_arrays(data, labels)
+    net.forward()
+    position = net._layers[0].position()
+    before, after = memory_net(net_of), memory_net(net_of)
+    before.set_input_arrays(data, labels)
+    before._layers[0].go_on(position)
+    after._layers[0].go_on(position)
+    after.set_input_arrays(data, labels)
+    for other in (before, after):
+        other.forward()
+        assert other.blobs["x"].data.ravel().tolist() == [2, 3]
+    after.set_input_arrays(data, labels)  # only the first arrays are taken up in their middle
+    after.forward()
+    assert after.blobs["x"].data.ravel().tolist() == [0, 1]
+    before.set_input_arrays(data[:4], labels[:4])
+    with pytest.raises(caffe.CaffeError, match="there were 6 samples, there are 4"):
+        before._layers[0].go_on(position)

@@ -10,6 +10,8 @@ import caffe
 def hdf5_net(net_of, folder, files, param="batch_size: 3", tops=("x", "y")):
     """files: for each, the datasets by name; a net that reads them in this order."""
     for i, datasets in enumerate(files):
+        if (folder / f"{i}.h5").exists():  # another net may be reading it
+            continue
         with h5py.File(folder / f"{i}.h5", "w") as file:
             for name, values in datasets.items():
                 file[name] = values
@@ -48,6 +50,30 @@ def test_shuffle_permutes_files_and_rows(net_of, tmp_path):
         assert sorted(epoch) == list(range(30))
         assert all(len({int(y // 10) for y in epoch[i : i + 10]}) == 1 for i in (0, 10, 20))
     assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("shuffle", ["", "shuffle: true"])
+@pytest.mark.parametrize("passes", [0, 1, 7])
+def test_rows_go_on_where_they_were(net_of, goes_on, tmp_path, shuffle, passes):
+    """Also after whole epochs (of 12 rows), and from the middle of a file."""
+    files = [rows(0, 5), rows(5, 1), rows(6, 6)]
+    goes_on(lambda: hdf5_net(net_of, tmp_path, files, f"batch_size: 5 {shuffle}"), passes)
+
+
+@pytest.mark.parametrize("shuffle", ["", "shuffle: true"])
+def test_solvers_share_the_rows_out(net_of, tmp_path, monkeypatch, shuffle):
+    files = [rows(0, 5), rows(5, 1), rows(6, 6)]
+    caffe.set_random_seed(5)
+
+    def labels(param, passes):
+        net = hdf5_net(net_of, tmp_path, files, f"{param} {shuffle}")
+        return np.concatenate([net.forward()["y"].copy() for _ in range(passes)])
+
+    alone = labels("batch_size: 6", 6)
+    monkeypatch.setattr("caffe.device.solver_count", lambda: 3)
+    for rank in range(3):
+        monkeypatch.setattr("caffe.device.solver_rank", lambda rank=rank: rank)
+        assert np.array_equal(labels("batch_size: 2", 6), alone[rank::3])
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,12 @@ def test_shuffle_skip_resize_and_grey(net_of, pictures):
     assert net.blobs["y"].data[0] == (first + 1) % 6
 
 
+@pytest.mark.parametrize("shuffle", ["", "shuffle: true"])
+def test_pictures_go_on_where_they_were(net_of, goes_on, pictures, shuffle):
+    param = f"batch_size: 4 rand_skip: 5 {shuffle}"
+    goes_on(lambda: image_net(net_of, pictures / "list.txt", param, "crop_size: 2 mirror: true"))
+
+
 def test_a_list_needs_no_labels_and_may_have_blank_lines(net_of, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 2, 3), np.uint8))
     (tmp_path / "list.txt").write_text("a.png\n\n a.png 3\r\n")
@@ -123,6 +129,13 @@ def test_background_comes_first_and_then_the_share_of_objects(net_of, tmp_path, 
     rows, columns = np.mgrid[:4, :4]
     np.testing.assert_array_equal(x[0, 0], 10 * rows + columns)
     np.testing.assert_array_equal(x[3, 2], 10 * (rows + 1) + columns + 2)
+
+
+def test_windows_go_on_where_they_were(net_of, goes_on, tmp_path):
+    windows = [f"1 0.9 {i} 0 {i + 2} 3" for i in range(5)]
+    windows += [f"1 0.2 0 {i} 3 {i + 3}" for i in range(4)]
+    transform = "crop_size: 4 mirror: true"
+    goes_on(lambda: window_net(net_of, tmp_path, windows, transform=transform))
 
 
 def test_context_beyond_the_picture_stays_zero(net_of, tmp_path):
