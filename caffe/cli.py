@@ -28,6 +28,12 @@ commands:
 
 FLAGS = (
     Flag("gpu", "", "Run on these GPUs, separated by ','; 'all' for all there are."),
+    Flag("cpu", 0, "Train with this many processes on the CPU. Not together with -gpu."),
+    Flag(
+        "sync_bn",
+        False,
+        "In training, BatchNorm takes its statistics over the batches of all processes.",
+    ),
     Flag("solver", "", "The solver definition, a prototxt."),
     Flag("model", "", "The model definition, a prototxt."),
     Flag("phase", "", "Network phase, TRAIN or TEST. Only for 'time'."),
@@ -74,31 +80,18 @@ def train(flags: SimpleNamespace) -> int:
     param = files.read_solver(flags.solver, emit)
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
-    gpus = _solver_gpus(flags, param)
-    _use_all(gpus)
+    devices = _devices(flags, param)
     requests = SignalRequests(flags.sigint_effect, flags.sighup_effect)
     if flags.snapshot or flags.weights:
         param.ClearField("weights")
     if flags.weights:
         param.weights.append(flags.weights)
-    if len(gpus) > 1:
-        from caffe.tools.train import train as train_together
+    from caffe.training import Run
+    from caffe.training import train as train_on
 
-        train_together(param, flags.snapshot or None, gpus, False)
-        return 0
-    from caffe.solver import get_solver
-
-    with requests.installed():
-        solver = get_solver(param)
-        solver.set_requests(requests.next)
-        for net in (solver.net, *solver.test_nets):
-            net.observed = False
-        if flags.snapshot:
-            emit("caffe.cpp:235", f"Resuming from {flags.snapshot}")
-            solver.restore(flags.snapshot)
-        emit("caffe.cpp:239", "Starting Optimization")
-        solver.solve()
-        emit("caffe.cpp:250", "Optimization Done.")
+    run = Run(param, flags.snapshot or None, flags.sync_bn)
+    asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
+    train_on(run, devices, asked, requests)
     return 0
 
 
@@ -230,12 +223,29 @@ def _gpus(text: str) -> list[int]:
     return ids
 
 
-def _solver_gpus(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int]:
-    """The GPUs to train on: those of -gpu, or else what the solver itself says."""
-    if flags.gpu or not (param.HasField("solver_mode") and param.solver_mode == param.GPU):
-        return _gpus(flags.gpu)
+def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | None]:
+    """What to train on here, one process each; None: the CPU.
+
+    As -gpu or -cpu say, else as the solver does; torchrun's processes get what there is.
+    """
+    from caffe.distributed import place_from_environment
+
+    if flags.gpu and flags.cpu:
+        raise Usage("give -gpu or -cpu, but not both")
+    if flags.cpu < 0:
+        raise Usage(f"-cpu {flags.cpu}: expected the number of processes, at least 1")
+    place = place_from_environment()
+    if flags.gpu:
+        gpus = _gpus(flags.gpu)
+        twice = [gpu for gpu in gpus if gpus.count(gpu) > 1]
+        if twice:
+            raise Usage(f"-gpu {flags.gpu}: GPU {twice[0]} is given twice")
+        return [*gpus]
+    if flags.cpu or param.solver_mode != param.GPU or not param.HasField("solver_mode"):
+        return [None] * (flags.cpu or (place.local_count if place else 1))
     try:
-        return _gpus(str(param.device_id))
+        alone = place is None or place.local_count == 1
+        return [*_gpus(str(param.device_id) if alone else "all")]
     except CaffeError as error:
         raise CaffeError(f"{flags.solver}: solver_mode is GPU: {error}") from None
 
@@ -258,19 +268,6 @@ def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
         emit(f"caffe.cpp:{lines[0]}", f"Use GPU with device ID {gpus[0]}")
     else:
         emit(f"caffe.cpp:{lines[1]}", "Use CPU.")
-    _use(gpus)
-
-
-def _use_all(gpus: list[int]) -> None:
-    """Switch to the GPUs to train on, or to the CPU, and say so."""
-    if not gpus:
-        emit("caffe.cpp:197", "Use CPU.")
-    else:
-        import torch
-
-        emit("caffe.cpp:204", f"Using GPUs {', '.join(map(str, gpus))}")
-        for index in gpus:
-            emit("caffe.cpp:209", f"GPU {index}: {torch.cuda.get_device_name(index)}")
     _use(gpus)
 
 

@@ -166,11 +166,11 @@ def run(
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # memory that ran out, say, or a fault of ours: still one line
-        print(f"{program}: {_one_line(error)}", file=sys.stderr)
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
         return 1
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What went wrong, and where in the source."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = next(iter(str(error).splitlines()), "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -24,6 +25,7 @@ class SignalRequests:
         # SIGHUP is looked at first, as in Caffe.
         self._effects = {signal.SIGHUP: sighup_effect, signal.SIGINT: sigint_effect}
         self._got: dict[int, bool] = dict.fromkeys(self._effects, False)
+        self._notify: Callable[[], object] = lambda: None
 
     def next(self) -> str:
         """What an unanswered signal asks for: 'stop', 'snapshot' or 'none'."""
@@ -34,8 +36,16 @@ class SignalRequests:
         return "none"
 
     @contextmanager
-    def installed(self) -> Iterator[SignalRequests]:
-        """Handle the signals within the block; before and after they do what they did."""
+    def installed(self, notify: Callable[[], object] = lambda: None) -> Iterator[SignalRequests]:
+        """Handle the signals within the block; before and after they do what they did.
+
+        notify: called after each signal. In a thread other than the main one nothing is handled:
+        Python lets no other do it.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        self._notify = notify
         before = {number: signal.signal(number, self._handle) for number in self._effects}
         try:
             yield self
@@ -45,3 +55,4 @@ class SignalRequests:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._got[number] = True
+        self._notify()

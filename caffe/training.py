@@ -1,0 +1,133 @@
+"""One training run, from the solver's file to its last iteration, alone or as one of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from caffe import device
+from caffe.distributed import Place, leave, own_device, place_from_environment, take_place
+from caffe.launch import run_processes
+from caffe.log import emit, log
+from caffe.nccl import NCCL
+from caffe.proto.caffe_pb2 import SolverParameter
+from caffe.signals import SignalRequests
+from caffe.solver import Solver, get_solver
+from caffe.timer import Timer
+
+Requests = Callable[[], str]
+ALONE = Place(0, 1, 0, 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be trained, and how: the same for all processes.
+
+    solver: prototxt, or the message. snapshot: state to resume from. sync_bn: see set_sync_bn.
+    timing: log what layers and sums take, at each display (then layer by layer, without a plan).
+    """
+
+    solver: str | SolverParameter
+    snapshot: str | None = None
+    sync_bn: bool = False
+    timing: bool = False
+
+
+def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> None:
+    """Train with one process for each of a machine's `devices` (GPUs; None: the CPU).
+
+    The processes are started here, or else by torchrun: then this is one of them. A single one is
+    this process itself, with nothing distributed about it.
+    asked: the flags that name the devices, for messages. requests: what signals ask for.
+    Raises CaffeError for bad input, or if one of the processes fails; the others are ended then.
+    """
+    place = place_from_environment()
+    if place is None and len(devices) > 1:
+        run_processes(train_here, (run, devices), len(devices), requests)
+        return
+    place = place or ALONE
+    own_device(place, devices, asked)  # complains
+    with requests.installed():
+        train_here(run, devices, place, None, requests.next)
+
+
+def train_here(
+    run: Run, devices: Sequence[int | None], place: Place, uid: bytes | None, requests: Requests
+) -> None:
+    """Train as the process of `place`, on the device of its local rank.
+
+    uid: what NCCL.new_uid gave to all; None under torchrun, or alone.
+    """
+    take_place(place, devices[place.local_rank])
+    _log_devices(devices)
+    device.set_sync_bn(run.sync_bn)
+    solver = get_solver(run.solver)
+    solver.set_requests(requests)
+    for net in (solver.net, *solver.test_nets):
+        net.observed = False
+    nccl = NCCL(solver, uid) if place.count > 1 else None
+    if run.snapshot:
+        emit("caffe.cpp:235", f"Resuming from {run.snapshot}")
+        solver.restore(run.snapshot)
+    if nccl is not None:
+        nccl.bcast()
+        nccl.overlap()
+    _add_callbacks(solver, nccl, run.timing and place.rank == 0)
+    emit("caffe.cpp:239", "Starting Optimization")
+    solver.solve()
+    leave()
+    emit("caffe.cpp:250", "Optimization Done.")
+
+
+def _log_devices(devices: Sequence[int | None]) -> None:
+    gpus = [gpu for gpu in devices if gpu is not None]
+    if not gpus:
+        emit("caffe.cpp:197", "Use CPU.")
+        return
+    emit("caffe.cpp:204", f"Using GPUs {', '.join(map(str, gpus))}")
+    for gpu in gpus:
+        emit("caffe.cpp:209", f"GPU {gpu}: {torch.cuda.get_device_name(gpu)}")
+
+
+def _add_callbacks(solver: Solver, nccl: NCCL | None, timing: bool) -> None:
+    times = _Times(solver) if timing else None
+    if times:
+        solver.add_callback(times.whole.start, times.gradients_ready)
+    if nccl is not None:
+        solver.add_callback(nccl)
+    if times:
+        solver.add_callback(lambda: None, times.show)
+
+
+class _Times:
+    """What each layer, a whole iteration and the sums over processes take."""
+
+    def __init__(self, solver: Solver) -> None:
+        self.solver, self.names = solver, list(solver.net._layer_names)
+        forward, backward = ([Timer() for _ in self.names] for _ in range(2))
+        self.forward, self.backward = forward, backward
+        self.whole, self.reduction = Timer(), Timer()
+        solver.net.before_forward(lambda layer: forward[layer].start())
+        solver.net.after_forward(lambda layer: forward[layer].stop())
+        solver.net.before_backward(lambda layer: backward[layer].start())
+        solver.net.after_backward(lambda layer: backward[layer].stop())
+
+    def gradients_ready(self) -> None:
+        self.whole.stop()
+        self.reduction.start()
+
+    def show(self) -> None:
+        self.reduction.stop()
+        display = self.solver.param.display
+        if not display or self.solver.iter % display:
+            return
+        lines = [""]
+        for i, name in enumerate(self.names):
+            lines.append(f"forw {i:3d} {name:>8s} : {self.forward[i].ms:.2f}")
+        for i, name in reversed(list(enumerate(self.names))):
+            lines.append(f"back {i:3d} {name:>8s} : {self.backward[i].ms:.2f}")
+        lines.append(f"solver total: {self.whole.ms:.2f}")
+        lines.append(f"allreduce: {self.reduction.ms:.2f}")
+        log("\n".join(lines))
