@@ -37,6 +37,7 @@ _LAZY = {
     ),
     "AdamSolver": "caffe.solver",
     "get_solver": "caffe.solver",
+    "latest_snapshot": "caffe.snapshots",
     "NCCL": "caffe.nccl",
     "has_nccl": "caffe.nccl",
     "Timer": "caffe.timer",

@@ -59,16 +59,17 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
     try:
         beside.touch()
         yield beside
-        _sync(beside)
+        sync(beside)
         os.replace(beside, final)
-        _sync(final.parent)
+        sync(final.parent)
     except OSError as error:
         raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or a folder's names, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from caffe import files
+from caffe import files, resume, snapshots
 from caffe.blob import Blob
 from caffe.device import announce, root_solver, set_random_seed, solver_rank
 from caffe.errors import CaffeError
@@ -18,6 +18,7 @@ from caffe.learning_rate import LearningRate
 from caffe.log import emit, number
 from caffe.net import Net
 from caffe.proto import caffe_pb2 as pb
+from caffe.resume import LossWindow, Point
 from caffe.updates import UPDATES, Update
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Solver:
 
     param: the path of a solver prototxt, or a SolverParameter. Raises CaffeError for a solver or
     net that cannot be used, before anything runs.
+
+    snapshot_keep: how many of its prefix's snapshots, the newest, are kept; 0 (default): all.
     """
 
     update_class: type[Update] | None = None
@@ -41,6 +44,7 @@ class Solver:
         self.param = pb.SolverParameter()
         self.param.CopyFrom(param)
         self.iter = 0
+        self.snapshot_keep = 0
         text = files.text(self.param).rstrip()
         announce("solver.cpp:45", f"Initializing solver from parameters: \n{text}")
         self._check_settings()
@@ -59,8 +63,9 @@ class Solver:
         self._requests: Callable[[], str] = lambda: "none"
         self._agree: Callable[[str], str] | None = None  # where several processes train together
         self._stop, self._snapshot_asked = False, False
-        self._losses: list[float] = []
-        self._smoothed_loss = 0.0
+        self._loss = LossWindow([], 0.0, 0)
+        self._loss_goes_on = False  # a restored one
+        self._before_test: Point | None = None  # where things stood before a test under way
         self._shown_at, self._shown_iter = time.monotonic(), 0
 
     # -- setting up -----------------------------------------------------------------------------
@@ -190,19 +195,19 @@ class Solver:
         if resume_file:
             announce("solver.cpp:296", f"Restoring previous solver status from {resume_file}")
             self.restore(resume_file)
-        start, p = self.iter, self.param
+        p = self.param
         if p.snapshot_after_train:
             self._check_snapshot_prefix()
         self.step(p.max_iter - self.iter)
         just_taken = p.snapshot and self.iter % p.snapshot == 0
-        if p.snapshot_after_train and not just_taken and root_solver():
-            self.snapshot()
+        if p.snapshot_after_train and not just_taken:
+            self._snapshot_together()
         if self._stop:
             announce("solver.cpp:311", "Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
-            self._smooth(self.net._forward(0, len(self.net.layers) - 1), start)
-            loss = number(self._smoothed_loss)
+            self._smooth(self.net._forward(0, len(self.net.layers) - 1))
+            loss = number(self._loss.mean)
             announce("solver.cpp:327", f"Iteration {self.iter}, loss = {loss}")
         if p.test_interval and self.iter % p.test_interval == 0:
             self._test_all()
@@ -211,20 +216,24 @@ class Solver:
     def step(self, iterations: int) -> None:
         """Run `iterations` iterations: tests, forward and backward, update, snapshots."""
         p, start = self.param, self.iter
-        self._losses, self._smoothed_loss = [], 0.0
+        if not self._loss_goes_on:
+            self._loss = LossWindow([], 0.0, start)
+        self._loss_goes_on, self._before_test = False, None
         self._shown_at = time.monotonic()
         while self.iter < start + iterations:
             self.net.clear_param_diffs()
             due = p.test_interval and self.iter % p.test_interval == 0
             if due and (self.iter > 0 or p.test_initialization):
+                self._before_test = self._point()
                 self._test_all()
                 if not self._go_on_after_test():
                     break
+                self._before_test = None
             for on_start, _ in self._callbacks:
                 on_start()
             display = bool(p.display) and self.iter % p.display == 0
             self.net.debug_info = display and p.debug_info
-            self._smooth(self._forward_backward(), start)
+            self._smooth(self._forward_backward())
             if display:
                 self._show()
             for _, on_gradients_ready in self._callbacks:
@@ -232,8 +241,8 @@ class Solver:
             self.apply_update()
             request = self._agreed(self._requests())
             due = p.snapshot and self.iter % p.snapshot == 0
-            if (due or request == "snapshot") and root_solver():
-                self.snapshot()
+            if due or request == "snapshot":
+                self._snapshot_together()
             if request == "stop":
                 self._stop = True
                 break
@@ -262,22 +271,36 @@ class Solver:
         self.iter += 1
 
     def snapshot(self) -> None:
-        """Save weights and solver state as snapshot_prefix_iter_N.caffemodel and .solverstate."""
+        """Save weights and solver state as snapshot_prefix_iter_N.caffemodel and .solverstate, and
+        what Caffe's files leave out (caffe/resume.py) as .resume.
+
+        Each appears under its name when it is complete, the .solverstate last.
+        """
         hdf5 = self.param.snapshot_format == pb.SolverParameter.HDF5
         suffix, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")
         model = self._snapshot_path(f".caffemodel{suffix}")
+        state = self._snapshot_path(f".solverstate{suffix}")
+        snapshots.forget(state)  # an older one, which the new model does not go with
         announce(f"solver.cpp:{474 if hdf5 else 464}", f"Snapshotting to {kind} file {model}")
         save = self.net.save_hdf5 if hdf5 else self.net.save
         save(model, self.param.snapshot_diff)
-        state = self._snapshot_path(f".solverstate{suffix}")
-        line = 296 if hdf5 else 284
-        announce(f"sgd_solver.cpp:{line}", f"Snapshotting solver state to {kind} file {state}")
         history = [h.data for h in self._history]
         data = files.SolverStateData(self.iter, model, self._rate.current_step, history)
+        point = self._before_test or self._point(together=False)
+        resume.write(resume.side_file(state), point, model, data)
+        line = 296 if hdf5 else 284
+        announce(f"sgd_solver.cpp:{line}", f"Snapshotting solver state to {kind} file {state}")
         (files.write_solver_state_hdf5 if hdf5 else files.write_solver_state)(state, data)
+        snapshots.sweep(self.param.snapshot_prefix)
+        if self.snapshot_keep > 0:
+            snapshots.prune(self.param.snapshot_prefix, self.snapshot_keep, state)
 
     def restore(self, state_file: str | os.PathLike[str]) -> None:
-        """Take over the iteration, weights and history of a .solverstate (or .solverstate.h5)."""
+        """Take over the iteration, weights and history of a .solverstate (or .solverstate.h5).
+
+        With the side file that this engine writes beside it, data and random numbers go on, too,
+        where they were; without (in a snapshot of Caffe's) they start over, and a log line says so.
+        """
         path = os.fspath(state_file)
         state = files.read_solver_state(path)
         if len(state.history) != len(self._history):
@@ -294,12 +317,34 @@ class Solver:
                     f"{path}: history blob {i} has the shape {theirs.shape}, expected {shape}"
                 )
             arrays.append(torch.from_numpy(theirs.reshape(shape)))
+        point = resume.point_of(path, state)
         if state.learned_net is not None:
-            self.net.copy_from(_find_beside(state.learned_net, path))
+            self.net.copy_from(snapshots.beside(state.learned_net, path))
         announce("sgd_solver.cpp:336", "SGDSolver: restoring history")
         for mine, theirs in zip(self._history, arrays, strict=True):
             mine.tensor().copy_(theirs)
         self.iter, self._rate.current_step = state.iter, state.current_step
+        if point is not None:
+            nets = [self.net, *self.test_nets]
+            resume.go_on(point, self.iter, self.param.random_seed, nets)
+            self._loss, self._loss_goes_on = point.loss, True
+
+    def _point(self, together: bool = True) -> Point:
+        """Where data, random numbers and displayed loss stand.
+
+        together: with the random states of all processes that train together, which all call this.
+        """
+        nets, together = [self.net, *self.test_nets], together and self._agree is not None
+        loss = LossWindow(list(self._loss.window), self._loss.mean, self._loss.since)
+        return resume.capture(self.param.random_seed, nets, loss, together)
+
+    def _snapshot_together(self) -> None:
+        """A snapshot, which the first process writes, with the random states of all."""
+        before = self._before_test
+        self._before_test = before or self._point()
+        if root_solver():
+            self.snapshot()
+        self._before_test = before
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -332,17 +377,17 @@ class Solver:
             if decay:
                 g.add_(w if self.param.regularization_type == "L2" else w.sign(), alpha=decay)
 
-    def _smooth(self, loss: float, start: int) -> None:
+    def _smooth(self, loss: float) -> None:
         """The mean loss of the last average_loss iterations."""
-        window = self.param.average_loss
-        if len(self._losses) < window:
-            self._losses.append(loss)
-            n = len(self._losses)
-            self._smoothed_loss = (self._smoothed_loss * (n - 1) + loss) / n
+        window, shown = self.param.average_loss, self._loss
+        if len(shown.window) < window:
+            shown.window.append(loss)
+            n = len(shown.window)
+            shown.mean = (shown.mean * (n - 1) + loss) / n
         else:
-            i = (self.iter - start) % window
-            self._smoothed_loss += (loss - self._losses[i]) / window
-            self._losses[i] = loss
+            i = (self.iter - shown.since) % window
+            shown.mean += (loss - shown.window[i]) / window
+            shown.window[i] = loss
 
     def _show(self) -> None:
         now = time.monotonic()
@@ -352,7 +397,7 @@ class Solver:
         announce(
             "solver.cpp:239",
             f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/"
-            f"{self.param.display} iters), loss = {number(self._smoothed_loss)}",
+            f"{self.param.display} iters), loss = {number(self._loss.mean)}",
         )
         _log_outputs("solver.cpp:258", "Train", self.net, _outputs(self.net))
 
@@ -366,8 +411,8 @@ class Solver:
         request = self._agreed("stop" if self._stop else asked)
         self._snapshot_asked = False
         self._stop = request == "stop"
-        if request == "snapshot" and root_solver():
-            self.snapshot()
+        if request == "snapshot":
+            self._snapshot_together()
         return not self._stop
 
     def _test_all(self) -> None:
@@ -491,9 +536,3 @@ def _log_outputs(place: str, kind: str, net: Net, values: Sequence[torch.Tensor]
                 line += f" (* {number(weight)} = {number(weight * value)} loss)"
             announce(place, line)
             index += 1
-
-
-def _find_beside(learned_net: str, state_file: str) -> str:
-    """The weights' path, or the file of that name beside the state, where folders were moved."""
-    beside = os.path.join(os.path.dirname(state_file), os.path.basename(learned_net))
-    return beside if not os.path.exists(learned_net) and os.path.exists(beside) else learned_net

@@ -104,7 +104,7 @@ def test_iter_size_is_one_big_batch(make_solver) -> None:
         assert solver.iter == 2
     for a, b in zip(_weights(small), _weights(big), strict=True):
         assert np.allclose(a, b, atol=1e-6)
-    assert small._smoothed_loss == pytest.approx(big._smoothed_loss, rel=1e-5)
+    assert small._loss.mean == pytest.approx(big._loss.mean, rel=1e-5)
 
 
 def test_gradients_are_clipped_before_they_decay(make_solver, capsys) -> None:
@@ -267,7 +267,9 @@ def test_when_snapshots_are_taken(make_solver, tmp_path) -> None:
     names = sorted(p.name for p in tmp_path.glob("solver_iter*"))
     iterations = (3, 6, 7)
     assert names == sorted(
-        f"solver_iter_{i}.{end}" for i in iterations for end in ("caffemodel", "solverstate")
+        f"solver_iter_{i}.{end}"
+        for i in iterations
+        for end in ("caffemodel", "resume", "solverstate")
     )
 
 
