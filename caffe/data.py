@@ -265,7 +265,7 @@ class Prefetcher:
         arguments = (make, self._ready, self._stop)
         self._thread = threading.Thread(target=_produce, args=arguments, daemon=True)
         weakref.finalize(self, self._stop.set)
-        _running.add(self)
+        _running[self._thread] = self._stop
         self._thread.start()
 
     def get(self) -> Batch:
@@ -281,31 +281,42 @@ class Prefetcher:
         self._thread.join(timeout=30)
 
 
-_running: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
+# Threads that have not ended yet, those of forgotten Prefetchers too, and what stops them.
+_running: dict[threading.Thread, threading.Event] = {}
 
 
 @atexit.register
 def _close_all() -> None:
     """End the threads before Python ends: one cut off within PyTorch takes the process down."""
-    for prefetcher in list(_running):
-        prefetcher.close()
+    running = list(_running.items())
+    for _, stop in running:
+        stop.set()
+    for thread, _ in running:
+        thread.join(timeout=30)
 
 
 def _produce(make: Callable[[], Batch], ready: queue.Queue, stop: threading.Event) -> None:
-    while not stop.is_set():
-        item: Batch | BaseException
-        try:
-            item = make()
-        except BaseException as error:
-            item = error
+    try:
         while not stop.is_set():
+            item: Batch | BaseException
             try:
-                ready.put(item, timeout=0.1)
-                break
-            except queue.Full:
-                continue
-        if isinstance(item, BaseException):
-            return
+                item = make()
+            except BaseException as error:
+                item = error
+            _hand_over(item, ready, stop)
+            if isinstance(item, BaseException):
+                return
+    finally:
+        _running.pop(threading.current_thread(), None)
+
+
+def _hand_over(item: Batch | BaseException, ready: queue.Queue, stop: threading.Event) -> None:
+    """Put an item into the queue once there is room, unless nobody wants it any more."""
+    while not stop.is_set():
+        try:
+            return ready.put(item, timeout=0.1)
+        except queue.Full:
+            continue
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -390,6 +392,15 @@ def test_closing_ends_the_thread() -> None:
     before = threading.active_count()
     Prefetcher(_numbered(), depth=1).close()
     assert threading.active_count() == before
+
+
+def test_forgotten_prefetchers_do_not_take_the_process_down_at_its_end() -> None:
+    code = (
+        "import torch; from caffe.data import Batch, Prefetcher\n"
+        "p = Prefetcher(lambda: Batch([torch.zeros(9)]), depth=1); p.get(); del p"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=600)
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_what_the_thread_runs_into_comes_out() -> None:
