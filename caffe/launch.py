@@ -14,15 +14,16 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
 
-from caffe import log
 from caffe.distributed import PeerLost, Place, end_with_parent
 from caffe.errors import CaffeError
 from caffe.flags import one_line
+from caffe.log import settings, take_settings
 from caffe.signals import SignalRequests
 
 # How long the others may take to end by themselves when one has failed, in seconds: to finish a
 # snapshot, or to say what they know.
 PATIENCE = 5.0
+GLANCE = 1.0  # seconds: a signal that arrives just as waiting begins is answered by then
 SIGNALS = (signal.SIGINT, signal.SIGHUP)  # ours to answer, also where a terminal sends them to all
 
 Work = Callable[..., None]
@@ -60,7 +61,7 @@ class _Worker:
     def __init__(self, context: Any, work: Work, arguments: tuple, place: Place, uid: bytes):
         self.rank = place.rank
         self.line, theirs = context.Pipe()
-        rest = (work, arguments, place, uid, theirs, os.getpid(), log.settings())
+        rest = (work, arguments, place, uid, theirs, os.getpid(), settings())
         # Its name is what shows in a list of processes; no daemon, so that it may have children.
         self.process = context.Process(target=_main, args=rest, name=f"rank {place.rank}")
         self.process.start()
@@ -99,7 +100,7 @@ def _wait(workers: Sequence[_Worker]) -> None:
     """Until all have ended; raises CaffeError if one fails."""
     running = {worker.process.sentinel: worker for worker in workers}
     while running:
-        for worker in _ended(running, None):
+        for worker in _ended(running, GLANCE):
             if worker.process.exitcode:
                 raise CaffeError(_cause(worker, running).reason())
 
@@ -113,8 +114,8 @@ def _cause(first: _Worker, running: dict[int, _Worker]) -> _Worker:
     return next((worker for worker in failed if not worker.lost_others), first)
 
 
-def _ended(running: dict[int, _Worker], timeout: float | None) -> list[_Worker]:
-    """Take those that have ended out of `running`; waits for one."""
+def _ended(running: dict[int, _Worker], timeout: float) -> list[_Worker]:
+    """Take those that have ended out of `running`; waits for one, `timeout` seconds at most."""
     ended = [running.pop(sentinel) for sentinel in wait(list(running), timeout)]
     for worker in ended:
         worker.hear()
@@ -165,12 +166,12 @@ def _main(
     uid: bytes,
     line: Connection,
     parent: int,
-    settings: tuple[int, str | None, str],
+    logging: tuple[int, str | None, str],
 ) -> None:
     end_with_parent()
     if os.getppid() != parent:  # it ended before it could be watched
         os._exit(1)
-    log.take_settings(*settings)
+    take_settings(*logging)
     try:
         work(*arguments, place, uid, lambda: _request(line))
     except Exception as error:
