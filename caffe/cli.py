@@ -39,11 +39,18 @@ FLAGS = (
     Flag("phase", "", "Network phase, TRAIN or TEST. Only for 'time'."),
     Flag("level", 0, "Network level."),
     Flag("stage", "", "Network stages (not to be confused with phase), separated by ','."),
-    Flag("snapshot", "", "The solver state to resume training from."),
+    Flag(
+        "snapshot",
+        "",
+        "The solver state to resume training from; 'latest' for the newest good one of the "
+        "solver's snapshot_prefix, or from the beginning where there is none.",
+    ),
+    Flag("snapshot_keep", 0, "Keep this many snapshots, the newest; 0: all."),
     Flag(
         "weights",
         "",
-        "Trained weights to start from, separated by ','. Not together with -snapshot.",
+        "Trained weights to start from, separated by ','. With -snapshot only beside 'latest', for "
+        "when there is none.",
     ),
     Flag("iterations", 50, "The number of iterations to run."),
     Flag("sigint_effect", "stop", "What SIGINT does: snapshot, stop or none."),
@@ -72,24 +79,28 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
 def train(flags: SimpleNamespace) -> int:
     """Train or finetune a model."""
     _need(flags.solver, "solver", "train: a solver definition")
-    if flags.snapshot and flags.weights:
+    if flags.snapshot not in ("", "latest") and flags.weights:
         raise Usage("give a -snapshot to resume training, or -weights to finetune, but not both")
+    if flags.snapshot_keep < 0:
+        raise Usage(f"-snapshot_keep {flags.snapshot_keep}: expected a number from 0 up")
     from caffe import files
     from caffe.signals import SignalRequests
+    from caffe.snapshots import resume_point
 
     param = files.read_solver(flags.solver, emit)
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     devices = _devices(flags, param)
     requests = SignalRequests(flags.sigint_effect, flags.sighup_effect)
-    if flags.snapshot or flags.weights:
+    snapshot = resume_point(flags.snapshot, param.snapshot_prefix)
+    if snapshot or flags.weights:
         param.ClearField("weights")
-    if flags.weights:
+    if flags.weights and not snapshot:
         param.weights.append(flags.weights)
     from caffe.training import Run
     from caffe.training import train as train_on
 
-    run = Run(param, flags.snapshot or None, flags.sync_bn)
+    run = Run(param, snapshot or None, flags.sync_bn, snapshot_keep=flags.snapshot_keep)
     asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
     train_on(run, devices, asked, requests)
     return 0

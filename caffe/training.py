@@ -27,12 +27,14 @@ class Run:
 
     solver: prototxt, or the message. snapshot: state to resume from. sync_bn: see set_sync_bn.
     timing: log what layers and sums take, at each display (then layer by layer, without a plan).
+    snapshot_keep: how many snapshots are kept, the newest; 0: all.
     """
 
     solver: str | SolverParameter
     snapshot: str | None = None
     sync_bn: bool = False
     timing: bool = False
+    snapshot_keep: int = 0
 
 
 def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> None:
@@ -64,6 +66,7 @@ def train_here(
     _log_devices(devices)
     device.set_sync_bn(run.sync_bn)
     solver = get_solver(run.solver)
+    solver.snapshot_keep = run.snapshot_keep
     solver.set_requests(requests)
     for net in (solver.net, *solver.test_nets):
         net.observed = False

@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from caffe import files
 from caffe.device import check_gpu
 from caffe.distributed import Place
 from caffe.proto.caffe_pb2 import SolverParameter
 from caffe.script import run
 from caffe.signals import SignalRequests
+from caffe.snapshots import resume_point
 from caffe.training import Run, train_here
 from caffe.training import train as train_on
 
@@ -24,13 +26,16 @@ def train(
 ) -> None:
     """Train with one process for each of `gpus` (None: one on the CPU).
 
-    solver: prototxt, or the message. snapshot: state to resume from. timing: log what layers and
-    sums take.
+    solver: prototxt, or the message. snapshot: state to resume from, or "latest". timing: log what
+    layers and sums take.
     Raises CaffeError if one of the processes fails; the others are ended then.
     """
     for gpu in gpus:
         if gpu is not None:
             check_gpu(gpu)
+    if snapshot == "latest":
+        param = solver if isinstance(solver, SolverParameter) else files.read_solver(solver)
+        snapshot = resume_point(snapshot, param.snapshot_prefix) or None
     asked = f"--cpu {len(gpus)}" if None in gpus else f"--gpus {' '.join(map(str, gpus))}"
     train_on(Run(solver, snapshot, timing=timing), gpus, asked, SignalRequests())
 
@@ -58,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--solver", required=True, help="the solver, a prototxt")
-    parser.add_argument("--snapshot", help="solver state to resume from")
+    parser.add_argument(
+        "--snapshot", help="solver state to resume from; 'latest' for the newest good one, if any"
+    )
     parser.add_argument(
         "--gpus", type=int, nargs="+", default=[0], metavar="ID", help="GPUs to use (0)"
     )
