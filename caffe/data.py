@@ -265,8 +265,11 @@ class Prefetcher:
         arguments = (make, self._ready, self._stop)
         self._thread = threading.Thread(target=_produce, args=arguments, daemon=True)
         weakref.finalize(self, self._stop.set)
-        _running[self._thread] = self._stop
         self._thread.start()
+        for thread in list(_running):
+            if not thread.is_alive():
+                _running.pop(thread, None)
+        _running[self._thread] = self._stop
 
     def get(self) -> Batch:
         """The next batch. Raises what the thread ran into."""
@@ -281,7 +284,8 @@ class Prefetcher:
         self._thread.join(timeout=30)
 
 
-# Threads that have not ended yet, those of forgotten Prefetchers too, and what stops them.
+# Threads that may not have ended yet, those of forgotten Prefetchers too, and what stops them. They
+# do not leave by themselves: a thread gives its tensors back after all that it could do here.
 _running: dict[threading.Thread, threading.Event] = {}
 
 
@@ -296,18 +300,15 @@ def _close_all() -> None:
 
 
 def _produce(make: Callable[[], Batch], ready: queue.Queue, stop: threading.Event) -> None:
-    try:
-        while not stop.is_set():
-            item: Batch | BaseException
-            try:
-                item = make()
-            except BaseException as error:
-                item = error
-            _hand_over(item, ready, stop)
-            if isinstance(item, BaseException):
-                return
-    finally:
-        _running.pop(threading.current_thread(), None)
+    while not stop.is_set():
+        item: Batch | BaseException
+        try:
+            item = make()
+        except BaseException as error:
+            item = error
+        _hand_over(item, ready, stop)
+        if isinstance(item, BaseException):
+            return
 
 
 def _hand_over(item: Batch | BaseException, ready: queue.Queue, stop: threading.Event) -> None:
