@@ -355,7 +355,7 @@ def _numbered() -> Callable[[], Batch]:
     return lambda: Batch((torch.tensor([float(next(counter))]),))
 
 
-def _until(condition: Callable[[], bool], seconds: float = 10) -> bool:
+def _until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
@@ -379,19 +379,20 @@ def test_batches_come_in_order_and_are_made_ahead() -> None:
 
 
 def test_the_thread_ends_with_its_prefetcher() -> None:
-    before = threading.active_count()
     prefetcher = Prefetcher(_numbered(), depth=1)
     prefetcher.get()
-    assert threading.active_count() == before + 1
+    thread = prefetcher._thread
+    assert thread.is_alive()
     del prefetcher
     gc.collect()
-    assert _until(lambda: threading.active_count() == before)
+    thread.join(timeout=60)
+    assert not thread.is_alive()
 
 
 def test_closing_ends_the_thread() -> None:
-    before = threading.active_count()
-    Prefetcher(_numbered(), depth=1).close()
-    assert threading.active_count() == before
+    prefetcher = Prefetcher(_numbered(), depth=1)
+    prefetcher.close()
+    assert not prefetcher._thread.is_alive()
 
 
 def test_forgotten_prefetchers_do_not_take_the_process_down_at_its_end() -> None:
