@@ -201,6 +201,16 @@ def agree(request: str) -> str:
     return REQUESTS[int(code)]
 
 
+def gather(value: Any) -> list[Any]:
+    """What every process hands in, by rank; all call it. For small Python objects."""
+    values = [value] * dist.get_world_size()
+    try:
+        dist.all_gather_object(values, value)
+    except RuntimeError as error:
+        raise _lost(error) from error
+    return values
+
+
 def _lost(error: RuntimeError) -> PeerLost:
     return PeerLost(f"rank {device.solver_rank()}: lost the other processes: {_first_line(error)}")
 

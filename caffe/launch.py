@@ -90,6 +90,12 @@ class _Worker:
             return f"{who} was killed by {_signal_name(-code)}{hint}"
         return f"{who} ended with exit status {code}" + (f": {self.error}" if self.error else "")
 
+    def suspicion(self) -> int:
+        """Low where it is sure that it failed by itself: it was killed, or has its own error."""
+        if (self.process.exitcode or 0) < 0:
+            return 0
+        return 2 if self.lost_others else 1
+
     def end(self) -> None:
         self.process.kill()
         self.process.join()
@@ -111,7 +117,7 @@ def _cause(first: _Worker, running: dict[int, _Worker]) -> _Worker:
     deadline = time.monotonic() + PATIENCE
     while running and (left := deadline - time.monotonic()) > 0:
         failed += [worker for worker in _ended(running, left) if worker.process.exitcode]
-    return next((worker for worker in failed if not worker.lost_others), first)
+    return min(failed, key=_Worker.suspicion)
 
 
 def _ended(running: dict[int, _Worker], timeout: float) -> list[_Worker]:

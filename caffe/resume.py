@@ -35,6 +35,7 @@ import numpy as np
 import torch
 
 from caffe import device
+from caffe.distributed import gather
 from caffe.errors import CaffeError
 from caffe.files import PathLike, SolverStateData, atomic_write
 from caffe.layers.data import SourceLayer
@@ -82,7 +83,7 @@ def capture(seed: int, nets: Sequence[Net], loss: LossWindow, together: bool) ->
     rank, count = device.solver_rank(), device.solver_count()
     states = [own if i == rank else None for i in range(count)]
     if together:
-        torch.distributed.all_gather_object(states, own)
+        states = gather(own)
     return Point(seed if seed >= 0 else None, states, loss, [_positions(net) for net in nets])
 
 
