@@ -1,11 +1,13 @@
 """Frames a second and memory of writing and reading LMDBs, beside BVLC Caffe's tools.
 
-    python bench/data.py [--frames 200] [--convert-imageset PROGRAM] [--caffe PROGRAM] [--json F]
+    python bench/data.py [--frames 200] [--rounds 3] [--convert-imageset P] [--caffe P] [--json F]
 
 Writing: data_tools.nyuv2 on a generated nyu_depth_v2_labeled.mat of full-size frames (colour, depth
-and label, to 320x240) with 1 and 2 workers; convert_imageset on the same pictures as PNGs (colour
-alone, to 320x240). Reading: records a second of a Data layer, in order and shuffled, by
-`caffe time`, start-up subtracted. Caffe's own programs are optional.
+and label, to 320x240) with 1 and 2 workers; convert_imageset on the same pictures as PNGs, to
+320x240: colour alone, and colour, depth and label, an LMDB each. Start-up
+counts. Reading: records a second of a Data layer, in order and shuffled, by `caffe time`, start-up
+subtracted. Contenders take turns; figures are medians over the rounds. Caffe's own programs are
+optional.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import cv2
 import h5py
@@ -27,7 +32,9 @@ import numpy as np
 from data_tools.synth import Synth
 
 SIZE = (640, 480)
-READ_BATCH, SHORT, LONG = 4, 50, 400
+READ_BATCH, SHORT, LONG = 4, 50, 1500
+
+PICTURES = ("color", "depth", "label")
 
 NET = """
 layer {{ name: "data" type: "Data" top: "data" data_param {{
@@ -41,8 +48,8 @@ def generate(folder: Path, count: int) -> None:
     source = Synth(count, SIZE, 0)
     shapes = {"images": ((3, *SIZE), np.uint8), "depths": (SIZE, np.float32),
               "labels": (SIZE, np.uint16)}  # fmt: skip
-    (folder / "png").mkdir()
-    lines = []
+    for name in PICTURES:
+        (folder / name).mkdir()
     with h5py.File(folder / "nyu.mat", "w") as file:
         parts = {name: file.create_dataset(name, (count, *shape), dtype, chunks=(1, *shape),
                                            compression="gzip", compression_opts=3)
@@ -52,9 +59,11 @@ def generate(folder: Path, count: int) -> None:
             parts["images"][index] = frame.color[:, :, ::-1].transpose(2, 1, 0)
             parts["depths"][index] = frame.depth.T / np.float32(1000)
             parts["labels"][index] = frame.label.T
-            cv2.imwrite(str(folder / "png" / f"{index:04d}.png"), frame.color)
-            lines.append(f"{index:04d}.png 0\n")
-    (folder / "list.txt").write_text("".join(lines))
+            for name, picture in zip(
+                PICTURES, (frame.color, frame.depth, frame.label), strict=True
+            ):
+                cv2.imwrite(str(folder / name / f"{index:04d}.png"), picture)
+    (folder / "list.txt").write_text("".join(f"{index:04d}.png 0\n" for index in range(count)))
 
 
 def run(command: list[str], folder: Path) -> tuple[float, float]:
@@ -83,41 +92,60 @@ def run(command: list[str], folder: Path) -> tuple[float, float]:
     return seconds, memory
 
 
-def write_rows(folder: Path, count: int, convert_imageset: str | None) -> list[dict]:
-    """Writing, a row a contender."""
-    rows = []
-    contenders = {
+def writers(convert_imageset: str | None) -> dict[str, list[str]]:
+    """The commands that write, by the names of their rows."""
+    found = {
         f"data_tools.nyuv2, {workers} worker{'s' * (workers > 1)}":
             [sys.executable, "-m", "data_tools.nyuv2", "nyu.mat", f"out{workers}", "--workers",
-             str(workers), "--splits", "trainval,test"]
+             str(workers), "--splits", "trainval,test", "--force"]
         for workers in (1, 2)
     }  # fmt: skip
     if convert_imageset:
-        contenders["convert_imageset (colour alone)"] = [
-            convert_imageset, "--resize_width=320", "--resize_height=240", "png/", "list.txt",
-            "caffe_lmdb"]  # fmt: skip
-    for name, command in contenders.items():
-        seconds, memory = run(command, folder)
-        rows.append({"writing": name, "frames/s": count / seconds, "MiB": memory})
-    return rows
+        program = f"{shlex.quote(convert_imageset)} --resize_width=320 --resize_height=240"
+        gray = {"color": "", "depth": "--gray", "label": "--gray"}
+        lines = [f"rm -rf {name}_lmdb && {program} {gray[name]} {name}/ list.txt {name}_lmdb"
+                 for name in PICTURES]  # fmt: skip
+        found["convert_imageset, colour alone"] = ["sh", "-c", lines[0]]
+        found["convert_imageset, all three"] = ["sh", "-c", " && ".join(lines)]
+    return found
 
 
-def read_rows(folder: Path, caffe: str | None) -> list[dict]:
+def write_rows(folder: Path, count: int, rounds: int, convert_imageset: str | None) -> list[dict]:
+    """Writing, a row a contender."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        for name, command in writers(convert_imageset).items():
+            found.setdefault(name, []).append(run(command, folder))
+    return [{"writing": name, "frames/s": median(count / seconds for seconds, _ in runs),
+             "MiB": max(memory for _, memory in runs)} for name, runs in found.items()]  # fmt: skip
+
+
+def read_rows(folder: Path, rounds: int, caffe: str | None) -> list[dict]:
     """Reading out1/trainval, a row a contender and an order."""
-    rows = []
     ours = [sys.executable, "-m", "caffe"]
     contenders = [("this engine, in order", ours, ""),
                   ("this engine, shuffled", ours, "shuffle: true")]  # fmt: skip
     if caffe:
         contenders.append(("Caffe, in order", [caffe], ""))
-    for name, program, shuffle in contenders:
-        net = NET.format(source="out1/trainval", batch=READ_BATCH, shuffle=shuffle)
-        (folder / "net.prototxt").write_text(net)
-        times = [run([*program, "time", "-model=net.prototxt", f"-iterations={n}"], folder)[0]
-                 for n in (SHORT, LONG)]  # fmt: skip
-        rate = READ_BATCH * (LONG - SHORT) / (times[1] - times[0])
-        rows.append({"reading": name, "records/s": rate})
-    return rows
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, program, shuffle in contenders:
+            net = NET.format(source="out1/trainval", batch=READ_BATCH, shuffle=shuffle)
+            (folder / "net.prototxt").write_text(net)
+            times = [run([*program, "time", "-model=net.prototxt", f"-iterations={n}"], folder)[0]
+                     for n in (SHORT, LONG)]  # fmt: skip
+            rate = READ_BATCH * (LONG - SHORT) / (times[1] - times[0])
+            found.setdefault(name, []).append(rate)
+    return [{"reading": name, "records/s": median(rates)} for name, rates in found.items()]
+
+
+def machine() -> dict[str, str]:
+    """What the figures are of."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    cpu = models[0] if models else platform.machine()
+    return {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} x {cpu}",
+            "load": " ".join(f"{load:.1f}" for load in os.getloadavg())}  # fmt: skip
 
 
 def table(rows: list[dict]) -> str:
@@ -136,18 +164,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--frames", type=int, default=200, help="default: 200")
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--convert-imageset", metavar="PROGRAM", help="BVLC Caffe's")
     parser.add_argument("--caffe", metavar="PROGRAM", help="BVLC Caffe's")
     parser.add_argument("--json", type=Path, metavar="F")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder), args.frames)
-        writing = write_rows(Path(folder), args.frames, args.convert_imageset)
+        about = machine()
+        print(*about.values(), sep=", ", end="\n\n")
+        writing = write_rows(Path(folder), args.frames, args.rounds, args.convert_imageset)
         print(table(writing))
-        reading = read_rows(Path(folder), args.caffe)
+        reading = read_rows(Path(folder), args.rounds, args.caffe)
         print("\n" + table(reading))
     if args.json:
-        args.json.write_text(json.dumps(writing + reading, indent=1) + "\n")
+        args.json.write_text(json.dumps([about, *writing, *reading], indent=1) + "\n")
 
 
 if __name__ == "__main__":
