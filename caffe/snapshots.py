@@ -117,30 +117,52 @@ def prune(prefix: PathLike, keep: int, newest: PathLike, log: Log = emit) -> Non
     has taken it apart on purpose.
     """
     ours = [s for s in find(prefix) if s.side.exists() and s.state != Path(newest)]
-    for snapshot in ours[keep - 1 :]:
+    doomed = {s.iteration: str(s.state) for s in ours[keep - 1 :]}
+    for iteration in _begun(prefix):
+        doomed.setdefault(iteration, f"{prefix}_iter_{iteration}")
+    for iteration, name in doomed.items():
         try:
-            _remove(snapshot, prefix)
-            log(_PLACE, f"Removed the snapshot {snapshot.state}", INFO)
+            _remove(prefix, iteration)
+            log(_PLACE, f"Removed the snapshot {name}", INFO)
         except (OSError, CaffeError) as error:
-            log(_PLACE, f"Cannot remove the snapshot {snapshot.state}: {error}", WARNING)
+            log(_PLACE, f"Cannot remove the snapshot {name}: {error}", WARNING)
 
 
-def _remove(snapshot: Snapshot, prefix: PathLike) -> None:
+def _remove(prefix: PathLike, iteration: int) -> None:
     """The state first: what is left under its name is always whole."""
-    model = resume.read(snapshot.side)["model"]["file"]
-    names = {
-        f"{os.fspath(prefix)}_iter_{snapshot.iteration}.caffemodel{end}" for end in ("", ".h5")
-    }
-    forget(snapshot.state)
-    for name in names:
-        if os.path.basename(name) == model:
-            Path(name).unlink(missing_ok=True)
-    snapshot.side.unlink()
+    stem = f"{os.fspath(prefix)}_iter_{iteration}"
+    mark, side = _mark(stem), Path(f"{stem}.resume")
+    mark.touch()
+    for end in ("", ".h5"):
+        forget(f"{stem}.solverstate{end}", keep_mark=True)
+    if side.exists():
+        model = resume.read(side)["model"]["file"]
+        for path in (Path(f"{stem}.caffemodel"), Path(f"{stem}.caffemodel.h5")):
+            if path.name == model:
+                path.unlink(missing_ok=True)
+        side.unlink()
+    mark.unlink()
 
 
-def forget(state: PathLike) -> None:
+def _mark(stem: str) -> Path:
+    """What says, should the process be killed, that a snapshot's removal has begun."""
+    folder, name = os.path.split(stem)
+    return Path(folder, f".{name}.removing")
+
+
+def _begun(prefix: PathLike) -> list[int]:
+    """Iterations whose snapshots' removal has begun."""
+    folder, base = os.path.split(os.fspath(prefix))
+    pattern = re.compile(rf"\.{re.escape(base)}_iter_(\d+)\.removing")
+    matches = (pattern.fullmatch(path.name) for path in Path(folder or ".").glob(".*.removing"))
+    return [int(match[1]) for match in matches if match]
+
+
+def forget(state: PathLike, keep_mark: bool = False) -> None:
     """Remove a .solverstate, on the disk, too, before files that it goes with change."""
     path = Path(state)
+    if not keep_mark:  # what will stand there is not what was to be removed
+        _mark(os.fspath(resume.side_file(state)).removesuffix(".resume")).unlink(missing_ok=True)
     if path.exists():
         path.unlink()
         files.sync(path.resolve().parent)
