@@ -176,6 +176,22 @@ def test_a_seed_that_was_drawn_stays(folder: Path) -> None:
     _assert_as_unbroken()
 
 
+def test_two_processes_go_on_as_they_would_have(folder: Path) -> None:
+    """The snapshot holds the random states of both."""
+    Path("solver.prototxt").write_text(SOLVER)
+    whole = _train(folder, "-cpu", "2")
+    _set_aside(folder)
+    for path in folder.glob("whole_run_iter_10.*"):
+        path.rename(path.name.removeprefix("whole_"))
+    again = _train(folder, "-cpu", "2", "-snapshot", "run_iter_10.solverstate")
+    assert _of(_said(again), 10) == _of(_said(whole), 10)
+    _assert_as_unbroken()
+    content = json.loads(Path("run_iter_20.resume").read_text())
+    first, second = content["random"]
+    assert first != second
+    assert content["nets"][0][0]["next"] == 20 * 2 * 3
+
+
 # -- in one process ----------------------------------------------------------------------------
 
 
