@@ -115,10 +115,19 @@ def test_scores_are_the_ports_on_a_real_frame(folder, command, frames):
     net.forward()
     ours = net.blobs["score"].data[0]
     state = torch.load(folder / "port.pth", weights_only=True)
-    rgb = torch.from_numpy(color[:, :, ::-1].transpose(2, 0, 1).copy()).float() / 255
-    theirs = run_port(state, rgb, torch.from_numpy(depth).float()[None] / 255).numpy()
-    assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+    rgb = torch.from_numpy(color[:, :, ::-1].transpose(2, 0, 1).copy()).double() / 255
+    state = {key: value.double() for key, value in state.items()}
+    theirs = run_port(state, rgb, torch.from_numpy(depth).double()[None] / 255)
     assert theirs.std() > 0.01
+    # In single precision rounding decides which of two nearly equal values a pooling takes, and
+    # so where it is unpooled: in the port's own network as well. That is a matter of few pixels.
+    gap = np.abs(ours - theirs.numpy()).max(axis=0)
+    assert np.quantile(gap, 0.97) <= 1e-4 * theirs.abs().max()
+    prob = caffe.to_module(net).double()(
+        torch.from_numpy(color.transpose(2, 0, 1).copy()).double()[None],
+        torch.from_numpy(depth).double()[None, None],
+    )
+    assert (prob[0] - theirs.softmax(0)).abs().max() <= 1e-8
 
 
 def test_another_rounding_is_pointed_out(folder, command):
