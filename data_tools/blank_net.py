@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,10 @@ def save(net: Any, path: str | Path) -> None:
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         beside.rename(path)
-    except RuntimeError as error:
-        raise DataError(f"{path}: {describe(error)}") from error
+    except (RuntimeError, OSError) as error:
+        words = error.strerror if isinstance(error, OSError) else None
+        words = words or describe(error).replace(str(beside), str(path))
+        raise DataError(words if str(path) in words else f"{path}: {words}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()

@@ -14,6 +14,7 @@ import fnmatch
 import json
 import random
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -217,11 +218,22 @@ def split(chosen: list[int], shares: dict[str, float], seed: int) -> dict[str, l
 def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFormat) -> None:
     """`--to folder`: each frame's three files are named by the key its record would have."""
     partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed, maybe of other frames
+    try:
+        _write_frames(source, chosen, partial, format)
+        partial.rename(out)
+    except OSError as error:
+        raise DataError(f"{error.filename or partial}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_frames(source: Records, chosen: list[int], folder: Path, format: RecordFormat) -> None:
     frames = {}
     for position, index in enumerate(cli.progress(chosen, len(chosen), "pictures")):
         key = store.key(position, source.names[index]).decode()
         planes, scene = from_datum(format.encode(source.load(index)))
-        _write_frame(partial, key, planes)
+        _write_frame(folder, key, planes)
         if known := {**source.about(index), **({"scene": scene} if scene else {})}:
             frames[key] = known
     info = {
@@ -229,8 +241,7 @@ def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFo
         **source.common(),
         **({"frames": frames} if frames else {}),
     }
-    store.write_text(partial / store.INFO, store.to_json(info))
-    partial.rename(out)
+    store.write_text(folder / store.INFO, store.to_json(info))
 
 
 def _write_frame(root: Path, key: str, planes: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ MAX_KEY = 511  # bytes, LMDB's limit
 # A batch is committed when it reaches either: a kill costs no more than this.
 BATCH_BYTES = 64 << 20
 BATCH_SECONDS = 1.0
+FULL = 1 << 20  # bytes; with less, a disk is as good as full
 
 
 def key(index: int, name: str) -> bytes:
@@ -42,6 +43,9 @@ def lmdb_errors(path: Path) -> Iterator[None]:
         yield
     except lmdb.Error as error:
         words = str(error).rpartition(": ")[2] or str(error)
+        # What a full disk does to a write, LMDB calls an input/output error.
+        if path.exists() and shutil.disk_usage(path).free < FULL:
+            words = "no space left on the disk"
         raise DataError(f"{path}: {words}") from error
 
 
@@ -58,25 +62,37 @@ class Writer:
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + ".partial")
         check_target(self.path, force)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = self._acquire()
-        text = json.dumps(plan, sort_keys=True)
-        if not self._resumes(text):
-            self._clear()
-            (self.partial / PLAN).write_text(text)
-        with lmdb_errors(self.partial):
-            self._env = lmdb.open(str(self.partial), map_size=FIRST_MAP, max_readers=16)
-            # A file that grew in an earlier run needs its size, not the first map's.
-            size = (self.partial / "data.mdb").stat().st_size
-            if size > FIRST_MAP:
-                self._env.set_mapsize(2 * size)
+        try:
+            self._env = self._open(json.dumps(plan, sort_keys=True))
+        except DataError:
+            with suppress(OSError):
+                self.partial.rmdir()  # of which there is nothing yet
+            os.close(self._lock)
+            raise
         self._batch: list[tuple[bytes, bytes]] = []
         self._bytes = 0
         self._since = time.monotonic()
         self._finished = False
 
+    def _open(self, plan: str) -> lmdb.Environment:
+        if not self._resumes(plan):
+            self._clear()
+            write_text(self.partial / PLAN, plan)
+        with lmdb_errors(self.partial):
+            env = lmdb.open(str(self.partial), map_size=FIRST_MAP, max_readers=16)
+            # A file that grew in an earlier run needs its size, not the first map's.
+            size = (self.partial / "data.mdb").stat().st_size
+            if size > FIRST_MAP:
+                env.set_mapsize(2 * size)
+        return env
+
     def _acquire(self) -> int:
-        self.partial.mkdir(exist_ok=True)
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            place = next(part for part in self.partial.parents if part.exists())
+            raise DataError(f"{place}: is no folder, so {self.path} cannot be made") from error
         lock = os.open(self.partial, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,7 +240,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes a file that appears under its name only when complete."""
+    """Writes a file that appears under its name only when complete.
+
+    Raises DataError, naming it, where it cannot be written.
+    """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -233,8 +252,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.rename(path)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 class Reader:
