@@ -79,34 +79,42 @@ class Database(ABC):
         """Record `first` and each step-th after it, in the order of their keys."""
 
 
+def open_lmdb(path: str | os.PathLike[str], **options: Any) -> Any:
+    """The lmdb.Environment of an LMDB that is only read: a folder with data.mdb in it, or such a
+    file itself. options: further ones of lmdb.open.
+
+    Raises CaffeError where there is none, or where it was cut short.
+    """
+    import lmdb
+
+    place = Path(path)
+    file = place / "data.mdb" if place.is_dir() else place
+    if not file.is_file():
+        raise CaffeError(f"{path}: no LMDB; expected a folder with data.mdb in it")
+    reading = {"readonly": True, "lock": False, "max_readers": 1024}
+    try:
+        env = lmdb.open(os.fspath(path), subdir=place.is_dir(), **reading, **options)
+    except lmdb.Error as error:
+        raise CaffeError(f"{path}: cannot be opened as LMDB: {error}") from None
+    # A page beyond the file's end would take the process down when it is looked at.
+    page = env.stat()["psize"]
+    needed = (env.info()["last_pgno"] + 1) * page
+    size = file.stat().st_size
+    if size < needed - 16 * page:  # a few at the end may be free, and never written
+        env.close()
+        raise CaffeError(
+            f"{path}: damaged LMDB: {file.name} has {size} bytes, its records need {needed}; "
+            "was it copied whole?"
+        )
+    return env
+
+
 class LMDB(Database):
     """An LMDB: a folder with data.mdb in it, or such a file itself."""
 
     def __init__(self, path: str) -> None:
-        import lmdb
-
         super().__init__(path)
-        place = Path(path)
-        if not (place / "data.mdb").is_file() and not place.is_file():
-            raise CaffeError(f"{path}: no LMDB; expected a folder with data.mdb in it")
-        try:
-            self._env = lmdb.open(
-                path, subdir=place.is_dir(), readonly=True, lock=False, max_readers=1024
-            )
-        except lmdb.Error as error:
-            raise CaffeError(f"{path}: cannot be opened as LMDB: {error}") from None
-        self._check_size(place / "data.mdb" if place.is_dir() else place)
-
-    def _check_size(self, file: Path) -> None:
-        """A page beyond the file's end would take the process down when it is looked at."""
-        page = self._env.stat()["psize"]
-        needed = (self._env.info()["last_pgno"] + 1) * page
-        size = file.stat().st_size
-        if size < needed - 16 * page:  # a few at the end may be free, and never written
-            raise CaffeError(
-                f"{self.path}: damaged LMDB: {file.name} has {size} bytes, its records need "
-                f"{needed}; was it copied whole?"
-            )
+        self._env = open_lmdb(path)
 
     def __len__(self) -> int:
         return self._env.stat()["entries"]

@@ -49,6 +49,18 @@ def lmdb_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {words}") from error
 
 
+def open_lmdb(path: Path) -> lmdb.Environment:
+    """The LMDB to be read. Raises DataError where the engine finds that it was cut short."""
+    try:
+        from caffe import db
+    except ImportError:  # a real pycaffe has no such check
+        return lmdb.open(str(path), readonly=True, lock=False, readahead=False)
+    try:
+        return db.open_lmdb(path, readahead=False)
+    except RuntimeError as error:
+        raise DataError(str(error)) from error
+
+
 class Writer:
     """Writes records to `path`.partial, and renames it to `path` once everything is in it.
 
@@ -268,7 +280,7 @@ class Reader:
             what = "no LMDB there (no data.mdb in it)" if self.path.exists() else "does not exist"
             raise DataError(f"{self.path}: {what}")
         with lmdb_errors(self.path):
-            self._env = lmdb.open(str(self.path), readonly=True, lock=False, readahead=False)
+            self._env = open_lmdb(self.path)
         self.info = read_info(self.path)
 
     def __len__(self) -> int:

@@ -163,6 +163,16 @@ def test_reader_says_what_is_wrong(tmp_path):
         store.Reader(tmp_path / "bad")
 
 
+def test_reader_refuses_an_lmdb_that_was_cut_short(tmp_path):
+    writer = store.Writer(tmp_path / "db", "plan")
+    for index in range(50):
+        writer.put(store.key(index, "x"), record(1, (5, 64, 64)))
+    writer.finish({})
+    os.truncate(tmp_path / "db" / "data.mdb", 300_000)  # of a million
+    with pytest.raises(DataError, match=r"db: damaged LMDB: data\.mdb has 300000 bytes"):
+        store.Reader(tmp_path / "db")
+
+
 def test_reader_takes_lmdbs_of_other_tools(tmp_path):
     with lmdb.open(str(tmp_path / "db")) as env, env.begin(write=True) as txn:
         txn.put(b"k", record(5))
