@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
+from caffe.augment import Augmentation
 from caffe.db import Database
 from caffe.errors import CaffeError
 from caffe.log import ERROR, emit
@@ -133,14 +134,21 @@ class RecordRandom:
 
 
 class RecordTransformer:
-    """Crop, mirror, subtract the mean, scale: Caffe's DataTransformer.
+    """Crop, mirror, subtract the mean, scale: Caffe's DataTransformer; before these, augmentation.
 
-    All channels are treated alike, labels in a channel too; mirror also works in TEST.
+    All channels are treated alike, labels in a channel too, but for what augmentation_param says;
+    mirror also works in TEST.
     """
 
     def __init__(self, param: pb.TransformationParameter, phase: int) -> None:
         self.param, self.train = param, phase == pb.TRAIN
         self.random = param.mirror or (self.train and param.crop_size > 0)
+        self.augmentation: Augmentation | None = None
+        if param.HasField("augmentation_param"):
+            mean_file = param.HasField("mean_file")
+            augment = Augmentation(param.augmentation_param, param.crop_size, mean_file)
+            if self.train and (augment.moves or augment.jitters):
+                self.augmentation, self.random = augment, True
         self.mean: np.ndarray | None = None
         if param.HasField("mean_file"):
             from caffe.files import read_blob
@@ -186,7 +194,8 @@ class RecordTransformer:
 
     def shape(self, pixels: np.ndarray) -> tuple[int, int, int]:
         """The shape after cropping."""
-        channels, height, width = pixels.shape
+        shape = self.augmentation.shape(pixels.shape) if self.augmentation else pixels.shape
+        channels, height, width = shape
         crop = self.param.crop_size
         if crop > min(height, width):
             raise CaffeError(f"crop_size {crop} exceeds the record's {height} x {width}")
@@ -201,6 +210,10 @@ class RecordTransformer:
         """
         p = self.param
         mirror = p.mirror and bool(rng.integers(2))
+        if self.augmentation is not None:
+            changed = np.empty(self.augmentation.shape(pixels.shape), np.float32)
+            self.augmentation.apply(pixels, changed, rng)
+            pixels = changed
         rows, columns = self._window(pixels, rng)
         values = pixels[:, rows, columns]
         mean = self._mean_for(pixels)

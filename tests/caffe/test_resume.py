@@ -22,10 +22,12 @@ from caffe.proto import caffe_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
-# Random in every way: order, crops, mirrors, fillers, dropout; another order in the test net.
+# Random in every way: order, zoom, crops, colour, mirrors, fillers, dropout; another order in the
+# test net.
 NET = """name: "restless"
 layer { name: "data" type: "Data" top: "x" top: "label" include { phase: TRAIN }
-  transform_param { crop_size: 4 mirror: true scale: 0.01 }
+  transform_param { mirror: true scale: 0.01 augmentation_param { crop_h: 4 crop_w: 4
+    min_scale: 0.6 max_scale: 1.5 color_channel: 0 brightness: 0.3 contrast: 0.3 } }
   data_param { source: "lmdb" backend: LMDB batch_size: 3 shuffle: true } }
 layer { name: "data" type: "Data" top: "x" top: "label" include { phase: TEST }
   transform_param { crop_size: 4 mirror: true scale: 0.01 }

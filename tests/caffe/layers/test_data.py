@@ -87,6 +87,30 @@ def test_mirror_turns_all_channels_alike_also_in_test(net_of, tmp_path):
     assert rows == {(1.5, 2.5) * 5, (2.5, 1.5) * 5}
 
 
+def test_augmentation_is_for_training_and_makes_one_size_of_all(net_of, tmp_path):
+    shapes = [(1, 4, 6), (1, 9, 3)]
+    path = records(tmp_path / "d", [np.ones(shape, np.uint8) for shape in shapes])
+    transform = "augmentation_param { crop_h: 5 crop_w: 7 min_scale: 0.5 max_scale: 2 }"
+    net = data_net(net_of, path, "batch_size: 2 backend: LMDB", transform)
+    for _ in range(3):
+        net.forward()
+        assert net.blobs["x"].data.shape == (2, 1, 5, 7)
+    net = data_net(net_of, path, "batch_size: 1 backend: LMDB", transform, caffe.TEST)
+    net.forward()
+    assert net.blobs["x"].data.shape == (1, 1, 4, 6)
+
+
+def test_an_augmentation_that_does_not_fit_names_the_record(net_of, tmp_path):
+    arrays = [np.ones((channels, 4, 4), np.uint8) for channels in (3, 1)]
+    path = records(tmp_path / "d", arrays)
+    transform = "augmentation_param { label_channel: 2 max_scale: 2 }"
+    net = data_net(net_of, path, "batch_size: 1 backend: LMDB", transform)
+    net.forward()
+    message = r"record b'0001': augmentation_param: channel 2 is named, the record has 1$"
+    with pytest.raises(caffe.CaffeError, match=rf"layer 'd' \(Data\): .*{message}"):
+        net.forward()
+
+
 def test_a_batch_takes_its_first_records_shape(net_of, tmp_path):
     path = records(tmp_path / "d", [np.ones((1, 2, 2), np.uint8), np.ones((1, 4, 3), np.uint8)])
     net = data_net(net_of, path, "batch_size: 1 backend: LMDB", tops='top: "x"')

@@ -166,6 +166,7 @@ def test_mean_and_scale(net_of, tmp_path):
         ([BACKGROUND], "", "crop_size: 4", "no window on objects"),
         ([OBJECT, BACKGROUND], "", "", "must give a crop_size"),
         ([OBJECT, BACKGROUND], "context_pad: 2", "crop_size: 4", "leaves nothing"),
+        ([OBJECT, BACKGROUND], "", "crop_size: 4 augmentation_param {}", "does not take augment"),
         (["0 0.9 0 0 1 1", BACKGROUND], "", "crop_size: 4", "an object of class 0"),
         ([OBJECT, "1 0.2 0 0"], "", "crop_size: 4", "broken off"),
         ([OBJECT, BACKGROUND], "", "crop_size: 4 mean_value: [1, 2]", "given 2 time"),
