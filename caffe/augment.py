@@ -166,8 +166,11 @@ def jittered(colors: np.ndarray, matrix: np.ndarray, mean_share: float) -> np.nd
     flat = colors.reshape(len(colors), -1)
     grey = _TO_YIQ[0] if len(colors) == 3 else np.full(len(colors), 1 / len(colors))
     mean = float(grey @ flat.mean(1, dtype=np.float64)) if mean_share else 0.0
-    changed = matrix.astype(np.float32) @ flat
-    changed += np.float32(mean_share * mean)
+    changed = np.empty_like(flat)
+    for row, out in zip(matrix.astype(np.float32), changed, strict=True):
+        out[:] = np.float32(mean_share * mean)  # no matmul: BLAS would take threads from training
+        for weight, channel in zip(row, flat, strict=True):
+            out += weight * channel
     np.clip(changed, 0, 255, out=changed)
     return changed.reshape(colors.shape)
 
