@@ -112,7 +112,8 @@ def take_place(place: Place, gpu: int | None) -> None:
 def _share_cores(count: int) -> None:
     """Let the processes of a machine share its cores, unless the user says how many to use."""
     given = os.environ.get("OMP_NUM_THREADS")
-    by_torchrun = given == "1" and "TORCHELASTIC_RUN_ID" in os.environ  # its default
+    # torchrun's default for more than one
+    by_torchrun = given == "1" and count > 1 and "TORCHELASTIC_RUN_ID" in os.environ
     if given is None or by_torchrun:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // count))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -10,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
@@ -39,7 +39,7 @@ def run_processes(
     however that comes.
     Raises CaffeError if one fails, with its rank and the cause; the others are ended then.
     """
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    context = get_context("spawn")  # CUDA does not survive a fork
     workers: list[_Worker] = []
     with tempfile.TemporaryDirectory(prefix="caffe-") as folder:
         uid = os.fsencode(os.path.join(folder, "meeting"))
@@ -138,6 +138,7 @@ def _signal_name(number: int) -> str:
 @contextmanager
 def _held_back() -> Iterator[None]:
     """Processes started within the block never see the signals that are ours to answer."""
+    resource_tracker.ensure_running()  # which lifts the block when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -174,6 +175,8 @@ def _main(
     parent: int,
     logging: tuple[int, str | None, str],
 ) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     if os.getppid() != parent:  # it ended before it could be watched
         os._exit(1)

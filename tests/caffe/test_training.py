@@ -1,0 +1,379 @@
+"""Training runs of several real processes: they follow one process, and go on after any death."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe
+from caffe import files
+from caffe.db import create
+from caffe.proto import caffe_pb2 as pb
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "train"
+LIMIT = 300  # seconds that anything may take on a machine that is busy with other things
+
+# Random in every way: order, mirrors, dropout. Seven records: epochs end within a batch.
+NET = """name: "restless"
+layer {{ name: "data" type: "Data" top: "x" top: "label" transform_param {{ mirror: true }}
+  data_param {{ source: "lmdb" backend: LMDB batch_size: 2 shuffle: true }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "x" top: "conv"
+  convolution_param {{ num_output: 4 kernel_size: 3 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }}
+layer {{ name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param {{ bias_term: true }} }}
+layer {{ name: "relu" type: "ReLU" bottom: "conv" top: "conv" }}
+layer {{ name: "drop" type: "Dropout" bottom: "conv" top: "conv" }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
+  inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
+{more}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }}
+"""
+SOLVER = """net: "net.prototxt" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" random_seed: 1
+snapshot: {snapshot} snapshot_prefix: "{prefix}" max_iter: {iterations} display: 1
+test_iter: 1 test_interval: 7
+"""
+PYTHON_LAYER = (
+    'layer { name: "python" type: "Python" bottom: "label" top: "python"'
+    ' python_param { module: "layer_of_a_test" layer: "Layer" } }'
+)
+ENDLESS = 100_000_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a net and an LMDB whose labels are the records' numbers, to work in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GLOG_minloglevel", raising=False)
+    rng = np.random.default_rng(0)
+    with create("lmdb") as put:
+        for i in range(7):
+            datum = pb.Datum(channels=2, height=5, width=5, label=i % 3)
+            datum.data = rng.integers(0, 9, 50, np.uint8).tobytes()
+            put(b"%04d" % i, datum.SerializeToString())
+    _net()
+    return tmp_path
+
+
+def _net(more: str = "") -> None:
+    Path("net.prototxt").write_text(NET.format(more=more))
+
+
+def _solver(prefix: str, iterations: int, snapshot: int = 0) -> str:
+    path = f"{prefix}.prototxt"
+    text = SOLVER.format(prefix=prefix, iterations=iterations, snapshot=snapshot)
+    Path(path).write_text(text)
+    return path
+
+
+def _train(*flags: str, launcher: tuple[str, ...] = (), log: str = "log") -> subprocess.Popen:
+    with open(log, "w") as stderr:
+        command = [sys.executable, *launcher, "-m", "caffe", "train", *flags]
+        return subprocess.Popen(command, stderr=stderr, start_new_session=True)
+
+
+def _finish(process: subprocess.Popen, log: str = "log") -> str:
+    try:
+        process.wait(LIMIT)
+    finally:
+        _end(process)
+    text = Path(log).read_text()
+    assert process.returncode == 0, text[-2000:]
+    return text
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Leave nothing of a command behind, should the test have failed."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _until(what: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not what():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, Path("log").read_text()[-2000:]
+        time.sleep(0.05)
+
+
+def _children(process: subprocess.Popen) -> list[int]:
+    """The processes of the ranks, the first one first."""
+    tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    commands = {int(task): Path(f"/proc/{task}/cmdline").read_bytes() for task in tasks}
+    return sorted(pid for pid, command in commands.items() if b"spawn_main" in command)
+
+
+def _gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"  # ended; whoever took it over has yet to look
+
+
+def _same(one: str, other: str) -> bool:
+    return Path(one).read_bytes() == Path(other).read_bytes()
+
+
+# -- the numbers ----------------------------------------------------------------------------------
+
+
+def test_two_processes_follow_one_with_twice_the_batch(folder: Path) -> None:
+    """A small SF net on -sync_bn, 20 iterations, to 1e-4: weights and gathered statistics.
+
+    Of two fusions and two poolings: deeper ones of this size do not follow even themselves when
+    their weights change in the last digit.
+    """
+    shutil.copytree(GOLDEN, "golden")
+    net = Path("golden/train.prototxt").read_text().replace('"lmdb"', '"golden/lmdb"')
+    net = net.replace("normalization: VALID", "normalization: FULL")  # ranks' means are the mean
+    for name, batch in (("one", 4), ("two", 2)):
+        Path(f"{name}_net.prototxt").write_text(
+            net.replace("batch_size: 2", f"batch_size: {batch}")
+        )
+        Path(f"{name}.prototxt").write_text(
+            f'net: "{name}_net.prototxt" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" '
+            f'max_iter: 20 snapshot: 10 snapshot_prefix: "{name}" weight_decay: 0.0005 display: 10 '
+            'weights: "golden/init.caffemodel"'
+        )
+    log = _finish(_train("-solver", "two.prototxt", "-cpu", "2", "-sync_bn"))
+    solver = caffe.get_solver("one.prototxt")
+    solver.net.observed = False
+    first = solver.net.params["score"][0].data.copy()
+    solver.solve()
+    for iteration in (10, 20):
+        alone, both = (
+            dict(files.read_weights(f"{name}_iter_{iteration}.caffemodel").items())
+            for name in ("one", "two")
+        )
+        assert alone.keys() == both.keys()
+        for name, blobs in alone.items():
+            for mine, theirs in zip(blobs, both[name], strict=True):
+                # A bias before a BatchNorm has no gradient: rounding is all it holds.
+                bound = 1e-4 * np.abs(mine).max() + 1e-6
+                assert np.abs(mine - theirs).max() <= bound, (iteration, name)
+    assert np.abs(alone["score"][0] - first).max() > 1e-2  # and they learned something
+    for line, times in {
+        "Starting Optimization": 1,
+        "Solving ": 1,
+        "Iteration 10 (": 1,
+        "Snapshotting to": 2,
+        "solver.cpp:332] Optimization Done.": 1,
+        "caffe.cpp:250] Optimization Done.": 1,
+    }.items():  # the first rank's, and nobody else's
+        assert log.count(line) == times, line
+
+
+RECORDER = """
+import caffe
+class Layer(caffe.Layer):
+    def setup(self, bottom, top): pass
+    def reshape(self, bottom, top): top[0].reshape(1)
+    def forward(self, bottom, top):
+        with open(f"seen_by_{caffe.solver_rank()}", "a") as file:
+            print(*(int(v) for v in bottom[0].data), file=file)
+    def backward(self, top, propagate_down, bottom): pass
+"""
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_record_once_an_epoch(folder: Path, monkeypatch, count: int) -> None:
+    """A Python layer writes down what each of the processes reads."""
+    with create("numbered") as put:
+        for i in range(7):
+            datum = pb.Datum(channels=2, height=5, width=5, data=bytes(50), label=i)
+            put(b"%04d" % i, datum.SerializeToString())
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    Path("layer_of_a_test.py").write_text(RECORDER)
+    text = NET.format(more=PYTHON_LAYER).replace('"lmdb"', '"numbered"')
+    text = text.replace("num_output: 3", "num_output: 7")
+    Path("net.prototxt").write_text(text)
+    iterations = 7  # of 2 * count records: 2 * count epochs of 7
+    solver = _solver("seen", iterations)
+    Path(solver).write_text(
+        Path(solver).read_text().split("test_iter")[0].replace("display: 1", "")
+    )
+    _finish(_train("-solver", solver, "-cpu", str(count)))
+    seen = [np.loadtxt(f"seen_by_{rank}", dtype=int)[:iterations].ravel() for rank in range(count)]
+    assert all(len(own) == 2 * iterations for own in seen)
+    # They take turns: the k-th records of all ranks are the next `count` of the common order.
+    epochs = np.stack(seen, axis=1).reshape(-1, 7)
+    assert len(epochs) == 2 * count
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1  # in a new order each
+
+
+# -- deaths -----------------------------------------------------------------------------------
+
+
+def test_after_any_death_a_run_ends_as_if_unbroken(folder: Path) -> None:
+    """SIGKILL to one rank, then to all processes: to the last bit the same in the end."""
+    _finish(_train("-solver", _solver("whole", 30, 10), "-cpu", "2"))
+
+    endless = _solver("run", ENDLESS, 10)
+    process = _train("-solver", endless, "-cpu", "2")
+    _until(Path("run_iter_10.solverstate").exists, process)
+    victim = _children(process)[1]
+    os.kill(victim, signal.SIGKILL)
+    process.wait(LIMIT)
+    assert process.returncode == 1
+    last = Path("log").read_text().splitlines()[-1]
+    cause = rf"caffe: rank 1 \(process {victim}\) was killed by SIGKILL, perhaps for want of memory"
+    assert re.fullmatch(cause, last), last
+    assert _same("run_iter_10.caffemodel", "whole_iter_10.caffemodel")
+
+    for later in Path().glob("run_iter_[2-9]*"):  # it may have gone on for some iterations
+        later.unlink()
+    process = _train("-solver", endless, "-cpu", "2", "-snapshot", "run_iter_10.solverstate")
+    _until(Path("run_iter_20.solverstate").exists, process)
+    ranks = _children(process)
+    process.kill()  # the others end by themselves: none is left behind
+    process.wait()
+    for rank in ranks:
+        _until(lambda rank=rank: _gone(rank))
+    assert _same("run_iter_20.caffemodel", "whole_iter_20.caffemodel")
+
+    resumed = _solver("run", 30, 10)
+    _finish(_train("-solver", resumed, "-cpu", "2", "-snapshot", "run_iter_20.solverstate"))
+    assert _same("run_iter_30.caffemodel", "whole_iter_30.caffemodel")
+
+    # With another number of processes it goes on as well; what they draw is another matter.
+    other = _solver("run", 33, 10)
+    log = _finish(_train("-solver", other, "-cpu", "3", "-snapshot", "run_iter_30.solverstate"))
+    assert "Iteration 30" in log
+    assert Path("run_iter_33.caffemodel").exists()
+
+
+FAILING = """
+import caffe
+class Layer(caffe.Layer):
+    def setup(self, bottom, top): self.passes = 0
+    def reshape(self, bottom, top): top[0].reshape(1)
+    def forward(self, bottom, top):
+        self.passes += 1
+        if self.passes == 4 and caffe.solver_rank() == 1:
+            raise OSError("the disk is gone")
+    def backward(self, top, propagate_down, bottom): pass
+"""
+
+
+def test_an_error_on_one_rank_is_the_cause_that_is_given(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    Path("layer_of_a_test.py").write_text(FAILING)
+    _net(PYTHON_LAYER)
+    process = _train("-solver", _solver("run", ENDLESS), "-cpu", "2")
+    try:
+        process.wait(LIMIT)
+    finally:
+        _end(process)
+    assert process.returncode == 1
+    lines = Path("log").read_text().splitlines()
+    assert re.match(r"caffe: rank 1 \(process \d+\) ended with exit status 1: ", lines[-1])
+    assert "the disk is gone" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_bad_input_is_one_line(folder: Path) -> None:
+    solver = _solver("run", 3)
+    Path("net.prototxt").write_text(NET.format(more="").replace('"lmdb"', '"nowhere"'))
+    process = _train("-solver", solver, "-cpu", "2", "-minloglevel", "3")
+    process.wait(LIMIT)
+    (line,) = Path("log").read_text().splitlines()
+    assert process.returncode == 1
+    assert re.fullmatch(
+        r"caffe: rank [01] \(process \d+\) ended with exit status 1: layer 'data' \(Data\): "
+        "nowhere: No such file or directory",
+        line,
+    )
+
+
+# -- signals ----------------------------------------------------------------------------------
+
+
+def test_signals_stop_and_save_as_in_a_single_run(folder: Path) -> None:
+    """SIGHUP saves, an interrupt from a terminal, which all processes get, stops after saving."""
+    process = _train("-solver", _solver("run", ENDLESS), "-cpu", "2")
+    try:
+        _until(lambda: "Iteration 2 " in Path("log").read_text(), process)
+        process.send_signal(signal.SIGHUP)
+        _until(lambda: list(Path().glob("run_iter_*.solverstate")), process)
+        os.killpg(process.pid, signal.SIGINT)
+    finally:
+        log = _finish(process)
+    assert len(list(Path().glob("run_iter_*.solverstate"))) == 2
+    assert [line.split("] ")[1] for line in log.splitlines()[-2:]] == [
+        "Optimization stopped early.",
+        "Optimization Done.",
+    ]
+
+
+def test_sigterm_ends_all(folder: Path) -> None:
+    process = _train("-solver", _solver("run", ENDLESS), "-cpu", "2")
+    try:
+        _until(lambda: "Iteration 2 " in Path("log").read_text(), process)
+        ranks = _children(process)
+        process.terminate()
+        process.wait(LIMIT)
+    finally:
+        _end(process)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert len(ranks) == 2
+    assert all(_gone(rank) for rank in ranks)
+
+
+# -- torchrun ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def port() -> int:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def test_torchrun_on_two_machines(folder: Path, port: int, monkeypatch) -> None:
+    """Each a torchrun of its own; they meet by its variables and start no processes themselves."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    own = _finish(_train("-solver", _solver("own", 6), "-cpu", "2"))
+    solver = _solver("run", 6)
+    nodes = []
+    for rank in range(2):
+        where = ("--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=1")
+        meet = ("--master_addr=127.0.0.1", f"--master_port={port}")
+        launcher = ("-m", "torch.distributed.run", *where, *meet)
+        flags = ("-solver", solver, "-cpu", "1")
+        nodes.append(_train(*flags, launcher=launcher, log=f"node{rank}"))
+    logs = [_finish(node, f"node{rank}") for rank, node in enumerate(nodes)]
+    assert "Iteration 5 " in logs[0]
+    assert "Iteration" not in logs[1]  # only rank 0 talks
+    assert own.count("Iteration 5 ") == 1
+    assert _same("own_iter_6.caffemodel", "run_iter_6.caffemodel")
+
+
+def test_a_single_process_of_torchrun_is_alone(folder: Path, monkeypatch) -> None:
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "nowhere")  # nobody asks there
+    log = _finish(_train("-solver", _solver("run", 2)))
+    assert "Optimization Done." in log
+    process = _train("-solver", _solver("run", 2), "-cpu", "2", "-minloglevel", "3")
+    process.wait(LIMIT)
+    assert process.returncode == 1
+    assert Path("log").read_text() == (
+        "caffe: -cpu 2 asks for 2 process(es) on this machine, the launcher started 1: "
+        "torchrun --nproc_per_node 2 starts as many\n"
+    )
