@@ -13,7 +13,7 @@ from typing import Any
 from caffe import files
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import DataParameter, NetParameter
-from netgen import label_weights
+from netgen import augment, label_weights
 from netgen.datasets import DATASETS
 from netgen.filelist import Files, count_frames
 from netgen.fusenet import NETS, Architecture, Training, deploy_net, train_net
@@ -102,6 +102,13 @@ def _net_parser(commands: argparse._SubParsersAction) -> None:
         metavar="paper|FILE|none",
         help="loss weight of each label; default: paper for sunrgbd-37, else none",
     )
+    add(
+        "--augment",
+        type=augment.parse,
+        metavar="HOW",
+        help=f"change training records at random: {augment.FORM}, or some of these; other Caffes "
+        "know mirror alone",
+    )
     add("--no-shuffle", action="store_true", help="read the training records in their order")
     add("--width-multiplier", type=float, default=1.0, metavar="F", help="times all channels")
     add(
@@ -189,6 +196,8 @@ def _check_lists(args: argparse.Namespace) -> None:
         args.usage(f"--{given[0].replace('_', '-')} goes with --data-list")
     if args.data_list is not None and (args.source or args.test_source):
         args.usage("--data-list takes the place of --source and --test-source")
+    if args.augment and (args.deploy or args.data_list is not None):
+        args.usage("--augment is for training from LMDBs")
 
 
 def _made_by(args: argparse.Namespace) -> str:
@@ -227,6 +236,7 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
         batch_size=args.batch_size or 4,
         test_batch_size=args.test_batch_size,
         shuffle=not args.no_shuffle,
+        transform=args.augment,
         label_weights=label_weights.choose(args.label_weights, DATASETS.get(args.dataset), classes),
         scene_loss_weight=args.scene_loss_weight,
         files=_files(args),

@@ -110,6 +110,7 @@ class Training:
 
     files: set where the sources are lists of picture files instead of LMDBs. test_source: None for
     a net that is never tested.
+    transform: the transform_param of the training data, as a dict; None: records as they are.
     label_weights: loss weight of each label, label 0 first, or None for equal weights.
     scene_loss_weight: what the scene branch's loss counts beside the segmentation's 1.
     """
@@ -122,6 +123,7 @@ class Training:
     label_weights: tuple[float, ...] | None = None
     scene_loss_weight: float = 0.1
     files: Files | None = None
+    transform: dict[str, Any] | None = None
 
 
 def deploy_net(arch: Architecture, name: str = "", batch_size: int = 1) -> NetParameter:
@@ -199,6 +201,8 @@ def _data(
         blobs = ("data", *scene)
         params: dict[str, Any] = {"source": source, "batch_size": batch_size}
         params |= {"backend": P.Data.LMDB} | ({"shuffle": True} if shuffle else {})
+        if train and training.transform:
+            params["transform_param"] = training.transform
         tops = L.Data(ntop=len(blobs), include={"phase": phase}, **params)
     else:
         blobs = ("rgb", "depth", "label", *scene)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from caffe import TRAIN
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import LayerParameter, NetParameter, PoolingParameter
 from netgen import filelist
@@ -197,10 +198,18 @@ def _image_data(layer: LayerParameter, bottoms: list[Shape]) -> Sized:
 
 
 def _records(layer: LayerParameter, batch: int, shape: Shape, old_crop: int) -> Sized:
-    crop = layer.transform_param.crop_size or old_crop
+    transform = layer.transform_param
+    crop, free = transform.crop_size or old_crop, transform.augmentation_param
     if crop:
         shape = (shape[0], crop, crop)
+    elif free.crop_h and free.crop_w and _trains(layer):
+        shape = (shape[0], free.crop_h, free.crop_w)
     return Sized([(batch, *shape), (batch,)])
+
+
+def _trains(layer: LayerParameter) -> bool:
+    """Whether a layer is for training alone, as augmentation is."""
+    return any(rule.HasField("phase") and rule.phase == TRAIN for rule in layer.include)
 
 
 @_rule("MemoryData")

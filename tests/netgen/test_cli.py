@@ -99,6 +99,20 @@ def test_options_reach_the_net(capsys: pytest.CaptureFixture[str]) -> None:
     assert next(x for x in floor.layer if x.name == "pool1").pooling_param.round_mode == 1
 
 
+def test_augmentation_is_for_training_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    how = "scale=0.75:1.5,brightness=0.25,contrast=0,saturation=1,hue=0.5,mirror"
+    train, test = net(capsys, "sf1", "--augment", how).layer[:2]
+    assert not test.HasField("transform_param")
+    found = train.transform_param.augmentation_param
+    assert train.transform_param.mirror
+    assert (found.min_scale, found.max_scale, found.brightness) == (0.75, 1.5, 0.25)
+    assert (found.contrast, found.saturation, found.hue) == (0, 1, 0.5)
+    assert (list(found.color_channel), list(found.label_channel)) == ([0, 1, 2], [4])
+    only = net(capsys, "sf1", "--augment", "mirror").layer[0].transform_param
+    assert only.mirror
+    assert not only.HasField("augmentation_param")  # stock Caffe reads it
+
+
 def test_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
     for name, classes, size, weights in (
         ("nyuv2-40", 40, [240, 320], 0),
@@ -128,6 +142,13 @@ def test_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
         ("sf5 --batch-size 0", 2, "0 is too small"),
         ("sf5 --dataset custom", 2, "--dataset custom needs --classes N"),
         ("sf5 --dataset nyuv2-13 --classes 40", 2, "nyuv2-13 has 13 classes"),
+        ("sf5 --augment zoom=2", 2, "'zoom=2'; expected some of scale=MIN:MAX,brightness=F"),
+        ("sf5 --augment scale=2", 2, "'scale=2'; expected some of"),
+        ("sf5 --augment scale=2:1", 2, "'scale=2:1': expected 0 < MIN <= MAX"),
+        ("sf5 --augment hue=0.6", 2, "'hue=0.6': expected a number from 0 to 0.5"),
+        ("sf5 --augment mirror,mirror", 2, "'mirror' is given twice"),
+        ("sf5 --augment mirror --deploy", 2, "--augment is for training from LMDBs"),
+        ("sf5 --augment mirror --data-list a", 2, "--augment is for training from LMDBs"),
         ("solver", 2, "--net"),
         ("draw a.prototxt b.gif", 2, "'b.gif' ends in neither .svg nor .png"),
         ("summary a.prototxt --input 1,x", 2, "'1,x' is not a shape such as 1,3,240,320"),

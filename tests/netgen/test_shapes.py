@@ -181,6 +181,8 @@ def test_data_are_measured_by_their_first_record(tmp_path: Path) -> None:
     assert found == [(4, 5, 6, 7), (4,)]
     found = size_net(net(DATA % (tmp_path, "transform_param { crop_size: 3 }")), TRAIN)[0].tops
     assert found == [(4, 5, 3, 3), (4,)]
+    crop = "transform_param { augmentation_param { crop_h: 9 crop_w: 2 } } include { phase: TRAIN }"
+    assert size_net(net(DATA % (tmp_path, crop)), TRAIN)[0].tops == [(4, 5, 9, 2), (4,)]
 
 
 def test_data_that_are_missing_must_be_told(tmp_path: Path) -> None:
