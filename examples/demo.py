@@ -23,6 +23,7 @@ import matplotlib
 import numpy as np
 
 import caffe
+from data_tools.record import from_datum
 from data_tools.store import Reader, write_text
 from eval_tools import network
 
@@ -143,10 +144,12 @@ def table(scores: list[dict]) -> str:
 
 
 def draw_frames(args: argparse.Namespace, count: int = 6) -> None:
-    """frames.png: test frames, their truth, and what each net makes of them."""
+    """frames.png: test frames, evenly spread, their truth, and what each net makes of them."""
     reader = Reader(args.out / "lmdb" / "test")
     palette = np.array(reader.info["palette"], np.uint8)
-    planes = [planes for _, (_, planes, _) in zip(range(count), reader.planes(), strict=False)]
+    keys = reader.keys()
+    chosen = np.linspace(0, len(keys) - 1, count).round().astype(int)
+    planes = [from_datum(reader.get(keys[i]))[0] for i in chosen]
     columns = {
         "colour": [p[2::-1].transpose(1, 2, 0) for p in planes],
         "depth": [np.ma.masked_equal(p[3], 0) for p in planes],
