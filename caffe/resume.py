@@ -16,7 +16,8 @@ JSON:
     nets          the training net, then the test nets; of each the data layers' positions:
                   "layer", "type", and what the layer wants to know again, most often "next", the
                   number of the next record counted over all processes and epochs, "seed",
-                  "source" and "contents", how much that held
+                  "source" and "contents", how much that held; of a Python layer "state", what
+                  its get_state() gave
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from caffe.distributed import gather
 from caffe.errors import CaffeError
 from caffe.files import PathLike, SolverStateData, atomic_write
 from caffe.layers.data import SourceLayer
+from caffe.layers.python_layer import PythonLayer
 from caffe.log import INFO, WARNING
 from caffe.net import Net
 
@@ -103,8 +105,8 @@ def _positions(net: Net) -> list[dict[str, Any]]:
     return found
 
 
-def _sources(net: Net) -> list[SourceLayer]:
-    return [layer for layer in net._layers if isinstance(layer, SourceLayer)]
+def _sources(net: Net) -> list[SourceLayer | PythonLayer]:
+    return [layer for layer in net._layers if isinstance(layer, SourceLayer | PythonLayer)]
 
 
 # -- the file ----------------------------------------------------------------------------------
@@ -120,8 +122,12 @@ def write(path: PathLike, point: Point, model: PathLike, state: SolverStateData)
         "history_crc32": history_crc32(state.history),
         **asdict(point),
     }
+    try:
+        text = json.dumps(content, indent=1)
+    except (TypeError, ValueError) as error:  # of a Python layer
+        raise CaffeError(f"{path}: get_state() gave what JSON cannot hold: {error}") from None
     with atomic_write(path) as beside:
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 def fingerprint(path: PathLike) -> dict[str, Any]:

@@ -114,24 +114,30 @@ class FrameList:
     """The frames of a list as planes, in the order that a training reads them.
 
     rank, count: of processes that train together; each takes every count-th frame of the order.
+    first: how many frames of it all have taken before.
     """
 
-    def __init__(self, settings: Settings, rank: int = 0, count: int = 1):
+    def __init__(self, settings: Settings, rank: int = 0, count: int = 1, first: int = 0):
         self._settings = settings
         self._table = classes.parse(str(settings.classes)) if settings.classes else None
         self._format = settings.format(self._table)
         self._frames = read_list(Path(settings.source), settings.root)
-        self._order = itertools.islice(self._indices(), rank, None, count)
+        self._order = itertools.islice(self._indices(first), rank, None, count)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="RGBDImages")
         self._waiting: deque[Future] = deque()
 
-    def _indices(self) -> Iterator[int]:
-        """Every frame once an epoch, forever."""
-        for epoch in itertools.count():
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def _indices(self, first: int) -> Iterator[int]:
+        """Every frame once an epoch, forever, from the `first`-th of all on."""
+        begun, place = divmod(first, len(self._frames))
+        for epoch in itertools.count(begun):
             order = np.arange(len(self._frames))
             if self._settings.shuffle:
                 np.random.default_rng((self._settings.seed, epoch)).shuffle(order)
-            yield from order.tolist()
+            yield from order[place:].tolist()
+            place = 0
 
     def first(self) -> tuple[np.ndarray, int]:
         """The list's first frame: planes (5 x H x W) and scene."""
@@ -172,13 +178,37 @@ class RGBDImages(caffe.Layer):
             raise DataError(
                 "RGBDImages: expected no bottoms and the tops rgb, depth, label and maybe scene"
             )
-        settings = Settings.parse(self.param_str)
-        # As pycaffe 1.0 tells who trains together; older ones train alone.
-        rank = caffe.solver_rank() if hasattr(caffe, "solver_rank") else 0
-        count = caffe.solver_count() if hasattr(caffe, "solver_count") else 1
-        self._frames = FrameList(settings, rank, count)
+        self._settings = Settings.parse(self.param_str)
+        self._next = 0  # frames that all processes have taken
+        self._frames = self._read_on()
         planes, _ = self._frames.first()
-        self._shape = (settings.batch_size, *planes.shape[1:])
+        self._shape = (self._settings.batch_size, *planes.shape[1:])
+
+    def _read_on(self) -> FrameList:
+        return FrameList(self._settings, *self._readers(), self._next)
+
+    def _readers(self) -> tuple[int, int]:
+        """Rank and number of those who share the frames out, as pycaffe 1.0 tells; older ones train
+        alone, and only one process tests."""
+        if getattr(self, "phase", None) == caffe.TEST or not hasattr(caffe, "solver_rank"):
+            return 0, 1
+        return caffe.solver_rank(), caffe.solver_count()
+
+    def get_state(self) -> dict[str, int]:
+        """For snapshots: how far in its order the layer is."""
+        return {"next": self._next, "frames": len(self._frames), "seed": self._settings.seed}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on from there. Raises DataError if the list has become another."""
+        now = {**self.get_state(), "next": state["next"]}
+        if state != now:
+            raise DataError(
+                f"RGBDImages: the snapshot is of {state['frames']} frames in the order of seed "
+                f"{state['seed']}; there are {now['frames']}, the seed is {now['seed']}"
+            )
+        self._frames.close()
+        self._next = state["next"]
+        self._frames = self._read_on()
 
     def reshape(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         """The tops' shapes never change."""
@@ -191,7 +221,9 @@ class RGBDImages(caffe.Layer):
 
     def forward(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         """The next batch."""
-        for n, (planes, scene) in enumerate(self._frames.batch()):
+        batch = self._frames.batch()
+        self._next += len(batch) * self._readers()[1]
+        for n, (planes, scene) in enumerate(batch):
             if planes.shape[1:] != self._shape[1:]:
                 raise DataError(
                     f"RGBDImages: a frame is {planes.shape[2]}x{planes.shape[1]} and the first "

@@ -36,6 +36,9 @@ class Layer:
     tops their shapes; forward(bottom, top) writes top[i].data; backward(top, propagate_down,
     bottom) writes bottom[i].diff where propagate_down[i], and adds to self.blobs[i].diff.
 
+    A layer that draws on data may define get_state(), whatever JSON can hold, and set_state(state),
+    to go on from there: snapshots keep it, and a resumed run hands it back.
+
     What they raise comes out as a CaffeError that names the layer, and as what it was.
     """
 
@@ -100,6 +103,16 @@ class PythonLayer(base.Layer):
     @property
     def shown(self) -> Layer:
         return self.user
+
+    def position(self) -> dict[str, Any] | None:
+        """What get_state() gives, for a snapshot; None where there is no such method."""
+        if not (hasattr(self.user, "get_state") and hasattr(self.user, "set_state")):
+            return None
+        return {"state": self._attempt("get_state", self.user.get_state)}
+
+    def go_on(self, position: dict[str, Any]) -> None:
+        """Hand back what a snapshot kept."""
+        self._attempt("set_state", self.user.set_state, position["state"])
 
     def set_up(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._ends = list(bottom), list(top)

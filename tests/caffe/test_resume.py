@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,7 @@ import torch
 from google.protobuf import text_format
 
 import caffe
-from caffe import db
+from caffe import db, log
 from caffe.proto import caffe_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("fresh")
@@ -54,8 +55,9 @@ test_iter: 2 test_interval: 4 snapshot_prefix: "run" random_seed: 1
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a net and an LMDB, as the working directory."""
+    """A folder with a net and an LMDB, as the working directory; a log of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "_sink", log._Sink())
     Path("net.prototxt").write_text(NET)
     _records("lmdb", 11)
     return tmp_path
@@ -107,8 +109,8 @@ def _train(folder: Path, *flags: str) -> list[str]:
 def _train_and_kill(folder: Path, at: Path) -> None:
     """Training that never ends, until `at` is there and SIGKILL comes."""
     command = [sys.executable, "-m", "caffe", "train", "-solver", "endless.prototxt"]
-    with open(folder / "killed.log", "w") as log:
-        process = subprocess.Popen(command, cwd=folder, stderr=log)
+    with open(folder / "killed.log", "w") as file:
+        process = subprocess.Popen(command, cwd=folder, stderr=file)
     try:
         end = time.monotonic() + 300
         while not at.exists() and process.poll() is None and time.monotonic() < end:
@@ -260,6 +262,51 @@ def test_more_iterations_after_the_end(folder: Path) -> None:
 def _positions(solver: caffe.SGDSolver) -> list[dict | None]:
     nets = (solver.net, *solver.test_nets)
     return [layer.position() for net in nets for layer in net._layers if layer.source]
+
+
+class Counter(caffe.Layer):
+    """A Python layer that counts its passes, and says so where it can be asked."""
+
+    kept: object = None
+
+    def setup(self, bottom, top):
+        self.count = 0
+
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+
+    def forward(self, bottom, top):
+        self.count += 1
+        top[0].data[...] = self.count
+
+    def get_state(self):
+        return self.count if self.kept is None else self.kept
+
+    def set_state(self, state):
+        self.count = state
+
+
+@pytest.fixture
+def counting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "counting", types.SimpleNamespace(Counter=Counter))
+    layer = """layer { name: "count" type: "Python" top: "count"
+      python_param { module: "counting" layer: "Counter" } }"""
+    Path("net.prototxt").write_text(NET + layer)
+
+
+def test_python_layers_that_know_where_they_are(counting: None) -> None:
+    _solver("snapshot: 3 max_iter: 3").step(3)
+    resumed = _solver()
+    resumed.restore("run_iter_3.solverstate")
+    resumed.step(2)
+    assert resumed.net.blobs["count"].data[0] == 5
+
+
+def test_a_python_layers_state_that_json_cannot_hold(counting: None, monkeypatch) -> None:
+    monkeypatch.setattr(Counter, "kept", b"bytes")
+    message = r"run_iter_1.resume: get_state\(\) gave what JSON cannot hold: .*bytes"
+    with pytest.raises(caffe.CaffeError, match=message):
+        _solver("snapshot: 1").step(1)
 
 
 # -- what does not fit -------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
-from caffe import files, resume, snapshots
+from caffe import files, log, resume, snapshots
 from caffe.cli import main
 from caffe.proto import caffe_pb2 as pb
 
@@ -38,8 +38,11 @@ ENDS = ("caffemodel", "resume", "solverstate")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A net and its solver in the working directory; snapshots go to the folder out."""
+    """A net and its solver in the working directory, snapshots in the folder out; a log of its
+    own.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "_sink", log._Sink())
     Path("net.prototxt").write_text(NET)
     Path("solver.prototxt").write_text(SOLVER)
     Path("out").mkdir()
@@ -329,8 +332,8 @@ def _train_and_kill(until: int) -> None:
     """`caffe train -snapshot latest`, without end, killed when it has a snapshot of `until`."""
     command = [sys.executable, "-m", "caffe", "train", "-solver", "endless.prototxt",
                "-snapshot", "latest", "-snapshot_keep", "2"]  # fmt: skip
-    with open("log", "w") as log:
-        process = subprocess.Popen(command, stderr=log)
+    with open("log", "w") as file:
+        process = subprocess.Popen(command, stderr=file)
     try:
         end = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < end:

@@ -38,13 +38,13 @@ def listing(tmp_path, monkeypatch):
     return tmp_path
 
 
-def net(tops=("rgb", "depth", "label"), **settings):
+def net(tops=("rgb", "depth", "label"), phase=caffe.TRAIN, **settings):
     param = caffe_pb2.NetParameter()
     layer = param.layer.add(name="data", type="Python", top=tops)
     layer.python_param.module = "data_tools.layers"
     layer.python_param.layer = "RGBDImages"
     layer.python_param.param_str = json.dumps({"source": "train.txt", **settings})
-    return caffe.Net(param, caffe.TRAIN)
+    return caffe.Net(param, phase)
 
 
 def test_the_values_are_an_lmdbs(listing, command):
@@ -113,6 +113,38 @@ def test_it_trains(listing):
         solver.step(1)
         losses.append(float(solver.net.blobs["loss"].data))
     assert np.mean(losses[-7:]) < 0.9 * np.mean(losses[:2])
+
+
+def labels(made, passes):
+    """The frames that some batches show, by their labels' first rows."""
+    found = []
+    for _ in range(passes):
+        made.forward()
+        found += [row.tolist() for row in made.blobs["label"].data[:, 0, 0]]
+    return found
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_layer_goes_on_where_a_snapshot_was_taken(listing, shuffle):
+    settings = {"batch_size": 3, "shuffle": shuffle}
+    first = net(**settings)
+    labels(first, 4)
+    state = first.layers[0].get_state()
+    assert state["next"] == 12
+    expected = labels(first, 6)
+    second = net(**settings)
+    labels(second, 1)
+    second.layers[0].set_state(state)
+    assert labels(second, 6) == expected
+    with pytest.raises(DataError, match="of 7 frames in the order of seed 0; there are 7, the "):
+        net(seed=4).layers[0].set_state(state)
+
+
+def test_all_frames_are_tested_however_many_train(listing, monkeypatch):
+    alone = labels(net(phase=caffe.TEST), 7)
+    monkeypatch.setattr(caffe, "solver_count", lambda: 2)
+    assert labels(net(phase=caffe.TEST), 7) == alone
+    assert labels(net(), 4) == alone[::2]
 
 
 @pytest.mark.parametrize(
