@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from caffe import execution
 from caffe.errors import CaffeError
 from caffe.log import INFO, emit
 
@@ -42,9 +43,7 @@ def set_mode_cpu() -> None:
 def set_mode_gpu() -> None:
     """Run on the GPU of set_device (default 0). Raises CaffeError where there is none."""
     check_gpu(_state.device_id)
-    # Caffe computes in full float32; cuDNN and cuBLAS would round to TF32.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    execution.use_tf32()
     _state.mode = "GPU"
 
 

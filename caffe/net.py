@@ -356,6 +356,8 @@ class Net:
         watched = self.observed or self.debug_info or any(self._callbacks.values())
         if watched or not whole:
             return None
+        if self._plan is not None and not self._plan.is_current():
+            self._plan = None
         if self._plan is None and can_plan(self):
             self._plan = Plan(self, train=self.phase == pb.TRAIN)
         return self._plan
@@ -584,6 +586,7 @@ class Net:
 
     def share_with(self, other: Net) -> None:
         """Use the other net's weights, as one memory, in the layers of the same name."""
+        self._plan = None  # what it made of the weights is out of date
         for source in other._layers:
             target = self._by_name.get(source.name)
             if target is None:

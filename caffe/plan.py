@@ -2,20 +2,11 @@
 
 The layer loop of `Net` keeps every blob, as pycaffe's users expect. A plan computes the same
 outputs and parameter gradients with less time and memory: the layers become nodes over values,
-rewrites replace what can be done together, one graph of autograd spans the whole net, and a value
-is forgotten when the last node that takes it has run. Only the net's output blobs are filled.
+rewrites (caffe/rewrites.py) replace what can be done together, one graph of autograd spans the
+whole net, and a value is forgotten when the last node that takes it has run. Only the net's output
+blobs are filled.
 
-Rewrites, each equal to the layers it replaces up to rounding:
-
-- `drop_copies`: Split, Dropout in TEST, and Concat or Slice of one, vanish.
-- `fuse_batch_norm`: BatchNorm on batch statistics + Scale (+ ReLU) is one operation that keeps two
-  activations for the gradient instead of four.
-- `fold_batch_norm`: BatchNorm on gathered statistics + Scale goes into the weights of the
-  (de)convolution before it, where no gradient is wanted.
-- `link_unpooling`: a pooling mask that only Unpooling takes stays a tensor of indices.
-- `relu_in_place`: where no gradient is wanted and nobody else takes the value.
-
-On the CPU 4-D values are kept channels-last, which PyTorch's convolutions prefer.
+On the CPU, and in bf16 everywhere, 4-D values are kept channels-last, as convolutions prefer.
 """
 
 from __future__ import annotations
@@ -23,26 +14,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
+from caffe import execution
 from caffe.blob import Blob
 from caffe.device import current_device
 from caffe.layers.activation import Dropout, ReLU
 from caffe.layers.base import Layer, Tensors
-from caffe.layers.common import Concat, Slice, Split
-from caffe.layers.normalization import BatchNorm, Scale
-from caffe.layers.pooling import Pooling, Unpooling
+from caffe.layers.common import Concat, Eltwise, InnerProduct, Slice, Split
+from caffe.layers.pooling import Pooling
 from caffe.layers.vision import Convolution, Deconvolution
-from caffe.proto import caffe_pb2 as pb
-from caffe.sync_bn import sync_batch_norm
 
 if TYPE_CHECKING:
     from caffe.net import Net
 
 Operation = Callable[[Tensors, Tensors], Sequence[torch.Tensor]]
+
+
+# Layers that neither sum much nor take logarithms: what they do to bfloat16 numbers stays as good.
+ANY_PRECISION = (ReLU, Dropout, Pooling, Eltwise, Concat, Slice, Split)
+MULTIPLYING = (Convolution, Deconvolution, InnerProduct)
+
+
+class Settings(NamedTuple):
+    """What a plan is made for; with another it is made anew."""
+
+    precision: str
+    recompute: bool
+    device: torch.device
+
+
+def current_settings() -> Settings:
+    return Settings(execution.precision(), execution.recompute(), current_device())
 
 
 @dataclass
@@ -55,6 +60,7 @@ class Node:
     run: Operation
     wants: list[bool]  # which bottoms get a gradient
     blobs: list[Blob] = field(default_factory=list)
+    reduced: bool = False  # whether it takes bfloat16; else its bottoms are made float32
 
     @property
     def layer(self) -> Layer:
@@ -84,18 +90,30 @@ class Plan:
     """
 
     def __init__(self, net: Net, train: bool) -> None:
+        from caffe.rewrites import rewrite
+
         self.net, self.train = net, train
+        self.settings = current_settings()
         self.nodes: list[Node] = []
         self._outputs: dict[int, Blob] = {}
         self._losses: dict[int, float] = {}
         self._read_net()
-        for rewrite in (drop_copies, link_unpooling, fuse_batch_norm):
-            rewrite(self)
-        if not train:
-            fold_batch_norm(self)
-            relu_in_place(self)
+        rewrite(self)
         self._last_use = {i: k for k, node in enumerate(self.nodes) for i in node.bottom}
         self._total: torch.Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What convolutions and inner products multiply."""
+        return torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
+
+    @property
+    def channels_last(self) -> bool:
+        return self.settings.device.type == "cpu" or self.dtype == torch.bfloat16
+
+    def is_current(self) -> bool:
+        """Whether this is still how the net should run."""
+        return self.settings == current_settings()
 
     def _read_net(self) -> None:
         """One node a layer; a blob that is written in place becomes several values."""
@@ -107,14 +125,30 @@ class Plan:
             top = list(range(count, count + len(net._top_id_vecs[i])))
             count += len(top)
             newest.update(zip(net._top_id_vecs[i], top, strict=True))
-            run = _source(layer, net._tops(i)) if layer.source else _pure(layer)
+            run = _source(layer, net._tops(i)) if layer.source else self.pure(layer)
             wants = list(net._bottom_need_backward[i])
-            self.nodes.append(Node([layer], bottom, top, run, wants, list(layer.blobs)))
+            node = Node([layer], bottom, top, run, wants, list(layer.blobs))
+            node.reduced = isinstance(layer, ANY_PRECISION) and not _has_mask(layer)
+            self.nodes.append(node)
             for value, weight in zip(top, layer.loss_weights, strict=True):
                 if weight:
                     self._losses[value] = weight
         for i in net._outputs:
             self._outputs[newest[i]] = net._blobs[i]
+
+    def pure(self, layer: Layer) -> Operation:
+        """The layer's own forward; what multiplies and has no rewrite does it in this dtype."""
+        convolves = isinstance(layer, Convolution | Deconvolution)
+        reduces = self.dtype == torch.bfloat16 and isinstance(layer, MULTIPLYING)
+
+        def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+            if convolves and self.channels_last:
+                bottom = [channels_last(x) for x in bottom]
+            with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=reduces):
+                tops = layer.forward(bottom, blobs)
+            return [tops] if isinstance(tops, torch.Tensor) else tops
+
+        return run
 
     # -- for rewrites ---------------------------------------------------------------------------
 
@@ -154,6 +188,8 @@ class Plan:
                     values[i] if want else values[i].detach()
                     for i, want in zip(node.bottom, node.wants, strict=True)
                 ]
+                if not node.reduced:
+                    bottom = [x.float() if x.dtype == torch.bfloat16 else x for x in bottom]
                 tops = node.run(bottom, self._parameters(node, leaves, device))
                 del bottom
                 for i, value in zip(node.top, tops, strict=True):
@@ -161,7 +197,8 @@ class Plan:
                     if i in self._losses:
                         losses.append(self._losses[i] * value.sum())
                     if i in self._outputs:
-                        self._outputs[i].assign(value.detach().contiguous(), borrowed=True)
+                        shown = value.detach().float().contiguous()
+                        self._outputs[i].assign(shown, borrowed=True)
                 del tops
                 for i in {*node.bottom, *node.top}:
                     if self._last_use.get(i, -1) <= k:
@@ -182,7 +219,7 @@ class Plan:
             return [b.tensor(device) for b in node.blobs]
         learns = [want for layer in node.layers for want in layer.param_propagate_down]
         return [
-            self._leaf(b, leaves, device) if want else b.tensor(device).data
+            self._leaf(b, leaves, device) if want else b.tensor(device).detach()
             for b, want in zip(node.blobs, learns, strict=True)
         ]
 
@@ -201,20 +238,14 @@ class Plan:
         return leaf.view(blob.shape)
 
 
-def _pure(layer: Layer) -> Operation:
-    convolves = isinstance(layer, Convolution | Deconvolution)
-
-    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
-        tops = layer.forward([_channels_last(x) for x in bottom] if convolves else bottom, blobs)
-        return [tops] if isinstance(tops, torch.Tensor) else tops
-
-    return run
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """x, its channels innermost in memory if it is an image."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
-    if x.dim() == 4 and x.device.type == "cpu":
-        return x.contiguous(memory_format=torch.channels_last)
-    return x
+def _has_mask(layer: Layer) -> bool:
+    """Whether it puts places into its second top: bfloat16 could not tell them apart."""
+    return isinstance(layer, Pooling) and layer.num_tops == 2
 
 
 def _source(layer: Layer, tops: Sequence[Blob]) -> Operation:
@@ -225,252 +256,3 @@ def _source(layer: Layer, tops: Sequence[Blob]) -> Operation:
         return [blob.tensor() for blob in tops]
 
     return run
-
-
-# -- rewrites ---------------------------------------------------------------------------------
-
-
-def drop_copies(plan: Plan) -> None:
-    """Remove nodes whose tops are their bottom."""
-    for node in list(plan.nodes):
-        copies = (
-            node.is_a(Split)
-            or (node.is_a(Dropout) and node.layer.phase == pb.TEST)
-            or (node.is_a(Concat, Slice) and len(node.bottom) == len(node.top) == 1)
-        )
-        # One value can be one output blob and carry one loss weight only.
-        values = [*node.bottom, *node.top]
-        single = all(sum(v in t for v in values) <= 1 for t in (plan._outputs, plan._losses))
-        if copies and single and (not plan.train or all(node.wants)):
-            plan.nodes.remove(node)
-            for value in node.top:
-                plan.rename(value, node.bottom[0])
-
-
-def link_unpooling(plan: Plan) -> None:
-    """Let the mask between a pooling layer and its Unpooling stay what torch makes: indices."""
-    for node in plan.nodes:
-        if not node.is_a(Unpooling):
-            continue
-        pool = plan.maker(node.bottom[1])
-        if pool is None or not pool.is_a(Pooling) or not _plain_windows(pool.layer):
-            continue
-        mask = pool.top[1]
-        takers = [n for n in plan.nodes if mask in n.bottom]
-        if mask in plan._outputs or not all(n.is_a(Unpooling) for n in takers):
-            continue
-        if not all(_fits(n.layer, pool.layer) for n in takers):
-            continue
-        pool.run = _pool_with_indices(pool.layer)
-        for taker in takers:
-            taker.run = _unpool_by_indices(taker.layer)
-            taker.wants = [taker.wants[0], False]
-
-
-def _plain_windows(layer: Layer) -> bool:
-    """Whether windows do not overlap and are not padded: then no place of the mask repeats."""
-    p = layer.layer_param.pooling_param
-    return (
-        not p.global_pooling
-        and p.pool == pb.PoolingParameter.MAX
-        and layer.pad == (0, 0)
-        and layer.kernel == layer.stride
-        and layer.num_tops == 2
-    )
-
-
-def _fits(unpooling: Layer, pooling: Layer) -> bool:
-    """Whether the plane is known to be the pooled image's own, whatever its size."""
-    p = unpooling.layer_param.unpooling_param
-    return p.HasField("output_h") or unpooling.scale == pooling.kernel[0] == pooling.kernel[1]
-
-
-def _pool_with_indices(layer: Layer) -> Operation:
-    ceil = layer.layer_param.pooling_param.round_mode == pb.PoolingParameter.CEIL
-
-    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
-        return F.max_pool2d(
-            bottom[0], layer.kernel, layer.stride, ceil_mode=ceil, return_indices=True
-        )
-
-    return run
-
-
-def _unpool_by_indices(layer: Layer) -> Operation:
-    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
-        x, indices = bottom
-        height, width = layer.size
-        if layer.scale:
-            height, width = x.shape[2] * layer.scale, x.shape[3] * layer.scale
-        return [torch.ops.aten.max_unpool2d(x, indices, [height, width])]
-
-    return run
-
-
-class _BatchNormScaleReLU(torch.autograd.Function):
-    """Normalise by the batch, scale, shift, rectify; keeps only the bottom and the top."""
-
-    @staticmethod
-    def forward(ctx, x, gain, bias, mean, variance, eps: float, relu: bool):
-        y, batch_mean, invstd = torch.native_batch_norm(
-            x, gain, bias, mean, variance, True, 1.0, eps
-        )
-        if relu:
-            y.relu_()
-        ctx.save_for_backward(x, gain, batch_mean, invstd, y if relu else None)
-        ctx.eps = eps
-        return y
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, gain, mean, invstd, y = ctx.saved_tensors
-        if y is not None:
-            grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        needs = list(ctx.needs_input_grad[:3])
-        grads = torch.ops.aten.native_batch_norm_backward(
-            grad, x, gain, None, None, mean, invstd, True, ctx.eps, needs
-        )
-        return (
-            *(g if n else None for g, n in zip(grads, needs, strict=True)),
-            None,
-            None,
-            None,
-            None,
-        )
-
-
-def _scales_channels(node: Node | None) -> bool:
-    """Whether this is a Scale with one learned gain (and bias) a channel."""
-    if node is None or not node.is_a(Scale) or len(node.bottom) != 1:
-        return False
-    p = node.layer.layer_param.scale_param
-    return p.axis == 1 and p.num_axes == 1
-
-
-def fuse_batch_norm(plan: Plan) -> None:
-    """BatchNorm on batch statistics, Scale, and ReLU if it follows, in one."""
-    for norm in list(plan.nodes):
-        if not norm.is_a(BatchNorm) or norm.layer.use_global or not all(norm.wants):
-            continue
-        takers = plan.takers()
-        scale = plan.only_taker(norm.top[0], takers)
-        if not _scales_channels(scale) or not all(scale.wants):
-            continue
-        parts = [norm, scale]
-        relu = plan.only_taker(scale.top[0], takers)
-        if relu is not None and _plain_relu(relu):
-            parts.append(relu)
-        _replace(plan, parts, _batch_norm_scale_relu(norm.layer, scale.layer, len(parts) == 3))
-
-
-def _plain_relu(node: Node) -> bool:
-    return (
-        node.is_a(ReLU) and not node.layer.layer_param.relu_param.negative_slope and all(node.wants)
-    )
-
-
-def _replace(plan: Plan, parts: Sequence[Node], run: Operation) -> None:
-    """Put one node in the place of a chain of them."""
-    first, last = parts[0], parts[-1]
-    node = Node(
-        [layer for part in parts for layer in part.layers],
-        first.bottom,
-        last.top,
-        run,
-        first.wants,
-        [blob for part in parts for blob in part.blobs],
-    )
-    plan.nodes[plan.nodes.index(last)] = node
-    for part in parts[:-1]:
-        plan.nodes.remove(part)
-
-
-def _batch_norm_scale_relu(norm: BatchNorm, scale: Scale, relu: bool) -> Operation:
-    layer = _pure(norm)
-    scaled = _pure(scale)
-
-    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
-        x = bottom[0]
-        alone = x.numel() == norm.channels and not norm.synchronous
-        if x.dim() < 2 or alone:  # BatchNorm has its own way there
-            y = scaled(layer(bottom, blobs[:3]), blobs[3:])[0]
-            return [F.relu(y) if relu else y]
-        gain = blobs[3]
-        bias = blobs[4] if len(blobs) == 5 else torch.zeros_like(gain)
-        if norm.synchronous:
-            y, mean, variance = sync_batch_norm(x, gain, bias, norm.eps, relu)
-        else:
-            mean, variance = x.new_zeros(norm.channels), x.new_zeros(norm.channels)
-            y = _BatchNormScaleReLU.apply(x, gain, bias, mean, variance, norm.eps, relu)
-        with torch.no_grad():
-            for blob, new in zip(blobs, (mean, variance, torch.ones_like(blobs[2])), strict=False):
-                blob.mul_(norm.fraction).add_(new)
-        return [y]
-
-    return run
-
-
-def fold_batch_norm(plan: Plan) -> None:
-    """BatchNorm on gathered statistics and Scale into the (de)convolution before them."""
-    for norm in list(plan.nodes):
-        if not norm.is_a(BatchNorm) or not norm.layer.use_global:
-            continue
-        takers = plan.takers()
-        conv = plan.maker(norm.bottom[0])
-        foldable = (
-            conv is not None
-            and conv.is_a(Convolution, Deconvolution)
-            and len(conv.bottom) == 1
-            and conv.layer.channel_axis == 1
-            and takers[norm.bottom[0]] == 1
-        )
-        if not foldable:
-            continue
-        parts = [conv, norm]
-        scale = plan.only_taker(norm.top[0], takers)
-        if _scales_channels(scale):
-            parts.append(scale)
-        _replace(plan, parts, _folded(conv.layer, norm.layer, len(parts) == 3))
-
-
-def _folded(conv: Layer, norm: BatchNorm, scaled: bool) -> Operation:
-    transposed = isinstance(conv, Deconvolution)
-    count = len(conv.blobs)
-
-    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
-        weight = blobs[0]
-        mean, variance, factor = blobs[count : count + 3]
-        share = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
-        gain = torch.rsqrt(variance * share + norm.eps)
-        shift = -mean * share
-        if count == 2:
-            shift = shift + blobs[1]
-        if scaled:
-            gain = gain * blobs[count + 3]
-        shift = shift * gain
-        if scaled and len(blobs) == count + 5:
-            shift = shift + blobs[count + 4]
-        ones = [1] * (weight.dim() - 2)
-        if transposed:  # (inputs, outputs / group, ...): gains repeat by group along the inputs
-            per = gain.view(conv.group, 1, -1).expand(-1, weight.shape[0] // conv.group, -1)
-            weight = weight * per.reshape(weight.shape[0], weight.shape[1], *ones)
-        else:
-            weight = weight * gain.view(-1, 1, *ones)
-        return conv.forward([_channels_last(x) for x in bottom], [weight, shift])
-
-    return run
-
-
-def relu_in_place(plan: Plan) -> None:
-    """Rectify where the value lies, if nobody else takes it and it is no source's own blob."""
-    takers = plan.takers()
-    for node in plan.nodes:
-        maker = plan.maker(node.bottom[0]) if node.bottom else None
-        if not node.is_a(ReLU) or node.layer.layer_param.relu_param.negative_slope:
-            continue
-        fresh = maker is not None and any(
-            isinstance(part, Convolution | Deconvolution | BatchNorm | Scale)
-            for part in maker.layers
-        )
-        if fresh and takers[node.bottom[0]] == 1:
-            node.run = lambda bottom, blobs: [bottom[0].relu_()]

@@ -1,11 +1,14 @@
-"""3x3 convolutions by Winograd's minimal filtering, F(4x4, 3x3): a quarter of the multiplications.
+"""3x3 convolutions by Winograd's minimal filtering: a fraction of the multiplications.
 
-A tile of 4 x 4 outputs is computed from 6 x 6 inputs as A'((G w G') * (B' x B))A (Winograd, 1980;
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016), where * multiplies
-element by element, which for all channels and tiles together is 36 products of matrices. The usual
-points 0, 1, -1, 2, -2 lose two to three digits in float32; here they are 0, +-sqrt(1/2), +-sqrt(2)
-(Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
-Networks", 2020, on why such points are better), and the error is that of a sum in another order.
+A tile of m x m outputs is computed from (m + 2) x (m + 2) inputs as A'((G w G') * (B' x B))A
+(Winograd, 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016),
+where * multiplies element by element, which for all channels and tiles together is (m + 2)^2
+products of matrices: with m = 4 (`F4`) a quarter of the multiplications, with m = 2 (`F2`) 4/9.
+
+F4's usual points 0, 1, -1, 2, -2 lose two to three digits in float32; here they are 0, +-sqrt(1/2),
++-sqrt(2) (Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for
+Deep Neural Networks", 2020, on why such points are better), and the error is that of a sum in
+another order. In bfloat16 F2's is about twice that of a direct sum, and F4's five times.
 
 Only tensor operations of PyTorch are used, on pieces that fit into the processor's cache.
 """
@@ -14,35 +17,78 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 ROOT = math.sqrt(2)
-OUT, IN = 4, 6  # side of a tile, in outputs and in inputs
-PIECE = 6 << 20  # numbers in a transformed piece of the input, at most about
+PIECE = 16 << 20  # bytes in a transformed piece of the input, at most about
 
-_A, _B = 0.5, 2.0  # the squares of the points
-G = torch.tensor(
-    [
-        [1 / (_A * _B), 0, 0],
-        *([1, s * ROOT / 2, _A] for s in (1, -1)),
-        *([1, s * ROOT, _B] for s in (1, -1)),
-        [0, 0, 1],
-    ],
-    dtype=torch.float64,
-)
-G[1:3] /= 2 * _A * (_A - _B) * 2  # half of it: A's columns are doubled, which spares a product
-G[3:5] /= 2 * _B * (_B - _A)
+Tensors = Sequence[torch.Tensor]
 
 
-def transform_weight(weight: torch.Tensor, flipped: bool = False) -> torch.Tensor:
-    """G w G' of every filter: (K, C, 3, 3) -> (36, K, C); `flipped`: of filters turned by 180°."""
+@dataclass(frozen=True)
+class Filtering:
+    """One of the algorithms: the side of its tiles, and its three matrices.
+
+    by_b and by_a_transposed write what they make of `inner` and `outer` tensors into `inner`
+    others; by_a makes `outer` of `inner`, and destroys these.
+    """
+
+    outer: int
+    filters: tuple[tuple[float, ...], ...]
+    by_b: Callable[[Tensors, Tensors], None]
+    by_a: Callable[[Tensors, Tensors], None]
+    by_a_transposed: Callable[[Tensors, Tensors], None]
+
+    @property
+    def inner(self) -> int:
+        return self.outer + 2
+
+    @property
+    def products(self) -> int:
+        """How many products of matrices there are."""
+        return self.inner**2
+
+    def both_ways(self, flipped: bool) -> torch.Tensor:
+        """G w G' as a matrix on the nine numbers of a filter; columns before rows, as inputs."""
+        g = torch.tensor(self.filters, dtype=torch.float64)
+        g = g.flip(1) if flipped else g
+        return torch.einsum("ia,jb->jiab", g, g).reshape(self.products, 9).float()
+
+    def tiles(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tiles that cover an image."""
+        return -(-height // self.outer), -(-width // self.outer)
+
+
+def transform_weight(
+    how: Filtering,
+    weight: torch.Tensor,
+    flipped: bool = False,
+    dtype: torch.dtype = torch.float32,
+    keep: bool = False,
+) -> torch.Tensor:
+    """G w G' of every filter: (K, C, 3, 3), float32 -> (products, K, C) of `dtype`.
+
+    flipped: of filters turned by 180 degrees. Unless `keep`, the result lies in scratch memory, and
+    is gone with the next call of this thread.
+    """
     k, c = weight.shape[:2]
-    return torch.mm(_both_ways(flipped).to(weight.dtype), weight.reshape(k * c, 9).t()).view(IN * IN, k, c)
+    numbers = weight.reshape(k * c, 9).t()
+    shape = (how.products, k * c)
+    if keep:
+        filters = torch.mm(how.both_ways(flipped), numbers).to(dtype)
+    else:
+        filters = _buffer("filters", shape, weight)
+        torch.mm(how.both_ways(flipped), numbers, out=filters)
+        if dtype != weight.dtype:
+            filters = _buffer("filters", shape, weight.new_empty(0, dtype=dtype)).copy_(filters)
+    return filters.view(how.products, k, c)
 
 
 def convolve(
+    how: Filtering,
     x: torch.Tensor,
     filters: torch.Tensor,
     bias: torch.Tensor | None = None,
@@ -50,64 +96,68 @@ def convolve(
 ) -> torch.Tensor:
     """Convolution with padding 1 and stride 1: (N, C, H, W) -> (N, K, H, W), channels-last.
 
-    filters: (36, C, K), any strides: transform_weight's result, transposed.
+    filters: (products, C, K), any strides: transform_weight's result, transposed.
     """
     n, _, h, w = x.shape
     k = filters.shape[2]
     y = x.new_empty(n, h, w, k)
-    for images, rows in _pieces(x):
-        tiles = _tiles_of(x, images, rows)
-        v = _transform_input(x, images, rows)
-        products = _buffer("products", (IN * IN, v.shape[1], k), x)
+    for piece in _pieces(how, x):
+        v = _transform_input(how, x, piece)
+        products = _buffer("products", (how.products, v.shape[1], k), x)
         torch.bmm(v, filters, out=products)
-        _transform_output(products.view(IN, IN, *tiles, k), y, images, rows, bias, relu)
+        products = products.view(how.inner, how.inner, *piece.tiles, k)
+        _transform_output(how, products, y, piece, bias, relu)
     return y.permute(0, 3, 1, 2)
 
 
-def weight_gradient(x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    """The gradient of the filters: x (N, C, H, W), grad (N, K, H, W) -> (K, C, 3, 3)."""
+def weight_gradient(how: Filtering, x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient of the filters, float32: x (N, C, H, W), grad (N, K, H, W) -> (K, C, 3, 3)."""
     c, k = x.shape[1], grad.shape[1]
-    total = _buffer("total", (IN * IN, k, c), x)
-    for i, (images, rows) in enumerate(_pieces(x)):
-        v = _transform_input(x, images, rows)
-        m = _transform_gradient(grad, images, rows)
+    total = _buffer("total", (how.products, k, c), x)
+    for i, piece in enumerate(_pieces(how, x)):
+        v = _transform_input(how, x, piece)
+        m = _transform_gradient(how, grad, piece)
         if i:
             total.baddbmm_(m.transpose(1, 2), v)
         else:
             torch.bmm(m.transpose(1, 2), v, out=total)
-    both = _both_ways(False).to(x.dtype)
-    return torch.mm(total.view(IN * IN, k * c).t(), both).view(k, c, 3, 3)
-
-
-def _both_ways(flipped: bool) -> torch.Tensor:
-    """G w G' as a matrix on the nine numbers of a filter; columns before rows, as inputs are."""
-    g = G.flip(1) if flipped else G
-    return torch.einsum("ia,jb->jiab", g, g).reshape(IN * IN, 9)
+    columns = total.view(how.products, k * c).t().float()
+    return torch.mm(columns, how.both_ways(False)).view(k, c, 3, 3)
 
 
 # -- pieces -----------------------------------------------------------------------------------
 
 
-def _pieces(x: torch.Tensor) -> Iterator[tuple[slice, slice]]:
-    """Images and rows of tiles to take at once; a function of the shape alone."""
+@dataclass(frozen=True)
+class _Piece:
+    """Images and rows of tiles to take at once."""
+
+    images: slice
+    rows: slice
+    columns: int
+
+    @property
+    def tiles(self) -> tuple[int, int, int]:
+        """How many images, rows and columns of tiles."""
+        images, rows = self.images, self.rows
+        return images.stop - images.start, rows.stop - rows.start, self.columns
+
+
+def _pieces(how: Filtering, x: torch.Tensor) -> Iterator[_Piece]:
+    """A function of shape and type alone."""
     n, c, h, w = x.shape
-    rows, columns = -(-h // OUT), -(-w // OUT)
-    fit = max(1, PIECE // (columns * IN * IN * c))  # rows of tiles that fit
+    rows, columns = how.tiles(h, w)
+    fit = max(1, PIECE // x.element_size() // (columns * how.products * c))  # rows that fit
     if fit >= rows:
         step = fit // rows
         for i in range(0, n, step):
-            yield slice(i, min(i + step, n)), slice(0, rows)
+            yield _Piece(slice(i, min(i + step, n)), slice(0, rows), columns)
         return
     parts = -(-rows // fit)
     step = -(-rows // parts)
     for i in range(n):
         for r in range(0, rows, step):
-            yield slice(i, i + 1), slice(r, min(r + step, rows))
-
-
-def _tiles_of(x: torch.Tensor, images: slice, rows: slice) -> tuple[int, int, int]:
-    """How many images, rows and columns of tiles a piece has."""
-    return images.stop - images.start, rows.stop - rows.start, -(-x.shape[3] // OUT)
+            yield _Piece(slice(i, i + 1), slice(r, min(r + step, rows)), columns)
 
 
 _local = threading.local()
@@ -126,17 +176,17 @@ def _buffer(name: str, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor
 # -- transformations --------------------------------------------------------------------------
 
 
-def _padded(x: torch.Tensor, images: slice, rows: slice, margin: int) -> torch.Tensor:
-    """The part of x (N, C, H, W) under some rows of tiles, with zeros around: n, height, width, C.
+def _padded(how: Filtering, x: torch.Tensor, piece: _Piece, margin: int) -> torch.Tensor:
+    """The part of x (N, C, H, W) under a piece, with zeros around: n, height, width, C.
 
-    margin: 1 for the 6 x 6 inputs of a tile, 0 for its 4 x 4 outputs.
+    margin: 1 for the inputs of tiles, 0 for their outputs.
     """
-    n, count, columns = _tiles_of(x, images, rows)
+    n, count, columns = piece.tiles
     h, w = x.shape[2:]
-    first = rows.start * OUT - margin
-    height, width = count * OUT + 2 * margin, columns * OUT + 2 * margin
+    first = piece.rows.start * how.outer - margin
+    height, width = count * how.outer + 2 * margin, columns * how.outer + 2 * margin
     top, bottom = max(0, -first), min(height, h - first)
-    part = x.permute(0, 2, 3, 1)[images, first + top : first + bottom]
+    part = x.permute(0, 2, 3, 1)[piece.images, first + top : first + bottom]
     if (top, bottom, margin) == (0, height, 0) and width == w:
         return part
     out = _buffer("padded", (n, height, width, x.shape[1]), x)
@@ -148,62 +198,66 @@ def _padded(x: torch.Tensor, images: slice, rows: slice, margin: int) -> torch.T
     return out
 
 
-def _transform_input(x: torch.Tensor, images: slice, rows: slice) -> torch.Tensor:
-    """B' x B of the tiles of a piece: (36, tiles, C)."""
-    n, count, columns = _tiles_of(x, images, rows)
-    c = x.shape[1]
-    part = _padded(x, images, rows, 1)
-    half = _buffer("half", (IN, n, count, columns * OUT + 2, c), x)
-    _apply_b([part[:, i : i + OUT * count - 3 : OUT] for i in range(IN)], half)
-    out = _buffer("input", (IN, IN, n, count, columns, c), x)
-    _apply_b([half[:, :, :, j : j + OUT * columns - 3 : OUT] for j in range(IN)], out)
-    return out.view(IN * IN, n * count * columns, c)
+def _transform_input(how: Filtering, x: torch.Tensor, piece: _Piece) -> torch.Tensor:
+    """B' x B of the tiles of a piece: (products, tiles, C)."""
+    n, count, columns = piece.tiles
+    c, m, inner = x.shape[1], how.outer, how.inner
+    part = _padded(how, x, piece, 1)
+    half = _buffer("half", (inner, n, count, columns * m + 2, c), x)
+    how.by_b([part[:, i : i + m * (count - 1) + 1 : m] for i in range(inner)], half)
+    out = _buffer("input", (inner, inner, n, count, columns, c), x)
+    how.by_b([half[:, :, :, j : j + m * (columns - 1) + 1 : m] for j in range(inner)], out)
+    return out.view(how.products, n * count * columns, c)
 
 
-def _transform_gradient(grad: torch.Tensor, images: slice, rows: slice) -> torch.Tensor:
-    """A y A' of the tiles of a piece: (36, tiles, K)."""
-    n, count, columns = _tiles_of(grad, images, rows)
-    k = grad.shape[1]
-    part = _padded(grad, images, rows, 0)
-    half = _buffer("half", (IN, n, count, columns * OUT, k), grad)
-    _apply_a_transposed([part[:, i::OUT] for i in range(OUT)], half)
-    out = _buffer("gradient", (IN, IN, n, count, columns, k), grad)
-    _apply_a_transposed([half[:, :, :, j::OUT] for j in range(OUT)], out)
-    return out.view(IN * IN, n * count * columns, k)
+def _transform_gradient(how: Filtering, grad: torch.Tensor, piece: _Piece) -> torch.Tensor:
+    """A y A' of the tiles of a piece: (products, tiles, K)."""
+    n, count, columns = piece.tiles
+    k, m, inner = grad.shape[1], how.outer, how.inner
+    part = _padded(how, grad, piece, 0)
+    half = _buffer("half", (inner, n, count, columns * m, k), grad)
+    how.by_a_transposed([part[:, i::m] for i in range(m)], half)
+    out = _buffer("gradient", (inner, inner, n, count, columns, k), grad)
+    how.by_a_transposed([half[:, :, :, j::m] for j in range(m)], out)
+    return out.view(how.products, n * count * columns, k)
 
 
 def _transform_output(
+    how: Filtering,
     products: torch.Tensor,
     y: torch.Tensor,
-    images: slice,
-    rows: slice,
+    piece: _Piece,
     bias: torch.Tensor | None,
     relu: bool,
 ) -> None:
     """A' m A of the tiles of a piece into y (N, H, W, K), plus bias; destroys the products."""
-    _, _, n, count, columns, k = products.shape
-    h, w = y.shape[1:3]
-    half = _buffer("half", (IN, n, count, columns, OUT, k), y)
-    _apply_a(products.unbind(0), half.unbind(4))
-    half = half.view(IN, n, count, columns * OUT, k)
-    top = rows.start * OUT
-    whole = columns * OUT == w and top + count * OUT <= h
+    n, count, columns = piece.tiles
+    h, w, k = y.shape[1:]
+    m = how.outer
+    half = _buffer("half", (how.inner, n, count, columns, m, k), y)
+    how.by_a(products.unbind(0), half.unbind(4))
+    half = half.view(how.inner, n, count, columns * m, k)
+    top = piece.rows.start * m
+    whole = columns * m == w and top + count * m <= h
     if whole:
-        out = y[images, top : top + count * OUT].view(n, count, OUT, w, k)
+        out = y[piece.images, top : top + count * m].view(n, count, m, w, k)
     else:
-        out = _buffer("padded", (n, count, OUT, columns * OUT, k), y)
-    _apply_a(half.unbind(0), out.unbind(2))
+        out = _buffer("padded", (n, count, m, columns * m, k), y)
+    how.by_a(half.unbind(0), out.unbind(2))
     if bias is not None:
         out.add_(bias)
     if relu:
         out.relu_()
     if not whole:
-        flat = out.view(n, count * OUT, columns * OUT, k)
-        y[images, top : top + count * OUT] = flat[:, : h - top, :w]
+        flat = out.view(n, count * m, columns * m, k)
+        y[piece.images, top : top + count * m] = flat[:, : h - top, :w]
 
 
-def _apply_b(d: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
-    """Six tensors by B'."""
+# -- the matrices ----------------------------------------------------------------------------
+
+
+def _b4(d: Tensors, out: Tensors) -> None:
+    """B' of F4."""
     d0, d1, d2, d3, d4, d5 = d
     o0, o1, o2, o3, o4, o5 = out
     torch.sub(d4, d2, alpha=2, out=o1)
@@ -220,8 +274,8 @@ def _apply_b(d: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
     o5.add_(d1)
 
 
-def _apply_a(m: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
-    """Six tensors by A'; destroys them."""
+def _a4(m: Tensors, out: Tensors) -> None:
+    """A' of F4."""
     m0, m1, m2, m3, m4, m5 = m
     y0, y1, y2, y3 = out
     even, odd = y0, y1
@@ -237,8 +291,8 @@ def _apply_a(m: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
     torch.add(m4, m1, out=y0)
 
 
-def _apply_a_transposed(y: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> None:
-    """Four tensors by A."""
+def _a4_transposed(y: Tensors, out: Tensors) -> None:
+    """A of F4."""
     y0, y1, y2, y3 = y
     m0, m1, m2, m3, m4, m5 = out
     torch.add(y2, y0, alpha=2, out=m1)
@@ -251,3 +305,50 @@ def _apply_a_transposed(y: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) 
     m3.add_(m0, alpha=ROOT)
     m0.copy_(y0)
     m5.copy_(y3)
+
+
+def _b2(d: Tensors, out: Tensors) -> None:
+    """B' of F2."""
+    torch.sub(d[0], d[2], out=out[0])
+    torch.add(d[1], d[2], out=out[1])
+    torch.sub(d[2], d[1], out=out[2])
+    torch.sub(d[1], d[3], out=out[3])
+
+
+def _a2(m: Tensors, out: Tensors) -> None:
+    """A' of F2."""
+    torch.add(m[1], m[2], out=out[0])
+    out[0].add_(m[0])
+    torch.sub(m[1], m[2], out=out[1])
+    out[1].sub_(m[3])
+
+
+def _a2_transposed(y: Tensors, out: Tensors) -> None:
+    """A of F2."""
+    out[0].copy_(y[0])
+    torch.add(y[0], y[1], out=out[1])
+    torch.sub(y[0], y[1], out=out[2])
+    torch.neg(y[1], out=out[3])
+
+
+def _filters4() -> tuple[tuple[float, ...], ...]:
+    """G of F4, for points 0, +-a, +-b and infinity; a^2 = 1/2 and b^2 = 2."""
+    a, b = 0.5, 2.0  # the squares
+    # Half of what belongs to a: A's columns are doubled there, which spares a product.
+    by_a, by_b = 4 * a * (a - b), 2 * b * (b - a)
+    return (
+        (1 / (a * b), 0.0, 0.0),
+        *((1 / by_a, sign * ROOT / 2 / by_a, a / by_a) for sign in (1, -1)),
+        *((1 / by_b, sign * ROOT / by_b, b / by_b) for sign in (1, -1)),
+        (0.0, 0.0, 1.0),
+    )
+
+
+F4 = Filtering(4, _filters4(), _b4, _a4, _a4_transposed)
+F2 = Filtering(
+    2,
+    ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0)),
+    _b2,
+    _a2,
+    _a2_transposed,
+)

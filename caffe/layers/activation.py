@@ -150,7 +150,21 @@ class Dropout(Layer):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         ratio = self.layer_param.dropout_param.dropout_ratio
         self.check(0 <= ratio < 1, f"dropout_ratio is {ratio:g}, expected 0 <= ratio < 1")
-        return F.dropout(bottom[0], ratio, training=self.phase == pb.TRAIN)
+        x = bottom[0]
+        if self.phase == pb.TRAIN and x.device.type == "cpu" and (256 * ratio).is_integer():
+            return x * _byte_mask(x, ratio)
+        return F.dropout(x, ratio, training=self.phase == pb.TRAIN)
+
+
+def _byte_mask(x: torch.Tensor, ratio: float) -> torch.Tensor:
+    """0 for a share `ratio` of the values, else 1 / (1 - ratio); a random byte each, an eighth of
+    the draws that PyTorch's own mask takes. Exact for multiples of 1/256.
+    """
+    draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+    keep = draws.view(torch.uint8)[: x.numel()] >= round(256 * ratio)
+    mask = keep.to(x.dtype).mul_(1 / (1 - ratio))
+    dense = x.is_contiguous(memory_format=torch.channels_last) if x.dim() == 4 else False
+    return mask.as_strided(x.shape, x.stride()) if dense else mask.view(x.shape)
 
 
 @register("Power")

@@ -109,6 +109,33 @@ def loss_settings(param: pb.LossParameter, default: int) -> tuple[int, int | Non
     return mode, param.ignore_label if param.HasField("ignore_label") else None
 
 
+class _LogSoftmaxAt(torch.autograd.Function):
+    """The log of the softmax at the labels (N, S), and all of them (N, C, S), without gradient.
+
+    PyTorch's own chain fills, scatters and adds three arrays of the scores' size on its way back.
+    """
+
+    @staticmethod
+    def forward(ctx, scores: torch.Tensor, labels: torch.Tensor):
+        # Where the classes lie side by side in memory, they stay so.
+        ctx.turned = scores.stride(1) == 1 and scores.shape[2] > 1
+        rows, places = (scores.mT, labels[..., None]) if ctx.turned else (scores, labels[:, None])
+        ctx.axis = 2 if ctx.turned else 1
+        logs = rows.log_softmax(ctx.axis)
+        ctx.save_for_backward(logs, places)
+        chosen = logs.gather(ctx.axis, places).squeeze(ctx.axis)
+        logs = logs.mT if ctx.turned else logs
+        ctx.mark_non_differentiable(logs)
+        return chosen, logs
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor, _):
+        logs, places = ctx.saved_tensors
+        grad = grad.unsqueeze(ctx.axis)
+        down = logs.exp().mul_(-grad).scatter_add_(ctx.axis, places, grad)
+        return down.mT if ctx.turned else down, None
+
+
 @register("SoftmaxWithLoss")
 class SoftmaxWithLoss(_Loss, _PerPosition):
     """Softmax and multinomial logistic loss; a second top is the probabilities.
@@ -145,8 +172,7 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
         self.check_samples(bottom)
         scores, labels = self.split_axes(bottom)
         valid, labels = self.valid_labels(labels, scores.shape[1], self.ignore)
-        logs = scores.log_softmax(1)
-        chosen = logs.gather(1, labels[:, None])[:, 0]
+        chosen, logs = _LogSoftmaxAt.apply(scores, labels)
         # Clamped in the value alone: the gradient is the softmax's everywhere.
         each = -with_gradient_of(chosen.clamp(min=LOG_FLT_MIN), chosen)
         if self.weights is not None:
@@ -157,7 +183,7 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
         if self.num_tops == 1:
             return loss
         # Caffe's backward takes nothing from this top's gradient.
-        return loss, logs.detach().exp().reshape(bottom[0].shape)
+        return loss, logs.exp().reshape(bottom[0].shape)
 
 
 @register("Accuracy")

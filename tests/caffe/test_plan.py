@@ -100,7 +100,7 @@ def test_folded_batch_norm_predicts_alike(conv: str, more: str) -> None:
         mean, variance, factor = net.params["bn"]
         mean.data[...], variance.data[...], factor.data[...] = [3, -1, 0, 2], [1, 2, 9, 4], 2
     nodes = Plan(nets[1], False).nodes
-    assert [len(node.layers) for node in nodes] == [1, 1, 3, 1, 1]
+    assert [len(node.layers) for node in nodes] == [1, 1, 4, 1]
     assert_same_passes(nets, backward=False)
 
 
