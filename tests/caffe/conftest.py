@@ -10,8 +10,18 @@ from google.protobuf import text_format
 from torch.overrides import TorchFunctionMode
 
 import caffe
-from caffe import device
+from caffe import device, execution
 from caffe.proto import caffe_pb2 as pb
+
+@pytest.fixture(autouse=True)
+def _settings_as_before() -> Iterator[None]:
+    """What a test sets for the whole process (rank, device, precision, ...) ends with it."""
+    before = [(state, dict(vars(state))) for state in (device._state, execution._settings)]
+    yield
+    for state, values in before:
+        vars(state).update(values)
+    execution.use_tf32()
+
 
 CUDA = torch.device("cuda", 0)
 
