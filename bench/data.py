@@ -6,8 +6,8 @@ Writing: data_tools.nyuv2 on a generated nyu_depth_v2_labeled.mat of full-size f
 and label, to 320x240) with 1 and 2 workers; convert_imageset on the same pictures as PNGs, to
 320x240: colour alone, and colour, depth and label, an LMDB each. Start-up
 counts. Reading: records a second of a Data layer, in order and shuffled, by `caffe time`, start-up
-subtracted. Contenders take turns; figures are medians over the rounds. Caffe's own programs are
-optional.
+subtracted. Contenders take turns; figures are medians over the rounds. CPU ms is the processor time
+of all threads, which other programs hardly change. Caffe's own programs are optional.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -66,12 +67,19 @@ def generate(folder: Path, count: int) -> None:
     (folder / "list.txt").write_text("".join(f"{index:04d}.png 0\n" for index in range(count)))
 
 
-def run(command: list[str], folder: Path) -> tuple[float, float]:
-    """Wall-clock seconds and the peak memory, in MiB, of the largest of its processes.
+@dataclass
+class Cost:
+    """What a command took: wall-clock and processor seconds of all its processes, and the peak
+    memory, in MiB, of the largest."""
 
-    The children's high-water mark only rises, so each command is waited for by a process of its
-    own.
-    """
+    seconds: float
+    cpu: float
+    memory: float
+
+
+def run(command: list[str], folder: Path) -> Cost:
+    """Runs a command. Its cost is taken by a process of its own, since the children's high-water
+    mark only rises."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -79,17 +87,18 @@ def run(command: list[str], folder: Path) -> tuple[float, float]:
         with open(folder / "log", "w") as log:
             status = subprocess.run(command, cwd=folder, stdout=log, stderr=log).returncode
         seconds = time.perf_counter() - start
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        os.write(writer, json.dumps([status, seconds, memory]).encode())
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu, memory = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+        os.write(writer, json.dumps([status, seconds, cpu, memory]).encode())
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writer)
     with open(reader) as pipe:
-        status, seconds, memory = json.loads(pipe.read())
+        status, *cost = json.loads(pipe.read())
     if status:
         last = (folder / "log").read_text().splitlines()[-1:]
         raise SystemExit(f"bench: {' '.join(command)} failed: {' '.join(last)}")
-    return seconds, memory
+    return Cost(*cost)
 
 
 def writers(convert_imageset: str | None) -> dict[str, list[str]]:
@@ -112,12 +121,19 @@ def writers(convert_imageset: str | None) -> dict[str, list[str]]:
 
 def write_rows(folder: Path, count: int, rounds: int, convert_imageset: str | None) -> list[dict]:
     """Writing, a row a contender."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[Cost]] = {}
     for _ in range(rounds):
         for name, command in writers(convert_imageset).items():
             found.setdefault(name, []).append(run(command, folder))
-    return [{"writing": name, "frames/s": median(count / seconds for seconds, _ in runs),
-             "MiB": max(memory for _, memory in runs)} for name, runs in found.items()]  # fmt: skip
+    return [
+        {
+            "writing": name,
+            "frames/s": median(count / cost.seconds for cost in costs),
+            "CPU ms/frame": median(1000 * cost.cpu / count for cost in costs),
+            "MiB": max(cost.memory for cost in costs),
+        }
+        for name, costs in found.items()
+    ]
 
 
 def read_rows(folder: Path, rounds: int, caffe: str | None) -> list[dict]:
@@ -127,16 +143,21 @@ def read_rows(folder: Path, rounds: int, caffe: str | None) -> list[dict]:
                   ("this engine, shuffled", ours, "shuffle: true")]  # fmt: skip
     if caffe:
         contenders.append(("Caffe, in order", [caffe], ""))
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
+    count = READ_BATCH * (LONG - SHORT)
     for _ in range(rounds):
         for name, program, shuffle in contenders:
             net = NET.format(source="out1/trainval", batch=READ_BATCH, shuffle=shuffle)
             (folder / "net.prototxt").write_text(net)
-            times = [run([*program, "time", "-model=net.prototxt", f"-iterations={n}"], folder)[0]
-                     for n in (SHORT, LONG)]  # fmt: skip
-            rate = READ_BATCH * (LONG - SHORT) / (times[1] - times[0])
-            found.setdefault(name, []).append(rate)
-    return [{"reading": name, "records/s": median(rates)} for name, rates in found.items()]
+            short, long = (
+                run([*program, "time", "-model=net.prototxt", f"-iterations={n}"], folder)
+                for n in (SHORT, LONG)
+            )
+            rates = count / (long.seconds - short.seconds), 1000 * (long.cpu - short.cpu) / count
+            found.setdefault(name, []).append(rates)
+    return [{"reading": name, "records/s": median(wall for wall, _ in rates),
+             "CPU ms/record": median(cpu for _, cpu in rates)}
+            for name, rates in found.items()]  # fmt: skip
 
 
 def machine() -> dict[str, str]:
@@ -151,9 +172,9 @@ def machine() -> dict[str, str]:
 def table(rows: list[dict]) -> str:
     """Rows as columns."""
     head = list(rows[0])
-    lines = [f"{head[0]:34}" + "".join(f"{name:>12}" for name in head[1:])]
+    lines = [f"{head[0]:34}" + "".join(f"{name:>15}" for name in head[1:])]
     for row in rows:
-        cells = "".join(f"{row[name]:12.1f}" for name in head[1:])
+        cells = "".join(f"{row[name]:15.{2 if 'ms' in name else 1}f}" for name in head[1:])
         lines.append(f"{row[head[0]]:34}{cells}")
     return "\n".join(lines)
 
