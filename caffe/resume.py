@@ -146,7 +146,7 @@ def history_crc32(history: Iterable[np.ndarray]) -> int:
     """The CRC-32 of the arrays' values."""
     crc = 0
     for array in history:
-        crc = zlib.crc32(np.ascontiguousarray(array, "<f4").data.cast("B"), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array, "<f4").view(np.uint8), crc)
     return crc
 
 
@@ -160,6 +160,8 @@ def read(path: PathLike) -> dict[str, Any]:
                           ("history_crc32", int), ("random", list), ("nets", list)):  # fmt: skip
             if not isinstance(content[key], kind):
                 raise ValueError(f"{key} is {content[key]!r}")
+        if not isinstance(content["model"]["file"], str):
+            raise ValueError(f"model is {content['model']!r}")
         content["loss"] = LossWindow(**content["loss"])
     except OSError as error:
         raise CaffeError(f"{path}: {error.strerror or error}") from None
@@ -231,8 +233,9 @@ def _place(net: Net, positions: list[dict[str, Any]]) -> None:
                 layer.go_on(found)
             elif layer.position() is not None:
                 raise CaffeError("the snapshot does not know it")
-        except CaffeError as error:
-            _announce(f"{layer.where} ({layer.type}): its data starts over: {error}", WARNING)
+        except (CaffeError, KeyError, TypeError, ValueError) as error:
+            reason = error if isinstance(error, CaffeError) else repr(error)
+            _announce(f"{layer.where} ({layer.type}): its data starts over: {reason}", WARNING)
     for position in left:
         _announce(f"The snapshot's layer {position['layer']!r} is not in the net {net.name!r}")
 

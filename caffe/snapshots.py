@@ -26,6 +26,7 @@ class Snapshot:
     state: Path
     iteration: int
     written: float  # seconds since 1970
+    model: str | None  # the file's name, where a side file says so
 
     @property
     def side(self) -> Path:
@@ -70,16 +71,18 @@ def find(prefix: PathLike) -> list[Snapshot]:
     for path in Path(folder or ".").glob("*.solverstate*"):
         match = pattern.fullmatch(path.name)
         if match and path.is_file():
-            found.append(Snapshot(Path(folder) / path.name, int(match[1]), _written(path)))
+            state = Path(folder) / path.name
+            found.append(Snapshot(state, int(match[1]), *_written(state)))
     return sorted(found, key=lambda s: (s.written, s.iteration), reverse=True)
 
 
-def _written(state: Path) -> float:
-    """When; the side file remembers it, file systems may forget it."""
+def _written(state: Path) -> tuple[float, str | None]:
+    """When, and with which model; the side file remembers a time that file systems may forget."""
     try:
-        return resume.read(resume.side_file(state))["written"]
+        content = resume.read(resume.side_file(state))
+        return content["written"], content["model"]["file"]
     except CaffeError:
-        return state.stat().st_mtime
+        return state.stat().st_mtime, None
 
 
 def check(snapshot: Snapshot) -> None:
@@ -113,10 +116,10 @@ def beside(learned_net: str, state_file: PathLike) -> str:
 def prune(prefix: PathLike, keep: int, newest: PathLike, log: Log = emit) -> None:
     """Remove all snapshots of a prefix but the `keep` newest, after `newest` was written.
 
-    Only those with a side file: whatever else bears such a name is not this engine's, or somebody
-    has taken it apart on purpose.
+    Only those with a good side file: whatever else bears such a name is not this engine's, or
+    somebody has taken it apart on purpose.
     """
-    ours = [s for s in find(prefix) if s.side.exists() and s.state != Path(newest)]
+    ours = [s for s in find(prefix) if s.model is not None and s.state != Path(newest)]
     doomed = {s.iteration: str(s.state) for s in ours[keep - 1 :]}
     for iteration in _begun(prefix):
         doomed.setdefault(iteration, f"{prefix}_iter_{iteration}")
@@ -132,15 +135,14 @@ def _remove(prefix: PathLike, iteration: int) -> None:
     """The state first: what is left under its name is always whole."""
     stem = f"{os.fspath(prefix)}_iter_{iteration}"
     mark, side = _mark(stem), Path(f"{stem}.resume")
+    model = resume.read(side)["model"]["file"] if side.exists() else None
     mark.touch()
     for end in ("", ".h5"):
         forget(f"{stem}.solverstate{end}", keep_mark=True)
-    if side.exists():
-        model = resume.read(side)["model"]["file"]
-        for path in (Path(f"{stem}.caffemodel"), Path(f"{stem}.caffemodel.h5")):
-            if path.name == model:
-                path.unlink(missing_ok=True)
-        side.unlink()
+    for path in (Path(f"{stem}.caffemodel"), Path(f"{stem}.caffemodel.h5")):
+        if path.name == model:
+            path.unlink(missing_ok=True)
+    side.unlink(missing_ok=True)
     mark.unlink()
 
 

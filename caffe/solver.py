@@ -324,6 +324,7 @@ class Solver:
         for mine, theirs in zip(self._history, arrays, strict=True):
             mine.tensor().copy_(theirs)
         self.iter, self._rate.current_step = state.iter, state.current_step
+        self._before_test = None
         if point is not None:
             nets = [self.net, *self.test_nets]
             resume.go_on(point, self.iter, self.param.random_seed, nets)

@@ -371,6 +371,14 @@ def test_other_data(taken: Path, capsys) -> None:
                                                             ["nets"][1][0]["next"]]  # fmt: skip
 
 
+def test_a_position_that_makes_no_sense(taken: Path, capsys) -> None:
+    content = json.loads(taken.read_text())
+    del content["nets"][0][0]["next"]
+    taken.write_text(json.dumps(content))
+    _, said = _restored(capsys)
+    assert "layer 'data' (Data): its data starts over: KeyError('next')" in said
+
+
 def test_other_layers(taken: Path, capsys) -> None:
     Path("net.prototxt").write_text(NET.replace('name: "data"', 'name: "input"', 1))
     _, said = _restored(capsys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import caffe
 from caffe import files, log, resume, snapshots
 from caffe.cli import main
 from caffe.proto import caffe_pb2 as pb
+from caffe.tools import train
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -170,6 +172,16 @@ def test_train_from_the_latest_where_there_is_none(folder, make_solver, capsys) 
     said = capsys.readouterr().err
     assert "Resuming from out/run_iter_6.solverstate" in said
     assert "Finetuning" not in said
+
+
+def test_pycaffes_command_knows_the_latest_too(three, monkeypatch) -> None:
+    started = []
+    monkeypatch.setattr(train, "train_on", lambda run, *_: started.append(run.snapshot))
+    for flags in ([], ["--snapshot", "latest"], ["--snapshot", "out/run_iter_2.solverstate"]):
+        train.main(["--solver", "solver.prototxt", "--cpu", "2", *flags])
+    shutil.rmtree("out")
+    train.main(["--solver", "solver.prototxt", "--cpu", "2", "--snapshot", "latest"])
+    assert started == [None, "out/run_iter_6.solverstate", "out/run_iter_2.solverstate", None]
 
 
 @pytest.mark.parametrize(
