@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from caffe import device
+from caffe import device, execution
 from caffe.distributed import Place, leave, own_device, place_from_environment, take_place
 from caffe.launch import run_processes
 from caffe.log import emit, log
@@ -28,6 +28,7 @@ class Run:
     solver: prototxt, or the message. snapshot: state to resume from. sync_bn: see set_sync_bn.
     timing: log what layers and sums take, at each display (then layer by layer, without a plan).
     snapshot_keep: how many snapshots are kept, the newest; 0: all.
+    precision, recompute: see caffe/execution.py; None: as the process is set.
     """
 
     solver: str | SolverParameter
@@ -35,6 +36,8 @@ class Run:
     sync_bn: bool = False
     timing: bool = False
     snapshot_keep: int = 0
+    precision: str | None = None
+    recompute: bool | None = None
 
 
 def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> None:
@@ -47,6 +50,8 @@ def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalR
     """
     place = place_from_environment()
     if place is None and len(devices) > 1:
+        # A new process would start with the defaults.
+        run = replace(run, precision=execution.precision(), recompute=execution.recompute())
         run_processes(train_here, (run, devices), len(devices), requests)
         return
     place = place or ALONE
@@ -64,7 +69,7 @@ def train_here(
     """
     take_place(place, devices[place.local_rank])
     _log_devices(devices)
-    device.set_sync_bn(run.sync_bn)
+    _set_up(run)
     solver = get_solver(run.solver)
     solver.snapshot_keep = run.snapshot_keep
     solver.set_requests(requests)
@@ -82,6 +87,14 @@ def train_here(
     solver.solve()
     leave()
     emit("caffe.cpp:250", "Optimization Done.")
+
+
+def _set_up(run: Run) -> None:
+    device.set_sync_bn(run.sync_bn)
+    if run.precision is not None:
+        execution.set_precision(run.precision)
+    if run.recompute is not None:
+        execution.set_recompute(run.recompute)
 
 
 def _log_devices(devices: Sequence[int | None]) -> None:

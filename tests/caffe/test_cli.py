@@ -318,6 +318,8 @@ def test_what_nobody_foresaw_is_one_line_too(say, monkeypatch) -> None:
         ("time", "time: a model definition is needed: -model"),
         ("time -model m -phase VAL", '-phase VAL: phase must be "TRAIN" or "TEST"'),
         (TRAIN + " -gpu x", "-gpu x: expected 'all', or numbers separated by ','"),
+        (TRAIN + " -gpu 0 -cpu 2", "give -gpu or -cpu, but not both"),
+        (TRAIN + " -cpu -1", "-cpu -1: expected the number of processes, at least 1"),
         (TRAIN + " -iterations many", "illegal value 'many' specified for int32 flag 'iterations'"),
         ("train -solvr s", "unknown command line flag 'solvr'"),
         ("train -solver", "flag '-solver' is missing its argument"),
@@ -395,18 +397,66 @@ def test_its_exit_statuses(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_several_gpus_get_a_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the handing over can be seen without GPUs; NCCL's tests run the processes."""
-    from caffe import cli
-    from caffe.tools import train
+FOUR_GPUS = {"all": [0, 1, 2, 3]}
 
-    (tmp_path / "solver.prototxt").write_text('base_lr: 0.25 lr_policy: "fixed" weights: "x"')
-    started = []
-    monkeypatch.setattr(cli, "_gpus", lambda text: [int(n) for n in text.split(",")])
-    monkeypatch.setattr(cli, "_use_all", lambda gpus: None)
-    monkeypatch.setattr(train, "train", lambda *given: started.append(given))
-    solver = f"-solver={tmp_path / 'solver.prototxt'}"
-    assert cli.main(["train", solver, "-gpu", "1,3", "-weights", "a.caffemodel"]) == 0
-    ((param, snapshot, gpus, timing),) = started
-    assert (param.base_lr, list(param.weights)) == (0.25, ["a.caffemodel"])
-    assert (snapshot, gpus, timing) == (None, [1, 3], False)
+
+@pytest.fixture
+def handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What `caffe train` of a solver would train on, on a machine that says it has four GPUs.
+
+    Only the handing over can be seen without GPUs; test_training.py runs processes.
+    """
+    from caffe import cli, training
+
+    started: list = []
+    monkeypatch.setattr(
+        cli, "_gpus", lambda text: FOUR_GPUS.get(text) or [int(n) for n in text.split(",")]
+    )
+    monkeypatch.setattr(training, "train", lambda *given: started.append(given))
+
+    def hand_over(flags: str, more: str = ""):
+        solver = tmp_path / "solver.prototxt"
+        solver.write_text(f'base_lr: 0.25 lr_policy: "fixed" weights: "x" {more}')
+        status = cli.main(["train", f"-solver={solver}", *flags.split()])
+        return started.pop() if status == 0 else status
+
+    return hand_over
+
+
+def test_several_gpus_get_a_process_each(handed_over) -> None:
+    run, gpus, asked, _ = handed_over("-gpu 1,3 -weights a.caffemodel")
+    assert (run.solver.base_lr, list(run.solver.weights)) == (0.25, ["a.caffemodel"])
+    assert (run.snapshot, run.sync_bn, gpus, asked) == (None, False, [1, 3], "-gpu 1,3")
+    assert handed_over("-cpu 3 -sync_bn")[0].sync_bn
+
+
+@pytest.mark.parametrize(
+    ("flags", "solver", "processes", "devices"),
+    [
+        ("", "", None, [None]),
+        ("-cpu 3", "", None, [None] * 3),
+        ("-gpu all", "", None, [0, 1, 2, 3]),
+        ("", "solver_mode: GPU device_id: 2", None, [2]),
+        ("-cpu 1", "solver_mode: GPU device_id: 2", None, [None]),
+        ("", "solver_mode: CPU", None, [None]),
+        # as torchrun started them
+        ("", "", 4, [None] * 4),
+        ("", "solver_mode: GPU device_id: 2", 4, [0, 1, 2, 3]),
+        ("", "solver_mode: GPU device_id: 2", 1, [2]),
+        ("-gpu 1,3", "", 2, [1, 3]),
+    ],
+)
+def test_what_to_train_on(
+    handed_over, monkeypatch, flags: str, solver: str, processes: int | None, devices: list
+) -> None:
+    if processes:
+        for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.setenv(name, "0")
+        for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            monkeypatch.setenv(name, str(processes))
+    assert handed_over(flags, solver)[1] == devices
+
+
+def test_a_gpu_twice(handed_over, capsys) -> None:
+    assert handed_over("-gpu 1,0,1") == 2
+    assert "caffe: -gpu 1,0,1: GPU 1 is given twice" in capsys.readouterr().err
