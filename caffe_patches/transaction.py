@@ -90,6 +90,7 @@ def roll_back(root: Path) -> bool:
             if entry["existed"]:
                 again = journal / "again"
                 shutil.copy2(copy, again)
+                path.parent.mkdir(parents=True, exist_ok=True)  # it went with its last file
                 os.replace(again, path)
             else:
                 path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The command on a miniature tree: all or nothing, idempotent, back to the byte."""
 
 import os
+import signal
 
 import pytest
 
@@ -252,6 +253,30 @@ os.replace = replace
         assert "cut short" in err[0]
     assert command("revert")[0] == 0
     assert miniature.snapshot() == pristine
+
+
+# Of a file of ours, and of the folder that had nothing else in it.
+@pytest.mark.parametrize(("removal", "step"), [("unlink", 1), ("unlink", 12), ("rmdir", 1)])
+def test_a_revert_killed_half_way(miniature, command, removal, step):
+    command("apply")
+    patched = miniature.snapshot()
+    prelude = f"""
+from pathlib import Path
+real, calls = Path.{removal}, []
+def remove(path, *arguments, **options):
+    real(path, *arguments, **options)
+    calls.append(path)
+    if len(calls) == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.{removal} = remove
+"""
+    assert miniature.run("revert", prelude=prelude).returncode == -signal.SIGKILL
+    assert miniature.snapshot() != patched
+    status, out, err = command("apply")
+    assert (status, len(err)) == (0, 1)
+    assert "undid a change that was cut short" in err[0]
+    assert out.endswith(" already\n")
+    assert miniature.snapshot() == patched
 
 
 def test_apply_goes_on_after_a_kill(miniature, command):
