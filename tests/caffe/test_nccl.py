@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import caffe
+from caffe import nccl
 from caffe.db import create
 from caffe.files import read_weights
 from caffe.proto import caffe_pb2 as pb
@@ -102,6 +103,92 @@ def test_new_uids_are_bytes_and_differ():
     assert first != second
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many values travelled each time; nothing does, for want of others."""
+
+    class Done:
+        def wait(self) -> None:
+            pass
+
+    counts: list[int] = []
+    monkeypatch.setattr(nccl, "join", lambda *given: None)
+    monkeypatch.setattr(nccl, "agree", lambda request: request)
+    monkeypatch.setattr(nccl, "send", lambda t: counts.append(t.numel()) or Done())
+    return counts
+
+
+@pytest.mark.parametrize("observed", [True, False])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_gradients_travel_before_the_pass_is_over(
+    lmdb, tmp_path, monkeypatch, sent: list[int], observed: bool, passes: int
+) -> None:
+    """By layers and by plan: the last layer's first; and only in the last of iter_size passes."""
+    monkeypatch.setattr(nccl, "BUCKET", 4 * 28)  # bytes: the first layer's 24 + 4
+    monkeypatch.setattr(nccl, "LARGE", 4 * 24)
+    solver = caffe.get_solver(str(solver_file(tmp_path / "s", lmdb, 2, f"iter_size: {passes}")))
+    solver.net.observed = observed
+    link = caffe.NCCL(solver, "nowhere")
+    link.overlap()
+    seen = []
+    solver.add_callback(lambda: None, lambda: seen.append(list(sent)))
+    solver.add_callback(link)
+    forward = solver.net._forward
+    solver.net._forward = lambda *given: seen.append(list(sent)) or forward(*given)
+    solver.step(1)
+    # The weights of `hidden` by themselves; its bias (4) and those of `out` (4, 1) together.
+    assert sent == [24, 9]
+    assert seen == [[]] * passes + [[24, 9]]  # nothing at each forward pass, all when it is over
+    solver.step(1)
+    assert sent == [24, 9] * 2
+
+
+def test_buckets_go_in_one_order_whatever_is_ready_first(lmdb, tmp_path, monkeypatch, sent) -> None:
+    monkeypatch.setattr(nccl, "LARGE", 4)  # every gradient travels by itself
+    solver = caffe.get_solver(str(solver_file(tmp_path / "s", lmdb, 2)))
+    link = caffe.NCCL(solver, "nowhere")
+    (hidden, hidden_bias), (out, out_bias) = solver.net.params.values()
+    order = [out_bias.count, out.count, hidden_bias.count, hidden.count]
+    for ready, expected in ((hidden, 0), (out_bias, 1), (hidden_bias, 1), (out, 4)):
+        link._complete(ready)
+        assert sent == order[:expected]
+    with pytest.raises(AssertionError, match="changed after it was sent"):
+        link._complete(out)
+
+
+def test_gradients_that_are_late_travel_in_the_end(lmdb, tmp_path, monkeypatch, sent) -> None:
+    """A process that runs layer by layer meets one that follows a plan."""
+    monkeypatch.setattr(nccl, "LARGE", 4)
+    solver = caffe.get_solver(str(solver_file(tmp_path / "s", lmdb, 2, "layer_wise_reduce: false")))
+    solver.net.observed = False
+    link = caffe.NCCL(solver, "nowhere")
+    link.overlap()
+    solver.net._forward(0, len(solver.net.layers) - 1)
+    solver.net._backward(len(solver.net.layers) - 1, 0)
+    assert sent == []
+    link.on_gradients_ready()
+    assert sent == [1, 4, 4, 24]
+
+
+def test_statistics_do_not_travel(tmp_path, sent) -> None:
+    """BatchNorm's blobs are parameters without gradients."""
+    solver = caffe.get_solver(
+        parse(
+            b"""base_lr: 0.1 lr_policy: "fixed" net_param {
+            layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape {
+              dim: 2 dim: 3 dim: 4 } data_filler { type: "gaussian" } } }
+            layer { name: "bn" type: "BatchNorm" bottom: "x" top: "bn" }
+            layer { name: "scale" type: "Scale" bottom: "bn" top: "y" }
+            layer { name: "loss" type: "Reduction" bottom: "y" top: "loss" loss_weight: 1 } }""",
+            pb.SolverParameter,
+            "solver",
+        )
+    )
+    solver.add_callback(caffe.NCCL(solver, "nowhere"))
+    solver.step(1)
+    assert sent == [3]
+
+
 @pytest.mark.parametrize("more", ["", "layer_wise_reduce: false", "iter_size: 2"])
 def test_alone_it_changes_nothing(lmdb, tmp_path, more):
     """One process: the mean over one is the gradient itself."""
@@ -110,10 +197,10 @@ def test_alone_it_changes_nothing(lmdb, tmp_path, more):
     for linked in (False, True):
         solver = caffe.get_solver(parse(text.encode(), pb.SolverParameter, "solver"))
         if linked:
-            nccl = caffe.NCCL(solver, caffe.NCCL.new_uid())
-            nccl.bcast()
-            solver.add_callback(nccl)
-            solver.net.after_backward(nccl)
+            link = caffe.NCCL(solver, caffe.NCCL.new_uid())
+            link.bcast()
+            solver.add_callback(link)
+            solver.net.after_backward(link)
         solver.step(3)
         solvers.append(solver)
     torch.distributed.destroy_process_group()
