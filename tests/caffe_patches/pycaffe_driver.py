@@ -2,6 +2,7 @@
 
 pycaffe_driver.py case FILE.npz OUT.npz     replay a recorded layer case
 pycaffe_driver.py labels SOLVER N           the labels of the solver's next N batches, a line each
+pycaffe_driver.py follow SOLVER N           a step from each of the snapshots run_iter_0 .. N - 1
 """
 
 import os
