@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -113,13 +114,21 @@ def _share_cores(count: int) -> None:
     """Let the processes of a machine share its cores, unless the user says how many to use."""
     given = os.environ.get("OMP_NUM_THREADS")
     # torchrun's default for more than one
-    by_torchrun = given == "1" and count > 1 and "TORCHELASTIC_RUN_ID" in os.environ
-    if given is None or by_torchrun:
+    default = given == "1" and count > 1 and by_torchrun()
+    if given is None or default:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // count))
 
 
+def by_torchrun() -> bool:
+    """Whether torchrun itself started this process, and not another launcher in its manner."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def end_with_parent() -> None:
-    """Have the system end this process when the one that started it ends, however that does."""
+    """Have the system end this process when the one that started it ends, however that does.
+
+    More exactly, when the thread does: for starters of which it is known that they wait.
+    """
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
@@ -213,7 +222,9 @@ def gather(value: Any) -> list[Any]:
 
 
 def _lost(error: RuntimeError) -> PeerLost:
-    return PeerLost(f"rank {device.solver_rank()}: lost the other processes: {_first_line(error)}")
+    # gloo: "[where in its source] what. Advice."
+    text = re.sub(r"^\[\S+\] ", "", _first_line(error)).partition(". ")[0]
+    return PeerLost(f"rank {device.solver_rank()}: lost the other processes: {text}")
 
 
 def _first_line(error: Exception) -> str:
