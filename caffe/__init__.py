@@ -26,6 +26,7 @@ _LAZY = {
         "caffe.device",
     ),
     "set_sync_bn": "caffe.device",
+    **dict.fromkeys(("set_precision", "set_recompute", "set_deterministic"), "caffe.execution"),
     **dict.fromkeys(
         ("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"), "caffe.device"
     ),

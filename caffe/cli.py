@@ -52,6 +52,14 @@ FLAGS = (
         "Trained weights to start from, separated by ','. With -snapshot only beside 'latest', for "
         "when there is none.",
     ),
+    Flag("precision", "fp32", "The arithmetic: fp32; bf16; or tf32, on GPUs that have it."),
+    Flag(
+        "recompute",
+        False,
+        "In training, compute activations again in the backward pass: less memory, more time.",
+    ),
+    Flag("deterministic", False, "On a GPU, give the same numbers in every run."),
+    Flag("plan", False, "With 'time': the fused plan that 'train' and 'test' run by."),
     Flag("iterations", 50, "The number of iterations to run."),
     Flag("sigint_effect", "stop", "What SIGINT does: snapshot, stop or none."),
     Flag("sighup_effect", "snapshot", "What SIGHUP does: snapshot, stop or none."),
@@ -73,6 +81,15 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     action = ACTIONS.get(others[0])
     if action is None:
         raise Usage(f"unknown command {others[0]!r}; expected one of {', '.join(sorted(ACTIONS))}")
+    from caffe import execution
+
+    if flags.precision not in execution.PRECISIONS:
+        expected = ", ".join(execution.PRECISIONS)
+        raise Usage(f"-precision {flags.precision}: expected one of {expected}")
+    execution.set_precision(flags.precision)
+    execution.set_recompute(flags.recompute)
+    execution.set_deterministic(flags.deterministic)
+    execution.keep_freed_memory()
     return action(flags)
 
 
@@ -136,13 +153,21 @@ def test(flags: SimpleNamespace) -> int:
 
 
 def time_model(flags: SimpleNamespace) -> int:
-    """Time every layer, forward and backward."""
+    """Time every layer, or every operation of the plan, forward and backward."""
+    from caffe.plan import Clock
+
     _need(flags.model, "model", "time: a model definition")
     _need(flags.iterations > 0, "iterations", "time: a positive number")
     if flags.phase not in ("", "TRAIN", "TEST"):
         raise Usage(f'-phase {flags.phase}: phase must be "TRAIN" or "TEST"')
     _use_one(flags, (339, 343))
     net = _net(flags, pb.TEST if flags.phase == "TEST" else pb.TRAIN)
+    net.observed = not flags.plan
+    if flags.plan and net.plan is None:
+        raise CaffeError(
+            f"{flags.model}: -plan: a layer of this net works on its blobs (a Python layer, say), "
+            "so that it runs layer by layer; time it without -plan"
+        )
     last = len(net.layers) - 1
     emit("caffe.cpp:351", "Performing Forward")
     emit("caffe.cpp:356", f"Initial loss: {number(net._forward(0, last))}")
@@ -151,19 +176,21 @@ def time_model(flags: SimpleNamespace) -> int:
     emit("caffe.cpp:365", "*** Benchmark begins ***")
     emit("caffe.cpp:366", f"Testing for {flags.iterations} iterations.")
     start = _now()
-    spent = {name: [0.0] * (last + 1) for name in ("forward", "backward")}
+    clock = Clock(net.plan, _now) if net.plan else None
+    names = clock.names if clock else net._layer_names
+    spent = clock.spent if clock else {w: [0.0] * len(names) for w in ("forward", "backward")}
     for j in range(flags.iterations):
         began = _now()
-        for i in range(last + 1):
-            spent["forward"][i] += _timed(lambda i=i: net._forward_layer(i))
-        for i in range(last, -1, -1):
-            spent["backward"][i] += _timed(lambda i=i: net._backward(i, i))
+        if clock:
+            clock.run()
+        else:
+            _time_layers(net, spent)
         milliseconds = number((_now() - began) * 1e3)
         emit("caffe.cpp:394", f"Iteration: {j + 1} forward-backward time: {milliseconds} ms.")
     total = (_now() - start) * 1e3
     per = 1e3 / flags.iterations
     emit("caffe.cpp:397", "Average time per layer: ")
-    for i, name in enumerate(net._layer_names):
+    for i, name in enumerate(names):
         for line, what in ((400, "forward"), (403, "backward")):
             shown = number(spent[what][i] * per)
             emit(f"caffe.cpp:{line}", f"{name:>10}\t{what}: {shown} ms.")
@@ -174,6 +201,14 @@ def time_model(flags: SimpleNamespace) -> int:
     emit("caffe.cpp:414", f"Total Time: {number(total)} ms.")
     emit("caffe.cpp:415", "*** Benchmark ends ***")
     return 0
+
+
+def _time_layers(net: Net, spent: dict[str, list[float]]) -> None:
+    """Add what one pass forth and back takes, layer by layer, in seconds."""
+    for i in range(len(net._layers)):
+        spent["forward"][i] += _timed(lambda i=i: net._forward_layer(i))
+    for i in reversed(range(len(net._layers))):
+        spent["backward"][i] += _timed(lambda i=i: net._backward(i, i))
 
 
 def device_query(flags: SimpleNamespace) -> int:

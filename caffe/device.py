@@ -44,6 +44,7 @@ def set_mode_gpu() -> None:
     """Run on the GPU of set_device (default 0). Raises CaffeError where there is none."""
     check_gpu(_state.device_id)
     execution.use_tf32()
+    execution.use_fastest_kernels()
     _state.mode = "GPU"
 
 

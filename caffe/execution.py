@@ -1,8 +1,11 @@
-"""How nets compute: the precision of their arithmetic, and what training keeps in memory."""
+"""How nets compute: the precision of their arithmetic, and how memory is used."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ctypes
+import os
+import sys
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,13 +14,28 @@ from caffe.errors import CaffeError
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
-@dataclass
-class _Settings:
+@dataclass(frozen=True)
+class Settings:
+    """What the set_ functions here were given, or else Caffe's way."""
+
     precision: str = "fp32"
     recompute: bool = False
+    deterministic: bool = False
 
 
-_settings = _Settings()
+_current = Settings()
+
+
+def settings() -> Settings:
+    """What is in force, for another process to take()."""
+    return _current
+
+
+def take(new: Settings) -> None:
+    """Put other settings in force."""
+    set_precision(new.precision)
+    set_recompute(new.recompute)
+    set_deterministic(new.deterministic)
 
 
 def set_precision(name: str) -> None:
@@ -31,18 +49,18 @@ def set_precision(name: str) -> None:
     """
     if name not in PRECISIONS:
         raise CaffeError(f"precision {name!r} is unknown; expected one of {', '.join(PRECISIONS)}")
-    _settings.precision = name
+    _change(precision=name)
     use_tf32()
 
 
 def precision() -> str:
     """The name that set_precision was given last, or 'fp32'."""
-    return _settings.precision
+    return _current.precision
 
 
 def use_tf32() -> None:
     """Let cuDNN and cuBLAS round to TF32, which they would, only where it was asked for."""
-    allowed = _settings.precision == "tf32"
+    allowed = _current.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
 
@@ -52,9 +70,47 @@ def set_recompute(on: bool) -> None:
 
     That takes about a quarter more time, and a good part less memory.
     """
-    _settings.recompute = bool(on)
+    _change(recompute=bool(on))
 
 
 def recompute() -> bool:
     """What set_recompute was given last, or False."""
-    return _settings.recompute
+    return _current.recompute
+
+
+def set_deterministic(on: bool) -> None:
+    """Whether a GPU must give the same numbers in every run, at some cost. The CPU always does."""
+    _change(deterministic=bool(on))
+    if on:  # cuBLAS reads it when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(bool(on), warn_only=True)
+    use_fastest_kernels()
+
+
+def use_fastest_kernels() -> None:
+    """Let cuDNN try which of its algorithms is the fastest, unless runs must repeat."""
+    torch.backends.cudnn.benchmark = not _current.deterministic
+    torch.backends.cudnn.deterministic = _current.deterministic
+
+
+def _change(**values: object) -> None:
+    global _current
+    _current = replace(_current, **values)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed, for whole programs that run nets over and over.
+
+    By default it gives large arrays back to the system, which then has to clear every page of the
+    next ones: a fifth of a training step. Only for glibc; CAFFE_KEEP_MEMORY=0 leaves things alone.
+    """
+    if not sys.platform.startswith("linux") or os.environ.get("CAFFE_KEEP_MEMORY") == "0":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 << 20)

@@ -362,6 +362,11 @@ class Net:
             self._plan = Plan(self, train=self.phase == pb.TRAIN)
         return self._plan
 
+    @property
+    def plan(self) -> Plan | None:
+        """The plan that whole passes follow; None where they go layer by layer."""
+        return self._plan_for(0, len(self._layers) - 1)
+
     def _forward_layer(self, i: int) -> list[torch.Tensor]:
         layer = self._layers[i]
         tops = self._tops(i)

@@ -23,7 +23,7 @@ from caffe.blob import Blob
 from caffe.device import current_device
 from caffe.layers.activation import Dropout, ReLU
 from caffe.layers.base import Layer, Tensors
-from caffe.layers.common import Concat, Eltwise, InnerProduct, Slice, Split
+from caffe.layers.common import Concat, Eltwise, Slice, Split
 from caffe.layers.pooling import Pooling
 from caffe.layers.vision import Convolution, Deconvolution
 
@@ -35,19 +35,17 @@ Operation = Callable[[Tensors, Tensors], Sequence[torch.Tensor]]
 
 # Layers that neither sum much nor take logarithms: what they do to bfloat16 numbers stays as good.
 ANY_PRECISION = (ReLU, Dropout, Pooling, Eltwise, Concat, Slice, Split)
-MULTIPLYING = (Convolution, Deconvolution, InnerProduct)
 
 
-class Settings(NamedTuple):
-    """What a plan is made for; with another it is made anew."""
+class Circumstances(NamedTuple):
+    """What a plan is made for; for others it is made anew."""
 
-    precision: str
-    recompute: bool
+    settings: execution.Settings
     device: torch.device
 
 
-def current_settings() -> Settings:
-    return Settings(execution.precision(), execution.recompute(), current_device())
+def circumstances() -> Circumstances:
+    return Circumstances(execution.settings(), current_device())
 
 
 @dataclass
@@ -66,6 +64,11 @@ class Node:
     def layer(self) -> Layer:
         return self.layers[0]
 
+    @property
+    def name(self) -> str:
+        """The layers' names, those after the first without what they share with it."""
+        return "+".join(layer.name for layer in self.layers)
+
     def is_a(self, *classes: type[Layer]) -> bool:
         """Whether this is still one single layer, of one of these types."""
         return len(self.layers) == 1 and isinstance(self.layer, classes)
@@ -82,6 +85,48 @@ def can_plan(net: Net) -> bool:
     )
 
 
+class Clock:
+    """What each node of a plan takes, in seconds: `spent["forward"]` and `["backward"]`.
+
+    A node's backward lasts from when its gradient is complete to when the next one's is.
+    """
+
+    def __init__(self, plan: Plan, now: Callable[[], float]) -> None:
+        self.plan, self.now = plan, now
+        self.names = [node.name for node in plan.nodes]
+        self.spent = {way: [0.0] * len(self.names) for way in ("forward", "backward")}
+        self._at: int | None = None
+        self._last = now()
+
+    def run(self) -> None:
+        """Pass forth and back once."""
+        self.plan.clock, self._at, self._last = self, None, self.now()
+        try:
+            self.plan.forward()
+            self._last = self.now()
+            self.plan.backward()
+        finally:
+            self.plan.clock = None
+
+    def forward(self, k: int, tops: Sequence[torch.Tensor]) -> None:
+        """Node k has run, the one after the last."""
+        self._charge("forward", k)
+        for top in tops:
+            if top.requires_grad:
+                top.register_hook(lambda _, k=k: self.backward(k))
+
+    def backward(self, k: int | None) -> None:
+        """The gradient of node k's tops is there; None: all are done."""
+        if self._at is not None:
+            self._charge("backward", self._at)
+        self._at, self._last = k, self.now()
+
+    def _charge(self, way: str, k: int) -> None:
+        now = self.now()
+        self.spent[way][k] += now - self._last
+        self._last = now
+
+
 class Plan:
     """The plan of one net. `train`: gradients are wanted, else only outputs.
 
@@ -93,7 +138,7 @@ class Plan:
         from caffe.rewrites import rewrite
 
         self.net, self.train = net, train
-        self.settings = current_settings()
+        self.circumstances = circumstances()
         self.nodes: list[Node] = []
         self._outputs: dict[int, Blob] = {}
         self._losses: dict[int, float] = {}
@@ -101,19 +146,20 @@ class Plan:
         rewrite(self)
         self._last_use = {i: k for k, node in enumerate(self.nodes) for i in node.bottom}
         self._total: torch.Tensor | None = None
+        self.clock: Clock | None = None  # told what runs when
 
     @property
     def dtype(self) -> torch.dtype:
         """What convolutions and inner products multiply."""
-        return torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
+        return torch.bfloat16 if self.circumstances.settings.precision == "bf16" else torch.float32
 
     @property
     def channels_last(self) -> bool:
-        return self.settings.device.type == "cpu" or self.dtype == torch.bfloat16
+        return self.circumstances.device.type == "cpu" or self.dtype == torch.bfloat16
 
     def is_current(self) -> bool:
         """Whether this is still how the net should run."""
-        return self.settings == current_settings()
+        return self.circumstances == circumstances()
 
     def _read_net(self) -> None:
         """One node a layer; a blob that is written in place becomes several values."""
@@ -139,12 +185,12 @@ class Plan:
     def pure(self, layer: Layer) -> Operation:
         """The layer's own forward; what multiplies and has no rewrite does it in this dtype."""
         convolves = isinstance(layer, Convolution | Deconvolution)
-        reduces = self.dtype == torch.bfloat16 and isinstance(layer, MULTIPLYING)
+        reduces = self.dtype == torch.bfloat16 and layer.multiplies
 
         def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
             if convolves and self.channels_last:
                 bottom = [channels_last(x) for x in bottom]
-            with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=reduces):
+            with torch.autocast(self.circumstances.device.type, torch.bfloat16, enabled=reduces):
                 tops = layer.forward(bottom, blobs)
             return [tops] if isinstance(tops, torch.Tensor) else tops
 
@@ -192,6 +238,8 @@ class Plan:
                     bottom = [x.float() if x.dtype == torch.bfloat16 else x for x in bottom]
                 tops = node.run(bottom, self._parameters(node, leaves, device))
                 del bottom
+                if self.clock is not None:
+                    self.clock.forward(k, tops)
                 for i, value in zip(node.top, tops, strict=True):
                     values[i] = value
                     if i in self._losses:
@@ -211,6 +259,8 @@ class Plan:
         total, self._total = self._total, None
         if total is not None and total.requires_grad:
             total.backward()
+            if self.clock is not None:
+                self.clock.backward(None)
 
     def _parameters(
         self, node: Node, leaves: dict[int, torch.Tensor], device: torch.device

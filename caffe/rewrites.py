@@ -216,7 +216,7 @@ def _is_image(node: Node) -> bool:
 def _lean(plan: Plan, layer: Layer) -> Operation:
     transposed = isinstance(layer, Deconvolution)
     how = fused.Convolving(layer.geometry, transposed, plan.dtype, plan.channels_last)
-    plain, recompute = plan.pure(layer), plan.settings.recompute
+    plain, recompute = plan.pure(layer), plan.circumstances.settings.recompute
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import torch
 
 from caffe import device, execution
-from caffe.distributed import Place, leave, own_device, place_from_environment, take_place
+from caffe.distributed import (
+    Place,
+    by_torchrun,
+    end_with_parent,
+    leave,
+    own_device,
+    place_from_environment,
+    take_place,
+)
 from caffe.launch import run_processes
 from caffe.log import emit, log
 from caffe.nccl import NCCL
@@ -28,7 +36,7 @@ class Run:
     solver: prototxt, or the message. snapshot: state to resume from. sync_bn: see set_sync_bn.
     timing: log what layers and sums take, at each display (then layer by layer, without a plan).
     snapshot_keep: how many snapshots are kept, the newest; 0: all.
-    precision, recompute: see caffe/execution.py; None: as the process is set.
+    settings: the arithmetic; by default what is in force where the Run is made.
     """
 
     solver: str | SolverParameter
@@ -36,8 +44,7 @@ class Run:
     sync_bn: bool = False
     timing: bool = False
     snapshot_keep: int = 0
-    precision: str | None = None
-    recompute: bool | None = None
+    settings: execution.Settings = field(default_factory=execution.settings)
 
 
 def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> None:
@@ -51,9 +58,10 @@ def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalR
     place = place_from_environment()
     if place is None and len(devices) > 1:
         # A new process would start with the defaults.
-        run = replace(run, precision=execution.precision(), recompute=execution.recompute())
         run_processes(train_here, (run, devices), len(devices), requests)
         return
+    if by_torchrun():
+        end_with_parent()  # else it would train on without torchrun's watch
     place = place or ALONE
     own_device(place, devices, asked)  # complains
     with requests.installed():
@@ -91,10 +99,8 @@ def train_here(
 
 def _set_up(run: Run) -> None:
     device.set_sync_bn(run.sync_bn)
-    if run.precision is not None:
-        execution.set_precision(run.precision)
-    if run.recompute is not None:
-        execution.set_recompute(run.recompute)
+    execution.take(run.settings)
+    execution.keep_freed_memory()
 
 
 def _log_devices(devices: Sequence[int | None]) -> None:

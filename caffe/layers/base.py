@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from google.protobuf.message import Message
 
+from caffe import execution
 from caffe.blob import Blob, shape_string
 from caffe.device import current_device
 from caffe.errors import CaffeError
@@ -66,7 +67,8 @@ class Layer:
     `one_top_each`, as many tops as bottoms; `auto_tops`, missing tops are made without a name;
     `loss`, the first top has loss weight 1 by default; `labels`, the bottoms that get no gradient;
     `in_place`, a top may be its bottom; `shares_memory`, tops are the bottoms' own memory, as
-    Caffe's Split, Flatten and Reshape do.
+    Caffe's Split, Flatten and Reshape do; `multiplies`, forward is products and sums, fit for
+    bfloat16.
     For the catalogue in docs/layers.md: `reads`, the fields of LayerParameter that count for this
     type; `differs`, what is not as in Caffe, and why.
     """
@@ -81,6 +83,7 @@ class Layer:
     in_place = True
     shares_memory = False
     source = False  # makes its tops from outside the net
+    multiplies = False
     gathers = False  # forward changes the blobs: running statistics
     reads: tuple[str, ...] = ()
     differs = ""
@@ -212,7 +215,7 @@ class Layer:
         else:
             self._graph = None
             with torch.no_grad():
-                tops = _as_list(self.forward(inputs, blobs))
+                tops = self._compute(inputs, blobs)
         memory = set() if self.shares_memory else {_memory(t) for t in inputs}
         for blob, tensor in zip(top, tops, strict=True):
             blob.assign(tensor, borrowed=_memory(tensor) in memory)
@@ -294,9 +297,16 @@ class Layer:
         """Run forward and keep its graph."""
         graph = _Graph(self, inputs, blobs)
         with torch.enable_grad():
-            graph.tops = _as_list(self.forward(graph.bottoms, graph.blobs))
+            graph.tops = self._compute(graph.bottoms, graph.blobs)
         self._graph = graph
         return graph.tops
+
+    def _compute(self, inputs: Tensors, blobs: Tensors) -> list[torch.Tensor]:
+        """The tops; what multiplies does so in bfloat16 where that is asked for."""
+        if not self.multiplies or execution.precision() != "bf16":
+            return _as_list(self.forward(inputs, blobs))
+        with torch.autocast(current_device().type, torch.bfloat16):
+            return [t.float() for t in _as_list(self.forward(inputs, blobs))]
 
     def _check_counts(self) -> None:
         for what, count, (least, most), names in (

@@ -170,6 +170,7 @@ class Eltwise(Layer):
 class InnerProduct(Layer):
     """The fully connected layer: axes from `axis` on are one vector."""
 
+    multiplies = True
     reads = ("inner_product_param",)
 
     def setup(self, shapes: Sequence[Shape]) -> None:

@@ -151,13 +151,20 @@ class PrefetchingLayer(SourceLayer):
         raise AssertionError("set by the subclass")
 
     def run_forward(self, bottom, top: Sequence[Blob], record: bool) -> None:
+        target = device.current_device()
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self.batches().__next__, self.prefetch)
+            make = self.batches().__next__
+            pinned = target.type == "cuda"  # then it is copied there while the GPU computes
+            self._prefetcher = Prefetcher((lambda: make().pin()) if pinned else make, self.prefetch)
         batch = self._prefetcher.get()
         self._next = self.next_record() + self.batch_size * self._readers()[1]
-        target = device.current_device()
         for blob, values in zip(top, batch.tops, strict=False):
             blob.assign(values.to(target, non_blocking=True))
+
+    @property
+    def waited(self) -> float:
+        """Seconds that passes waited for batches so far."""
+        return self._prefetcher.waited if self._prefetcher else 0.0
 
     # -- what subclasses read by --------------------------------------------------------------
 

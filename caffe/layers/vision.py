@@ -96,6 +96,7 @@ class _ConvolutionBase(_Kernels):
     bottoms = (1, None)
     tops = (1, None)
     one_top_each = True
+    multiplies = True
     differs = f"{ENGINE} So is `force_nd_im2col`."
 
     def setup(self, shapes: Sequence[Shape]) -> None:

@@ -13,14 +13,15 @@ import caffe
 from caffe import device, execution
 from caffe.proto import caffe_pb2 as pb
 
+
 @pytest.fixture(autouse=True)
 def _settings_as_before() -> Iterator[None]:
     """What a test sets for the whole process (rank, device, precision, ...) ends with it."""
-    before = [(state, dict(vars(state))) for state in (device._state, execution._settings)]
+    places, arithmetic = dict(vars(device._state)), execution.settings()
     yield
-    for state, values in before:
-        vars(state).update(values)
-    execution.use_tf32()
+    vars(device._state).update(places)
+    if execution.settings() != arithmetic:
+        execution.take(arithmetic)
 
 
 CUDA = torch.device("cuda", 0)
