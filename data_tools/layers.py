@@ -30,7 +30,7 @@ import numpy as np
 
 import caffe
 from data_tools import classes, images
-from data_tools.cli import DataError
+from data_tools.cli import DataError, describe
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import Frame, RecordFormat
 
@@ -153,15 +153,12 @@ class FrameList:
     def _load(self, index: int) -> tuple[np.ndarray, int]:
         paths, scene = self._frames[index]
         files = dict(zip(("color", "depth", "label"), map(str, paths), strict=False))
-        label = images.read_label(files["label"], self._table) if "label" in files else None
-        frame = Frame(
-            images.read_color(files["color"]),
-            images.read_depth(files["depth"]),
-            label,
-            scene,
-            files,
-        )
-        return self._format.planes(frame), scene
+        try:
+            label = images.read_label(files["label"], self._table) if "label" in files else None
+            color, depth = images.read_color(files["color"]), images.read_depth(files["depth"])
+        except OSError as error:
+            raise DataError(f"{self._settings.source}: {describe(error)}") from error
+        return self._format.planes(Frame(color, depth, label, scene, files)), scene
 
     def close(self) -> None:
         """Stops reading ahead."""

@@ -177,6 +177,11 @@ def test_bad_lists_and_files_have_their_line(listing):
     frames = FrameList(Settings("train.txt", batch_size=7))
     with pytest.raises(DataError, match=r"c/3\.png: not a picture"):
         frames.batch()
+    (listing / "d" / "2.png").rename(listing / "d" / "moved.png")
+    frames = FrameList(Settings("train.txt", batch_size=3))
+    with pytest.raises(DataError, match=r"^train\.txt: d/2\.png: No such file or directory"):
+        frames.batch()
+    (listing / "d" / "moved.png").rename(listing / "d" / "2.png")
     cv2.imwrite(str(listing / "c" / "3.png"), np.zeros((12, 16, 3), np.uint8))
     with pytest.raises(RuntimeError, match='a frame is 16x12 and the first 32x24: give "size"'):
         net(batch_size=7).forward()
