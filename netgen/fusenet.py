@@ -209,7 +209,7 @@ def _data(
         param = filelist.python_param(
             training.files, source, batch_size, arch.size, arch.classes, shuffle
         )
-        # Named, so that weights and other tools find the layer as in a net that reads LMDBs.
+        # The name that it has in nets that read LMDBs; else it would be called rgb.
         tops = L.Python(name="data", ntop=len(blobs), include={"phase": phase}, python_param=param)
     for blob, top in zip(blobs, tops if len(blobs) > 1 else [tops], strict=True):
         n[blob] = top
