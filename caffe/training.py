@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,13 +14,15 @@ from caffe.distributed import (
     Place,
     by_torchrun,
     end_with_parent,
+    gather,
     leave,
     own_device,
     place_from_environment,
     take_place,
 )
+from caffe.errors import CaffeError
 from caffe.launch import run_processes
-from caffe.log import emit, log
+from caffe.log import INFO, emit, log, lowest_level, number
 from caffe.nccl import NCCL
 from caffe.proto.caffe_pb2 import SolverParameter
 from caffe.signals import SignalRequests
@@ -57,7 +61,6 @@ def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalR
     """
     place = place_from_environment()
     if place is None and len(devices) > 1:
-        # A new process would start with the defaults.
         run_processes(train_here, (run, devices), len(devices), requests)
         return
     if by_torchrun():
@@ -88,13 +91,27 @@ def train_here(
         emit("caffe.cpp:235", f"Resuming from {run.snapshot}")
         solver.restore(run.snapshot)
     if nccl is not None:
+        _check_start(gather(solver.iter), run.snapshot)
         nccl.bcast()
         nccl.overlap()
     _add_callbacks(solver, nccl, run.timing and place.rank == 0)
     emit("caffe.cpp:239", "Starting Optimization")
+    began = time.monotonic()
     solver.solve()
+    seconds = time.monotonic() - began
     leave()
     emit("caffe.cpp:250", "Optimization Done.")
+    _tell_waiting(solver.net.waited, seconds)
+
+
+def _check_start(iterations: Sequence[int], snapshot: str | None) -> None:
+    """Complains where machines do not see the same snapshots; iterations: of each rank."""
+    for rank, iteration in enumerate(iterations):
+        if iteration != iterations[0]:
+            raise CaffeError(
+                f"rank {rank} would go on from iteration {iteration}, rank 0 from "
+                f"{iterations[0]}: all machines need the same snapshot {snapshot or ''}".rstrip()
+            )
 
 
 def _set_up(run: Run) -> None:
@@ -111,6 +128,13 @@ def _log_devices(devices: Sequence[int | None]) -> None:
     emit("caffe.cpp:204", f"Using GPUs {', '.join(map(str, gpus))}")
     for gpu in gpus:
         emit("caffe.cpp:209", f"GPU {gpu}: {torch.cuda.get_device_name(gpu)}")
+
+
+def _tell_waiting(waited: float, seconds: float) -> None:
+    """Whether it was the data that training waited for; no line of the log, which is Caffe's."""
+    if waited and device.root_solver() and lowest_level() == INFO:
+        share = f"{100 * waited / seconds:.1f}% of {number(seconds)} s"
+        print(f"caffe train: waited {number(waited)} s for data, {share}", file=sys.stderr)
 
 
 def _add_callbacks(solver: Solver, nccl: NCCL | None, timing: bool) -> None:
