@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import caffe
-from caffe import cli, files
+from caffe import cli, files, training
 from caffe.db import create
 from caffe.proto import caffe_pb2 as pb
 
@@ -117,9 +118,9 @@ def _finish(process: subprocess.Popen, log: str = "log") -> str:
 
 def _end(process: subprocess.Popen) -> None:
     """Leave nothing of a command behind, should the test have failed."""
-    if process.poll() is None:
+    with suppress(ProcessLookupError):  # what is left of its group, if anything
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
 def _until(what: Callable[[], object], process: subprocess.Popen | None = None) -> None:
@@ -130,11 +131,11 @@ def _until(what: Callable[[], object], process: subprocess.Popen | None = None) 
         time.sleep(0.05)
 
 
-def _children(process: subprocess.Popen) -> list[int]:
+def _children(process: subprocess.Popen, by: bytes = b"spawn_main") -> list[int]:
     """The processes of the ranks, the first one first."""
     tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     commands = {int(task): Path(f"/proc/{task}/cmdline").read_bytes() for task in tasks}
-    return sorted(pid for pid, command in commands.items() if b"spawn_main" in command)
+    return sorted(pid for pid, command in commands.items() if by in command)
 
 
 def _gone(pid: int) -> bool:
@@ -239,6 +240,15 @@ def test_every_record_once_an_epoch(folder: Path, monkeypatch, capfd, count: int
     assert len(epochs) == 2 * count
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1  # in a new order each
+
+
+def test_machines_that_see_different_snapshots() -> None:
+    training._check_start([7, 7, 7], "run_iter_7.solverstate")
+    with pytest.raises(caffe.CaffeError) as caught:
+        training._check_start([7, 7, 0], None)
+    assert str(caught.value) == (
+        "rank 2 would go on from iteration 0, rank 0 from 7: all machines need the same snapshot"
+    )
 
 
 # -- deaths -----------------------------------------------------------------------------------
@@ -352,7 +362,7 @@ def test_signals_stop_and_save_as_in_a_single_run(folder: Path) -> None:
     finally:
         log = _finish(process)
     assert len(list(Path().glob("run_iter_*.solverstate"))) == 2
-    assert [line.split("] ")[1] for line in log.splitlines()[-2:]] == [
+    assert [line.split("] ")[1] for line in log.splitlines() if "] " in line][-2:] == [
         "Optimization stopped early.",
         "Optimization Done.",
     ]
@@ -403,6 +413,22 @@ def test_torchrun_on_two_machines(folder: Path, whole: Path, monkeypatch) -> Non
     assert "Iteration 5 (" in first
     assert "Iteration" not in second  # only rank 0 talks
     assert _as_in(whole, 10)
+
+
+def test_nothing_outlives_torchrun(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    process = _train("-solver", _solver("run", ENDLESS), launcher=launcher)
+    try:
+        _until(lambda: "Iteration 2 " in Path("log").read_text(), process)
+        ranks = _children(process, b"caffe")
+        process.kill()
+        process.wait()
+        assert len(ranks) == 2
+        for rank in ranks:
+            _until(lambda rank=rank: _gone(rank))
+    finally:
+        _end(process)
 
 
 @pytest.mark.usefixtures("fresh")
