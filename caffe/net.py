@@ -363,6 +363,11 @@ class Net:
         return self._plan
 
     @property
+    def waited(self) -> float:
+        """Seconds that passes waited for layers which read ahead, so far."""
+        return sum(getattr(layer, "waited", 0.0) for layer in self._layers)
+
+    @property
     def plan(self) -> Plan | None:
         """The plan that whole passes follow; None where they go layer by layer."""
         return self._plan_for(0, len(self._layers) - 1)

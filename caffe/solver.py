@@ -198,14 +198,7 @@ class Solver:
         p = self.param
         if p.snapshot_after_train:
             self._check_snapshot_prefix()
-        before, began = self._waited(), time.monotonic()
         self.step(p.max_iter - self.iter)
-        seconds, waited = time.monotonic() - began, self._waited() - before
-        share = 100 * waited / seconds if seconds else 0.0
-        announce(
-            "solver.cpp:310",
-            f"Waited for data: {number(waited)} s of {number(seconds)} s ({share:.1f}%)",
-        )
         just_taken = p.snapshot and self.iter % p.snapshot == 0
         if p.snapshot_after_train and not just_taken:
             self._snapshot_together()
@@ -456,10 +449,6 @@ class Solver:
             announce("solver.cpp:401", f"Test loss: {number(loss / max(count, 1))}")
         if count:
             _log_outputs("solver.cpp:414", "Test", net, [t / count for t in totals])
-
-    def _waited(self) -> float:
-        """Seconds that the net waited for its data so far."""
-        return sum(getattr(layer, "waited", 0.0) for layer in self.net._layers)
 
     def _snapshot_path(self, extension: str) -> str:
         return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}"
