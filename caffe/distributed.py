@@ -224,7 +224,7 @@ def gather(value: Any) -> list[Any]:
 def _lost(error: RuntimeError) -> PeerLost:
     # gloo: "[where in its source] what. Advice."
     text = re.sub(r"^\[\S+\] ", "", _first_line(error)).partition(". ")[0]
-    return PeerLost(f"rank {device.solver_rank()}: lost the other processes: {text}")
+    return PeerLost(f"lost the other processes: {text}")
 
 
 def _first_line(error: Exception) -> str:

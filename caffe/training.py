@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from caffe.distributed import (
     take_place,
 )
 from caffe.errors import CaffeError
+from caffe.flags import one_line
 from caffe.launch import run_processes
 from caffe.log import INFO, emit, log, lowest_level, number
 from caffe.nccl import NCCL
@@ -68,7 +70,12 @@ def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalR
     place = place or ALONE
     own_device(place, devices, asked)  # complains
     with requests.installed():
-        train_here(run, devices, place, None, requests.next)
+        try:
+            train_here(run, devices, place, None, requests.next)
+        except Exception as error:
+            if place.count == 1:
+                raise
+            _end_at_once(error, place.rank)
 
 
 def train_here(
@@ -102,6 +109,13 @@ def train_here(
     leave()
     emit("caffe.cpp:250", "Optimization Done.")
     _tell_waiting(solver.net.waited, seconds)
+
+
+def _end_at_once(error: Exception, rank: int) -> None:
+    """What is under way with other processes would hold up an orderly end."""
+    text = str(error) if isinstance(error, CaffeError) else one_line(error)
+    print(f"caffe: rank {rank}: {text}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _check_start(iterations: Sequence[int], snapshot: str | None) -> None:

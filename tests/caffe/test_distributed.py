@@ -158,5 +158,5 @@ def test_a_sum_without_the_others_is_lost() -> None:
 
     with pytest.raises(distributed.PeerLost) as caught:
         distributed.finish(Broken())
-    expected = "rank 0: lost the other processes: Closed by peer [127.0.0.1]:1"
+    expected = "lost the other processes: Closed by peer [127.0.0.1]:1"
     assert str(caught.value) == expected
