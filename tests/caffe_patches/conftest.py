@@ -62,7 +62,11 @@ checkout.load_pin = lambda: checkout.Pin({self.pin.commit!r}, {json.dumps(self.p
 sys.exit(cli.main({[arguments[0], str(self.root), *arguments[1:]]!r}))
 """
         return subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
 
 
