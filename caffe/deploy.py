@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe import winograd
-from caffe.blob import Blob
+from caffe.blob import Blob, SyncedArray
 from caffe.fused import Convolving
 from caffe.layers.activation import ReLU
 from caffe.layers.base import Layer, Tensors
@@ -37,7 +37,7 @@ class Watch:
 
     def __init__(self, blobs: Sequence[Blob]) -> None:
         self.blobs = blobs
-        self._seen: list[tuple[int, int, int]] | None = None
+        self._seen: list[tuple[SyncedArray, int, int]] | None = None
         self._copies: dict[int, np.ndarray] = {}
 
     def changed(self) -> bool:
@@ -47,7 +47,7 @@ class Watch:
             if blob.viewed:
                 same &= self._same_as_copy(i, blob.data)
             values = blob.tensor()
-            seen.append((id(blob._data), values.data_ptr(), values._version))
+            seen.append((blob._data, values.data_ptr(), values._version))
         same &= seen == self._seen
         self._seen = seen
         return not same
@@ -76,11 +76,13 @@ class PreparedConvolution:
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
+        self.conv.check_image(x)
         if not self.transposed:
             x = self.conv.filled(x)
         key = (tuple(x.shape), x.device)
         if self._watch.changed() or key != self._for:
-            self._run = self._unprepared  # the old weights are gone before new ones are made
+            # The old weights are gone before new ones are made.
+            self._run, self._for = self._unprepared, None
             self._run, self._for = self._prepare(x, blobs), key
         return [self._run(self.how.takes(x))]
 

@@ -268,6 +268,8 @@ class Solver:
             history = [h.tensor() for h in self._history]
             self._update.apply(grads, history, rates, self.iter + 1)
             torch._foreach_sub_(weights, grads)
+            for p in params:  # else nobody could tell that it changed
+                torch.autograd.graph.increment_version(p.blob.tensor())
         self.iter += 1
 
     def snapshot(self) -> None:

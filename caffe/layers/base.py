@@ -409,8 +409,9 @@ class _Graph:
             t.data.requires_grad_(want)
             for t, want in zip(inputs, layer.bottom_need_backward, strict=True)
         ]
+        # Statistics are gathered by the engine itself: that they changed must show.
         self.blobs = [
-            t.data.requires_grad_(want)
+            (t.detach() if layer.gathers else t.data).requires_grad_(want)
             for t, want in zip(blobs, layer.param_propagate_down, strict=True)
         ]
         self.tops: list[torch.Tensor] = []
