@@ -125,7 +125,11 @@ def _unpool(layer: Layer) -> Operation:
         size = layer.size
         if layer.scale:
             size = (x.shape[2] * layer.scale, x.shape[3] * layer.scale)
-        return [fused.unpool(x, places, size)]
+        try:
+            return [fused.unpool(x, places, size)]
+        except RuntimeError:
+            layer.forward([x, places], [])  # says what does not fit
+            raise
 
     return run
 
@@ -220,6 +224,7 @@ def _lean(plan: Plan, layer: Layer) -> Operation:
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
+        layer.check_image(x)
         if not transposed and layer.filled(x) is not x:
             return plain([x.float()], blobs)
         return [fused.convolve(x, blobs[0], blobs[1] if len(blobs) > 1 else None, how, recompute)]

@@ -127,11 +127,15 @@ class _ConvolutionBase(_Kernels):
                 f"bottom {i} has the shape {tuple(x.shape)}, bottom 0 {tuple(bottom[0].shape)}; "
                 "they must be equal",
             )
-            samples = self.samples(x)
-            self.check_size(x, [self.extent(*axis) for axis in self.along_axes(x)])
-            y = self.convolve(samples, blobs[0], blobs[1] if len(blobs) > 1 else None)
+            self.check_image(x)
+            y = self.convolve(self.samples(x), blobs[0], blobs[1] if len(blobs) > 1 else None)
             tops.append(y.reshape(*x.shape[: self.channel_axis], *y.shape[1:]))
         return tops
+
+    def check_image(self, x: torch.Tensor) -> None:
+        """Raise CaffeError unless `x` has the axes and channels that the filters take."""
+        self.samples(x)
+        self.check_size(x, [self.extent(*axis) for axis in self.along_axes(x)])
 
     def extent(self, size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
         """The top's size along one axis."""
