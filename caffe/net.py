@@ -324,6 +324,10 @@ class Net:
         first, last = self._range(start, end, len(self._layers) - 1, 0)
         wanted = {*(self.inputs if end is None else self.bottom_names[end]), *(diffs or [])}
         self._check_names(wanted)
+        if self._planned is not None and not self._planned.train:
+            raise CaffeError(
+                f"net {self.name!r}: in TEST, nothing is kept for gradients unless `observed` is True"
+            )
         if top_diffs:
             self._fill(top_diffs, self.outputs, "output", "diff")
         self._backward(first, last)

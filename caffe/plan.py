@@ -21,11 +21,13 @@ import torch
 from caffe import execution
 from caffe.blob import Blob
 from caffe.device import current_device
+from caffe.errors import CaffeError
 from caffe.layers.activation import Dropout, ReLU
 from caffe.layers.base import Layer, Tensors
 from caffe.layers.common import Concat, Eltwise, Slice, Split
 from caffe.layers.pooling import Pooling
 from caffe.layers.vision import Convolution, Deconvolution
+from caffe.proto import caffe_pb2 as pb
 
 if TYPE_CHECKING:
     from caffe.net import Net
@@ -66,7 +68,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The layers' names, those after the first without what they share with it."""
+        """The layers' names, joined by +."""
         return "+".join(layer.name for layer in self.layers)
 
     def is_a(self, *classes: type[Layer]) -> bool:
@@ -174,7 +176,7 @@ class Plan:
             run = _source(layer, net._tops(i)) if layer.source else self.pure(layer)
             wants = list(net._bottom_need_backward[i])
             node = Node([layer], bottom, top, run, wants, list(layer.blobs))
-            node.reduced = isinstance(layer, ANY_PRECISION) and not _has_mask(layer)
+            node.reduced = isinstance(layer, ANY_PRECISION) and not _counts(layer)
             self.nodes.append(node)
             for value, weight in zip(top, layer.loss_weights, strict=True):
                 if weight:
@@ -225,6 +227,7 @@ class Plan:
 
     def forward(self) -> list[torch.Tensor]:
         device = current_device()
+        self._total = None  # what an earlier pass kept
         values: dict[int, torch.Tensor] = {}
         leaves: dict[int, torch.Tensor] = {}
         losses = []
@@ -243,7 +246,7 @@ class Plan:
                 for i, value in zip(node.top, tops, strict=True):
                     values[i] = value
                     if i in self._losses:
-                        losses.append(self._losses[i] * value.sum())
+                        losses.append(self._losses[i] * value.float().sum())
                     if i in self._outputs:
                         shown = value.detach().float().contiguous()
                         self._outputs[i].assign(shown, borrowed=True)
@@ -255,8 +258,16 @@ class Plan:
         return [loss.detach() for loss in losses]
 
     def backward(self) -> None:
-        """Add the gradients of the last forward pass's losses to the parameters' `.diff`."""
+        """Add the gradients of the last forward pass's losses to the parameters' `.diff`.
+
+        Raises CaffeError if nothing is left of that pass.
+        """
         total, self._total = self._total, None
+        if total is None and self.train and self._losses:
+            raise CaffeError(
+                f"net {self.net.name!r}: backward needs a forward pass before it, each time; only "
+                "an observed net can go back twice"
+            )
         if total is not None and total.requires_grad:
             total.backward()
             if self.clock is not None:
@@ -267,11 +278,15 @@ class Plan:
     ) -> list[torch.Tensor]:
         if not self.train:
             return [b.tensor(device) for b in node.blobs]
-        learns = [want for layer in node.layers for want in layer.param_propagate_down]
-        return [
-            self._leaf(b, leaves, device) if want else b.tensor(device).detach()
-            for b, want in zip(node.blobs, learns, strict=True)
-        ]
+        ready = []
+        for layer in node.layers:
+            for blob, want in zip(layer.blobs, layer.param_propagate_down, strict=True):
+                if layer.gathers:  # writes to statistics count as changes (deploy.Watch)
+                    ready.append(blob.tensor(device).detach())
+                else:
+                    fixed = blob.tensor(device).data
+                    ready.append(self._leaf(blob, leaves, device) if want else fixed)
+        return ready
 
     def _leaf(
         self, blob: Blob, leaves: dict[int, torch.Tensor], device: torch.device
@@ -293,9 +308,12 @@ def channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _has_mask(layer: Layer) -> bool:
-    """Whether it puts places into its second top: bfloat16 could not tell them apart."""
-    return isinstance(layer, Pooling) and layer.num_tops == 2
+def _counts(layer: Layer) -> bool:
+    """Whether it computes with places, in a mask or in windows: bfloat16 counts to 256 only."""
+    maximum = pb.PoolingParameter.MAX
+    return isinstance(layer, Pooling) and (
+        layer.num_tops == 2 or layer.layer_param.pooling_param.pool != maximum
+    )
 
 
 def _source(layer: Layer, tops: Sequence[Blob]) -> Operation:
