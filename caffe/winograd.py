@@ -8,7 +8,7 @@ products of matrices: with m = 4 (`F4`) a quarter of the multiplications, with m
 F4's usual points 0, 1, -1, 2, -2 lose two to three digits in float32; here they are 0, +-sqrt(1/2),
 +-sqrt(2) (Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for
 Deep Neural Networks", 2020, on why such points are better), and the error is that of a sum in
-another order. In bfloat16 F2's is about twice that of a direct sum, and F4's five times.
+another order. In bfloat16 F2's is two to three times that of a direct sum, F4's six to nine times.
 
 Only tensor operations of PyTorch are used, on pieces that fit into the processor's cache.
 """
