@@ -326,7 +326,7 @@ class Net:
         self._check_names(wanted)
         if self._planned is not None and not self._planned.train:
             raise CaffeError(
-                f"net {self.name!r}: in TEST, nothing is kept for gradients unless `observed` is True"
+                f"net {self.name!r}: in TEST nothing is kept for gradients unless it is observed"
             )
         if top_diffs:
             self._fill(top_diffs, self.outputs, "output", "diff")
