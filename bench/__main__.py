@@ -1,7 +1,8 @@
-"""`python -m bench`: every measurement, one table after another."""
+"""`python -m bench`: nets, data and metrics, one table after another; flags as bench.speed's."""
 
-from bench import metrics, passes
+from bench import metrics, speed
 
-passes.main()
-print()
-metrics.main()
+if __name__ == "__main__":
+    speed.main()
+    print()
+    metrics.main([])

@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,14 +106,14 @@ def size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=654)
     parser.add_argument("--size", type=size, default=(640, 480), metavar="WxH")
     parser.add_argument("--classes", type=int, default=40)
     parser.add_argument("--json", type=Path, metavar="F")
     parser.add_argument("--one", choices=CONTENDERS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.one:
         print(json.dumps(run_one(args.one, args)))
         return
@@ -123,7 +124,7 @@ def main() -> None:
         if importlib.util.find_spec(module) is None:
             print(f"{name:22}  (not installed)")
             continue
-        given = [sys.argv[0], *sys.argv[1:], "--one", name]
+        given = [__file__, *(sys.argv[1:] if arguments is None else arguments), "--one", name]
         done = subprocess.run([sys.executable, *given], capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"{name:22}  failed: {done.stderr.strip().splitlines()[-1]}")

@@ -1,0 +1,361 @@
+"""Time and memory of training steps and predictions of FuseNet-SF5, all contenders in one run.
+
+    python -m bench.speed [--json F] [--rounds N] [--size 320x240] [--width F] [--device cpu|cuda]
+
+Contenders: the plan (what `caffe train` and `caffe test` run by) in each precision, the observed
+net (pycaffe's, layer by layer), the same net in plain PyTorch as a user would write it (eager, and
+with --compile through torch.compile), onnxruntime for predictions, and a Caffe, if CAFFE_BIN names
+its program (BVLC's needs caffe_patches; the authors' fork will do). Each is a process of its own;
+they take turns, one pass at a time, so that a machine's moods meet all of them alike. Figures are
+medians. Memory is the largest resident size of the process, all included; on a GPU, PyTorch's
+largest allocation.
+
+The share of peak counts the multiplications and additions of direct convolutions against what 3x3
+convolutions of 256 and 512 channels reach here; Winograd's algorithms need fewer and may pass 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from bench.worker import Job, deploy_param, train_param
+
+ROOT = Path(__file__).parent.parent
+GIB = 2**30
+
+
+class Contender:
+    """A process that does passes of a Job when told to."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.seconds, self.memory = job, [], 0.0
+        command = [sys.executable, "-m", "bench.worker", job.dumps()]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self) -> float:
+        """One pass, in seconds."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it said is on stderr
+        return self._answer()["seconds"]
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.memory = self._answer()["memory"]
+        self.process.wait()
+
+    def _answer(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"bench: the contender failed: {self.job}")
+        return json.loads(line)
+
+
+def measure(jobs: Sequence[Job], rounds: int, baseline: Job) -> list[dict]:
+    """The jobs' rows: medians of passes in turns; the first pass of each warms up.
+
+    Two at a time beside the baseline, to which their times are set in proportion: all at once would
+    not fit into every machine's memory.
+    """
+    rows = []
+    others = [job for job in jobs if job != baseline]
+    for i in range(0, max(len(others), 1), 2):
+        contenders = [Contender(job) for job in (baseline, *others[i : i + 2])]
+        for k in range(rounds + 1):
+            for contender in contenders:
+                seconds = contender.run()
+                if k:
+                    contender.seconds.append(seconds)
+        for contender in contenders:
+            contender.end()
+            row = _row(contender.job, contender.seconds, contender.memory)
+            row["x eager fp32"] = median(contenders[0].seconds) / row["seconds"]
+            rows.append(row)
+    first = next((row for row in rows if row["x eager fp32"] == 1), None)
+    return [row for row in rows if row is first or row["x eager fp32"] != 1]
+
+
+def _row(job: Job, seconds: Sequence[float], memory: float) -> dict:
+    return {
+        "task": job.task,
+        "batch": job.batch,
+        "size": f"{job.size[0]}x{job.size[1]}",
+        "who": job.who,
+        "precision": job.precision,
+        "seconds": median(seconds),
+        "least": min(seconds),
+        "memory": memory / GIB,
+    }
+
+
+def measure_caffe(program: str, job: Job) -> dict:
+    """A Caffe's row, by its `time` command: a pass forth and back, or forth alone.
+
+    Memory is that of the whole command, which also runs backward where only prediction counts.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.prototxt"
+        path.write_text(_for_caffe(job))
+        command = [program, "time", f"-model={path}", f"-iterations={3 if job.batch == 1 else 2}"]
+        log_all = {**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1"}
+        done = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=log_all
+        )
+        assert done.stderr is not None
+        log = done.stderr.read().decode(errors="replace")
+        _, status, usage = os.wait4(done.pid, 0)
+    what = "Forward-Backward" if job.task == "train" else "Forward pass"
+    found = re.search(rf"Average {what}: (\S+) ms", log)
+    if status or found is None:
+        raise SystemExit(f"bench: {program} failed:\n{log[-500:]}")
+    return _row(job, [float(found[1]) / 1e3], usage.ru_maxrss * 1024)
+
+
+def _for_caffe(job: Job) -> str:
+    """The job's net with inputs that fill themselves: `caffe time` leaves others at zero."""
+    from caffe.proto import caffe_pb2 as pb
+    from caffe.prototext import text
+
+    source = train_param(job) if job.task == "train" else deploy_param(job)
+    net = pb.NetParameter(name=source.name)
+    for layer in source.layer:
+        if layer.type != "Input":
+            net.layer.add().CopyFrom(layer)
+            continue
+        data = net.layer.add(name=layer.name, type="DummyData", top=list(layer.top))
+        data.dummy_data_param.shape.add().CopyFrom(layer.input_param.shape[0])
+        filler = data.dummy_data_param.data_filler.add()
+        if layer.name == "label":
+            filler.type, filler.value = "constant", 1
+        else:
+            filler.type, filler.max = "uniform", 255
+    return text(net)
+
+
+# -- what the machine can do ------------------------------------------------------------------
+
+
+def convolution_peak(device: str, precision: str) -> float:
+    """FLOP/s of the fastest of a few plain 3x3 convolutions."""
+    import torch
+    import torch.nn.functional as F
+
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for channels, height, width in ((256, 60, 80), (512, 30, 40)):
+        x = torch.rand(4, channels, height, width, device=device, dtype=dtype)
+        w = torch.rand(channels, channels, 3, 3, device=device, dtype=dtype)
+        x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
+        for _ in range(5):
+            start = time.perf_counter()
+            F.conv2d(x, w, padding=1)
+            wait()
+            flop = 2 * 9 * channels**2 * x.shape[0] * height * width
+            best = max(best, flop / (time.perf_counter() - start))
+    return best
+
+
+def flop(job: Job) -> float:
+    """Multiplications and additions of direct (de)convolutions: forth, and twice that back."""
+    import caffe
+
+    param = train_param(job) if job.task == "train" else deploy_param(job)
+    net = caffe.Net(param, caffe.TEST)
+    total = 0
+    for name, layer in zip(net._layer_names, net.layers, strict=True):
+        if layer.type in ("Convolution", "Deconvolution"):
+            weight, top = net.params[name][0], net.blobs[net.top_names[name][0]]
+            total += 2 * weight.count * top.num * top.height * top.width
+    return 3.0 * total if job.task == "train" else float(total)
+
+
+# -- the table --------------------------------------------------------------------------------
+
+
+def jobs_of(task: str, batch: int, args: argparse.Namespace) -> list[Job]:
+    """All contenders but Caffe."""
+    base = Job("plan", task, batch, args.size, width=args.width, device=args.device)
+    precisions = ["fp32", "tf32", "bf16"] if args.device == "cuda" else ["fp32", "bf16"]
+    jobs = [replace(base, precision=p) for p in precisions]
+    if task == "train":
+        jobs.append(replace(base, who="plan, recompute"))
+    jobs.append(replace(base, who="observed net"))
+    jobs += [replace(base, who="eager PyTorch", precision=p) for p in precisions]
+    if args.compile:
+        jobs += [replace(base, who="torch.compile", precision=p) for p in precisions]
+    if task == "predict" and args.device == "cpu" and _has("onnxruntime"):
+        jobs.append(replace(base, who="onnxruntime"))
+    return jobs
+
+
+def _has(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def compare(task: str, batch: int, args: argparse.Namespace, peaks: dict[str, float]) -> list[dict]:
+    """Measure, print and return the rows of one task and batch."""
+    jobs = jobs_of(task, batch, args)
+    baseline = next(j for j in jobs if (j.who, j.precision) == ("eager PyTorch", "fp32"))
+    rows = measure(jobs, args.rounds, baseline)
+    program = os.environ.get("CAFFE_BIN")
+    if (
+        program
+        and args.device == "cpu"
+        and (task, batch) in (("train", args.batch), ("predict", 1))
+    ):
+        rows.append(measure_caffe(program, replace(jobs[0], who="Caffe")))
+    work = flop(jobs[0])
+    caffe_row = next((r for r in rows if r["who"] == "Caffe"), None)
+    print(f"\n{task}, batch {batch}: {work / 1e12:.2f} TFLOP")
+    print(f"{'':26}{'seconds':>9}{'x eager':>9}{'x Caffe':>9}{'of peak':>9}{'GiB':>8}")
+    for row in rows:
+        row.setdefault("x eager fp32", rows[0]["seconds"] / row["seconds"])
+        row["of peak"] = work / row["seconds"] / peaks[row["precision"]]
+        row["images/s"] = batch / row["seconds"]
+        against = ""
+        if caffe_row:
+            row["x Caffe"] = caffe_row["seconds"] / row["seconds"]
+            against = f"{row['x Caffe']:.2f}"
+        print(
+            f"{row['who']:20}{row['precision']:6}{row['seconds']:9.3f}{row['x eager fp32']:9.2f}"
+            f"{against:>9}{row['of peak']:9.2f}{row['memory']:8.2f}"
+        )
+    return rows
+
+
+def growth(args: argparse.Namespace) -> list[dict]:
+    """How a training step of the plan grows with image size and batch."""
+    width, height = args.size
+    base = Job("plan", "train", 1, args.size, width=args.width, device=args.device)
+    sizes = [(width // 2, height // 2), (width, height), (width * 3 // 2, height * 3 // 2)]
+    jobs = [replace(base, size=size) for size in sizes]
+    jobs += [replace(base, batch=batch) for batch in (2, 4, 8)]
+    rows = [row for job in jobs for row in measure([job], max(1, args.rounds // 2), job)]
+    print(f"\ntraining step of the plan, fp32\n{'':26}{'seconds':>9}{'ns/pixel':>10}{'GiB':>8}")
+    for job, row in zip(jobs, rows, strict=True):
+        pixels = job.batch * job.size[0] * job.size[1]
+        row["ns/pixel"] = 1e9 * row["seconds"] / pixels
+        print(f"{row['size']:>12}, batch {job.batch:<5}{row['seconds']:9.3f}{row['ns/pixel']:10.0f}"
+              f"{row['memory']:8.2f}")  # fmt: skip
+    return rows
+
+
+def scaling(args: argparse.Namespace) -> list[dict]:
+    """`caffe train` with one process and with two, batch 4 in all; seconds an iteration."""
+    rows = []
+    for count in (1, 2):
+        times = []
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job("plan", "train", args.batch // count, args.size, width=args.width)
+            (Path(folder) / "net.prototxt").write_text(_for_caffe(job))
+            for iterations in (1, 4):
+                solver = Path(folder) / "solver.prototxt"
+                solver.write_text(
+                    f'net: "{folder}/net.prototxt" base_lr: 0.001 lr_policy: "fixed" '
+                    f"max_iter: {iterations} snapshot_after_train: false random_seed: 1"
+                )
+                command = [sys.executable, "-m", "caffe", "train", f"-solver={solver}"]
+                start = time.perf_counter()
+                subprocess.run([*command, f"-cpu={count}", "-minloglevel=2"], check=True, cwd=ROOT)
+                times.append(time.perf_counter() - start)
+        rows.append({"processes": count, "seconds": (times[1] - times[0]) / 3})
+    print(f"\ncaffe train, batch {args.batch} in all\n{'processes':>12}{'seconds':>9}{'x one':>8}")
+    for row in rows:
+        row["x one"] = rows[0]["seconds"] / row["seconds"]
+        print(f"{row['processes']:12}{row['seconds']:9.2f}{row['x one']:8.2f}")
+    return rows
+
+
+def size(text: str) -> tuple[int, int]:
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m bench.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--json", type=Path, metavar="F", help="write the figures there, too")
+    made.add_argument("--rounds", type=int, default=3, help="passes of each contender (3)")
+    made.add_argument("--size", type=size, default=(320, 240), metavar="WxH", help="(320x240)")
+    made.add_argument("--batch", type=int, default=4, help="of the training step (4)")
+    made.add_argument("--width", type=float, default=1.0, help="times all channels (1)")
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    made.add_argument("--compile", action="store_true", help="torch.compile takes part")
+    made.add_argument(
+        "--only",
+        nargs="+",
+        choices=("train", "predict", "growth", "scaling"),
+        default=["train", "predict", "growth", "scaling"],
+        metavar="PART",
+        help="train, predict, growth, scaling; all by default",
+    )
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> dict:
+    """Print the tables; returns all figures."""
+    import torch
+
+    args = parser().parse_args(arguments)
+    precisions = ("fp32", "tf32", "bf16") if args.device == "cuda" else ("fp32", "bf16")
+    peaks = {p: convolution_peak(args.device, p) for p in precisions}
+    machine = torch.cuda.get_device_name() if args.device == "cuda" else _processor()
+    print(f"{machine}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    print("peak of 3x3 convolutions: "
+          + ", ".join(f"{p} {v / 1e9:.0f} GFLOP/s" for p, v in peaks.items()))  # fmt: skip
+    figures: dict = {"machine": machine, "threads": torch.get_num_threads(),
+                     "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
+                     "peaks": peaks, "rows": []}  # fmt: skip
+    if "train" in args.only:
+        batches = (args.batch, 4 * args.batch) if args.device == "cuda" else (args.batch,)
+        for batch in batches:
+            figures["rows"] += compare("train", batch, args, peaks)
+    if "predict" in args.only:
+        for batch in (1, 8):
+            figures["rows"] += compare("predict", batch, args, peaks)
+    if "growth" in args.only:
+        figures["growth"] = growth(args)
+    if "scaling" in args.only and args.device == "cpu":
+        figures["scaling"] = scaling(args)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

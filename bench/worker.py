@@ -1,0 +1,226 @@
+"""One contender in a process of its own: prepares, then does one pass for each line on stdin.
+
+It answers with a line of JSON: {"seconds": ...} after each pass, {"memory": bytes} at the end.
+`python -m bench` starts it; what it is to do stands in its one argument, a Job as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+os.environ.setdefault("GLOG_minloglevel", "2")
+
+CLASSES = 40
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure: SF5 for 40 classes.
+
+    who: a key of CONTENDERS. task: train (a solver's step), or predict (a deploy net's pass).
+    size: width, height. precision: fp32, tf32 or bf16. device: cpu or cuda.
+    """
+
+    who: str
+    task: str
+    batch: int
+    size: tuple[int, int]
+    precision: str = "fp32"
+    width: float = 1.0
+    device: str = "cpu"
+
+    def dumps(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def inputs(job: Job):
+    """Colour, depth and labels as a data layer would give them."""
+    import torch
+
+    width, height = job.size
+    torch.manual_seed(0)
+    rgb = torch.rand(job.batch, 3, height, width) * 255
+    depth = torch.rand(job.batch, 1, height, width) * 255
+    return rgb, depth, torch.randint(0, CLASSES + 1, (job.batch, 1, height, width))
+
+
+def train_param(job: Job):
+    """netgen's train net with inputs in the place of its data."""
+    from caffe.proto import caffe_pb2 as pb
+    from netgen import Architecture, Training, train_net
+
+    arch = Architecture("sf5", CLASSES, job.size, width_multiplier=job.width)
+    param = train_net(arch, Training("", ""))
+    net = pb.NetParameter(name=param.name)
+    for blob, channels in (("rgb", 3), ("depth", 1), ("label", 1)):
+        shape = pb.BlobShape(dim=[job.batch, channels, job.size[1], job.size[0]])
+        net.layer.add(name=blob, type="Input", top=[blob]).input_param.shape.append(shape)
+    for layer in param.layer:
+        if layer.type not in ("Data", "Slice", "Accuracy"):
+            net.layer.add().CopyFrom(layer)
+    return net
+
+
+def deploy_param(job: Job):
+    from netgen import Architecture, deploy_net
+
+    param = deploy_net(Architecture("sf5", CLASSES, job.size, width_multiplier=job.width))
+    for layer in param.layer:
+        if layer.type == "Input":
+            layer.input_param.shape[0].dim[0] = job.batch
+    return param
+
+
+def deploy_net_of(job: Job):
+    """The net for prediction, as if it had gathered a variance of 1 everywhere."""
+    import caffe
+
+    net = caffe.Net(deploy_param(job), caffe.TEST)
+    for name, blobs in net.params.items():
+        if name.endswith("_bn") or "_bn_" in name:
+            for blob in blobs[1:]:
+                blob.tensor().fill_(1)  # as a file would; no view of it is left with us
+    return net
+
+
+def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Callable[[], object]:
+    import caffe
+    from caffe.proto import caffe_pb2 as pb
+
+    caffe.set_precision(job.precision)
+    caffe.set_recompute(recompute)
+    if job.device == "cuda":
+        caffe.set_mode_gpu()
+    names = ("rgb", "depth", "label")
+    if job.task == "train":
+        solver = caffe.get_solver(
+            pb.SolverParameter(
+                net_param=train_param(job),
+                **{"base_lr": 1e-3, "lr_policy": "fixed", "momentum": 0.9, "weight_decay": 5e-4},
+            )
+        )
+        net, run = solver.net, lambda: solver.step(1)
+    else:
+        net = deploy_net_of(job)
+        names, run = names[:2], net.forward
+    net.observed = observed
+    for name, values in zip(names, inputs(job), strict=False):
+        net.blobs[name].data[...] = values.numpy()
+    return run
+
+
+def _ours(job: Job) -> Callable[[], object]:
+    from caffe.execution import keep_freed_memory
+
+    keep_freed_memory()  # as the caffe command does
+    return _engine(job)
+
+
+def _ours_recomputing(job: Job) -> Callable[[], object]:
+    from caffe.execution import keep_freed_memory
+
+    keep_freed_memory()
+    return _engine(job, recompute=True)
+
+
+def _observed(job: Job) -> Callable[[], object]:
+    return _engine(job, observed=True)
+
+
+def _eager(job: Job, compiled: bool = False) -> Callable[[], object]:
+    import torch
+    import torch.nn.functional as F
+
+    from bench.plain import PlainFuseNet
+
+    torch.backends.cudnn.allow_tf32 = job.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = job.precision == "tf32"
+    model = PlainFuseNet(CLASSES, job.width).to(job.device)
+    rgb, depth, label = (x.to(job.device) for x in inputs(job))
+    half = job.precision == "bf16"
+    if half:  # as users write it
+        model = model.to(memory_format=torch.channels_last)
+        rgb, depth = (x.contiguous(memory_format=torch.channels_last) for x in (rgb, depth))
+    call = torch.compile(model) if compiled else model
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(job.device, torch.bfloat16, enabled=half):
+            loss = F.cross_entropy(call(rgb, depth).float(), label[:, 0], ignore_index=0)
+        loss.backward()
+        optimizer.step()
+
+    def predict() -> None:
+        with torch.inference_mode(), torch.autocast(job.device, torch.bfloat16, enabled=half):
+            call(rgb, depth).float().softmax(1)
+
+    if job.task == "train":
+        return step
+    model.eval()
+    return predict
+
+
+def _compiled(job: Job) -> Callable[[], object]:
+    return _eager(job, compiled=True)
+
+
+def _onnxruntime(job: Job) -> Callable[[], object]:
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "net.onnx")
+        # In a process of its own: its memory is not onnxruntime's.
+        subprocess.run([sys.executable, "-m", "bench.worker", job.dumps(), path], check=True)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    rgb, depth, _ = inputs(job)
+    feed = {"rgb": rgb.numpy(), "depth": depth.numpy()}
+    return lambda: session.run(None, feed)
+
+
+CONTENDERS: dict[str, Callable[[Job], Callable[[], object]]] = {
+    "plan": _ours,
+    "plan, recompute": _ours_recomputing,
+    "observed net": _observed,
+    "eager PyTorch": _eager,
+    "torch.compile": _compiled,
+    "onnxruntime": _onnxruntime,
+}
+
+
+def main() -> None:
+    values = json.loads(sys.argv[1])
+    job = Job(**{**values, "size": tuple(values["size"])})
+    if len(sys.argv) > 2:  # only write the net there
+        from caffe.convert import to_onnx
+
+        to_onnx(deploy_net_of(job), sys.argv[2], check=False)
+        return
+    run = CONTENDERS[job.who](job)
+    import torch
+
+    wait = torch.cuda.synchronize if job.device == "cuda" else lambda: None
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        wait()
+        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+    if job.device == "cuda":
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"memory": memory}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
