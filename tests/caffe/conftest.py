@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
@@ -16,8 +18,13 @@ from caffe.proto import caffe_pb2 as pb
 
 @pytest.fixture(autouse=True)
 def _settings_as_before() -> Iterator[None]:
-    """What a test sets for the whole process (rank, device, precision, ...) ends with it."""
+    """What a test sets for the whole process (rank, device, precision, ...) ends with it.
+
+    CAFFE_TEST_DEVICE=cuda starts each on the GPU (bench/gpu.py does).
+    """
     places, arithmetic = dict(vars(device._state)), execution.settings()
+    if os.environ.get("CAFFE_TEST_DEVICE") == "cuda":
+        caffe.set_mode_gpu()
     yield
     vars(device._state).update(places)
     if execution.settings() != arithmetic:
@@ -119,3 +126,54 @@ def make_net() -> Callable[..., caffe.Net]:
         return caffe.Net(text_format.Parse(text, pb.NetParameter()), phase, **state)
 
     return make
+
+
+Nets = tuple[caffe.Net, caffe.Net]
+
+
+@pytest.fixture
+def pair() -> Callable[[pb.NetParameter | str, int], Nets]:
+    """pair(param, phase): one net twice, with equal weights and inputs; the second by its plan."""
+
+    def make(param: pb.NetParameter | str, phase: int = caffe.TRAIN) -> Nets:
+        if isinstance(param, str):
+            param = text_format.Parse(param, pb.NetParameter())
+        caffe.set_random_seed(1)
+        nets = caffe.Net(param, phase), caffe.Net(param, phase)
+        rng = np.random.default_rng(5)
+        for name, blobs in nets[0].params.items():
+            for mine, theirs in zip(nets[1].params[name], blobs, strict=True):
+                mine.data[...] = theirs.data
+        for name in nets[0].inputs:
+            values = rng.normal(size=nets[0].blobs[name].shape)
+            for net in nets:
+                net.blobs[name].data[...] = values
+        nets[1].observed = False
+        return nets
+
+    return make
+
+
+@pytest.fixture
+def same_passes() -> Callable[..., None]:
+    """same_passes(nets, backward): both give the same outputs, gradients and statistics."""
+
+    def close(a: np.ndarray, b: np.ndarray, what: str) -> None:
+        scale = max(1.0, float(np.abs(a).max()))
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * scale, err_msg=what)
+
+    def check(nets: Nets, backward: bool) -> None:
+        for _ in range(2):  # gradients add up, statistics move
+            outs = [net.forward() for net in nets]
+            for name, values in outs[0].items():
+                close(values, outs[1][name], name)
+            if backward:
+                for net in nets:
+                    net.backward()
+        for name, blobs in nets[0].params.items():
+            for i, (a, b) in enumerate(zip(blobs, nets[1].params[name], strict=True)):
+                close(a.data, b.data, f"{name} {i}")
+                if backward:
+                    close(a.diff, b.diff, f"gradient of {name} {i}")
+
+    return check

@@ -39,50 +39,14 @@ def parse(text: str) -> pb.NetParameter:
     return text_format.Parse(text, pb.NetParameter())
 
 
-def pair(param: pb.NetParameter, phase: int) -> tuple[caffe.Net, caffe.Net]:
-    """The same net twice, with the same weights and inputs, observed and not."""
-    caffe.set_random_seed(1)
-    nets = caffe.Net(param, phase), caffe.Net(param, phase)
-    rng = np.random.default_rng(5)
-    for name, blobs in nets[0].params.items():
-        for mine, theirs in zip(nets[1].params[name], blobs, strict=True):
-            mine.data[...] = theirs.data
-    for name in nets[0].inputs:
-        values = rng.normal(size=nets[0].blobs[name].shape)
-        for net in nets:
-            net.blobs[name].data[...] = values
-    nets[1].observed = False
-    return nets
-
-
-def assert_close(a: np.ndarray, b: np.ndarray, what: str) -> None:
-    """Equal to 1e-5 of the scale."""
-    np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * max(1.0, np.abs(a).max()), err_msg=what)
-
-
-def assert_same_passes(nets: tuple[caffe.Net, caffe.Net], backward: bool) -> None:
-    for _ in range(2):  # gradients add up, statistics move
-        outs = [net.forward() for net in nets]
-        for name, values in outs[0].items():
-            assert_close(values, outs[1][name], name)
-        if backward:
-            for net in nets:
-                net.backward()
-    for name, blobs in nets[0].params.items():
-        for i, (a, b) in enumerate(zip(blobs, nets[1].params[name], strict=True)):
-            assert_close(a.data, b.data, f"{name} {i}")
-            if backward:
-                assert_close(a.diff, b.diff, f"gradient of {name} {i}")
-
-
 @pytest.mark.parametrize("bias", ["true", "false"])
-def test_fused_batch_norm_trains_alike(bias: str) -> None:
+def test_fused_batch_norm_trains_alike(pair, same_passes, bias: str) -> None:
     # A bias before BatchNorm would have a gradient of pure rounding.
     block = BLOCK.format(conv="Convolution", more="bias_term: false", bias=bias)
     nets = pair(parse(block), caffe.TRAIN)
     nodes = Plan(nets[1], True).nodes
     assert [len(node.layers) for node in nodes] == [1, 1, 1, 3, 1]
-    assert_same_passes(nets, backward=True)
+    same_passes(nets, backward=True)
 
 
 @pytest.mark.parametrize(
@@ -94,42 +58,42 @@ def test_fused_batch_norm_trains_alike(bias: str) -> None:
         ("Deconvolution", "bias_term: false"),
     ],
 )
-def test_folded_batch_norm_predicts_alike(conv: str, more: str) -> None:
+def test_folded_batch_norm_predicts_alike(pair, same_passes, conv: str, more: str) -> None:
     nets = pair(parse(BLOCK.format(conv=conv, more=more, bias="true")), caffe.TEST)
     for net in nets:
         mean, variance, factor = net.params["bn"]
         mean.data[...], variance.data[...], factor.data[...] = [3, -1, 0, 2], [1, 2, 9, 4], 2
     nodes = Plan(nets[1], False).nodes
     assert [len(node.layers) for node in nodes] == [1, 1, 4, 1]
-    assert_same_passes(nets, backward=False)
+    same_passes(nets, backward=False)
 
 
-def test_folds_grouped_deconvolution() -> None:
+def test_folds_grouped_deconvolution(pair, same_passes) -> None:
     text = BLOCK.format(conv="Deconvolution", more="group: 2", bias="true")
     param = parse(text.replace("dim: 3 dim: 9", "dim: 6 dim: 9"))
     nets = pair(param, caffe.TEST)
     for net in nets:
         mean, variance, factor = net.params["bn"]
         mean.data[...], variance.data[...], factor.data[...] = [3, -1, 0, 2], [1, 2, 9, 4], 2
-    assert_same_passes(nets, backward=False)
+    same_passes(nets, backward=False)
 
 
-def test_fresh_statistics_fold_as_they_run() -> None:
+def test_fresh_statistics_fold_as_they_run(pair, same_passes) -> None:
     """A factor of 0: nothing was gathered, mean and variance count as 0."""
     nets = pair(parse(BLOCK.format(conv="Convolution", more="", bias="true")), caffe.TEST)
-    assert_same_passes(nets, backward=False)
+    same_passes(nets, backward=False)
 
 
-def test_weights_may_change_between_passes() -> None:
+def test_weights_may_change_between_passes(pair, same_passes) -> None:
     nets = pair(parse(BLOCK.format(conv="Convolution", more="", bias="true")), caffe.TEST)
-    assert_same_passes(nets, backward=False)
+    same_passes(nets, backward=False)
     for net in nets:
         net.params["conv"][0].data[...] *= 2
         net.params["scale"][0].data[...] += 1
-    assert_same_passes(nets, backward=False)
+    same_passes(nets, backward=False)
 
 
-def test_one_blob_taken_twice_and_an_output_in_between() -> None:
+def test_one_blob_taken_twice_and_an_output_in_between(pair, same_passes) -> None:
     text = """
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {
@@ -143,10 +107,10 @@ def test_one_blob_taken_twice_and_an_output_in_between() -> None:
     nodes = Plan(nets[1], True).nodes
     # The Split of what learns vanishes; that of the input passes no gradient and stays.
     assert [node.layer.name for node in nodes if node.is_a(Split)] == ["x_x_0_split"]
-    assert_same_passes(nets, backward=True)
+    same_passes(nets, backward=True)
 
 
-def test_propagate_down_false_stops_the_gradient() -> None:
+def test_propagate_down_false_stops_the_gradient(pair, same_passes) -> None:
     text = """
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param {
@@ -156,12 +120,12 @@ def test_propagate_down_false_stops_the_gradient() -> None:
     layer { name: "loss" type: "Reduction" bottom: "b" top: "loss" loss_weight: 1 }
     """
     nets = pair(parse(text), caffe.TRAIN)
-    assert_same_passes(nets, backward=True)
+    same_passes(nets, backward=True)
     assert not nets[1].params["a"][0].diff.any()
     assert nets[1].params["b"][0].diff.any()
 
 
-def test_parameter_layers_learn() -> None:
+def test_parameter_layers_learn(pair, same_passes) -> None:
     text = """
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 3 } } }
@@ -169,11 +133,11 @@ def test_parameter_layers_learn() -> None:
     layer { name: "loss" type: "Reduction" bottom: "b" top: "loss" loss_weight: 1 }
     """
     nets = pair(parse(text), caffe.TRAIN)
-    assert_same_passes(nets, backward=True)
+    same_passes(nets, backward=True)
     assert nets[1].params["w"][0].diff.any()
 
 
-def test_shared_parameters_gather_both_gradients() -> None:
+def test_shared_parameters_gather_both_gradients(pair, same_passes) -> None:
     text = """
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" param { name: "w" }
@@ -182,13 +146,13 @@ def test_shared_parameters_gather_both_gradients() -> None:
       inner_product_param { num_output: 3 bias_term: false weight_filler { type: "xavier" } } }
     layer { name: "loss" type: "Reduction" bottom: "b" top: "loss" loss_weight: 1 }
     """
-    assert_same_passes(pair(parse(text), caffe.TRAIN), backward=True)
+    same_passes(pair(parse(text), caffe.TRAIN), backward=True)
 
 
 @pytest.mark.parametrize(
     ("net", "size"), [("sf3", (64, 64)), ("df2", (95, 65)), ("depth", (64, 64))]
 )
-def test_fusenets(net: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_fusenets(pair, net: str, size: tuple[int, int], tmp_path: Path) -> None:
     """Whole networks, pooling and unpooling by indices included."""
     nets = pair(_small_fusenet(net, size), caffe.TRAIN)
     for each in nets:
@@ -228,7 +192,7 @@ def _small_fusenet(net: str, size: tuple[int, int]) -> pb.NetParameter:
     return made
 
 
-def test_only_outputs_are_filled_and_watchers_get_the_loop() -> None:
+def test_only_outputs_are_filled_and_watchers_get_the_loop(pair) -> None:
     nets = pair(parse(BLOCK.format(conv="Convolution", more="", bias="true")), caffe.TRAIN)
     net = nets[1]
     net.forward()
