@@ -68,7 +68,8 @@ def use_tf32() -> None:
 def set_recompute(on: bool) -> None:
     """Whether plans that train make convolutions' outputs again in the backward pass.
 
-    That takes about a quarter more time, and a good part less memory.
+    That takes about a quarter more time, and a good part less memory; gradients stay the same to
+    rounding.
     """
     _change(recompute=bool(on))
 
