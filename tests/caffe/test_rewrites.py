@@ -147,6 +147,24 @@ def test_convolutions_predict_alike(geometry: str, bias: bool, pair, same_passes
     same_passes(nets, backward=False)
 
 
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+@pytest.mark.parametrize("how", ["", "group: 2", "bias_term: false", "stride: 2"])
+@pytest.mark.parametrize("after", ["nothing", "ReLU", "BatchNorm"])
+def test_weights_larger_than_the_image_predict_alike(
+    kind: str, how: str, after: str, pair, same_passes
+) -> None:
+    text = image(1, 64, 3, 4) + conv("conv", "x", "y", 128, f"pad: 1 kernel_size: 3 {how}", kind)
+    text += norm("bn", "y") if after == "BatchNorm" else ""
+    text += 'layer { name: "r" type: "ReLU" bottom: "y" top: "y" }' if after == "ReLU" else ""
+    nets = pair(text, caffe.TEST)
+    if after == "BatchNorm":
+        set_statistics(nets, "bn")
+    same_passes(nets, backward=False)
+    for net in nets:
+        net.params["conv"][0].data[...] *= 2
+    same_passes(nets, backward=False)
+
+
 # Pieces of nets, from x (2 x 3 x 9 x 10) to losses, and names of nodes that their plan must have.
 BODIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "a convolution's output is taken twice": (
