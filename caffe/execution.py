@@ -46,7 +46,8 @@ def set_precision(name: str) -> None:
     (`net.observed = False`, the caffe command) keep activations in bfloat16. Weights, their
     gradients and history, BatchNorm's statistics, softmax and losses stay float32, and so do
     `.data` and `.diff`. tf32: convolutions and products on NVIDIA GPUs round their factors to 10
-    bits; elsewhere it is fp32. Raises CaffeError for another name.
+    bits; elsewhere it is fp32. Modules (`to_module`) and converted nets are float32 all the same.
+    Raises CaffeError for another name.
     """
     if name not in PRECISIONS:
         raise CaffeError(f"precision {name!r} is unknown; expected one of {', '.join(PRECISIONS)}")

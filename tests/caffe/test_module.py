@@ -82,6 +82,16 @@ def test_same_outputs(net, batch):
     assert torch.equal(by_position["prob"], outputs["prob"])
 
 
+def test_the_precision_of_nets_is_not_the_modules(net, batch):
+    """A module is plain float32; who wants it in another type says so in PyTorch's way."""
+    exact = caffe.to_module(net)(**batch)
+    caffe.set_precision("bf16")
+    made = caffe.to_module(net)(**batch)
+    for name, values in exact.items():
+        assert made[name].dtype == torch.float32
+        assert torch.equal(made[name], values)
+
+
 def test_state_dict_by_layer_names(net):
     module = caffe.to_module(net)
     state = module.state_dict()

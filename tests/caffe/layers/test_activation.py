@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 
@@ -88,6 +89,66 @@ def test_dropout_scales_what_it_keeps_and_only_in_train(net_of):
     assert abs((top > 0).mean() - 0.25) < 0.015
     top, _ = run(neuron(net_of, "Dropout", param, (20000,), caffe.TEST), ones)
     np.testing.assert_array_equal(top, ones)
+
+
+def dropped(net_of, ratio, shape, seed):
+    """Which of ones are kept, as 0 and what they are scaled by; the gradient is the same."""
+    net = neuron(net_of, "Dropout", f"dropout_param {{ dropout_ratio: {ratio} }}", shape)
+    caffe.set_random_seed(seed)
+    top, gradient = run(net, np.ones(shape), diff=np.ones(shape))
+    np.testing.assert_array_equal(top, gradient)
+    return top
+
+
+@pytest.mark.parametrize("ratio", [1 / 256, 0.25, 0.5, 255 / 256, 0.3, 0])
+def test_dropout_drops_its_share(net_of, ratio):
+    """Multiples of 1/256 are drawn from bytes, others by PyTorch: both are fair."""
+    count = 2**20
+    top = dropped(net_of, ratio, (count,), seed=3)
+    np.testing.assert_allclose(np.unique(top[top > 0]), [1 / (1 - ratio)], rtol=1e-6)
+    deviation = np.sqrt(ratio * (1 - ratio) / count)
+    assert abs((top == 0).mean() - ratio) <= 4.5 * deviation
+
+
+def test_dropout_is_drawn_for_each_value_by_itself(net_of):
+    """Neighbours, values eight apart (one draw makes eight) and passes have nothing in common."""
+    first, second = (dropped(net_of, 0.5, (2**20,), seed) > 0 for seed in (3, 4))
+    deviation = 0.5 / 2**10
+    for step in (1, 2, 7, 8, 64):
+        assert abs((first[step:] == first[:-step]).mean() - 0.5) < 4.5 * deviation, step
+    assert abs((first == second).mean() - 0.5) < 4.5 * deviation
+    for place in range(8):
+        assert abs(first[place::8].mean() - 0.5) < 4.5 * deviation * np.sqrt(8), place
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.3])
+def test_dropout_repeats_with_its_seed_alone(net_of, ratio):
+    masks = [dropped(net_of, ratio, (5, 7, 3, 3), seed) for seed in (3, 3, 4)]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert (masks[0] != masks[2]).any()
+    net = neuron(net_of, "Dropout", f"dropout_param {{ dropout_ratio: {ratio} }}", (1000,))
+    passes = [run(net, np.ones(1000))[0] for _ in range(2)]
+    assert (passes[0] != passes[1]).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 1, 5, 7), (1, 8, 1, 1), (3, 5), ()])
+def test_dropout_in_any_layout(layer_of, shape, dtype):
+    """The gradient is what the values were multiplied by, place by place."""
+    layer = layer_of('type: "Dropout"', shape)
+    x = torch.rand(shape, dtype=dtype) + 1
+    layouts = [x, x.new_ones(()).expand(shape)]
+    if shape:
+        layouts.append(torch.stack([x, x], -1)[..., 0])  # a part of something larger
+    if len(shape) == 4:
+        layouts += [x.contiguous(memory_format=torch.channels_last), x.mT.contiguous().mT]
+    for values in layouts:
+        values = values.detach().requires_grad_()
+        y = layer.forward([values], [])
+        (gradient,) = torch.autograd.grad(y.sum(), values)
+        assert (y.shape, y.dtype) == (x.shape, dtype)
+        assert set(gradient.flatten().tolist()) <= {0, 2}
+        assert torch.equal(y.detach(), values.detach() * gradient)
 
 
 def test_in_place_gradients_are_those_of_two_blobs(net_of):
