@@ -146,7 +146,7 @@ class Pooling(_PoolingLayer):
     differs = (
         "STOCHASTIC also runs on the CPU, and has a gradient in TEST. A MAX window off the image, "
         "or of NaN alone, passes no gradient; Caffe writes it to stray memory. "
-        f"On a GPU a NaN wins in MAX, as with cuDNN. {ENGINE}"
+        f"On a GPU, as with cuDNN, and in nets that run by a plan a NaN wins in MAX. {ENGINE}"
     )
 
     def setup(self, shapes: Sequence[Shape]) -> None:

@@ -195,3 +195,23 @@ def test_a_learned_label_has_no_gradient(net_of):
     net.forward()
     with pytest.raises(caffe.CaffeError, match="has no gradient for bottom 1"):
         net.backward()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 5, 3, 4), (2, 5, 1, 1), (2, 1, 3, 4), (1, 5, 1, 7)])
+def test_softmax_loss_in_any_layout(layer_of, shape, layout):
+    """Where the classes lie side by side in memory they are taken so: the numbers stay."""
+    torch.manual_seed(0)
+    labels = (shape[0], *shape[2:])
+    text = 'type: "SoftmaxWithLoss" loss_param { ignore_label: 0 normalization: FULL }'
+    layer = layer_of(text, shape, labels)
+    scores = torch.randn(shape, dtype=torch.float64)
+    given = scores.contiguous(memory_format=layout).requires_grad_()
+    places = torch.randint(0, shape[1], labels)
+    loss = layer.forward([given, places.double()], [])
+    (gradient,) = torch.autograd.grad(3 * loss, given)
+    exact = scores.clone().requires_grad_()
+    each = torch.nn.functional.cross_entropy(exact, places, reduction="none")
+    true = torch.where(places == 0, 0, each).sum() / places.numel()
+    torch.testing.assert_close(loss.detach(), true.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(3 * true, exact)[0])
