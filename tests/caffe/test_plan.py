@@ -8,11 +8,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from google.protobuf import text_format
 
 import caffe
+from caffe.layers.base import Tensors
 from caffe.layers.common import Split
-from caffe.plan import Plan, can_plan
+from caffe.plan import Node, Operation, Plan, can_plan
 from caffe.proto import caffe_pb2 as pb
 from netgen import Architecture, Training
 from netgen.fusenet import train_net
@@ -171,6 +173,56 @@ def test_fusenets(pair, net: str, size: tuple[int, int], tmp_path: Path) -> None
         # Rounding grows through some thirty BatchNorms over few values: switching oneDNN off
         # changes conv1_1's gradient by 4 %.
         assert np.linalg.norm(a - b) < tolerance * np.linalg.norm(a), layer
+
+
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_fusenets_that_choose_alike(phase: int, pair) -> None:
+    """Where pooling takes the observed net's choices, not those that rounding makes of near ties,
+    all scores equal to 1e-5 of the scale. In TRAIN rounding grows through 26 BatchNorms, down to
+    eight values a channel: to 5e-4.
+    """
+    tolerance = 5e-4 if phase == caffe.TRAIN else 1e-5
+    param = _small_fusenet("sf5", (64, 64))
+    for layer in param.layer:
+        if layer.type == "SoftmaxWithLoss":
+            layer.name = "loss"
+    param.layer.add(name="shown", type="Power", bottom=["score"], top=["shown"])
+    nets = pair(param, phase)
+    for net in nets:
+        net.blobs["label"].data[...] = np.arange(net.blobs["label"].count).reshape(2, 1, 64, 64) % 4
+        for name, blobs in net.params.items():
+            if net.layer_dict[name].type == "BatchNorm":
+                blobs[1].data[...], blobs[2].data[...] = 1, 1
+    observed, planned = nets
+    first = observed.forward()
+    for node in planned.plan.nodes:
+        if node.layer.type == "Pooling":
+            node.run = _as_chosen(observed, node)
+    outs = planned.forward()
+    for name, values in first.items():
+        np.testing.assert_allclose(
+            outs[name], values, rtol=0, atol=tolerance * np.abs(values).max(), err_msg=name
+        )
+    if phase == caffe.TRAIN:
+        for net in nets:
+            net.backward()
+        a, b = (net.params["score"][0].diff for net in nets)
+        np.testing.assert_allclose(b, a, rtol=0, atol=tolerance * np.abs(a).max())
+
+
+def _as_chosen(observed: caffe.Net, node: Node) -> Operation:
+    """The pooling of `node` by the places that the observed net's mask holds."""
+    tops = observed.top_names[node.layer.name]
+    run = node.run
+    if len(tops) == 1:  # no mask: as it is
+        return run
+    places = torch.from_numpy(observed.blobs[tops[1]].data.copy()).long()
+
+    def chosen(bottom: Tensors, blobs: Tensors) -> list[torch.Tensor]:
+        values = bottom[0].flatten(2).gather(2, places.flatten(2)).view(places.shape)
+        return [values, places]
+
+    return chosen
 
 
 def _small_fusenet(net: str, size: tuple[int, int]) -> pb.NetParameter:
