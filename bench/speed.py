@@ -181,6 +181,7 @@ def flop(job: Job) -> float:
     import caffe
 
     param = train_param(job) if job.task == "train" else deploy_param(job)
+    caffe.init_log(2)
     net = caffe.Net(param, caffe.TEST)
     total = 0
     for name, layer in zip(net._layer_names, net.layers, strict=True):

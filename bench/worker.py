@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-os.environ.setdefault("GLOG_minloglevel", "2")
-
 CLASSES = 40
 
 
@@ -118,17 +116,23 @@ def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Callab
 
 
 def _ours(job: Job) -> Callable[[], object]:
-    from caffe.execution import keep_freed_memory
-
-    keep_freed_memory()  # as the caffe command does
+    _treat_memory(job)
     return _engine(job)
 
 
 def _ours_recomputing(job: Job) -> Callable[[], object]:
-    from caffe.execution import keep_freed_memory
-
-    keep_freed_memory()
+    _treat_memory(job)
     return _engine(job, recompute=True)
+
+
+def _treat_memory(job: Job) -> None:
+    """As the caffe command does."""
+    from caffe import execution
+
+    if job.task == "train":
+        execution.keep_freed_memory()
+    else:
+        execution.keep_small_memory()
 
 
 def _observed(job: Job) -> Callable[[], object]:
@@ -199,6 +203,7 @@ CONTENDERS: dict[str, Callable[[Job], Callable[[], object]]] = {
 
 
 def main() -> None:
+    os.environ.setdefault("GLOG_minloglevel", "2")
     values = json.loads(sys.argv[1])
     job = Job(**{**values, "size": tuple(values["size"])})
     if len(sys.argv) > 2:  # only write the net there

@@ -89,7 +89,6 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     execution.set_precision(flags.precision)
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
-    execution.keep_freed_memory()
     return action(flags)
 
 
@@ -128,6 +127,9 @@ def test(flags: SimpleNamespace) -> int:
     _need(flags.model, "model", "test: a model definition")
     _need(flags.weights, "weights", "test: model weights")
     _need(flags.iterations > 0, "iterations", "test: a positive number")
+    from caffe import execution
+
+    execution.keep_small_memory()
     _use_one(flags, (266, 275))
     net = _net(flags, pb.TEST)
     for name in flags.weights.split(","):
@@ -165,8 +167,8 @@ def time_model(flags: SimpleNamespace) -> int:
     net.observed = not flags.plan
     if flags.plan and net.plan is None:
         raise CaffeError(
-            f"{flags.model}: -plan: a layer of this net works on its blobs (a Python layer, say), "
-            "so that it runs layer by layer; time it without -plan"
+            f"{flags.model}: -plan: this net says debug_info, or has a layer that works on its blobs "
+            "(a Python layer, say), and so runs layer by layer; time it without -plan"
         )
     last = len(net.layers) - 1
     emit("caffe.cpp:351", "Performing Forward")

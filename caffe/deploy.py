@@ -16,14 +16,14 @@ from caffe.layers.activation import ReLU
 from caffe.layers.base import Layer, Tensors
 from caffe.layers.normalization import BatchNorm, Scale
 from caffe.layers.vision import Deconvolution, Geometry
-from caffe.winograd import F2, F4
+from caffe.winograd import F2, F4, Filtering
 
 if TYPE_CHECKING:
     from caffe.plan import Plan
 
-# F4's filters take four times the memory of the weights, F2's less than twice; with so many tiles
-# of F4 they pay.
-TILES = 128
+# Tiles of F4 in a batch: with fewer than FEW, weights weigh more than what they work on; from MANY
+# on, its large filters are worth their making.
+FEW, MANY = 40, 128
 
 Run = Callable[[torch.Tensor], torch.Tensor]
 
@@ -90,10 +90,12 @@ class PreparedConvolution:
     def _unprepared(x: torch.Tensor) -> torch.Tensor:
         raise AssertionError("prepared before it runs")
 
-    def _folded(self, blobs: Tensors) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weight and bias that do the work of BatchNorm and Scale, too."""
+    def _affine(self, blobs: Tensors) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What the convolution's outputs, without its bias, are multiplied by, and what is added:
+        the work of bias, BatchNorm and Scale. None: nothing.
+        """
         count = len(self.conv.blobs)
-        weight, bias = blobs[0], blobs[1] if count == 2 else None
+        total, bias = None, blobs[1] if count == 2 else None
         rest = list(blobs[count:])
         for layer in self.layers[1:]:
             mine, rest = rest[: len(layer.blobs)], rest[len(layer.blobs) :]
@@ -106,9 +108,9 @@ class PreparedConvolution:
                 gain, shift = mine[0], mine[1] if len(mine) == 2 else torch.zeros_like(mine[0])
             else:
                 continue
-            weight = self._times(weight, gain)
+            total = gain if total is None else total * gain
             bias = shift if bias is None else bias * gain + shift
-        return weight, bias
+        return total, bias
 
     def _times(self, weight: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         """The weight of the convolution whose outputs are `gain` times as large."""
@@ -121,22 +123,62 @@ class PreparedConvolution:
 
     def _prepare(self, x: torch.Tensor, blobs: Tensors) -> Run:
         """The function of x, in the layout and number type of `how`."""
-        weight, bias = self._folded(blobs)
+        weight, (gain, bias) = blobs[0], self._affine(blobs)
+        rows, columns = F4.tiles(*x.shape[2:])
+        tiles = x.shape[0] * rows * columns
+        heavy = weight.numel() > 4 * x.numel() and self.how.dtype == weight.dtype
+        if x.device.type == "cpu" and heavy and tiles < FEW:
+            return self._as_it_is(weight, gain, bias)
         filtering = self.how.filtering("forward", x, weight)
-        if filtering is not None:
-            n, _, h, w = x.shape
-            rows, columns = F4.tiles(h, w)
-            filtering = F2 if n * rows * columns < TILES else filtering
-            filters = winograd.transform_weight(
-                filtering, weight, self.transposed, self.how.dtype, keep=True
+        if filtering is F4:  # filters are larger than weights, and faster made than they serve
+            filtering = F4 if tiles >= MANY else F2
+            return lambda x: self._filtered(
+                x, filtering, self._filters(filtering, weight), gain, bias
             )
-            filters = filters if self.transposed else filters.transpose(1, 2)
-            bias = None if bias is None else bias.to(self.how.dtype)
-            return lambda x: winograd.convolve(filtering, x, filters, bias, self.relu)
+        if filtering is not None and tiles >= FEW:
+            filters = self._filters(filtering, weight)  # in bfloat16, and so memory of its own
+            return lambda x: self._filtered(x, filtering, filters, gain, bias)
+        weight = weight if gain is None else self._times(weight, gain)
         weight, geometry, transposed = self._as_convolution(weight)
         weight = self.how.takes(weight)
         bias = None if bias is None else bias.to(self.how.dtype)
         return _packed(x.shape, weight, bias, geometry, transposed, self.relu)
+
+    def _filters(self, filtering: Filtering, weight: torch.Tensor) -> torch.Tensor:
+        """Winograd's filters; in float32 they are gone when the next ones are made."""
+        dtype = self.how.dtype
+        filters = winograd.transform_weight(filtering, weight, self.transposed, dtype)
+        return filters if self.transposed else filters.transpose(1, 2)
+
+    def _filtered(
+        self,
+        x: torch.Tensor,
+        filtering: Filtering,
+        filters: torch.Tensor,
+        gain: torch.Tensor | None,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
+        return winograd.convolve(filtering, x, filters, bias, self.relu, gain)
+
+    def _as_it_is(
+        self, weight: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None
+    ) -> Run:
+        """The convolution by the layer's own weights, then the rest on its small result."""
+        g, transposed, relu = self.how.geometry, self.transposed, self.relu
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            # Not channels-last: the weights would be laid out anew in every pass.
+            y = torch.ops.aten.convolution(
+                x.contiguous(), weight, None, g.stride, g.pad, g.dilation, transposed, (0, 0),
+                g.group,
+            )  # fmt: skip
+            if gain is not None:
+                y = y.mul_(gain.view(-1, 1, 1))
+            if bias is not None:
+                y = y.add_(bias.view(-1, 1, 1))
+            return F.relu_(y) if relu else y
+
+        return run
 
     def _as_convolution(self, weight: torch.Tensor) -> tuple[torch.Tensor, Geometry, bool]:
         """A transposed convolution of stride 1 is one of the turned kernel."""

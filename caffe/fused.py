@@ -20,6 +20,10 @@ from caffe.winograd import F2, F4, Filtering
 
 Task = Literal["forward", "data", "weight"]
 
+# A convolution of so few channels is made again at once: less work than what follows it, and its
+# result, at full resolution, is as large as any.
+FEW = 4
+
 
 class Remade:
     """An activation that is made again when it is first asked for, and then held until dropped."""
@@ -206,7 +210,7 @@ def convolve(
     if isinstance(source, Kept):
         source = Kept(how.takes(x.detach()))
     y = _Convolution.apply(x, weight, bias, how, source)
-    if recompute:
+    if recompute or x.shape[1] <= FEW:
         w, b = weight.detach(), None if bias is None else bias.detach()
         _offer(y, lambda: how.forward(how.takes(source.get()), w, b))
     return y

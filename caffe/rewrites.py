@@ -16,7 +16,7 @@ For deploy:
 
 - `prepare_convolutions`: BatchNorm on gathered statistics, Scale and ReLU become part of the
   (de)convolution before them, whose weights are made ready once.
-- `relu_in_place`: where nobody else takes the value.
+- `work_in_place`: ReLU and sums, where nobody else takes the value.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from caffe import fused
 from caffe.deploy import PreparedConvolution
 from caffe.layers.activation import Dropout, ReLU
 from caffe.layers.base import Layer, Tensors
-from caffe.layers.common import Concat, Slice, Split
+from caffe.layers.common import Concat, Eltwise, Slice, Split
 from caffe.layers.normalization import BatchNorm, Scale
 from caffe.layers.pooling import Pooling, Unpooling
 from caffe.layers.vision import Convolution, Deconvolution
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def rewrite(plan: Plan) -> None:
     """Apply all that fit the plan."""
     shared = (drop_copies, pool_by_indices, fuse_batch_norm)
-    own = (convolve_lean,) if plan.train else (prepare_convolutions, relu_in_place)
+    own = (convolve_lean,) if plan.train else (prepare_convolutions, work_in_place)
     for each in (*shared, *own):
         each(plan)
 
@@ -250,16 +250,35 @@ def prepare_convolutions(plan: Plan) -> None:
         _replace(plan, parts, PreparedConvolution([p.layer for p in parts], plan))
 
 
-def relu_in_place(plan: Plan) -> None:
-    """Rectify where the value lies, if nobody else takes it and it is no source's own blob."""
+def work_in_place(plan: Plan) -> None:
+    """Rectify, or add, where the value lies, if nobody else takes it and it is no source's own."""
     takers = plan.takers()
     for node in plan.nodes:
         maker = plan.maker(node.bottom[0]) if node.bottom else None
-        if not node.is_a(ReLU) or not _plain_relu(node):
-            continue
         fresh = maker is not None and any(
             isinstance(part, Convolution | Deconvolution | BatchNorm | Scale)
             for part in maker.layers
         )
-        if fresh and takers[node.bottom[0]] == 1:
+        if not fresh or takers[node.bottom[0]] != 1:
+            continue
+        if _plain_relu(node):
             node.run = lambda bottom, blobs: [bottom[0].relu_()]
+        elif _plain_sum(node):
+            node.run = _add_in_place(plan.pure(node.layer))
+
+
+def _plain_sum(node: Node) -> bool:
+    """Whether this adds two blobs as they are."""
+    if not node.is_a(Eltwise) or len(node.bottom) != 2:
+        return False
+    p = node.layer.layer_param.eltwise_param
+    return p.operation == p.SUM and all(c == 1 for c in p.coeff)
+
+
+def _add_in_place(plain: Operation) -> Operation:
+    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+        x, y = bottom
+        fits = x.dtype == y.dtype and x.shape == y.shape
+        return [x.add_(y)] if fits else plain(bottom, blobs)
+
+    return run

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 
 ROOT = math.sqrt(2)
-PIECE = 16 << 20  # bytes in a transformed piece of the input, at most about
+PIECE = 12 << 20  # bytes in a transformed piece of the input, at most about
 
 Tensors = Sequence[torch.Tensor]
 
@@ -67,23 +67,18 @@ def transform_weight(
     weight: torch.Tensor,
     flipped: bool = False,
     dtype: torch.dtype = torch.float32,
-    keep: bool = False,
 ) -> torch.Tensor:
     """G w G' of every filter: (K, C, 3, 3), float32 -> (products, K, C) of `dtype`.
 
-    flipped: of filters turned by 180 degrees. Unless `keep`, the result lies in scratch memory, and
-    is gone with the next call of this thread.
+    flipped: of filters turned by 180 degrees. In float32 the result lies in scratch memory, and is
+    gone with the next call of this thread.
     """
     k, c = weight.shape[:2]
     numbers = weight.reshape(k * c, 9).t()
-    shape = (how.products, k * c)
-    if keep:
-        filters = torch.mm(how.both_ways(flipped), numbers).to(dtype)
-    else:
-        filters = _buffer("filters", shape, weight)
-        torch.mm(how.both_ways(flipped), numbers, out=filters)
-        if dtype != weight.dtype:
-            filters = _buffer("filters", shape, weight.new_empty(0, dtype=dtype)).copy_(filters)
+    if dtype != weight.dtype:
+        return torch.mm(how.both_ways(flipped), numbers).to(dtype).view(how.products, k, c)
+    filters = _buffer("filters", (how.products, k * c), weight)
+    torch.mm(how.both_ways(flipped), numbers, out=filters)
     return filters.view(how.products, k, c)
 
 
@@ -93,8 +88,11 @@ def convolve(
     filters: torch.Tensor,
     bias: torch.Tensor | None = None,
     relu: bool = False,
+    gain: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Convolution with padding 1 and stride 1: (N, C, H, W) -> (N, K, H, W), channels-last.
+
+    Then, if given, times gain (K), plus bias (K), rectified.
 
     filters: (products, C, K), any strides: transform_weight's result, transposed.
     """
@@ -106,7 +104,7 @@ def convolve(
         products = _buffer("products", (how.products, v.shape[1], k), x)
         torch.bmm(v, filters, out=products)
         products = products.view(how.inner, how.inner, *piece.tiles, k)
-        _transform_output(how, products, y, piece, bias, relu)
+        _transform_output(how, products, y, piece, (gain, bias, relu))
     return y.permute(0, 3, 1, 2)
 
 
@@ -227,10 +225,13 @@ def _transform_output(
     products: torch.Tensor,
     y: torch.Tensor,
     piece: _Piece,
-    bias: torch.Tensor | None,
-    relu: bool,
+    after: tuple[torch.Tensor | None, torch.Tensor | None, bool],
 ) -> None:
-    """A' m A of the tiles of a piece into y (N, H, W, K), plus bias; destroys the products."""
+    """A' m A of the tiles of a piece into y (N, H, W, K), and what follows: gain, bias, ReLU.
+
+    Destroys the products.
+    """
+    gain, bias, relu = after
     n, count, columns = piece.tiles
     h, w, k = y.shape[1:]
     m = how.outer
@@ -244,6 +245,8 @@ def _transform_output(
     else:
         out = _buffer("padded", (n, count, m, columns * m, k), y)
     how.by_a(half.unbind(0), out.unbind(2))
+    if gain is not None:
+        out.mul_(gain)
     if bias is not None:
         out.add_(bias)
     if relu:
