@@ -167,8 +167,8 @@ def time_model(flags: SimpleNamespace) -> int:
     net.observed = not flags.plan
     if flags.plan and net.plan is None:
         raise CaffeError(
-            f"{flags.model}: -plan: this net says debug_info, or has a layer that works on its blobs "
-            "(a Python layer, say), and so runs layer by layer; time it without -plan"
+            f"{flags.model}: -plan: this net runs layer by layer, because it says debug_info, or "
+            "has a layer that works on its blobs (a Python layer, say); time it without -plan"
         )
     last = len(net.layers) - 1
     emit("caffe.cpp:351", "Performing Forward")
