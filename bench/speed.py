@@ -30,9 +30,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from bench.worker import Job, deploy_param, train_param
+from bench.worker import PARTS, Job, deploy_param, train_param
 
 ROOT = Path(__file__).parent.parent
+SECTIONS = ("train", "predict", "parts", "growth", "scaling")
 GIB = 2**30
 
 
@@ -290,6 +291,23 @@ def scaling(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def parts(args: argparse.Namespace) -> list[dict]:
+    """What each part of a plan is worth: the plan without it, beside the whole."""
+    rows = []
+    print(f"\nthe plan without one of its parts, fp32\n{'':38}{'seconds':>9}{'x':>7}{'GiB':>8}")
+    for task, batch in (("train", args.batch), ("predict", 1)):
+        whole = Job("plan", task, batch, args.size, width=args.width, device=args.device)
+        for part in ("", *PARTS[task]):
+            row = measure([job := replace(whole, without=part)], args.rounds, job)[0]
+            row["without"] = part
+            row["x whole"] = row["seconds"] / (rows[-1]["whole"] if part else row["seconds"])
+            row["whole"] = rows[-1]["whole"] if part else row["seconds"]
+            rows.append(row)
+            print(f"{task:8} {'- ' + part if part else 'whole':29}{row['seconds']:9.3f}"
+                  f"{row['x whole']:7.2f}{row['memory']:8.2f}")  # fmt: skip
+    return rows
+
+
 def size(text: str) -> tuple[int, int]:
     width, height = map(int, text.split("x"))
     return width, height
@@ -311,10 +329,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--only",
         nargs="+",
-        choices=("train", "predict", "growth", "scaling"),
-        default=["train", "predict", "growth", "scaling"],
-        metavar="PART",
-        help="train, predict, growth, scaling; all by default",
+        choices=SECTIONS,
+        default=list(SECTIONS),
+        metavar="SECTION",
+        help=f"{', '.join(SECTIONS)}; all by default",
     )
     return made
 
@@ -340,6 +358,8 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     if "predict" in args.only:
         for batch in (1, 8):
             figures["rows"] += compare("predict", batch, args, peaks)
+    if "parts" in args.only:
+        figures["parts"] = parts(args)
     if "growth" in args.only:
         figures["growth"] = growth(args)
     if "scaling" in args.only and args.device == "cpu":

@@ -24,7 +24,8 @@ class Job:
     """What to measure: SF5 for 40 classes.
 
     who: a key of CONTENDERS. task: train (a solver's step), or predict (a deploy net's pass).
-    size: width, height. precision: fp32, tf32 or bf16. device: cpu or cuda.
+    size: width, height. precision: fp32, tf32 or bf16. device: cpu or cuda. without: a key of
+    PARTS, what the plan has to do without.
     """
 
     who: str
@@ -34,6 +35,7 @@ class Job:
     precision: str = "fp32"
     width: float = 1.0
     device: str = "cpu"
+    without: str = ""
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))
@@ -115,8 +117,35 @@ def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Callab
     return run
 
 
+# What plans are made of, for measuring each by its absence.
+PARTS = {
+    "train": (
+        "fuse_batch_norm",
+        "pool_by_indices",
+        "convolve_lean",
+        "winograd",
+        "remade",
+        "memory",
+    ),
+    "predict": ("prepare_convolutions", "pool_by_indices", "work_in_place", "winograd", "memory"),
+}
+
+
+def _leave_out(part: str) -> None:
+    from caffe import fused, rewrites
+
+    if part == "winograd":
+        fused._choose_fp32 = fused._choose_bf16 = lambda *_: None
+    elif part == "remade":
+        fused.remade = lambda x: fused.Kept(x.detach())
+    elif part not in ("", "memory"):
+        setattr(rewrites, part, lambda plan: None)
+
+
 def _ours(job: Job) -> Callable[[], object]:
-    _treat_memory(job)
+    _leave_out(job.without)
+    if job.without != "memory":
+        _treat_memory(job)
     return _engine(job)
 
 

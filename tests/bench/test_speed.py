@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpu, speed
-from bench.worker import Job
+from bench.worker import PARTS, Job
 
 SMALL = ["--size", "64x48", "--width", "0.1", "--batch", "1", "--rounds", "1"]
 
@@ -38,6 +38,16 @@ def test_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "x eager" in shown
     assert "plan, recompute" in shown
+
+
+def test_each_part_is_left_out() -> None:
+    rows = speed.main([*SMALL, "--only", "parts"])["parts"]
+    for task, parts in PARTS.items():
+        mine = [row for row in rows if row["task"] == task]
+        assert [row["without"] for row in mine] == ["", *parts]
+        assert mine[0]["x whole"] == 1
+        for row in mine:
+            assert row["x whole"] == pytest.approx(row["seconds"] / mine[0]["seconds"])
 
 
 def test_a_caffe_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
