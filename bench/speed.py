@@ -180,10 +180,13 @@ def convolution_peak(device: str, precision: str) -> float:
 def flop(job: Job) -> float:
     """Multiplications and additions of direct (de)convolutions: forth, and twice that back."""
     import caffe
+    from caffe.log import lowest_level
 
     param = train_param(job) if job.task == "train" else deploy_param(job)
+    before = lowest_level()
     caffe.init_log(2)
     net = caffe.Net(param, caffe.TEST)
+    caffe.init_log(before)
     total = 0
     for name, layer in zip(net._layer_names, net.layers, strict=True):
         if layer.type in ("Convolution", "Deconvolution"):
