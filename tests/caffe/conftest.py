@@ -12,21 +12,23 @@ from google.protobuf import text_format
 from torch.overrides import TorchFunctionMode
 
 import caffe
-from caffe import device, execution
+from caffe import device, execution, log
 from caffe.proto import caffe_pb2 as pb
 
 
 @pytest.fixture(autouse=True)
 def _settings_as_before() -> Iterator[None]:
-    """What a test sets for the whole process (rank, device, precision, ...) ends with it.
+    """What a test sets for the whole process (rank, device, precision, log level, ...) ends so.
 
     CAFFE_TEST_DEVICE=cuda starts each on the GPU (bench/gpu.py does).
     """
     places, arithmetic = dict(vars(device._state)), execution.settings()
+    logged, least = log._sink, log._sink.min_level
     if os.environ.get("CAFFE_TEST_DEVICE") == "cuda":
         caffe.set_mode_gpu()
     yield
     vars(device._state).update(places)
+    logged.min_level = least
     if execution.settings() != arithmetic:
         execution.take(arithmetic)
 
