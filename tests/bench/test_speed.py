@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu, speed
+import caffe
+from bench import gpu, speed, worker
 from bench.worker import PARTS, Job
+from caffe import fused, rewrites
 
 SMALL = ["--size", "64x48", "--width", "0.1", "--batch", "1", "--rounds", "1"]
 
@@ -21,33 +23,72 @@ def test_the_work_is_counted() -> None:
     assert speed.flop(Job("plan", "train", 4, (320, 240))) == pytest.approx(1.73e12, rel=0.01)
 
 
-def test_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_contenders() -> None:
+    args = speed.parser().parse_args([*SMALL, "--compile"])
+    for task, also in (("train", "plan, recompute"), ("predict", "onnxruntime")):
+        jobs = [(job.who, job.precision) for job in speed.jobs_of(task, 1, args)]
+        both = ("plan", "eager PyTorch", "torch.compile")
+        wanted = {(who, precision) for who in both for precision in ("fp32", "bf16")}
+        assert set(jobs) == {*wanted, ("observed net", "fp32"), (also, "fp32")}
+        assert len(jobs) == len(set(jobs))
+
+
+def test_one_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = speed.jobs_of
+    some = ("plan", "eager PyTorch")
+    monkeypatch.setattr(
+        speed,
+        "jobs_of",
+        lambda *a: [j for j in every(*a) if j.who in some and j.precision == "fp32"],
+    )
     path = tmp_path / "made" / "figures.json"
     figures = speed.main([*SMALL, "--only", "train", "--json", str(path)])
     rows = {(row["who"], row["precision"]): row for row in figures["rows"]}
-    assert set(rows) == {
-        ("plan", "fp32"), ("plan", "bf16"), ("plan, recompute", "fp32"), ("observed net", "fp32"),
-        ("eager PyTorch", "fp32"), ("eager PyTorch", "bf16"),
-    }  # fmt: skip
+    assert set(rows) == {("plan", "fp32"), ("eager PyTorch", "fp32")}
     assert rows["eager PyTorch", "fp32"]["x eager fp32"] == 1
     for row in rows.values():
         assert row["seconds"] >= row["least"] > 0
         assert row["memory"] > 0.1  # GiB; PyTorch alone takes that
         assert row["images/s"] == pytest.approx(1 / row["seconds"])
     assert json.loads(path.read_text())["rows"] == figures["rows"]
-    shown = capsys.readouterr().out
-    assert "x eager" in shown
-    assert "plan, recompute" in shown
+    assert "x eager" in capsys.readouterr().out
 
 
-def test_each_part_is_left_out() -> None:
-    rows = speed.main([*SMALL, "--only", "parts"])["parts"]
-    for task, parts in PARTS.items():
+def test_each_part_is_set_against_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(jobs: list[Job], rounds: int, baseline: Job) -> list[dict]:
+        return [speed._row(jobs[0], [len(jobs[0].without) + 1.0], 0)]
+
+    monkeypatch.setattr(speed, "measure", measure)
+    rows = speed.parts(speed.parser().parse_args(SMALL))
+    for task, names in PARTS.items():
         mine = [row for row in rows if row["task"] == task]
-        assert [row["without"] for row in mine] == ["", *parts]
-        assert mine[0]["x whole"] == 1
-        for row in mine:
-            assert row["x whole"] == pytest.approx(row["seconds"] / mine[0]["seconds"])
+        assert [row["without"] for row in mine] == ["", *names]
+        assert [row["x whole"] for row in mine] == [1, *(len(name) + 1 for name in names)]
+
+
+@pytest.mark.parametrize("task", PARTS)
+def test_each_part_is_left_out(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job("plan", task, 1, (64, 48), width=0.1)
+    whole = _nodes(job)
+    for part in PARTS[task]:
+        with monkeypatch.context() as patch:
+            for module in (fused, rewrites):  # what is replaced comes back
+                for name, value in vars(module).copy().items():
+                    patch.setattr(module, name, value)
+            worker._leave_out(part)
+            changed = _nodes(job) != whole
+        assert changed == (part not in ("winograd", "remade", "memory")), part
+    assert _nodes(job) == whole
+
+
+def _nodes(job: Job) -> list[tuple[str, str]]:
+    """What a plan consists of: layers, and where each operation's function is from."""
+    param = worker.train_param(job) if job.task == "train" else worker.deploy_param(job)
+    net = caffe.Net(param, caffe.TRAIN if job.task == "train" else caffe.TEST)
+    net.observed = False
+    return [(node.name, getattr(node.run, "__qualname__", "")) for node in net.plan.nodes]
 
 
 def test_a_caffe_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
