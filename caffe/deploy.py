@@ -16,7 +16,7 @@ from caffe.layers.activation import ReLU
 from caffe.layers.base import Layer, Tensors
 from caffe.layers.normalization import BatchNorm, Scale
 from caffe.layers.vision import Deconvolution, Geometry
-from caffe.winograd import F2, F4, Filtering
+from caffe.winograd import F2, F4
 
 if TYPE_CHECKING:
     from caffe.plan import Plan
@@ -69,7 +69,6 @@ class PreparedConvolution:
         self.transposed = isinstance(self.conv, Deconvolution)
         self.relu = isinstance(layers[-1], ReLU)
         self.how = Convolving(self.conv.geometry, self.transposed, plan.dtype, plan.channels_last)
-        self._plain = plan.pure(self.conv)
         self._watch = Watch([blob for layer in layers for blob in layer.blobs])
         self._for: tuple[object, ...] | None = None
         self._run: Run = self._unprepared
@@ -132,33 +131,17 @@ class PreparedConvolution:
         filtering = self.how.filtering("forward", x, weight)
         if filtering is F4:  # filters are larger than weights, and faster made than they serve
             filtering = F4 if tiles >= MANY else F2
-            return lambda x: self._filtered(
-                x, filtering, self._filters(filtering, weight), gain, bias
+            return lambda x: winograd.convolve(
+                filtering, x, self.how.filters(filtering, weight), bias, self.relu, gain
             )
         if filtering is not None and tiles >= FEW:
-            filters = self._filters(filtering, weight)  # in bfloat16, and so memory of its own
-            return lambda x: self._filtered(x, filtering, filters, gain, bias)
+            filters = self.how.filters(filtering, weight)  # in bfloat16: memory of its own
+            return lambda x: winograd.convolve(filtering, x, filters, bias, self.relu, gain)
         weight = weight if gain is None else self._times(weight, gain)
         weight, geometry, transposed = self._as_convolution(weight)
         weight = self.how.takes(weight)
         bias = None if bias is None else bias.to(self.how.dtype)
         return _packed(x.shape, weight, bias, geometry, transposed, self.relu)
-
-    def _filters(self, filtering: Filtering, weight: torch.Tensor) -> torch.Tensor:
-        """Winograd's filters; in float32 they are gone when the next ones are made."""
-        dtype = self.how.dtype
-        filters = winograd.transform_weight(filtering, weight, self.transposed, dtype)
-        return filters if self.transposed else filters.transpose(1, 2)
-
-    def _filtered(
-        self,
-        x: torch.Tensor,
-        filtering: Filtering,
-        filters: torch.Tensor,
-        gain: torch.Tensor | None,
-        bias: torch.Tensor | None,
-    ) -> torch.Tensor:
-        return winograd.convolve(filtering, x, filters, bias, self.relu, gain)
 
     def _as_it_is(
         self, weight: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None

@@ -103,6 +103,16 @@ class Convolving:
         choose = _choose_bf16 if self.dtype == torch.bfloat16 else _choose_fp32
         return choose(task, few, many, tiles)
 
+    def filters(
+        self, filtering: Filtering, weight: torch.Tensor, back: bool = False
+    ) -> torch.Tensor:
+        """What winograd.convolve takes; back: for the gradient of x. In float32 they are gone when
+        the next ones are made.
+        """
+        turned = self.transposed != back
+        filters = winograd.transform_weight(filtering, weight, turned, self.dtype)
+        return filters if turned else filters.transpose(1, 2)
+
     def forward(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
@@ -110,9 +120,7 @@ class Convolving:
         bias = None if bias is None else bias.to(self.dtype)
         filtering = self.filtering("forward", x, weight)
         if filtering is not None:
-            filters = winograd.transform_weight(filtering, weight, self.transposed, self.dtype)
-            filters = filters if self.transposed else filters.transpose(1, 2)
-            return winograd.convolve(filtering, x, filters, bias)
+            return winograd.convolve(filtering, x, self.filters(filtering, weight), bias)
         g = self.geometry
         return torch.ops.aten.convolution(
             x, self.takes(weight), bias, g.stride, g.pad, g.dilation, self.transposed, (0, 0),
@@ -127,8 +135,7 @@ class Convolving:
         grads: list[torch.Tensor | None] = [None, None, None]
         filtering = self.filtering("data", grad, weight)
         if wanted[0] and filtering is not None:
-            filters = winograd.transform_weight(filtering, weight, not self.transposed, self.dtype)
-            filters = filters.transpose(1, 2) if self.transposed else filters
+            filters = self.filters(filtering, weight, back=True)
             grads[0], left[0] = winograd.convolve(filtering, grad, filters), False
         filtering = self.filtering("weight", grad, weight)
         if wanted[1] and filtering is not None:
