@@ -30,6 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from bench.metrics import size
 from bench.worker import PARTS, Job, deploy_param, train_param
 
 ROOT = Path(__file__).parent.parent
@@ -90,9 +91,9 @@ def measure(jobs: Sequence[Job], rounds: int, baseline: Job) -> list[dict]:
             contender.end()
             row = _row(contender.job, contender.seconds, contender.memory)
             row["x eager fp32"] = median(contenders[0].seconds) / row["seconds"]
-            rows.append(row)
-    first = next((row for row in rows if row["x eager fp32"] == 1), None)
-    return [row for row in rows if row is first or row["x eager fp32"] != 1]
+            if contender.job != baseline or i == 0:
+                rows.append(row)
+    return rows
 
 
 def _row(job: Job, seconds: Sequence[float], memory: float) -> dict:
@@ -309,11 +310,6 @@ def parts(args: argparse.Namespace) -> list[dict]:
             print(f"{task:8} {'- ' + part if part else 'whole':29}{row['seconds']:9.3f}"
                   f"{row['x whole']:7.2f}{row['memory']:8.2f}")  # fmt: skip
     return rows
-
-
-def size(text: str) -> tuple[int, int]:
-    width, height = map(int, text.split("x"))
-    return width, height
 
 
 def parser() -> argparse.ArgumentParser:
