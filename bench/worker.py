@@ -142,16 +142,15 @@ def _leave_out(part: str) -> None:
         setattr(rewrites, part, lambda plan: None)
 
 
-def _ours(job: Job) -> Callable[[], object]:
+def _ours(job: Job, recompute: bool = False) -> Callable[[], object]:
     _leave_out(job.without)
     if job.without != "memory":
         _treat_memory(job)
-    return _engine(job)
+    return _engine(job, recompute=recompute)
 
 
 def _ours_recomputing(job: Job) -> Callable[[], object]:
-    _treat_memory(job)
-    return _engine(job, recompute=True)
+    return _ours(job, recompute=True)
 
 
 def _treat_memory(job: Job) -> None:

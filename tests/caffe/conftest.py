@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 
@@ -31,6 +32,15 @@ def _settings_as_before() -> Iterator[None]:
     logged.min_level = least
     if execution.settings() != arithmetic:
         execution.take(arithmetic)
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Only counting references frees anything."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 CUDA = torch.device("cuda", 0)

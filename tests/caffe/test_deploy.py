@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -192,14 +191,6 @@ def test_reshape(nets, prepared: list) -> None:
             net.blobs["x"].data[...] = values
         assert assert_alike(nets).shape == (shape[0], 4, *shape[2:])
     assert len(prepared) == 3
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def test_the_old_weights_are_gone_before_new_ones_are_made(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -40,15 +39,6 @@ layer { name: "u" type: "Unpooling" bottom: "c" bottom: "k" top: "u" unpooling_p
     + CONV.format("d", "u")
     + 'layer { name: "loss" type: "EuclideanLoss" bottom: "d" bottom: "t" top: "loss" }'
 )
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """Only counting references frees anything."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.fixture(params=[False, True], ids=["kept", "recompute"])
