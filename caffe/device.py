@@ -71,7 +71,13 @@ def set_random_seed(seed: int, rank: int = 0) -> None:
     rank: of this solver among several; they draw different numbers, but shuffle alike.
     """
     _state.common_seed = int(seed)
-    torch.manual_seed((int(seed) + rank) % 2**64)
+    seed_torch(int(seed) + rank)
+
+
+def seed_torch(seed: int) -> None:
+    """What torch.manual_seed does for CPU and GPUs; that loads PyTorch's compiler, 90 MB."""
+    torch.default_generator.manual_seed(seed % 2**64)
+    torch.cuda.manual_seed_all(seed % 2**64)
 
 
 def process_seed() -> int:

@@ -89,7 +89,8 @@ def set_deterministic(on: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # Only places that are written twice would be left to chance, and plans have none.
         warnings.filterwarnings("ignore", "max_unpooling2d", UserWarning)
-    torch.use_deterministic_algorithms(bool(on), warn_only=True)
+    if bool(on) != torch.are_deterministic_algorithms_enabled():  # it loads PyTorch's compiler
+        torch.use_deterministic_algorithms(bool(on), warn_only=True)
     use_fastest_kernels()
 
 

@@ -247,7 +247,7 @@ def _announce(message: str, severity: int = INFO) -> None:
 def _reseed(seed: int, iteration: int) -> None:
     """Other random numbers than those that the run began with, the same for the same snapshot."""
     entropy = [seed % 2**64, iteration, device.solver_rank()]
-    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+    device.seed_torch(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
 
 def _to_text(state: torch.Tensor) -> str:

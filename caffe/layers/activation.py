@@ -14,8 +14,15 @@ from caffe.proto import caffe_pb2 as pb
 IN_PLACE = "In place, too, it has its derivative; Caffe takes it at the values written over."
 
 
+class _Unchecked(Layer):
+    """A layer that takes any shape, and keeps it."""
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return [tuple(shapes[0])]
+
+
 @register("ReLU")
-class ReLU(Layer):
+class ReLU(_Unchecked):
     """max(x, 0) + negative_slope min(x, 0)."""
 
     reads = ("relu_param",)
@@ -54,7 +61,7 @@ class PReLU(Layer):
 
 
 @register("ELU")
-class ELU(Layer):
+class ELU(_Unchecked):
     """x where it is positive, else alpha (e^x - 1) (Clevert et al., 2015)."""
 
     reads = ("elu_param",)
@@ -64,7 +71,7 @@ class ELU(Layer):
 
 
 @register("Sigmoid")
-class Sigmoid(Layer):
+class Sigmoid(_Unchecked):
     """1 / (1 + e^-x)."""
 
     reads = ("sigmoid_param",)
@@ -75,7 +82,7 @@ class Sigmoid(Layer):
 
 
 @register("TanH")
-class TanH(Layer):
+class TanH(_Unchecked):
     """The hyperbolic tangent."""
 
     reads = ("tanh_param",)
@@ -86,7 +93,7 @@ class TanH(Layer):
 
 
 @register("Swish")
-class Swish(Layer):
+class Swish(_Unchecked):
     """x sigmoid(beta x) (Ramachandran et al., 2017)."""
 
     reads = ("swish_param",)
@@ -97,7 +104,7 @@ class Swish(Layer):
 
 
 @register("BNLL")
-class BNLL(Layer):
+class BNLL(_Unchecked):
     """log(1 + e^x), the binomial normal log likelihood."""
 
     differs = IN_PLACE
@@ -107,7 +114,7 @@ class BNLL(Layer):
 
 
 @register("AbsVal")
-class AbsVal(Layer):
+class AbsVal(_Unchecked):
     """|x|."""
 
     in_place = False
@@ -117,7 +124,7 @@ class AbsVal(Layer):
 
 
 @register("Clip")
-class Clip(Layer):
+class Clip(_Unchecked):
     """x limited to [min, max]."""
 
     reads = ("clip_param",)
@@ -130,7 +137,7 @@ class Clip(Layer):
 
 
 @register("Threshold")
-class Threshold(Layer):
+class Threshold(_Unchecked):
     """1 where x exceeds the threshold, else 0. It has no gradient."""
 
     reads = ("threshold_param",)
@@ -151,6 +158,8 @@ class Dropout(Layer):
         ratio = self.layer_param.dropout_param.dropout_ratio
         self.check(0 <= ratio < 1, f"dropout_ratio is {ratio:g}, expected 0 <= ratio < 1")
         x = bottom[0]
+        if x.is_meta:
+            return x
         if self.phase == pb.TRAIN and x.device.type == "cpu" and (256 * ratio).is_integer():
             return x * _byte_mask(x, ratio)
         return F.dropout(x, ratio, training=self.phase == pb.TRAIN)
@@ -168,7 +177,7 @@ def _byte_mask(x: torch.Tensor, ratio: float) -> torch.Tensor:
 
 
 @register("Power")
-class Power(Layer):
+class Power(_Unchecked):
     """(shift + scale x) ^ power."""
 
     reads = ("power_param",)

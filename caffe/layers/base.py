@@ -115,7 +115,11 @@ class Layer:
         raise CaffeError(f"{self.where}: {self.type} does not define forward")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        """The tops' shapes from the bottoms'. To be overridden where they depend on values."""
+        """The tops' shapes from the bottoms'. To be overridden where they depend on values.
+
+        What nets are full of answers meta tensors by itself: for most operations on them PyTorch
+        loads its compiler, a second and 90 MB.
+        """
         meta = [torch.empty(s, device="meta") for s in shapes]
         blobs = [torch.empty(b.shape, device="meta") for b in self.blobs]
         with torch.no_grad():

@@ -59,6 +59,9 @@ class Concat(Layer):
                 f"bottom {i} has the shape {tuple(x.shape)}; all but axis {axis} must be as in "
                 f"bottom 0, {shape}",
             )
+        if bottom[0].is_meta:
+            total = sum(x.shape[axis] for x in bottom)
+            return bottom[0].new_empty(*shape[:axis], total, *shape[axis + 1 :])
         return torch.cat(list(bottom), axis) if len(bottom) > 1 else bottom[0]
 
 
@@ -149,6 +152,8 @@ class Eltwise(Layer):
                 f"bottom {i} has the shape {tuple(x.shape)}, bottom 0 {tuple(bottom[0].shape)}; "
                 "they must be equal",
             )
+        if bottom[0].is_meta:
+            return bottom[0]
         if p.operation == pb.EltwiseParameter.MAX:
             return _LastMaximum.apply(*bottom)
         if p.operation == pb.EltwiseParameter.PROD:
@@ -192,6 +197,8 @@ class InnerProduct(Layer):
             f"bottom {tuple(x.shape)} has {features} values from axis {start} on, "
             f"expected {self.features}",
         )
+        if x.is_meta:
+            return x.new_empty(*lead, p.num_output)
         weight = blobs[0].t() if p.transpose else blobs[0]
         bias = blobs[1] if p.bias_term else None
         y = torch.nn.functional.linear(x.reshape(math.prod(lead), features), weight, bias)
@@ -263,7 +270,7 @@ class Softmax(Layer):
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         axis = self.axis(self.layer_param.softmax_param.axis, tuple(bottom[0].shape))
-        return bottom[0].softmax(axis)
+        return bottom[0] if bottom[0].is_meta else bottom[0].softmax(axis)
 
 
 @register("ArgMax")

@@ -171,6 +171,8 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
         self.check_samples(bottom)
         scores, labels = self.split_axes(bottom)
+        if scores.is_meta:
+            return [scores.new_empty(()), bottom[0]][: self.num_tops]
         valid, labels = self.valid_labels(labels, scores.shape[1], self.ignore)
         chosen, logs = _LogSoftmaxAt.apply(scores, labels)
         # Clamped in the value alone: the gradient is the softmax's everywhere.
@@ -208,6 +210,8 @@ class Accuracy(_PerPosition):
         self.check(
             p.top_k <= classes, f"top_k is {p.top_k}, expected at most the {classes} classes"
         )
+        if scores.is_meta:
+            return [scores.new_empty(()), scores.new_empty(classes)][: self.num_tops]
         ignore = p.ignore_label if p.HasField("ignore_label") else None
         valid, labels = self.valid_labels(labels, classes, ignore)
         better = (scores >= scores.gather(1, labels[:, None])).sum(1) - 1

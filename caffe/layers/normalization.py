@@ -61,6 +61,8 @@ class BatchNorm(Layer):
             x.shape[1] == self.channels,
             f"bottom has {x.shape[1]} channels on axis 1, expected {self.channels}",
         )
+        if x.is_meta:
+            return bottom[0]
         y = self._by_global(x, blobs) if self.use_global else self._by_batch(x, blobs)
         return y[:, 0] if flat else y
 
@@ -79,7 +81,7 @@ class BatchNorm(Layer):
 
     def _by_batch(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
         mean, variance = x.new_zeros(self.channels), x.new_zeros(self.channels)
-        if self.synchronous and not x.is_meta:
+        if self.synchronous:
             y, mean, variance = sync_batch_norm(x, eps=self.eps)
         elif x.numel() == self.channels:  # one value a channel: torch has no unbiased variance
             y, mean = x - x, x.detach().reshape(self.channels)
@@ -193,8 +195,11 @@ class Scale(_Broadcast):
         p = self.layer_param.scale_param
         x = bottom[0]
         scale = bottom[1] if len(bottom) == 2 else blobs[0]
-        y = x * self.spread(scale, x, p.axis)
-        return y + self.spread(blobs[-1], x, p.axis) if p.bias_term else y
+        gain = self.spread(scale, x, p.axis)
+        bias = self.spread(blobs[-1], x, p.axis) if p.bias_term else None
+        if x.is_meta:
+            return x
+        return x * gain if bias is None else x * gain + bias
 
 
 @register("Bias")

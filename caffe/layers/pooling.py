@@ -116,10 +116,13 @@ class _PoolingLayer(Layer):
             f"bottom {tuple(x.shape)} is too small for kernel {windows.kernel} and pad "
             f"{windows.pad}",
         )
+        padded = method == methods.STOCHASTIC and any(windows.pad)
+        self.check(not padded, "padding is for MAX and AVE only")
+        if x.is_meta:
+            return (x.new_empty(*x.shape[:2], *windows.count(x.shape[2:])),) * 2
         if method == methods.AVE:
             return windows.average(x)
         if method == methods.STOCHASTIC:
-            self.check(not any(windows.pad), "padding is for MAX and AVE only")
             return windows.stochastic(x, self.phase == pb.TRAIN)
         return windows.maximum(x)
 

@@ -128,6 +128,9 @@ class _ConvolutionBase(_Kernels):
                 "they must be equal",
             )
             self.check_image(x)
+            if x.is_meta:
+                tops.append(x.new_empty(self.top_shape(x)))
+                continue
             y = self.convolve(self.samples(x), blobs[0], blobs[1] if len(blobs) > 1 else None)
             tops.append(y.reshape(*x.shape[: self.channel_axis], *y.shape[1:]))
         return tops
@@ -135,7 +138,15 @@ class _ConvolutionBase(_Kernels):
     def check_image(self, x: torch.Tensor) -> None:
         """Raise CaffeError unless `x` has the axes and channels that the filters take."""
         self.samples(x)
-        self.check_size(x, [self.extent(*axis) for axis in self.along_axes(x)])
+        self.check_size(x, self.extents(x))
+
+    def top_shape(self, x: torch.Tensor) -> Shape:
+        outputs = self.layer_param.convolution_param.num_output
+        return (*x.shape[: self.channel_axis], outputs, *self.extents(x))
+
+    def extents(self, x: torch.Tensor) -> Shape:
+        """The top's spatial axes."""
+        return tuple(self.extent(*axis) for axis in self.along_axes(x))
 
     def extent(self, size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
         """The top's size along one axis."""

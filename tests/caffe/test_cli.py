@@ -20,6 +20,7 @@ import caffe
 from caffe import db, files, log
 from caffe.cli import main
 from caffe.proto import caffe_pb2 as pb
+from netgen import Architecture, Training, deploy_net, train_net
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -461,3 +462,26 @@ def test_what_to_train_on(
 def test_a_gpu_twice(handed_over, capsys) -> None:
     assert handed_over("-gpu 1,0,1") == 2
     assert "caffe: -gpu 1,0,1: GPU 1 is given twice" in capsys.readouterr().err
+
+
+def test_the_compiler_of_pytorch_stays_on_disk(folder):
+    """It takes a second and 90 MB, and is loaded by inferring shapes on meta tensors, by seeds."""
+    arch = Architecture("sf5", 3, (32, 32), width_multiplier=1 / 16)
+    rgbd = np.zeros((5, 32, 32), np.uint8)
+    rgbd[4] = 1
+    _records("rgbd", [(rgbd, 0)] * 4)
+    Path("net.prototxt").write_text(str(train_net(arch, Training("rgbd", "rgbd", batch_size=2))))
+    Path("deploy.prototxt").write_text(str(deploy_net(arch)))
+    script = """
+import sys, torch
+loaded = {"sympy", "torch._dynamo", "torch._inductor"} - set(sys.modules)
+import caffe
+from caffe.cli import main
+assert main("train -solver solver.prototxt".split()) == 0
+weights = "out_iter_4.caffemodel"
+assert main(f"test -model net.prototxt -weights {weights} -iterations 1".split()) == 0
+caffe.Net("deploy.prototxt", weights, caffe.TEST).forward()
+print(sorted(loaded & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
