@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from caffe.errors import CaffeError
@@ -178,6 +177,8 @@ def jittered(colors: np.ndarray, matrix: np.ndarray, mean_share: float) -> np.nd
 def _zoomed(plane: np.ndarray, rows: Placing, columns: Placing) -> np.ndarray:
     """The part of a resized channel that is seen, between pixels bilinear."""
     if (rows.new, columns.new) != plane.shape:
+        import cv2  # not above: 16 MB that most nets do without
+
         size = (columns.new, rows.new)
         plane = cv2.resize(np.ascontiguousarray(plane), size, interpolation=cv2.INTER_LINEAR)
     return plane[rows.seen, columns.seen]

@@ -61,7 +61,7 @@ class SyncedArray:
         if value.device != HOST:
             self._device, self._host_newer = value, False
         elif self._viewed and self._host is not None and self._host.numel() == value.numel():
-            self._device, self._host_newer = None, True
+            self._device, self._host_newer, self._borrowed = None, True, None
             # .data: a recorded pass may share this memory, and then sees the values, as in Caffe.
             self._host.data.view(value.shape).copy_(value)
             return
@@ -74,7 +74,8 @@ class SyncedArray:
         """A writable C-contiguous view of the host memory."""
         host = self._up_to_date_host()
         if not (self._is_own(host) and host.is_contiguous()):
-            self._host = host = host.clone(memory_format=torch.contiguous_format)
+            host = host.clone(memory_format=torch.contiguous_format)
+            self._replace_host(host)
         self._viewed = True
         return host.numpy()
 
@@ -84,6 +85,12 @@ class SyncedArray:
             self._host = self._host.contiguous()
         if self._device is not None:
             self._device = self._device.contiguous()
+
+    def _replace_host(self, own: torch.Tensor) -> None:
+        """Have `own` instead, and let go of what was borrowed, if that was it."""
+        if self._borrowed is self._host:
+            self._borrowed = None
+        self._host = own
 
     def _is_own(self, side: torch.Tensor) -> bool:
         """Whether writing to `side` changes no other array."""
@@ -98,7 +105,7 @@ class SyncedArray:
                 self._host = self._device.to(HOST, copy=True)
         elif not self._host_newer and self._device is not None:
             if not self._is_own(self._host):
-                self._host = torch.empty_like(self._host)
+                self._replace_host(torch.empty_like(self._host))
             self._host.view(self._device.shape).copy_(self._device)
         self._host_newer = True  # a caller may write: the device reads it back when next used
         return self._host

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from google.protobuf.message import DecodeError
@@ -165,6 +164,8 @@ class RecordTransformer:
         """The record's values, channels x height x width, uint8 or float32, decoded if need be."""
         p = self.param
         if datum.encoded:
+            import cv2  # not above: 16 MB that most records do without
+
             if p.force_color and p.force_gray:
                 raise CaffeError("transform_param: force_color and force_gray exclude each other")
             mode = cv2.IMREAD_UNCHANGED

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from caffe import winograd
+from caffe import execution, winograd
 from caffe.blob import Blob, SyncedArray
 from caffe.fused import Convolving
 from caffe.layers.activation import ReLU
@@ -82,7 +82,8 @@ class PreparedConvolution:
         if self._watch.changed() or key != self._for:
             # The old weights are gone before new ones are made.
             self._run, self._for = self._unprepared, None
-            self._run, self._for = self._prepare(x, blobs), key
+            with execution.lasting_memory():
+                self._run, self._for = self._prepare(x, blobs), key
         return [self._run(self.how.takes(x))]
 
     @staticmethod
@@ -123,6 +124,7 @@ class PreparedConvolution:
     def _prepare(self, x: torch.Tensor, blobs: Tensors) -> Run:
         """The function of x, in the layout and number type of `how`."""
         weight, (gain, bias) = blobs[0], self._affine(blobs)
+        bias = None if bias is None else bias.to(self.how.dtype)
         rows, columns = F4.tiles(*x.shape[2:])
         tiles = x.shape[0] * rows * columns
         heavy = weight.numel() > 4 * x.numel() and self.how.dtype == weight.dtype
@@ -134,13 +136,12 @@ class PreparedConvolution:
             return lambda x: winograd.convolve(
                 filtering, x, self.how.filters(filtering, weight), bias, self.relu, gain
             )
-        if filtering is not None and tiles >= FEW:
-            filters = self.how.filters(filtering, weight)  # in bfloat16: memory of its own
-            return lambda x: winograd.convolve(filtering, x, filters, bias, self.relu, gain)
         weight = weight if gain is None else self._times(weight, gain)
+        if filtering is not None and tiles >= FEW:
+            filters = self.how.filters(filtering, weight)
+            return lambda x: winograd.convolve(filtering, x, filters, bias, self.relu)
         weight, geometry, transposed = self._as_convolution(weight)
         weight = self.how.takes(weight)
-        bias = None if bias is None else bias.to(self.how.dtype)
         return _packed(x.shape, weight, bias, geometry, transposed, self.relu)
 
     def _as_it_is(

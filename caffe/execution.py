@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -122,8 +124,28 @@ def keep_small_memory() -> None:
     the two moves while the program runs, which takes more memory and more time. As
     keep_freed_memory, only for glibc.
     """
+    global _own_pages_from
     if os.environ.get("CAFFE_KEEP_MEMORY") != "0":
-        _mallopt({M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 2**31 - 1})
+        _own_pages_from = 32 << 20
+        _mallopt({M_MMAP_THRESHOLD: _own_pages_from, M_TRIM_THRESHOLD: 2**31 - 1})
+
+
+@contextmanager
+def lasting_memory() -> Iterator[None]:
+    """What is allocated here, and is not small, gets pages of its own after keep_small_memory: to
+    lie among what a pass has freed would leave the next pass too little room there.
+    """
+    if not _own_pages_from:
+        yield
+        return
+    _mallopt({M_MMAP_THRESHOLD: 1 << 17})
+    try:
+        yield
+    finally:
+        _mallopt({M_MMAP_THRESHOLD: _own_pages_from})
+
+
+_own_pages_from = 0
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # malloc.h

@@ -178,7 +178,7 @@ def _choose_fp32(task: Task, few: int, many: int, tiles: int) -> Filtering | Non
 def _choose_bf16(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
     """F4 only for gradients, whose rounding averages out over steps."""
     if task == "forward":
-        return F2 if few >= 256 and tiles >= 16 else None
+        return F2 if few * many >= 128 * 256 and tiles >= 16 else None
     if many < 256 or few < 128 or tiles < 64:
         return None
     if many == 256:

@@ -248,7 +248,8 @@ class Plan:
                     if i in self._losses:
                         losses.append(self._losses[i] * value.float().sum())
                     if i in self._outputs:
-                        shown = value.detach().float().contiguous()
+                        layout = torch.contiguous_format
+                        shown = value.detach().to(torch.float32, memory_format=layout)
                         self._outputs[i].assign(shown, borrowed=True)
                 del tops
                 for i in {*node.bottom, *node.top}:

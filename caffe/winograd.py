@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 
 ROOT = math.sqrt(2)
-PIECE = 12 << 20  # bytes in a transformed piece of the input, at most about
+PIECE = 3 << 20  # values in a transformed piece of the input, at most about
 
 Tensors = Sequence[torch.Tensor]
 
@@ -145,7 +145,7 @@ def _pieces(how: Filtering, x: torch.Tensor) -> Iterator[_Piece]:
     """A function of shape and type alone."""
     n, c, h, w = x.shape
     rows, columns = how.tiles(h, w)
-    fit = max(1, PIECE // x.element_size() // (columns * how.products * c))  # rows that fit
+    fit = max(1, PIECE // (columns * how.products * c))  # rows that fit
     if fit >= rows:
         step = fit // rows
         for i in range(0, n, step):

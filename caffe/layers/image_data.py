@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
@@ -29,6 +28,8 @@ from caffe.log import emit
 
 def read_image(path: str, color: bool = True) -> np.ndarray:
     """A picture, height x width x channels, uint8; B, G, R or grey."""
+    import cv2  # not above: 16 MB that most nets do without
+
     image = cv2.imread(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise CaffeError(f"{path}: cannot be read as a picture")
@@ -116,6 +117,8 @@ def _read_list(source: str) -> list[tuple[str, int]]:
 def _read_sample(
     root: str, size: tuple[int, int], color: bool, entry: tuple[str, int], number: int
 ) -> Sample:
+    import cv2
+
     path, label = root + entry[0], entry[1]
     image = read_image(path, color)
     if any(size):
@@ -287,6 +290,8 @@ class _Cutter:
 
         Raises ValueError if the window does not lie in the picture, or the channels differ.
         """
+        import cv2
+
         if image.shape[2] != out.shape[0]:
             raise ValueError(f"it has {image.shape[2]} channels; the window file says otherwise")
         x, width, left, right = self._span(corners[0], corners[2], corners, image.shape[1])
@@ -358,6 +363,8 @@ def _window_batches(
     mirror: bool,
 ) -> Iterator[Batch]:
     """Endless batches: first background, then `objects` windows on objects."""
+    import cv2
+
     while True:
         data, labels = torch.zeros(shape), torch.empty(shape[0])
         for i in range(shape[0]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,19 @@ def test_writing_to_borrowed_memory_leaves_its_owner_alone(view) -> None:
     blob.data[...] = 9
     assert (owner == 1).all()
     assert (blob.tensor() == 9).all()
+
+
+def test_borrowed_memory_is_let_go_of(uncollected) -> None:
+    """By a look, which has to copy it, and by new values for the views of then."""
+    first, second = np.ones(6, np.float32), np.ones(6, np.float32)
+    owners = [weakref.ref(first), weakref.ref(second)]
+    blob = Blob()
+    blob.assign(torch.from_numpy(first), borrowed=True)
+    view = blob.data
+    blob.assign(torch.from_numpy(second), borrowed=True)
+    del first, second
+    assert [owner() for owner in owners] == [None, None]
+    assert (view == 1).all()
 
 
 def test_a_slice_of_memory_can_be_reshaped() -> None:

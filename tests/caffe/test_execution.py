@@ -324,3 +324,19 @@ def test_time_of_no_plan(say, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Performing Forward" not in lines
     assert not any("Traceback" in line for line in lines)
     assert say("time -model net.prototxt -iterations 1")[0] == 0
+
+
+def test_lasting_memory_lies_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where keep_small_memory has set a line between small and large, which comes back."""
+    asked: list[dict[int, int]] = []
+    monkeypatch.setattr(execution, "_mallopt", asked.append)
+    monkeypatch.setattr(execution, "_own_pages_from", 0)
+    with execution.lasting_memory():
+        pass
+    assert asked == []
+    monkeypatch.delenv("CAFFE_KEEP_MEMORY", raising=False)
+    execution.keep_small_memory()
+    line = asked.pop()[execution.M_MMAP_THRESHOLD]
+    with execution.lasting_memory():
+        assert asked.pop()[execution.M_MMAP_THRESHOLD] < line
+    assert asked == [{execution.M_MMAP_THRESHOLD: line}]

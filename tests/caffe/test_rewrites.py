@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import caffe
+from caffe import rewrites
 from caffe.plan import Plan
 
 NO_BIAS = (
@@ -346,6 +347,20 @@ def test_nets_predict_alike(body: str, pair, same_passes) -> None:
         nets, *(n for n, layer in nets[0].layer_dict.items() if layer.type == "BatchNorm")
     )
     same_passes(nets, backward=False)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -2, -1])
+@pytest.mark.parametrize("shape", [(2, 3, 9, 10), (4, 5, 1, 1), (6, 7), (2, 3, 4, 5, 2)], ids=str)
+@pytest.mark.parametrize("piece", [1, 50, 1 << 18], ids=["rows", "some rows", "whole"])
+def test_probabilities_alike(
+    shape: tuple[int, ...], axis: int, piece: int, pair, same_passes, monkeypatch
+) -> None:
+    monkeypatch.setattr(rewrites, "SOFTMAX_PIECE", piece)
+    body = f"""layer {{ name: "p" type: "Softmax" bottom: "x" top: "p"
+      softmax_param {{ axis: {axis} }} }}"""
+    nets = pair(image(*shape) + body, caffe.TEST)
+    same_passes(nets, backward=False)
+    np.testing.assert_allclose(nets[1].blobs["p"].data.sum(axis), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("axes", [(10,), (5, 9, 10)], ids=["1-D", "3-D"])

@@ -198,7 +198,7 @@ def test_tiles_cover_the_image() -> None:
 def test_pieces_cover_every_tile_once(how: Filtering, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.empty(5, 7, 30, 41)
     rows, columns = how.tiles(30, 41)
-    row = columns * how.products * 7 * 4  # bytes
+    row = columns * how.products * 7
     for size in (1, row, 3 * row, rows * row, 2 * rows * row, 100 * rows * row):
         monkeypatch.setattr(winograd, "PIECE", size)
         seen = torch.zeros(5, rows, dtype=torch.int64)
