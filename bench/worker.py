@@ -127,7 +127,14 @@ PARTS = {
         "remade",
         "memory",
     ),
-    "predict": ("prepare_convolutions", "pool_by_indices", "work_in_place", "winograd", "memory"),
+    "predict": (
+        "prepare_convolutions",
+        "pool_by_indices",
+        "work_in_place",
+        "softmax_in_order",
+        "winograd",
+        "memory",
+    ),
 }
 
 
