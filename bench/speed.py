@@ -79,6 +79,45 @@ class Contender:
         return json.loads(line)
 
 
+class CaffeContender(Contender):
+    """A Caffe, by its `time` command: a pass forth and back, or forth alone, that follows another.
+
+    Memory is that of the whole command, which also runs backward where only prediction counts.
+    """
+
+    def __init__(self, job: Job, program: str) -> None:
+        self.job, self.seconds, self.memory = job, [], 0.0
+        self.program = program
+
+    def turn(self) -> list[float]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "net.prototxt"
+            path.write_text(_for_caffe(self.job))
+            command = [self.program, "time", f"-model={path}", "-iterations=1"]
+            log_all = {**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1"}
+            done = subprocess.Popen(
+                command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=log_all
+            )
+            assert done.stderr is not None
+            log = done.stderr.read().decode(errors="replace")
+            _, status, usage = os.wait4(done.pid, 0)
+        what = "Forward-Backward" if self.job.task == "train" else "Forward pass"
+        found = re.search(rf"Average {what}: (\S+) ms", log)
+        if status or found is None:
+            raise SystemExit(f"bench: {self.program} failed:\n{log[-500:]}")
+        self.memory = usage.ru_maxrss * 1024
+        return [float(found[1]) / 1e3]
+
+    def end(self) -> None:
+        """Each turn was a process of its own."""
+
+
+def contender(job: Job) -> Contender:
+    if job.who == "Caffe":
+        return CaffeContender(job, os.environ["CAFFE_BIN"])
+    return Contender(job)
+
+
 def measure(jobs: Sequence[Job], rounds: int, baseline: Job) -> list[dict]:
     """The jobs' rows: medians of passes in turns; the first turn of each warms up.
 
@@ -88,17 +127,17 @@ def measure(jobs: Sequence[Job], rounds: int, baseline: Job) -> list[dict]:
     rows = []
     others = [job for job in jobs if job != baseline]
     for i in range(0, max(len(others), 1), 2):
-        contenders = [Contender(job) for job in (baseline, *others[i : i + 2])]
+        contenders = [contender(job) for job in (baseline, *others[i : i + 2])]
         for k in range(rounds + 1):
-            for contender in contenders:
-                seconds = contender.turn()
+            for each in contenders:
+                seconds = each.turn()
                 if k:
-                    contender.seconds += seconds
-        for contender in contenders:
-            contender.end()
-            row = _row(contender.job, contender.seconds, contender.memory)
+                    each.seconds += seconds
+        for each in contenders:
+            each.end()
+            row = _row(each.job, each.seconds, each.memory)
             row["x baseline"] = median(contenders[0].seconds) / row["seconds"]
-            if contender.job != baseline or i == 0:
+            if each.job != baseline or i == 0:
                 rows.append(row)
     return rows
 
@@ -114,29 +153,6 @@ def _row(job: Job, seconds: Sequence[float], memory: float) -> dict:
         "least": min(seconds),
         "memory": memory / GIB,
     }
-
-
-def measure_caffe(program: str, job: Job) -> dict:
-    """A Caffe's row, by its `time` command: a pass forth and back, or forth alone.
-
-    Memory is that of the whole command, which also runs backward where only prediction counts.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "net.prototxt"
-        path.write_text(_for_caffe(job))
-        command = [program, "time", f"-model={path}", f"-iterations={3 if job.batch == 1 else 2}"]
-        log_all = {**os.environ, "GLOG_minloglevel": "0", "GLOG_logtostderr": "1"}
-        done = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=log_all
-        )
-        assert done.stderr is not None
-        log = done.stderr.read().decode(errors="replace")
-        _, status, usage = os.wait4(done.pid, 0)
-    what = "Forward-Backward" if job.task == "train" else "Forward pass"
-    found = re.search(rf"Average {what}: (\S+) ms", log)
-    if status or found is None:
-        raise SystemExit(f"bench: {program} failed:\n{log[-500:]}")
-    return _row(job, [float(found[1]) / 1e3], usage.ru_maxrss * 1024)
 
 
 def _for_caffe(job: Job) -> str:
@@ -207,7 +223,7 @@ def flop(job: Job) -> float:
 
 
 def jobs_of(task: str, batch: int, args: argparse.Namespace) -> list[Job]:
-    """All contenders but Caffe."""
+    """All contenders."""
     base = Job("plan", task, batch, args.size, width=args.width, device=args.device)
     precisions = ["fp32", "tf32", "bf16"] if args.device == "cuda" else ["fp32", "bf16"]
     jobs = [replace(base, precision=p) for p in precisions]
@@ -219,6 +235,9 @@ def jobs_of(task: str, batch: int, args: argparse.Namespace) -> list[Job]:
         jobs += [replace(base, who="torch.compile", precision=p) for p in precisions]
     if task == "predict" and args.device == "cpu" and _has("onnxruntime"):
         jobs.append(replace(base, who="onnxruntime"))
+    alone = (task, batch) in (("train", args.batch), ("predict", 1))
+    if os.environ.get("CAFFE_BIN") and args.device == "cpu" and alone:
+        jobs.append(replace(base, who="Caffe"))
     return jobs
 
 
@@ -232,20 +251,14 @@ def compare(task: str, batch: int, args: argparse.Namespace, peaks: dict[str, fl
     """Measure, print and return the rows of one task and batch."""
     jobs = jobs_of(task, batch, args)
     baseline = next(j for j in jobs if (j.who, j.precision) == ("eager PyTorch", "fp32"))
-    rows = measure(jobs, args.rounds, baseline)
-    program = os.environ.get("CAFFE_BIN")
-    if (
-        program
-        and args.device == "cpu"
-        and (task, batch) in (("train", args.batch), ("predict", 1))
-    ):
-        rows.append(measure_caffe(program, replace(jobs[0], who="Caffe")))
+    short = (task, batch) == ("predict", 1)
+    rows = measure(jobs, args.rounds * (3 if short else 1), baseline)
     work = flop(jobs[0])
     caffe_row = next((r for r in rows if r["who"] == "Caffe"), None)
     print(f"\n{task}, batch {batch}: {work / 1e12:.2f} TFLOP")
     print(f"{'':26}{'seconds':>9}{'x eager':>9}{'x Caffe':>9}{'of peak':>9}{'GiB':>8}")
     for row in rows:
-        row["x eager fp32"] = row.pop("x baseline", rows[0]["seconds"] / row["seconds"])
+        row["x eager fp32"] = row.pop("x baseline")
         row["of peak"] = work / row["seconds"] / peaks[row["precision"]]
         row["images/s"] = batch / row["seconds"]
         against = ""
@@ -324,7 +337,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--json", type=Path, metavar="F", help="write the figures there, too")
-    made.add_argument("--rounds", type=int, default=3, help="passes of each contender (3)")
+    made.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="turns of each contender (3); thrice that for an image",
+    )
     made.add_argument("--size", type=size, default=(320, 240), metavar="WxH", help="(320x240)")
     made.add_argument("--batch", type=int, default=4, help="of the training step (4)")
     made.add_argument("--width", type=float, default=1.0, help="times all channels (1)")

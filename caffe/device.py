@@ -92,6 +92,12 @@ def common_seed() -> int:
     return process_seed() if _state.solver_count == 1 else 0
 
 
+def share_seed(seed: int) -> None:
+    """What common_seed is from now on, unless set_random_seed was called."""
+    if _state.common_seed is None:
+        _state.common_seed = int(seed)
+
+
 def solver_count() -> int:
     return _state.solver_count
 

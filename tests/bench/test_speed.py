@@ -23,7 +23,8 @@ def test_the_work_is_counted() -> None:
     assert speed.flop(Job("plan", "train", 4, (320, 240))) == pytest.approx(1.73e12, rel=0.01)
 
 
-def test_contenders() -> None:
+def test_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAFFE_BIN", raising=False)
     args = speed.parser().parse_args([*SMALL, "--compile"])
     for task, also in (("train", "plan, recompute"), ("predict", "onnxruntime")):
         jobs = [(job.who, job.precision) for job in speed.jobs_of(task, 1, args)]
@@ -115,17 +116,22 @@ def test_a_caffe_takes_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     program.write_text('#!/bin/sh\nexec python -m caffe "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{Path(speed.sys.executable).parent}:{speed.os.environ['PATH']}")
-    row = speed.measure_caffe(str(program), Job("Caffe", "predict", 1, (64, 48), width=0.1))
-    assert row["seconds"] > 0
+    monkeypatch.setenv("CAFFE_BIN", str(program))
+    args = speed.parser().parse_args(SMALL)
+    job = speed.jobs_of("predict", 1, args)[-1]
+    assert job.who == "Caffe"
+    (row,) = speed.measure([job], 2, job)
+    assert 0 < row["least"] <= row["seconds"]
     assert row["memory"] > 0.1
 
 
-def test_a_caffe_that_fails_is_named(tmp_path: Path) -> None:
+def test_a_caffe_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "caffe"
     program.write_text("#!/bin/sh\necho no such layer >&2; exit 1\n")
     program.chmod(0o755)
+    monkeypatch.setenv("CAFFE_BIN", str(program))
     with pytest.raises(SystemExit, match=r"caffe failed:\s+no such layer"):
-        speed.measure_caffe(str(program), Job("Caffe", "predict", 1, (64, 48), width=0.1))
+        speed.contender(Job("Caffe", "predict", 1, (64, 48), width=0.1)).turn()
 
 
 def test_the_recordings_run_on_a_device() -> None:

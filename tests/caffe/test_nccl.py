@@ -90,6 +90,32 @@ def test_a_process_that_fails_ends_the_run(lmdb, tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_without_random_seed_all_share_one_that_is_drawn(lmdb, tmp_path):
+    """By it the records are shared out in one order."""
+    path = solver_file(tmp_path / "s", lmdb, 2)
+    path.write_text(path.read_text().replace("random_seed: 1", ""))
+    script = """
+import sys, caffe
+from caffe import device
+rank, uid, solver = sys.argv[1:]
+caffe.set_solver_count(2)
+caffe.set_solver_rank(int(rank))
+solver = caffe.get_solver(solver)
+link = caffe.NCCL(solver, uid)
+print(solver.net.layers[0].seed, device.process_seed())
+"""
+    command = [sys.executable, "-c", script]
+    uid = str(tmp_path / "uid")
+    both = [
+        subprocess.Popen([*command, str(rank), uid, path], stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    (shared, drawn), (also, other) = (p.communicate(timeout=120)[0].split() for p in both)
+    assert shared == also
+    assert int(shared) == int(drawn) % 2**63
+    assert drawn != other
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu():
     assert not caffe.has_nccl()
