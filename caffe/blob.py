@@ -62,8 +62,10 @@ class SyncedArray:
             self._device, self._host_newer = value, False
         elif self._viewed and self._host is not None and self._host.numel() == value.numel():
             self._device, self._host_newer, self._borrowed = None, True, None
-            # .data: a recorded pass may share this memory, and then sees the values, as in Caffe.
-            self._host.data.view(value.shape).copy_(value)
+            if value.data_ptr() != self._host.data_ptr():  # else it was written to place()
+                # .data: a recorded pass may share this memory, and then sees the values, as in
+                # Caffe.
+                self._host.data.view(value.shape).copy_(value)
             return
         else:
             self._host, self._device, self._host_newer = value, None, True
@@ -78,6 +80,13 @@ class SyncedArray:
             self._replace_host(host)
         self._viewed = True
         return host.numpy()
+
+    def place(self, shape: Sequence[int]) -> torch.Tensor | None:
+        """Where assign() would copy values of this shape to, so that they may be written there."""
+        host = self._host
+        if not self._viewed or host is None or host.numel() != math.prod(shape):
+            return None
+        return host.view(shape) if self._is_own(host) and host.is_contiguous() else None
 
     def make_contiguous(self) -> None:
         """Lay the values out in C order, so that they can be seen in any shape of their count."""
@@ -192,6 +201,10 @@ class Blob:
         """Fill the gradient with `value`, now and whenever the count changes: a loss weight."""
         self._seed = value
         self.diff_tensor().fill_(value)
+
+    def place(self) -> torch.Tensor | None:
+        """The host memory that assign() would copy values to, if it would, for writing there."""
+        return self._data.place(self._shape)
 
     def share_data(self, other: Blob) -> None:
         """Use the other blob's data from now on; only the counts must agree."""

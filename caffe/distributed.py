@@ -171,6 +171,14 @@ def join(meeting_place: str | None, rank: int, count: int) -> None:
         raise CaffeError(
             f"NCCL: rank {rank} of {count} could not join the others: {_first_line(error)}"
         ) from error
+    _share_seed()
+
+
+def _share_seed() -> None:
+    """Where random_seed is not given the first process draws for all."""
+    seed = torch.tensor(device.process_seed() % 2**63)  # int64 has no more bits
+    finish(dist.broadcast(seed, 0, async_op=True))
+    device.share_seed(int(seed))
 
 
 def leave() -> None:

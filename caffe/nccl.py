@@ -53,10 +53,6 @@ class NCCL:
         self.count = device.solver_count()
         device.set_multiprocess(True)
         join(None if uid is None else os.fsdecode(uid), device.solver_rank(), self.count)
-        # Where random_seed is not given the first process draws for all; int64 has 63 bits.
-        seed = torch.tensor(device.process_seed() % 2**63)
-        finish(dist.broadcast(seed, 0, async_op=True))
-        device.share_seed(int(seed))
         params = _written(solver.net)
         self._owned: dict[int, list[Blob]] = {}
         for param in params:

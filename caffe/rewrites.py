@@ -42,6 +42,7 @@ from caffe.sync_bn import sync_batch_norm
 SOFTMAX_PIECE = 1 << 18  # values at once: 1 MB
 
 if TYPE_CHECKING:
+    from caffe.blob import Blob
     from caffe.plan import Node, Operation, Plan
 
 
@@ -272,28 +273,32 @@ def work_in_place(plan: Plan) -> None:
 
 
 def softmax_in_order(plan: Plan) -> None:
-    """PyTorch's softmax over an axis takes three times as long on channels-last values; and by
-    a few rows of an image at a time there is no second array of its size.
+    """PyTorch's softmax over an axis takes three times as long on channels-last values; by a few
+    rows of an image at a time, into the output blob if it can be, it needs no memory of its own.
     """
     for node in plan.nodes:
         if node.is_a(Softmax):
-            node.run, node.reduced = _softmax(node.layer), True
+            node.run, node.reduced = _softmax(node.layer, plan._outputs.get(node.top[0])), True
 
 
-def _softmax(layer: Layer) -> Operation:
+def _softmax(layer: Layer, shown: Blob | None) -> Operation:
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
         axis = layer.axis(layer.layer_param.softmax_param.axis, tuple(x.shape))
-        if x.dim() != 4 or axis == 2 or not x.numel():
-            return [layer.forward([x.float()], [])]
-        y = torch.empty(x.shape, device=x.device)
+        if x.device.type != "cpu" or x.dim() != 4 or axis == 2 or not x.numel():
+            return [layer.forward([_in_order(x)], [])]
+        y = shown.place() if shown is not None and shown.shape == x.shape else None
+        y = torch.empty(x.shape) if y is None else y
         rows = max(1, x.shape[2] * SOFTMAX_PIECE // x.numel())
         for part, out in zip(x.split(rows, 2), y.split(rows, 2), strict=True):
-            part = part.to(torch.float32, memory_format=torch.contiguous_format)
-            out.copy_(layer.forward([part], []))
+            out.copy_(layer.forward([_in_order(part)], []))
         return [y]
 
     return run
+
+
+def _in_order(x: torch.Tensor) -> torch.Tensor:
+    return x.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _plain_sum(node: Node) -> bool:

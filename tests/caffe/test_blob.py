@@ -95,6 +95,22 @@ def test_borrowed_memory_is_let_go_of(uncollected) -> None:
     assert (view == 1).all()
 
 
+def test_a_place_is_there_for_views_of_own_memory_alone() -> None:
+    blob = Blob((2, 3))
+    assert blob.place() is None
+    view = blob.data
+    place = blob.place()
+    assert place.shape == (2, 3)
+    place.fill_(4)
+    blob.assign(place)
+    assert (view == 4).all()
+    assert blob.data.ctypes.data == view.ctypes.data
+    blob.assign(torch.ones(3, 3)[:2], borrowed=True)  # a view is there: its values are copied
+    assert (view == 1).all()
+    blob.reshape(5)
+    assert blob.place() is None
+
+
 def test_a_slice_of_memory_can_be_reshaped() -> None:
     blob = Blob()
     blob.assign(torch.arange(12.0).view(2, 3, 2)[:, :2])

@@ -363,6 +363,26 @@ def test_probabilities_alike(
     np.testing.assert_allclose(nets[1].blobs["p"].data.sum(axis), 1, rtol=1e-6)
 
 
+def test_probabilities_are_written_where_they_are_seen(pair, same_passes) -> None:
+    """A view of the output shows each pass, and is what the next one writes to."""
+    body = 'layer { name: "p" type: "Softmax" bottom: "x" top: "p" }'
+    nets = pair(image(2, 3, 9, 10) + body, caffe.TEST)
+    same_passes(nets, backward=False)
+    net = nets[1]
+    view, before = net.blobs["p"].data, net.blobs["p"].data.copy()
+    assert net.blobs["p"].place().data_ptr() == view.ctypes.data
+    for other in nets:
+        other.blobs["x"].data[...] *= 2
+    same_passes(nets, backward=False)
+    assert not np.allclose(view, before)
+    np.testing.assert_array_equal(view, net.blobs["p"].data)
+    for other in nets:  # another shape, and so another place
+        other.blobs["x"].reshape(1, 3, 4, 5)
+        other.blobs["x"].data[...] = 1
+    same_passes(nets, backward=False)
+    assert net.blobs["p"].data.shape == (1, 3, 4, 5)
+
+
 @pytest.mark.parametrize("axes", [(10,), (5, 9, 10)], ids=["1-D", "3-D"])
 def test_other_numbers_of_axes(axes: tuple[int, ...], pair, same_passes) -> None:
     nets = pair(image(2, 3, *axes) + conv("c", "x", "y") + norm("a", "y") + losses("y"))
