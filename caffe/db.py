@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from caffe.errors import CaffeError
 BACKENDS = ("lmdb", "leveldb")
 BATCH = 2**26  # bytes of records a transaction
 MAP_SIZE = 2**28  # bytes that an LMDB starts with; doubled whenever it is full
+CLOSING = 2.0  # seconds that an LMDB may take to be closed by another thread
 
 
 # ---------------------------------------------------------------------------------------------
@@ -92,10 +94,17 @@ def open_lmdb(path: str | os.PathLike[str], **options: Any) -> Any:
     if not file.is_file():
         raise CaffeError(f"{path}: no LMDB; expected a folder with data.mdb in it")
     reading = {"readonly": True, "lock": False, "max_readers": 1024}
-    try:
-        env = lmdb.open(os.fspath(path), subdir=place.is_dir(), **reading, **options)
-    except lmdb.Error as error:
-        raise CaffeError(f"{path}: cannot be opened as LMDB: {error}") from None
+    deadline = time.monotonic() + CLOSING
+    while True:
+        try:
+            env = lmdb.open(os.fspath(path), subdir=place.is_dir(), **reading, **options)
+            break
+        except lmdb.Error as error:
+            # LMDB opens no file twice. The thread of a net that is gone may be about to close it.
+            closing = "already open" in str(error) and time.monotonic() < deadline
+            if not closing:
+                raise CaffeError(f"{path}: cannot be opened as LMDB: {error}") from None
+        time.sleep(0.002)
     # A page beyond the file's end would take the process down when it is looked at.
     page = env.stat()["psize"]
     needed = (env.info()["last_pgno"] + 1) * page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from caffe import db
@@ -96,6 +97,37 @@ def test_reference_lmdb_and_one_handle_a_process() -> None:
     database = db.Database.open(path)
     assert database.keys() == [b"%08d_%d.png" % (i, i) for i in range(6)]
     assert db.Database.open(f"{path}/../train_lmdb") is database
+
+
+def test_a_database_that_is_about_to_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the reading thread of a net that is gone, say; LMDB opens no file twice in a process."""
+    with db.create(tmp_path / "lmdb") as put:
+        put(b"a", b"b")
+    other = lmdb.open(str(tmp_path / "lmdb"), readonly=True, lock=False)
+    asked = []
+
+    def later(seconds: float) -> None:
+        asked.append(seconds)
+        if len(asked) == 3:
+            other.close()
+
+    monkeypatch.setattr(db.time, "sleep", later)
+    assert dict(db.Database.open(tmp_path / "lmdb").items()) == {b"a": b"b"}
+    assert len(asked) == 3
+
+
+def test_a_database_that_somebody_else_has_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with db.create(tmp_path / "lmdb") as put:
+        put(b"a", b"b")
+    monkeypatch.setattr(db, "CLOSING", 0.0)
+    other = lmdb.open(str(tmp_path / "lmdb"), readonly=True, lock=False)
+    with pytest.raises(CaffeError, match=r"lmdb: cannot be opened as LMDB: .* already open"):
+        db.Database.open(tmp_path / "lmdb")
+    other.close()
 
 
 def test_a_replaced_database_is_opened_anew(tmp_path: Path) -> None:
