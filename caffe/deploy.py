@@ -21,8 +21,8 @@ from caffe.winograd import F2, F4
 if TYPE_CHECKING:
     from caffe.plan import Plan
 
-# Tiles of F4 in a batch: with fewer than FEW, weights weigh more than what they work on; from MANY
-# on, its large filters are worth their making.
+# Tiles of F4 in a batch: with fewer than FEW, large weights are better left as they are; from MANY
+# on, F4's filters, larger still, are worth their making.
 FEW, MANY = 40, 128
 
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -137,7 +137,7 @@ class PreparedConvolution:
                 filtering, x, self.how.filters(filtering, weight), bias, self.relu, gain
             )
         weight = weight if gain is None else self._times(weight, gain)
-        if filtering is not None and tiles >= FEW:
+        if filtering is not None:  # in bfloat16
             filters = self.how.filters(filtering, weight)
             return lambda x: winograd.convolve(filtering, x, filters, bias, self.relu)
         weight, geometry, transposed = self._as_convolution(weight)
