@@ -58,10 +58,10 @@ class Contender:
         return self._answer()["seconds"]
 
     def turn(self) -> list[float]:
-        """The seconds of one pass; or, one image being done in less than a second, of two after a
-        first that finds in the caches what another contender has left.
+        """The seconds of one pass; or, of short ones, of two after a first that finds in the caches
+        what another contender has left.
         """
-        if (self.job.task, self.job.batch) == ("predict", 1):
+        if self.job.short:
             return [self.run() for _ in range(3)][1:]
         return [self.run()]
 
@@ -235,8 +235,8 @@ def jobs_of(task: str, batch: int, args: argparse.Namespace) -> list[Job]:
         jobs += [replace(base, who="torch.compile", precision=p) for p in precisions]
     if task == "predict" and args.device == "cpu" and _has("onnxruntime"):
         jobs.append(replace(base, who="onnxruntime"))
-    alone = (task, batch) in (("train", args.batch), ("predict", 1))
-    if os.environ.get("CAFFE_BIN") and args.device == "cpu" and alone:
+    asked = base.short or (task, batch) == ("train", args.batch)
+    if os.environ.get("CAFFE_BIN") and args.device == "cpu" and asked:
         jobs.append(replace(base, who="Caffe"))
     return jobs
 
@@ -251,8 +251,7 @@ def compare(task: str, batch: int, args: argparse.Namespace, peaks: dict[str, fl
     """Measure, print and return the rows of one task and batch."""
     jobs = jobs_of(task, batch, args)
     baseline = next(j for j in jobs if (j.who, j.precision) == ("eager PyTorch", "fp32"))
-    short = (task, batch) == ("predict", 1)
-    rows = measure(jobs, args.rounds * (3 if short else 1), baseline)
+    rows = measure(jobs, args.rounds * (3 if baseline.short else 1), baseline)
     work = flop(jobs[0])
     caffe_row = next((r for r in rows if r["who"] == "Caffe"), None)
     print(f"\n{task}, batch {batch}: {work / 1e12:.2f} TFLOP")

@@ -37,6 +37,11 @@ class Job:
     device: str = "cpu"
     without: str = ""
 
+    @property
+    def short(self) -> bool:
+        """Whether it is one image, done in less than a second."""
+        return (self.task, self.batch) == ("predict", 1)
+
     def dumps(self) -> str:
         return json.dumps(asdict(self))
 

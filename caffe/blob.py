@@ -62,7 +62,8 @@ class SyncedArray:
             self._device, self._host_newer = value, False
         elif self._viewed and self._host is not None and self._host.numel() == value.numel():
             self._device, self._host_newer, self._borrowed = None, True, None
-            if value.data_ptr() != self._host.data_ptr():  # else it was written to place()
+            written = value.is_contiguous() and value.data_ptr() == self._host.data_ptr()
+            if not written:  # to place(), that is
                 # .data: a recorded pass may share this memory, and then sees the values, as in
                 # Caffe.
                 self._host.data.view(value.shape).copy_(value)

@@ -107,6 +107,8 @@ def test_a_place_is_there_for_views_of_own_memory_alone() -> None:
     assert blob.data.ctypes.data == view.ctypes.data
     blob.assign(torch.ones(3, 3)[:2], borrowed=True)  # a view is there: its values are copied
     assert (view == 1).all()
+    with pytest.raises(RuntimeError, match="single memory location"):
+        blob.assign(place.view(3, 2).t())  # there, but not in that order
     blob.reshape(5)
     assert blob.place() is None
 
