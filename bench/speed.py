@@ -157,8 +157,8 @@ def _row(job: Job, seconds: Sequence[float], memory: float) -> dict:
 
 def _for_caffe(job: Job) -> str:
     """The job's net with inputs that fill themselves: `caffe time` leaves others at zero."""
+    from caffe.formats.prototext import text
     from caffe.proto import caffe_pb2 as pb
-    from caffe.prototext import text
 
     source = train_param(job) if job.task == "train" else deploy_param(job)
     net = pb.NetParameter(name=source.name)
@@ -204,7 +204,7 @@ def convolution_peak(device: str, precision: str) -> float:
 def flop(job: Job) -> float:
     """Multiplications and additions of direct (de)convolutions: forth, and twice that back."""
     import caffe
-    from caffe.log import lowest_level
+    from caffe.process.log import lowest_level
 
     param = train_param(job) if job.task == "train" else deploy_param(job)
     before = lowest_level()

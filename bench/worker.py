@@ -144,7 +144,8 @@ PARTS = {
 
 
 def _leave_out(part: str) -> None:
-    from caffe import fused, rewrites
+    from caffe.kernels import fused
+    from caffe.plan import rewrites
 
     if part == "winograd":
         fused._choose_fp32 = fused._choose_bf16 = lambda *_: None
@@ -167,12 +168,12 @@ def _ours_recomputing(job: Job) -> Callable[[], object]:
 
 def _treat_memory(job: Job) -> None:
     """As the caffe command does."""
-    from caffe import execution
+    from caffe.process import memory
 
     if job.task == "train":
-        execution.keep_freed_memory()
+        memory.keep_freed_memory()
     else:
-        execution.keep_small_memory()
+        memory.keep_small_memory()
 
 
 def _observed(job: Job) -> Callable[[], object]:

@@ -9,7 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from caffe.moved import install as _install
+
 __version__ = "0.1.0"
+
+_install()
 
 TRAIN = 0
 TEST = 1
@@ -17,30 +21,31 @@ TEST = 1
 # name -> module that defines it; loaded on first use.
 _LAZY = {
     "CaffeError": "caffe.errors",
-    "Net": "caffe.net",
+    "Net": "caffe.net.net",
     "Layer": "caffe.layers.python_layer",
     "layer_type_list": "caffe.layers",
     "register": "caffe.layers",
+    **dict.fromkeys(("set_mode_cpu", "set_mode_gpu", "set_device"), "caffe.process.device"),
+    "set_random_seed": "caffe.process.seeds",
     **dict.fromkeys(
-        ("set_mode_cpu", "set_mode_gpu", "set_device", "set_random_seed", "set_multiprocess"),
-        "caffe.device",
+        ("set_precision", "set_recompute", "set_deterministic"), "caffe.process.execution"
     ),
-    "set_sync_bn": "caffe.device",
-    **dict.fromkeys(("set_precision", "set_recompute", "set_deterministic"), "caffe.execution"),
     **dict.fromkeys(
-        ("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"), "caffe.device"
+        ("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"),
+        "caffe.process.ranks",
     ),
-    "init_log": "caffe.log",
-    "log": "caffe.log",
+    **dict.fromkeys(("set_multiprocess", "set_sync_bn"), "caffe.process.ranks"),
+    "init_log": "caffe.process.log",
+    "log": "caffe.process.log",
     **dict.fromkeys(
         ("SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver"),
-        "caffe.solver",
+        "caffe.solver.solver",
     ),
-    "AdamSolver": "caffe.solver",
-    "get_solver": "caffe.solver",
-    "latest_snapshot": "caffe.snapshots",
-    "NCCL": "caffe.nccl",
-    "has_nccl": "caffe.nccl",
+    "AdamSolver": "caffe.solver.solver",
+    "get_solver": "caffe.solver.solver",
+    "latest_snapshot": "caffe.solver.snapshots",
+    "NCCL": "caffe.train.allreduce",
+    "has_nccl": "caffe.train.allreduce",
     "Timer": "caffe.timer",
     "Classifier": "caffe.classifier",
     "Detector": "caffe.detector",
@@ -48,7 +53,7 @@ _LAZY = {
     "params": "caffe.net_spec",
     "NetSpec": "caffe.net_spec",
     "to_proto": "caffe.net_spec",
-    "to_module": "caffe.module",
+    "to_module": "caffe.export.module",
 }
 _MODULES = (
     "classifier",

@@ -2,6 +2,6 @@
 
 import sys
 
-from caffe.cli import main
+from caffe.commands.cli import main
 
 sys.exit(main())

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from caffe.device import current_device
 from caffe.errors import CaffeError
+from caffe.process.device import current_device
 
 HOST = torch.device("cpu")
 MAX_AXES = 32

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from caffe.commands.script import run
 from caffe.errors import CaffeError
-from caffe.files import atomic_write
-from caffe.module import Shapes, load_net, to_module
+from caffe.export.module import Shapes, load_net, to_module
+from caffe.export.onnx import write_graph
+from caffe.export.state_dict import load_state_dict, read_names, read_state_dict, state_dict
+from caffe.formats.files import atomic_write
 from caffe.net import Net
-from caffe.onnx_graph import write_graph
 from caffe.proto import caffe_pb2 as pb
-from caffe.script import run
-from caffe.state_dict import load_state_dict, read_names, read_state_dict, state_dict
 
 PathLike = str | os.PathLike[str]
 

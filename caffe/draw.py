@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from caffe.errors import CaffeError
-from caffe.files import atomic_write
+from caffe.formats.files import atomic_write
 from caffe.proto import caffe_pb2 as pb
 
 BLOB_STYLE = {"shape": "octagon", "fillcolor": "#E0E0E0", "style": "filled"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from caffe import device
-from caffe.log import WARNING, emit
+from caffe.process import device
+from caffe.process.log import WARNING, emit
 
 
 class Timer:

@@ -52,7 +52,7 @@ def lmdb_errors(path: Path) -> Iterator[None]:
 def open_lmdb(path: Path) -> lmdb.Environment:
     """The LMDB to be read. Raises DataError where the engine finds that it was cut short."""
     try:
-        from caffe import db
+        from caffe.formats import db
     except ImportError:  # a real pycaffe has no such check
         return lmdb.open(str(path), readonly=True, lock=False, readahead=False)
     try:

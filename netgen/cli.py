@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from caffe import files
 from caffe.errors import CaffeError
+from caffe.formats import files
 from caffe.proto.caffe_pb2 import DataParameter, NetParameter
 from netgen import augment, label_weights
 from netgen.datasets import DATASETS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from caffe import files
+from caffe.formats import files
 from caffe.proto.caffe_pb2 import EltwiseParameter, NetParameter
 from netgen.graph import FOLDED, Box, build
 from netgen.layout import arrange

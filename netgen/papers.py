@@ -7,8 +7,8 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from caffe import files
 from caffe.errors import CaffeError
+from caffe.formats import files
 from caffe.proto.caffe_pb2 import NetParameter
 from netgen.cli import net_text, parse, solver_text
 from netgen.datasets import DATASETS

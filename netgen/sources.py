@@ -7,8 +7,8 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from caffe.db import Database
 from caffe.errors import CaffeError
+from caffe.formats.db import Database
 from caffe.proto.caffe_pb2 import DataParameter, Datum
 
 

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from google.protobuf.message import Message
 
-from caffe import execution
 from caffe.blob import Blob, shape_string
-from caffe.device import current_device
 from caffe.errors import CaffeError
-from caffe.fillers import fill
+from caffe.formats.prototext import parse
+from caffe.layers.fillers import fill
+from caffe.process import execution
+from caffe.process.device import current_device
 from caffe.proto import caffe_pb2 as pb
-from caffe.prototext import parse
 
 REGISTRY: dict[str, type[Layer]] = {}
 ENGINE = "`engine` is accepted and without effect: PyTorch chooses."

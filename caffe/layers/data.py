@@ -9,22 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from caffe import device
 from caffe.blob import Blob
-from caffe.data import (
-    Batch,
-    Prefetcher,
-    RecordRandom,
-    RecordTransformer,
-    Turns,
-    endless_records,
-    open_database,
-    parse_datum,
-)
+from caffe.data.datum import open_database, parse_datum
+from caffe.data.order import RecordRandom, Turns, endless_records
+from caffe.data.prefetch import Batch, Prefetcher
+from caffe.data.transform import RecordTransformer
 from caffe.errors import CaffeError
-from caffe.fillers import fill
 from caffe.layers.base import Layer, Shape, register
-from caffe.log import WARNING, emit
+from caffe.layers.fillers import fill
+from caffe.process import device, ranks, seeds
+from caffe.process.log import WARNING, emit
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -172,7 +166,7 @@ class PrefetchingLayer(SourceLayer):
     def seed(self) -> int:
         """What order and random numbers go by: the seed when it was first asked for."""
         if self._seed is None:
-            self._seed = device.common_seed()
+            self._seed = seeds.common_seed()
         return self._seed
 
     @property
@@ -221,7 +215,7 @@ class PrefetchingLayer(SourceLayer):
 
     def _readers(self) -> tuple[int, int]:
         """This reader's rank, and how many share the records out."""
-        return (0, 1) if self.phase == pb.TEST else (device.solver_rank(), device.solver_count())
+        return (0, 1) if self.phase == pb.TEST else (ranks.solver_rank(), ranks.solver_count())
 
 
 def _listed(contents: dict[str, int]) -> str:
@@ -287,7 +281,7 @@ class Data(PrefetchingLayer):
 
 
 def _restarting() -> None:
-    device.announce("data_layer.cpp:73", "Restarting data prefetching from start.")
+    ranks.announce("data_layer.cpp:73", "Restarting data prefetching from start.")
 
 
 class Sample(NamedTuple):

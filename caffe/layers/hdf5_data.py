@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from caffe.blob import Blob
-from caffe.data import Batch, Turns, epoch_order
+from caffe.data.order import Turns, epoch_order
+from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
-from caffe.files import atomic_write
+from caffe.formats.files import atomic_write
 from caffe.layers.base import Layer, Shape, register
 from caffe.layers.data import PrefetchingLayer, read_text
-from caffe.log import emit
+from caffe.process.log import emit
 
 if TYPE_CHECKING:
     import h5py

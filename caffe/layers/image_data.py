@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from caffe.data import Batch, RecordRandom, Turns, endless
+from caffe.data.order import RecordRandom, Turns, endless
+from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
-from caffe.files import read_blob
+from caffe.formats.files import read_blob
 from caffe.layers.base import Shape, register
 from caffe.layers.data import (
     PrefetchingLayer,
@@ -23,7 +24,7 @@ from caffe.layers.data import (
     read_text,
     transformed_shape,
 )
-from caffe.log import emit
+from caffe.process.log import emit
 
 
 def read_image(path: str, color: bool = True) -> np.ndarray:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe.files import read_blob
+from caffe.formats.files import read_blob
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
-from caffe.log import emit
+from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 # Caffe takes the logarithm of no probability below these: SoftmaxWithLoss, and the older losses.

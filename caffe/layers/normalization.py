@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe import device
+from caffe.kernels.sync_bn import sync_batch_norm
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
-from caffe.log import emit
+from caffe.process import ranks
+from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
-from caffe.sync_bn import sync_batch_norm
 
 
 @register("BatchNorm")
@@ -77,7 +77,7 @@ class BatchNorm(Layer):
     @property
     def synchronous(self) -> bool:
         """Whether the batches of all processes count as one; tests run on one process alone."""
-        return device.sync_bn() and self.phase == pb.TRAIN
+        return ranks.sync_bn() and self.phase == pb.TRAIN
 
     def _by_batch(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
         mean, variance = x.new_zeros(self.channels), x.new_zeros(self.channels)

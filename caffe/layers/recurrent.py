@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from caffe.layers.base import Layer, Shape, Tensors, can_look, register, with_gradient_of
-from caffe.log import emit
+from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 

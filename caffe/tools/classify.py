@@ -18,9 +18,9 @@ import numpy as np
 
 from caffe import io
 from caffe.classifier import Classifier
+from caffe.commands.script import add_preprocessing, numbers, preprocessing, run
 from caffe.errors import CaffeError
-from caffe.files import atomic_write
-from caffe.script import add_preprocessing, numbers, preprocessing, run
+from caffe.formats.files import atomic_write
 
 
 def _parser() -> argparse.ArgumentParser:

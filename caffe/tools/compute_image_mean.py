@@ -14,10 +14,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
-from caffe import db, files, io
+from caffe import io
+from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
-from caffe.flags import Flag, Usage, run
-from caffe.log import emit, number
+from caffe.formats import db, files
+from caffe.process.log import emit, number
 from caffe.proto import caffe_pb2 as pb
 
 PROGRAM = "compute_image_mean"

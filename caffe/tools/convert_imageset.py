@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from caffe import db, io
+from caffe import io
+from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
-from caffe.flags import Flag, Usage, run
-from caffe.log import ERROR, INFO, WARNING, emit
+from caffe.formats import db
+from caffe.process.log import ERROR, INFO, WARNING, emit
 from caffe.proto import caffe_pb2 as pb
 
 PROGRAM = "convert_imageset"

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from caffe.commands.script import add_preprocessing, preprocessing, run
 from caffe.detector import Detector
 from caffe.errors import CaffeError
-from caffe.files import atomic_write
-from caffe.script import add_preprocessing, preprocessing, run
+from caffe.formats.files import atomic_write
 
 COLUMNS = ("ymin", "xmin", "ymax", "xmax")
 Detections = Sequence[dict[str, Any]]

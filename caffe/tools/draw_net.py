@@ -11,10 +11,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from caffe import draw, files
-from caffe.log import emit
+from caffe import draw
+from caffe.commands.script import run
+from caffe.formats import files
+from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
-from caffe.script import run
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from caffe import files
-from caffe.device import check_gpu
-from caffe.distributed import Place
+from caffe.commands.script import run
+from caffe.formats import files
+from caffe.process.device import check_gpu
+from caffe.process.peers import Place
+from caffe.process.signals import SignalRequests
 from caffe.proto.caffe_pb2 import SolverParameter
-from caffe.script import run
-from caffe.signals import SignalRequests
-from caffe.snapshots import resume_point
-from caffe.training import Run, train_here
-from caffe.training import train as train_on
+from caffe.solver.snapshots import resume_point
+from caffe.train.training import Run, train_here
+from caffe.train.training import train as train_on
 
 
 def train(

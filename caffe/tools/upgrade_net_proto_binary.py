@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from caffe import files, wire
+from caffe.formats import files, wire
+from caffe.formats.upgrade import Log, needs_upgrade, upgrade_net
 from caffe.proto import caffe_pb2 as pb
 from caffe.tools.upgrading import Tool
-from caffe.upgrade import Log, needs_upgrade, upgrade_net
 
 Model = tuple[pb.NetParameter, list[wire.Blob]]  # the arrays stay apart, untouched
 

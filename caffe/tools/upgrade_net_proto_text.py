@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from caffe import files
+from caffe.formats import files
+from caffe.formats.upgrade import needs_upgrade, upgrade_net
 from caffe.proto import caffe_pb2 as pb
 from caffe.tools.upgrading import Tool
-from caffe.upgrade import needs_upgrade, upgrade_net
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

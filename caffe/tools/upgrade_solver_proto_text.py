@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from caffe import files
+from caffe.formats import files
+from caffe.formats.upgrade import solver_needs_upgrade, upgrade_solver
 from caffe.proto import caffe_pb2 as pb
 from caffe.tools.upgrading import Tool
-from caffe.upgrade import solver_needs_upgrade, upgrade_solver
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

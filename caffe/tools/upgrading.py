@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from caffe.flags import Usage, run
-from caffe.log import ERROR, INFO, emit
-from caffe.upgrade import Log
+from caffe.commands.flags import Usage, run
+from caffe.formats.upgrade import Log
+from caffe.process.log import ERROR, INFO, emit
 
 Read = Callable[[str], Any]
 Write = Callable[[str, Any], None]

@@ -10,7 +10,8 @@ import pytest
 import caffe
 from bench import gpu, speed, worker
 from bench.worker import PARTS, Job
-from caffe import fused, rewrites
+from caffe.kernels import fused
+from caffe.plan import rewrites
 
 SMALL = ["--size", "64x48", "--width", "0.1", "--batch", "1", "--rounds", "1"]
 

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from torch.overrides import TorchFunctionMode
 
 import caffe
-from caffe import device, execution, log
+from caffe.process import device, execution, log, ranks, seeds
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -23,12 +23,14 @@ def _settings_as_before() -> Iterator[None]:
 
     CAFFE_TEST_DEVICE=cuda starts each on the GPU (bench/gpu.py does).
     """
-    places, arithmetic = dict(vars(device._state)), execution.settings()
+    states = [module._state for module in (device, seeds, ranks)]
+    places, arithmetic = [dict(vars(state)) for state in states], execution.settings()
     logged, least = log._sink, log._sink.min_level
     if os.environ.get("CAFFE_TEST_DEVICE") == "cuda":
         caffe.set_mode_gpu()
     yield
-    vars(device._state).update(places)
+    for state, place in zip(states, places, strict=True):
+        vars(state).update(place)
     logged.min_level = least
     if execution.settings() != arithmetic:
         execution.take(arithmetic)
@@ -126,7 +128,8 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine as it starts: on the CPU, alone, not seeded by the caller; PyTorch's seed is 0."""
-    monkeypatch.setattr(device, "_state", device._State())
+    for module in (device, seeds, ranks):
+        monkeypatch.setattr(module, "_state", module._State())
     torch.manual_seed(0)
 
 

@@ -14,8 +14,8 @@ from google.protobuf import text_format
 
 import caffe
 from caffe import convert
+from caffe.export.state_dict import load_state_dict, read_names, read_state_dict
 from caffe.proto import caffe_pb2 as pb
-from caffe.state_dict import load_state_dict, read_names, read_state_dict
 
 SMALL = """
 name: "small"

@@ -109,7 +109,7 @@ def test_importing_caffe_is_cheap():
     assert "] hello" in err
 
 
-@pytest.mark.parametrize("first", ["", "import caffe.log, caffe.layers.vision"])
+@pytest.mark.parametrize("first", ["", "import caffe.process.log, caffe.layers.vision"])
 def test_names_that_are_modules_too(first):
     """`caffe.layers` and `caffe.log` mean what they mean in pycaffe, whatever was imported."""
     code = (
@@ -118,7 +118,7 @@ def test_names_that_are_modules_too(first):
         "print(L.Convolution(L.Input(), num_output=3).fn.type_name)\n"
         "caffe.init_log(0); caffe.log('a word')\n"
         "from caffe.layers import Layer, vision\n"
-        "from caffe.log import emit\n"
+        "from caffe.process.log import emit\n"
         "print(vision.Convolution.type, L.Concat is not None)\n"
     )
     out, err = run_python(code)
@@ -218,7 +218,7 @@ def test_a_solver_in_a_loop_of_ones_own(solver):
 
 
 def test_timer(capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules["caffe.log"]._sink, "min_level", 0)
+    monkeypatch.setattr(sys.modules["caffe.process.log"]._sink, "min_level", 0)
     timer = caffe.Timer()
     assert timer.ms == 0
     assert "Timer has never been run" in capsys.readouterr().err

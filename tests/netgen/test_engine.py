@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe import files
+from caffe.formats import files
 from netgen import NETS, Architecture, Training, deploy_net, train_net
 from netgen.shapes import size_net
 

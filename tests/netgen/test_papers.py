@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe import files
+from caffe.formats import files
 from netgen.papers import paper_files, write_papers
 
 FOLDER = Path(__file__).parents[2] / "prototxt"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe import files
+from caffe.formats import files
 from netgen import Architecture, deploy_net
 from netgen.fusenet import BLOCKS
 

@@ -8,9 +8,9 @@ import pytest
 
 import caffe
 from caffe.blob import Blob
+from caffe.formats.prototext import parse
 from caffe.layers import Layer, create_layer
 from caffe.proto import caffe_pb2 as pb
-from caffe.prototext import parse
 
 
 def net_of(layers: str, phase: int = caffe.TRAIN, **inputs: Sequence[int]) -> caffe.Net:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe import db
-from caffe.data import Turns
+from caffe.data.order import Turns
+from caffe.formats import db
 from caffe.layers.data import PrefetchingLayer
 from caffe.proto import caffe_pb2 as pb
 
@@ -244,8 +244,8 @@ def test_what_is_missing_is_named(layer_of, text, cause):
 def test_sharing_out_by_turns(monkeypatch):
     turns = []
     for rank in range(3):
-        monkeypatch.setattr("caffe.device.solver_rank", lambda rank=rank: rank)
-        monkeypatch.setattr("caffe.device.solver_count", lambda: 3)
+        monkeypatch.setattr("caffe.process.ranks.solver_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("caffe.process.ranks.solver_count", lambda: 3)
         turns += [PrefetchingLayer(pb.LayerParameter(name="d", phase=p)).turns() for p in (0, 1)]
     alone = Turns(0, 1)  # in TEST
     assert turns == [Turns(0, 3), alone, Turns(1, 3), alone, Turns(2, 3), alone]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import caffe
+from caffe.formats.prototext import parse
 from caffe.proto import caffe_pb2 as pb
-from caffe.prototext import parse
 
 CASES = sorted((Path(__file__).parents[2] / "golden" / "layers").glob("*.npz"))
 

@@ -70,9 +70,9 @@ def test_solvers_share_the_rows_out(net_of, tmp_path, monkeypatch, shuffle):
         return np.concatenate([net.forward()["y"].copy() for _ in range(passes)])
 
     alone = labels("batch_size: 6", 6)
-    monkeypatch.setattr("caffe.device.solver_count", lambda: 3)
+    monkeypatch.setattr("caffe.process.ranks.solver_count", lambda: 3)
     for rank in range(3):
-        monkeypatch.setattr("caffe.device.solver_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("caffe.process.ranks.solver_rank", lambda rank=rank: rank)
         assert np.array_equal(labels("batch_size: 2", 6), alone[rank::3])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe.files import write_blob
+from caffe.formats.files import write_blob
 
 INTEROP = Path(__file__).parents[2] / "golden" / "interop"
 

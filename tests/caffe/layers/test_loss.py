@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import caffe
-from caffe.files import write_blob
+from caffe.formats.files import write_blob
 
 LOSS = 'layer {{ name: "l" type: "{}" bottom: "x" bottom: "y" top: "loss" {} }}'
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from caffe import db, files, io
+from caffe import io
+from caffe.formats import db, files
 from caffe.proto import caffe_pb2 as pb
 from caffe.tools.compute_image_mean import main
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from caffe import db
+from caffe.formats import db
 from caffe.proto import caffe_pb2 as pb
 from caffe.tools.convert_imageset import main
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe.files import write_blob
+from caffe.commands.script import run
+from caffe.formats.files import write_blob
 from caffe.proto import caffe_pb2 as pb
-from caffe.script import run
 from caffe.tools import classify, detect, draw_net
 
 # The net answers each channel's mean, in the order in which the channels come.

@@ -1,0 +1,1 @@
+"""The `caffe` command, and what all commands share."""

@@ -1,0 +1,337 @@
+"""The `caffe` command: train, test, time, device_query, with Caffe's flags and log lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from caffe import __version__
+from caffe.commands.flags import Flag, Usage, run
+from caffe.errors import CaffeError
+from caffe.process.log import emit, number
+from caffe.proto import caffe_pb2 as pb
+
+if TYPE_CHECKING:
+    from caffe.net import Net
+
+USAGE = """caffe: command line brew
+usage: caffe <command> <args>
+
+commands:
+  train           train or finetune a model
+  test            score a model
+  device_query    show GPU diagnostic information
+  time            benchmark model execution time
+"""
+
+FLAGS = (
+    Flag("gpu", "", "Run on these GPUs, separated by ','; 'all' for all there are."),
+    Flag("cpu", 0, "Train with this many processes on the CPU. Not together with -gpu."),
+    Flag(
+        "sync_bn",
+        False,
+        "In training, BatchNorm takes its statistics over the batches of all processes.",
+    ),
+    Flag("solver", "", "The solver definition, a prototxt."),
+    Flag("model", "", "The model definition, a prototxt."),
+    Flag("phase", "", "Network phase, TRAIN or TEST. Only for 'time'."),
+    Flag("level", 0, "Network level."),
+    Flag("stage", "", "Network stages (not to be confused with phase), separated by ','."),
+    Flag(
+        "snapshot",
+        "",
+        "The solver state to resume training from; 'latest' for the newest good one of the "
+        "solver's snapshot_prefix, or from the beginning where there is none.",
+    ),
+    Flag("snapshot_keep", 0, "Keep this many snapshots, the newest; 0: all."),
+    Flag(
+        "weights",
+        "",
+        "Trained weights to start from, separated by ','. With -snapshot only beside 'latest', for "
+        "when there is none.",
+    ),
+    Flag("precision", "fp32", "The arithmetic: fp32; bf16; or tf32, on GPUs that have it."),
+    Flag(
+        "recompute",
+        False,
+        "In training, compute activations again in the backward pass: less memory, more time.",
+    ),
+    Flag("deterministic", False, "On a GPU, give the same numbers in every run."),
+    Flag("plan", False, "With 'time': the fused plan that 'train' and 'test' run by."),
+    Flag("iterations", 50, "The number of iterations to run."),
+    Flag("sigint_effect", "stop", "What SIGINT does: snapshot, stop or none."),
+    Flag("sighup_effect", "snapshot", "What SIGHUP does: snapshot, stop or none."),
+    Flag("version", False, "Show the version and exit."),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `caffe <command> <args>`; returns the exit status (1 bad input, 2 bad usage)."""
+    return run(_command, USAGE, FLAGS, arguments, "caffe")
+
+
+def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
+    if flags.version:
+        print(f"caffe version {__version__}")
+        return 0
+    if len(others) != 1:
+        raise Usage(f"expected one command, got {' '.join(others) or 'none'}")
+    action = ACTIONS.get(others[0])
+    if action is None:
+        raise Usage(f"unknown command {others[0]!r}; expected one of {', '.join(sorted(ACTIONS))}")
+    from caffe.process import execution
+
+    if flags.precision not in execution.PRECISIONS:
+        expected = ", ".join(execution.PRECISIONS)
+        raise Usage(f"-precision {flags.precision}: expected one of {expected}")
+    execution.set_precision(flags.precision)
+    execution.set_recompute(flags.recompute)
+    execution.set_deterministic(flags.deterministic)
+    return action(flags)
+
+
+def train(flags: SimpleNamespace) -> int:
+    """Train or finetune a model."""
+    _need(flags.solver, "solver", "train: a solver definition")
+    if flags.snapshot not in ("", "latest") and flags.weights:
+        raise Usage("give a -snapshot to resume training, or -weights to finetune, but not both")
+    if flags.snapshot_keep < 0:
+        raise Usage(f"-snapshot_keep {flags.snapshot_keep}: expected a number from 0 up")
+    from caffe.formats import files
+    from caffe.process.signals import SignalRequests
+    from caffe.solver.snapshots import resume_point
+
+    param = files.read_solver(flags.solver, emit)
+    param.train_state.level = flags.level
+    param.train_state.stage.extend(flags.stage.split(","))
+    devices = _devices(flags, param)
+    requests = SignalRequests(flags.sigint_effect, flags.sighup_effect)
+    snapshot = resume_point(flags.snapshot, param.snapshot_prefix)
+    if snapshot or flags.weights:
+        param.ClearField("weights")
+    if flags.weights and not snapshot:
+        param.weights.append(flags.weights)
+    from caffe.train.training import Run
+    from caffe.train.training import train as train_on
+
+    run = Run(param, snapshot or None, flags.sync_bn, snapshot_keep=flags.snapshot_keep)
+    asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
+    train_on(run, devices, asked, requests)
+    return 0
+
+
+def test(flags: SimpleNamespace) -> int:
+    """Score a model: the mean of every output over -iterations batches."""
+    _need(flags.model, "model", "test: a model definition")
+    _need(flags.weights, "weights", "test: model weights")
+    _need(flags.iterations > 0, "iterations", "test: a positive number")
+
+    from caffe.process import memory
+
+    memory.keep_small_memory()
+    _use_one(flags, (266, 275))
+    net = _net(flags, pb.TEST)
+    for name in flags.weights.split(","):
+        net.copy_from(name.strip())
+    net.observed = False
+    emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
+    totals: dict[tuple[str, int], float] = {}
+    loss = 0.0
+    for i in range(flags.iterations):
+        loss += net._forward(0, len(net.layers) - 1)
+        for name in net.outputs:
+            for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
+                totals[name, k] = totals.get((name, k), 0.0) + score
+                emit("caffe.cpp:304", f"Batch {i}, {name} = {number(score)}")
+    emit("caffe.cpp:309", f"Loss: {number(loss / flags.iterations)}")
+    for (name, _), total in totals.items():
+        mean, weight = total / flags.iterations, net.blob_loss_weights[name]
+        line = f"{name} = {number(mean)}"
+        if weight:
+            line += f" (* {number(weight)} = {number(weight * mean)} loss)"
+        emit("caffe.cpp:321", line)
+    return 0
+
+
+def time_model(flags: SimpleNamespace) -> int:
+    """Time every layer, or every operation of the plan, forward and backward."""
+    from caffe.plan.plan import Clock
+
+    _need(flags.model, "model", "time: a model definition")
+    _need(flags.iterations > 0, "iterations", "time: a positive number")
+    if flags.phase not in ("", "TRAIN", "TEST"):
+        raise Usage(f'-phase {flags.phase}: phase must be "TRAIN" or "TEST"')
+    _use_one(flags, (339, 343))
+    net = _net(flags, pb.TEST if flags.phase == "TEST" else pb.TRAIN)
+    net.observed = not flags.plan
+    if flags.plan and net.plan is None:
+        raise CaffeError(
+            f"{flags.model}: -plan: this net runs layer by layer, because it says debug_info, or "
+            "has a layer that works on its blobs (a Python layer, say); time it without -plan"
+        )
+    last = len(net.layers) - 1
+    emit("caffe.cpp:351", "Performing Forward")
+    emit("caffe.cpp:356", f"Initial loss: {number(net._forward(0, last))}")
+    emit("caffe.cpp:357", "Performing Backward")
+    net._backward(last, 0)
+    emit("caffe.cpp:365", "*** Benchmark begins ***")
+    emit("caffe.cpp:366", f"Testing for {flags.iterations} iterations.")
+    start = _now()
+    clock = Clock(net.plan, _now) if net.plan else None
+    names = clock.names if clock else net._layer_names
+    spent = clock.spent if clock else {w: [0.0] * len(names) for w in ("forward", "backward")}
+    for j in range(flags.iterations):
+        began = _now()
+        if clock:
+            clock.run()
+        else:
+            _time_layers(net, spent)
+        milliseconds = number((_now() - began) * 1e3)
+        emit("caffe.cpp:394", f"Iteration: {j + 1} forward-backward time: {milliseconds} ms.")
+    total = (_now() - start) * 1e3
+    per = 1e3 / flags.iterations
+    emit("caffe.cpp:397", "Average time per layer: ")
+    for i, name in enumerate(names):
+        for line, what in ((400, "forward"), (403, "backward")):
+            shown = number(spent[what][i] * per)
+            emit(f"caffe.cpp:{line}", f"{name:>10}\t{what}: {shown} ms.")
+    forward, backward = (sum(spent[what]) * per for what in ("forward", "backward"))
+    emit("caffe.cpp:408", f"Average Forward pass: {number(forward)} ms.")
+    emit("caffe.cpp:410", f"Average Backward pass: {number(backward)} ms.")
+    emit("caffe.cpp:412", f"Average Forward-Backward: {number(total / flags.iterations)} ms.")
+    emit("caffe.cpp:414", f"Total Time: {number(total)} ms.")
+    emit("caffe.cpp:415", "*** Benchmark ends ***")
+    return 0
+
+
+def _time_layers(net: Net, spent: dict[str, list[float]]) -> None:
+    """Add what one pass forth and back takes, layer by layer, in seconds."""
+    for i in range(len(net._layers)):
+        spent["forward"][i] += _timed(lambda i=i: net._forward_layer(i))
+    for i in reversed(range(len(net._layers))):
+        spent["backward"][i] += _timed(lambda i=i: net._backward(i, i))
+
+
+def device_query(flags: SimpleNamespace) -> int:
+    """Show what is known of the GPUs that -gpu names."""
+    import torch
+
+    emit("caffe.cpp:138", f"Querying GPUs {flags.gpu}")
+    for index in _gpus(flags.gpu):
+        p = torch.cuda.get_device_properties(index)
+        for line, what, value in (
+            (178, "Device id", index),
+            (179, "Major revision number", p.major),
+            (180, "Minor revision number", p.minor),
+            (181, "Name", p.name),
+            (182, "Total global memory", p.total_memory),
+            (199, "Number of multiprocessors", p.multi_processor_count),
+        ):
+            emit(f"common.cpp:{line}", f"{what + ':':<30} {value}")
+    return 0
+
+
+ACTIONS: dict[str, Callable[[SimpleNamespace], int]] = {
+    "train": train,
+    "test": test,
+    "time": time_model,
+    "device_query": device_query,
+}
+
+
+def _need(value: object, flag: str, what: str) -> None:
+    if not value:
+        raise Usage(f"{what} is needed: -{flag}")
+
+
+def _net(flags: SimpleNamespace, phase: int) -> Net:
+    from caffe.net import Net
+
+    return Net(flags.model, phase, flags.level, flags.stage.split(","))
+
+
+def _gpus(text: str) -> list[int]:
+    """The GPUs that -gpu names; raises CaffeError where one does not exist."""
+    if not text:
+        return []
+    import torch
+
+    from caffe.process.device import check_gpu
+
+    if text == "all":
+        check_gpu(0)
+        return list(range(torch.cuda.device_count()))
+    try:
+        ids = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise Usage(f"-gpu {text}: expected 'all', or numbers separated by ','") from None
+    for index in ids:
+        check_gpu(index)
+    return ids
+
+
+def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | None]:
+    """What to train on here, one process each; None: the CPU.
+
+    As -gpu or -cpu say, else as the solver does; torchrun's processes get what there is.
+    """
+    from caffe.process.peers import place_from_environment
+
+    if flags.gpu and flags.cpu:
+        raise Usage("give -gpu or -cpu, but not both")
+    if flags.cpu < 0:
+        raise Usage(f"-cpu {flags.cpu}: expected the number of processes, at least 1")
+    place = place_from_environment()
+    if flags.gpu:
+        gpus = _gpus(flags.gpu)
+        twice = [gpu for gpu in gpus if gpus.count(gpu) > 1]
+        if twice:
+            raise Usage(f"-gpu {flags.gpu}: GPU {twice[0]} is given twice")
+        return [*gpus]
+    if flags.cpu or param.solver_mode != param.GPU or not param.HasField("solver_mode"):
+        return [None] * (flags.cpu or (place.local_count if place else 1))
+    try:
+        alone = place is None or place.local_count == 1
+        return [*_gpus(str(param.device_id) if alone else "all")]
+    except CaffeError as error:
+        raise CaffeError(f"{flags.solver}: solver_mode is GPU: {error}") from None
+
+
+def _use(gpus: list[int]) -> None:
+    """Switch to the first of `gpus`, or to the CPU if there are none."""
+    from caffe.process import device
+
+    if not gpus:
+        device.set_mode_cpu()
+        return
+    device.set_device(gpus[0])
+    device.set_mode_gpu()
+
+
+def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
+    """Switch to the first GPU of -gpu, or to the CPU, and say so; `lines`: of Caffe's source."""
+    gpus = _gpus(flags.gpu)
+    if gpus:
+        emit(f"caffe.cpp:{lines[0]}", f"Use GPU with device ID {gpus[0]}")
+    else:
+        emit(f"caffe.cpp:{lines[1]}", "Use CPU.")
+    _use(gpus)
+
+
+def _timed(function: Callable[[], object]) -> float:
+    """Seconds that `function` takes, work left on the GPU included."""
+    start = _now()
+    function()
+    return _now() - start
+
+
+def _now() -> float:
+    from caffe.process.device import current_device
+
+    if current_device().type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,182 @@
+"""Command lines in gflags' forms, as Caffe's tools take them.
+
+`-name value`, `-name=value`, `--name value`, `--name=value`; for booleans `-name`, `-noname`,
+`-name=false`. Flags and other arguments may come in any order; `--` ends the flags. glog's flags
+(-log_dir, -minloglevel, ...) belong to every program.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from caffe.errors import CaffeError
+from caffe.process.log import init_log, set_log_dir
+
+Value = bool | int | str
+
+_TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag: its name, its default, which also gives its type (bool, int or str), what it does."""
+
+    name: str
+    default: Value
+    help: str
+
+    @property
+    def kind(self) -> str:
+        """gflags' name of the type."""
+        return {bool: "bool", int: "int32", str: "string"}[type(self.default)]
+
+    def value(self, text: str) -> Value:
+        """The value that a text stands for; raises FlagError."""
+        try:
+            if self.kind == "bool":
+                return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
+            if self.kind == "int32":
+                number = int(text, 16 if text.lower().startswith(("0x", "-0x")) else 10)
+                if not -(2**31) <= number < 2**31:
+                    raise ValueError
+                return number
+        except (KeyError, ValueError):
+            raise FlagError(
+                f"illegal value '{text}' specified for {self.kind} flag '{self.name}'"
+            ) from None
+        return text
+
+
+class FlagError(CaffeError):
+    """A command line that cannot be understood, in gflags' words."""
+
+
+# What glog adds to every program. Some are only accepted: lines always go to
+# stderr here, without colours.
+GLOG = (
+    Flag("log_dir", "", "Also write log files into this directory."),
+    Flag("minloglevel", 0, "Lowest severity that is logged: 0 INFO, 1 WARNING, 2 ERROR, 3 FATAL."),
+    Flag("logtostderr", False, "Log to stderr only, not into files."),
+    Flag("alsologtostderr", True, "Log to stderr as well as into files; always so."),
+    Flag("stderrthreshold", 0, "Lowest severity on stderr beside files; always 0."),
+    Flag("colorlogtostderr", False, "Colours on a terminal; never."),
+    Flag("v", 0, "Show verbose messages up to this level; there are none."),
+)
+
+
+def parse(
+    arguments: Sequence[str], flags: Iterable[Flag]
+) -> tuple[SimpleNamespace, list[str], set[str]]:
+    """The flags' values by name, the other arguments, and the names of the flags that were given.
+
+    Raises FlagError.
+    """
+    known = {flag.name: flag for flag in (*GLOG, *flags)}
+    values = SimpleNamespace(**{name: flag.default for name, flag in known.items()})
+    others: list[str] = []
+    given: set[str] = set()
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            others += rest
+            break
+        if not argument.startswith("-") or argument == "-":
+            others.append(argument)
+            continue
+        name, equals, text = argument.removeprefix("-").removeprefix("-").partition("=")
+        flag, negated = known.get(name), False
+        if flag is None and name.startswith("no"):
+            flag, negated = known.get(name[2:]), True
+            if flag is not None and (flag.kind != "bool" or equals):
+                flag = None
+        if flag is None:
+            raise FlagError(f"unknown command line flag '{name}'")
+        if flag.kind == "bool" and not equals:
+            text = "false" if negated else "true"
+        elif not equals:
+            if not rest:
+                raise FlagError(
+                    f"flag '{argument}' is missing its argument; flag description: {flag.help}"
+                )
+            text = rest.pop(0)
+        setattr(values, flag.name, flag.value(text))
+        given.add(flag.name)
+    return values, others, given
+
+
+def describe(usage: str, flags: Iterable[Flag]) -> str:
+    """What -help prints: the usage, then each flag with its type and default."""
+    lines = [usage.rstrip(), ""]
+    for flag in sorted(flags, key=lambda flag: flag.name):
+        default = f'"{flag.default}"' if flag.kind == "string" else str(flag.default).lower()
+        text = f"-{flag.name} ({flag.help}) type: {flag.kind} default: {default}"
+        lines += textwrap.wrap(text, 79, initial_indent="    ", subsequent_indent="      ")
+    return "\n".join(lines) + "\n"
+
+
+class Usage(Exception):
+    """The command line has the wrong number of arguments; the message says what was expected."""
+
+
+def run(
+    main: Callable[[SimpleNamespace, list[str], set[str]], int],
+    usage: str,
+    flags: Sequence[Flag] = (),
+    arguments: Sequence[str] | None = None,
+    program: str = "",
+) -> int:
+    """Run a program's `main(values, others, given)` on a command line; the exit status.
+
+    1 with one line on stderr for bad input; 2 with gflags' line for a bad flag, or with the usage
+    if main raises Usage; 0 for -help. An interrupt ends it quietly with 130.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    program = program or os.path.basename(sys.argv[0]).removesuffix(".py")
+    if any(argument.lstrip("-") in ("help", "helpshort") for argument in _flags_of(arguments)):
+        print(describe(usage, flags), end="")
+        return 0
+    try:
+        values, others, given = parse(arguments, flags)
+        if "minloglevel" in given:
+            init_log(values.minloglevel)
+        directory = values.log_dir or os.environ.get("GLOG_log_dir", "")
+        if directory and not values.logtostderr:
+            set_log_dir(directory, program)
+        return main(values, others, given)
+    except FlagError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
+    except CaffeError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except Usage as error:
+        print(f"{program}: {error}\n\n{describe(usage, flags)}", file=sys.stderr, end="")
+        return 2
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception as error:  # memory that ran out, say, or a fault of ours: still one line
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, and where in the source."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}:{place.lineno})"
+
+
+def _flags_of(arguments: Sequence[str]) -> list[str]:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [argument for argument in arguments[:end] if argument.startswith("-")]

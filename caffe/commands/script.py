@@ -1,0 +1,114 @@
+"""What the commands with Python's own options share: exit codes, one-line errors, and the options
+of those that put pictures into a net.
+
+(Commands with Caffe's flags are in caffe.flags.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from caffe.errors import CaffeError
+from caffe.process.log import WARNING, init_log
+
+
+def run(program: str, main: Callable[[], None], quiet: bool = True) -> NoReturn:
+    """Run a command and end the process: 0 done, 1 bad input (one line), 130 interrupted.
+
+    quiet: how nets are set up is not logged, unless GLOG_minloglevel asks for it.
+    """
+    if quiet and "GLOG_minloglevel" not in os.environ:
+        init_log(WARNING)
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output went away: nothing is wrong, but Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (CaffeError, OSError) as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def numbers(count: int | None = None) -> Callable[[str], list[int]]:
+    """An argparse type: whole numbers separated by commas, `count` of them if given."""
+
+    def parse(text: str) -> list[int]:
+        try:
+            values = [int(part) for part in text.split(",")]
+        except ValueError:
+            values = []
+        if not values or (count is not None and len(values) != count):
+            wanted = f"{count} numbers" if count else "numbers"
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {wanted} separated by ','")
+        return values
+
+    return parse
+
+
+def add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a trained net and say how it takes pictures."""
+    parser.add_argument("--model_def", required=True, help="the net, a deploy prototxt")
+    parser.add_argument("--pretrained_model", required=True, help="its weights")
+    parser.add_argument("--gpu", action="store_true", help="compute on the GPU")
+    parser.add_argument(
+        "--mean_file",
+        default="",
+        help="mean to subtract: a .npy of channels x height x width, or a .binaryproto",
+    )
+    parser.add_argument(
+        "--input_scale", type=float, help="factor for the input, after the mean is subtracted"
+    )
+    parser.add_argument(
+        "--raw_scale",
+        type=float,
+        default=255.0,
+        help="factor for the picture's 0..1, before the mean is subtracted (255)",
+    )
+    parser.add_argument(
+        "--channel_swap",
+        type=lambda text: numbers()(text) if text else None,
+        default=[2, 1, 0],
+        help="order of the channels (2,1,0: from RGB to BGR); '' leaves them",
+    )
+
+
+def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
+    """These options as arguments of Classifier and Detector; sets the mode, too.
+
+    Raises CaffeError for a mean that cannot be read.
+    """
+    import caffe
+
+    (caffe.set_mode_gpu if args.gpu else caffe.set_mode_cpu)()
+    mean = None
+    if args.mean_file:
+        mean = _read_mean(args.mean_file)
+    return {
+        "mean": mean,
+        "input_scale": args.input_scale,
+        "raw_scale": args.raw_scale,
+        "channel_swap": args.channel_swap,
+    }
+
+
+def _read_mean(path: str) -> Any:
+    import numpy as np
+
+    from caffe.formats.files import read_blob
+
+    if not path.endswith(".npy"):
+        mean = read_blob(path)
+        return mean.reshape(mean.shape[-3:])
+    try:
+        return np.load(path)
+    except (OSError, ValueError) as error:
+        raise CaffeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,136 @@
+"""RecordTransformer: crop, mirror, mean and scale of records."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from caffe.data.augment import Augmentation
+from caffe.errors import CaffeError
+from caffe.process.log import ERROR, emit
+from caffe.proto import caffe_pb2 as pb
+
+
+class RecordTransformer:
+    """Crop, mirror, subtract the mean, scale: Caffe's DataTransformer; before these, augmentation.
+
+    All channels are treated alike, labels in a channel too, but for what augmentation_param says;
+    mirror also works in TEST.
+    """
+
+    def __init__(self, param: pb.TransformationParameter, phase: int) -> None:
+        self.param, self.train = param, phase == pb.TRAIN
+        self.random = param.mirror or (self.train and param.crop_size > 0)
+        self.augmentation: Augmentation | None = None
+        if param.HasField("augmentation_param"):
+            mean_file = param.HasField("mean_file")
+            augment = Augmentation(param.augmentation_param, param.crop_size, mean_file)
+            if self.train and (augment.moves or augment.jitters):
+                self.augmentation, self.random = augment, True
+        self.mean: np.ndarray | None = None
+        if param.HasField("mean_file"):
+            from caffe.formats.files import read_blob
+
+            if param.mean_value:
+                raise CaffeError("transform_param: give either mean_file or mean_value, not both")
+            emit("data_transformer.cpp:25", f"Loading mean file from: {param.mean_file}")
+            mean = read_blob(param.mean_file).astype(np.float32)
+            self.mean = mean.reshape(mean.shape[-3:])
+        self._warned = False
+
+    def pixels(self, datum: pb.Datum, where: str) -> np.ndarray:
+        """The record's values, channels x height x width, uint8 or float32, decoded if need be."""
+        p = self.param
+        if datum.encoded:
+            import cv2  # not above: 16 MB that most records do without
+
+            if p.force_color and p.force_gray:
+                raise CaffeError("transform_param: force_color and force_gray exclude each other")
+            mode = cv2.IMREAD_UNCHANGED
+            if p.force_color or p.force_gray:
+                mode = cv2.IMREAD_COLOR if p.force_color else cv2.IMREAD_GRAYSCALE
+            image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), mode)
+            if image is None:
+                raise CaffeError(f"{where}: the encoded picture cannot be decoded")
+            return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
+        if (p.force_color or p.force_gray) and not self._warned:
+            self._warned = True
+            emit(
+                "data_transformer.cpp:152",
+                "force_color and force_gray only for encoded datum",
+                ERROR,
+            )
+        shape = (datum.channels, datum.height, datum.width)
+        if datum.data:
+            values = np.frombuffer(datum.data, np.uint8)
+        else:
+            values = np.array(datum.float_data, np.float32)
+        if values.size != shape[0] * shape[1] * shape[2] or not values.size:
+            raise CaffeError(
+                f"{where}: the record holds {values.size} values, its shape "
+                f"{' x '.join(map(str, shape))} needs {shape[0] * shape[1] * shape[2]}"
+            )
+        return values.reshape(shape)
+
+    def shape(self, pixels: np.ndarray) -> tuple[int, int, int]:
+        """The shape after cropping."""
+        shape = self.augmentation.shape(pixels.shape) if self.augmentation else pixels.shape
+        channels, height, width = shape
+        crop = self.param.crop_size
+        if crop > min(height, width):
+            raise CaffeError(f"crop_size {crop} exceeds the record's {height} x {width}")
+        return (channels, crop, crop) if crop else (channels, height, width)
+
+    def apply(
+        self, pixels: np.ndarray, out: torch.Tensor, rng: np.random.Generator | None = None
+    ) -> None:
+        """Write the transformed record into `out`, a float32 tensor of shape(pixels).
+
+        rng: the record's random numbers; may be left out where `random` is false.
+        """
+        p = self.param
+        mirror = p.mirror and bool(rng.integers(2))
+        if self.augmentation is not None:
+            changed = np.empty(self.augmentation.shape(pixels.shape), np.float32)
+            self.augmentation.apply(pixels, changed, rng)
+            pixels = changed
+        rows, columns = self._window(pixels, rng)
+        values = pixels[:, rows, columns]
+        mean = self._mean_for(pixels)
+        if mean is not None:
+            whole = mean.shape == pixels.shape  # else one value a channel
+            values = values - (mean[:, rows, columns] if whole else mean)
+        target = out.numpy()
+        np.copyto(target, values[:, :, ::-1] if mirror else values)
+        if p.scale != 1:
+            target *= np.float32(p.scale)
+
+    def _window(self, pixels: np.ndarray, rng: np.random.Generator | None) -> tuple[slice, slice]:
+        _, height, width = pixels.shape
+        crop = self.param.crop_size
+        if not crop:
+            return slice(None), slice(None)
+        if self.train:
+            top = int(rng.integers(height - crop + 1))
+            left = int(rng.integers(width - crop + 1))
+        else:
+            top, left = (height - crop) // 2, (width - crop) // 2
+        return slice(top, top + crop), slice(left, left + crop)
+
+    def _mean_for(self, pixels: np.ndarray) -> np.ndarray | None:
+        values = self.param.mean_value
+        if self.mean is not None:
+            if self.mean.shape != pixels.shape:
+                raise CaffeError(
+                    f"mean_file {self.param.mean_file!r} has the shape {self.mean.shape}, "
+                    f"the record {pixels.shape}"
+                )
+            return self.mean
+        if not values:
+            return None
+        if len(values) not in (1, pixels.shape[0]):
+            raise CaffeError(
+                f"mean_value is given {len(values)} time(s), expected 1 or the record's "
+                f"{pixels.shape[0]} channels"
+            )
+        return np.array(values, np.float32).reshape(-1, 1, 1)

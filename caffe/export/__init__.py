@@ -1,0 +1,1 @@
+"""Nets for other programs: PyTorch modules, state dicts, ONNX."""

@@ -1,0 +1,487 @@
+"""Reads and writes every file of Caffe's: nets, solvers, weights, solver states, mean blobs.
+
+Text (.prototxt), binary protobuf (.caffemodel, .solverstate, .binaryproto) and HDF5
+(.caffemodel.h5, .solverstate.h5) pass both ways between this engine and Caffe. Whatever goes wrong
+with a file is a CaffeError of one line that starts with its path. Files are written beside their
+name and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from google.protobuf.message import Message
+
+from caffe.errors import CaffeError
+from caffe.formats import prototext, wire
+from caffe.formats.prototext import text as text
+from caffe.formats.upgrade import INFO, Log, upgrade_net, upgrade_solver
+from caffe.proto import caffe_pb2 as pb
+
+if TYPE_CHECKING:
+    import h5py
+
+M = TypeVar("M", bound=Message)
+PathLike = str | os.PathLike[str]
+
+_temporary = itertools.count()
+
+
+# ---------------------------------------------------------------------------------------------
+# Writing without ever leaving half a file
+# ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_write(path: PathLike) -> Iterator[Path]:
+    """A path to write to, beside `path`; it becomes `path` when the block ends without error.
+
+    The data is on the disk before the name is. After an error nothing is left. A path that is no
+    regular file (/dev/stdout, a pipe) is handed out as it is.
+
+    Raises CaffeError if the folder is missing or not writable, or the disk is full.
+    """
+    if os.path.isdir(path):
+        raise CaffeError(f"{path}: is a directory; expected a file name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        yield Path(path)
+        return
+    final = Path(os.path.realpath(path))
+    beside = final.with_name(f".{final.name}.{os.getpid()}.{next(_temporary)}.tmp")
+    try:
+        beside.touch()
+        yield beside
+        sync(beside)
+        os.replace(beside, final)
+        sync(final.parent)
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ---------------------------------------------------------------------------------------------
+# Text: nets and solvers
+# ---------------------------------------------------------------------------------------------
+
+
+def read_text(path: PathLike, message_class: type[M]) -> M:
+    """The message in a text file (.prototxt), as it stands there.
+
+    Raises CaffeError "PATH:LINE:COLUMN: what is wrong".
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise CaffeError(f"{path}: {error.strerror or error}") from None
+    return prototext.parse(data, message_class, str(path))
+
+
+def write_text(path: PathLike, message: Message) -> None:
+    """Write a message as text, in the form that C++ protobuf prints."""
+    with atomic_write(path) as beside:
+        beside.write_text(text(message), encoding="ascii")
+
+
+def read_net(path: PathLike, log: Log | None = None) -> pb.NetParameter:
+    """The net in a prototxt, brought to today's format.
+
+    log: as upgrade_net's. Raises CaffeError as read_text and upgrade_net do.
+    """
+    return upgrade_net(read_text(path, pb.NetParameter), str(path), log)
+
+
+def read_solver(path: PathLike, log: Log | None = None) -> pb.SolverParameter:
+    """The solver in a prototxt, brought to today's format, with its snapshot_prefix settled.
+
+    Unset, the prefix is the solver file's path without extension; an existing directory gets the
+    solver file's stem added. Raises CaffeError as read_text and upgrade_solver do.
+    """
+    solver = upgrade_solver(read_text(path, pb.SolverParameter), str(path), log)
+    stem = os.path.splitext(os.fspath(path))[0]
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = stem
+        line, what = 1108, "was not specified and is set to"
+    elif os.path.isdir(solver.snapshot_prefix):
+        solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, os.path.basename(stem))
+        line, what = 1113, "was a directory and is replaced to"
+    else:
+        return solver
+    if log is not None:
+        log(f"upgrade_proto.cpp:{line}", f"snapshot_prefix {what} {solver.snapshot_prefix}", INFO)
+    return solver
+
+
+# ---------------------------------------------------------------------------------------------
+# Weights
+# ---------------------------------------------------------------------------------------------
+
+
+class Weights(dict[str, list[np.ndarray | None]]):
+    """Layer name -> its blobs, in the file's order; layers without blobs have an empty list.
+
+    Arrays are float32 in the shape that the file states (4-D in models older than BlobShape). A
+    blob is None only if an HDF5 file leaves it to the layer that it is shared with.
+
+    net: the structure that was saved with the weights, in today's format and without blobs; None
+        for HDF5, which has none.
+    diffs: the gradients, in the same form, for the layers that were saved with any.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net: pb.NetParameter | None = None
+        self.diffs: dict[str, list[np.ndarray | None]] = {}
+
+
+def read_weights(path: PathLike, log: Log | None = None) -> Weights:
+    """The weights in a .caffemodel of any age, or in an HDF5 file; which of the two, its content
+    says. Memory: little more than the arrays themselves.
+
+    log: as upgrade_net's. Raises CaffeError if the file is neither, or damaged.
+    """
+    path = os.fspath(path)
+    if is_hdf5(path):
+        return _read_weights_hdf5(path)
+    net, blobs = wire.read(path, pb.NetParameter, wire.NET)
+    net = upgrade_net(net, path, log)
+    weights = Weights()
+    for layer in net.layer:
+        where = f"{path}: layer {layer.name!r}"
+        data = [_array(blob, blobs, where, j) for j, blob in enumerate(layer.blobs)]
+        diff = [_array(blob, blobs, where, j, diff=True) for j, blob in enumerate(layer.blobs)]
+        if data or layer.name not in weights:
+            weights[layer.name] = data
+        if any(array is not None for array in diff):
+            weights.diffs[layer.name] = diff
+        del layer.blobs[:]
+    weights.net = net
+    return weights
+
+
+def _array(
+    blob: pb.BlobProto, blobs: list[wire.Blob], where: str, number: int, diff: bool = False
+) -> np.ndarray | None:
+    """The numbers of a blob in its shape, float32; for the diff None where it has none."""
+    place = wire.index(blob)
+    assert place is not None  # wire.read gives every blob one
+    values = blobs[place].diff if diff else blobs[place].data
+    if values is None:
+        if diff:
+            return None
+        values = np.empty(0, np.float32)
+    shape = wire.shape(blob)
+    if math.prod(shape) != values.size or min(shape, default=0) < 0:
+        shown = "x".join(map(str, shape)) or "(scalar)"
+        raise CaffeError(
+            f"{where}, blob {number}: shape {shown} asks for {math.prod(shape)} values, "
+            f"the file has {values.size}"
+        )
+    return values.astype(np.float32, copy=False).reshape(shape)
+
+
+def write_weights(
+    path: PathLike,
+    net: pb.NetParameter,
+    blobs: Mapping[str, Sequence[np.ndarray]],
+    diffs: Mapping[str, Sequence[np.ndarray]] | None = None,
+) -> None:
+    """Write a .caffemodel.
+
+    net: the structure to save with the weights, in today's format; blobs in it are ignored.
+    blobs: layer name -> arrays of any shape, float32; contiguous ones are written without a copy.
+    diffs: the same for the gradients, of the same shapes.
+
+    Raises CaffeError, before anything is written, if a name is not a layer of the net or the file
+    would pass protobuf's 2 GiB.
+    """
+    outline = pb.NetParameter()
+    outline.CopyFrom(net)
+    arrays: list[wire.Blob] = []
+    unknown = {*blobs, *(diffs or {})} - {layer.name for layer in net.layer}
+    if unknown:
+        raise CaffeError(f"{path}: weights of layer {min(unknown)!r}, which the net does not have")
+    for layer in outline.layer:
+        del layer.blobs[:]
+        gradients = (diffs or {}).get(layer.name, ())
+        for data, diff in itertools.zip_longest(blobs.get(layer.name, ()), gradients):
+            wire.set_index(_shaped(layer.blobs.add(), data.shape), len(arrays))
+            arrays.append(wire.Blob(data, diff))
+    _write_binary(path, outline, wire.NET, arrays)
+
+
+def _shaped(blob: pb.BlobProto, shape: Sequence[int]) -> pb.BlobProto:
+    blob.shape.dim.extend(shape)
+    return blob
+
+
+def _write_binary(path: PathLike, outline: Message, plan: Any, arrays: list[wire.Blob]) -> None:
+    try:
+        pieces = wire.chunks(outline, plan, arrays)
+    except CaffeError as error:
+        raise CaffeError(f"{path}: {error}") from None
+    with atomic_write(path) as beside, beside.open("wb") as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def read_model(path: PathLike) -> tuple[pb.NetParameter, list[wire.Blob]]:
+    """A .caffemodel as it stands: its outline (see caffe.wire) and its arrays; for tools that pass
+    it on. Raises CaffeError if it cannot be read.
+    """
+    return wire.read(os.fspath(path), pb.NetParameter, wire.NET)
+
+
+def write_model(path: PathLike, outline: pb.NetParameter, arrays: list[wire.Blob]) -> None:
+    """Write what read_model gave, the outline perhaps upgraded."""
+    _write_binary(path, outline, wire.NET, arrays)
+
+
+# ---------------------------------------------------------------------------------------------
+# Solver states
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class SolverStateData:
+    """What a solver needs beside the weights to go on where it stopped.
+
+    iter: iterations done. learned_net: path of the weights, None if it has none. current_step:
+    steps that lr_policy multistep has taken. history: one array a parameter (Adam and AdaDelta:
+    all first moments, then all second), float32.
+    """
+
+    iter: int = 0
+    learned_net: str | None = None
+    current_step: int = 0
+    history: list[np.ndarray] = field(default_factory=list)
+
+
+def read_solver_state(path: PathLike) -> SolverStateData:
+    """The state in a .solverstate or .solverstate.h5; which of the two, its content says.
+
+    Raises CaffeError if the file is neither, or damaged.
+    """
+    path = os.fspath(path)
+    if is_hdf5(path):
+        return _read_solver_state_hdf5(path)
+    state, blobs = wire.read(path, pb.SolverState, wire.SOLVER_STATE)
+    history = [_array(b, blobs, f"{path}: history", j) for j, b in enumerate(state.history)]
+    learned_net = state.learned_net if state.HasField("learned_net") else None
+    return SolverStateData(state.iter, learned_net, state.current_step, history)
+
+
+def write_solver_state(path: PathLike, state: SolverStateData) -> None:
+    """Write a .solverstate. Raises CaffeError if it would pass protobuf's 2 GiB."""
+    outline = pb.SolverState(iter=state.iter, current_step=state.current_step)
+    if state.learned_net is not None:
+        outline.learned_net = state.learned_net
+    for place, array in enumerate(state.history):
+        wire.set_index(_shaped(outline.history.add(), array.shape), place)
+    arrays = [wire.Blob(array) for array in state.history]
+    _write_binary(path, outline, wire.SOLVER_STATE, arrays)
+
+
+# ---------------------------------------------------------------------------------------------
+# Single blobs: mean files
+# ---------------------------------------------------------------------------------------------
+
+
+def read_blob(path: PathLike) -> np.ndarray:
+    """The array in a .binaryproto, float32, in the shape that it states; 1 x channels x height x
+    width in mean files, which have the old form. Raises CaffeError if it cannot be read.
+    """
+    path = os.fspath(path)
+    blob, blobs = wire.read(path, pb.BlobProto, wire.BLOB)
+    array = _array(blob, blobs, path, 0)
+    assert array is not None
+    return array
+
+
+def write_blob(path: PathLike, array: np.ndarray, old_form: bool = False) -> None:
+    """Write an array as .binaryproto; old_form: with the four numbers num, channels, height and
+    width in place of a shape, as compute_image_mean does.
+    """
+    blob = pb.BlobProto()
+    if old_form:
+        blob.num, blob.channels, blob.height, blob.width = array.shape
+    else:
+        _shaped(blob, array.shape)
+    wire.set_index(blob, 0)
+    _write_binary(path, blob, wire.BLOB, [wire.Blob(array)])
+
+
+# ---------------------------------------------------------------------------------------------
+# HDF5
+# ---------------------------------------------------------------------------------------------
+
+
+def is_hdf5(path: PathLike) -> bool:
+    """True if the content of a file is HDF5. Raises CaffeError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            for offset in (0, 512, 1024, 2048):  # HDF5 allows a user block before its signature
+                file.seek(offset)
+                if file.read(8) == b"\x89HDF\r\n\x1a\n":
+                    return True
+    except OSError as error:
+        raise CaffeError(f"{path}: {error.strerror or error}") from None
+    return False
+
+
+@contextmanager
+def _hdf5(path: str) -> Iterator[h5py.File]:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise CaffeError(f"{path}: not an HDF5 file of Caffe's ({reason})") from None
+
+
+def _read_weights_hdf5(path: str) -> Weights:
+    """HDF5's layout: group data (and diff) / a group a layer / dataset 0, 1, ..."""
+    weights = Weights()
+    with _hdf5(path) as file:
+        if "data" not in file:
+            raise CaffeError(f"{path}: no group 'data'; expected weights in HDF5")
+        for name, blobs in _layers_hdf5(file["data"], path):
+            weights[name] = blobs
+        for name, blobs in _layers_hdf5(file["diff"], path) if "diff" in file else ():
+            if blobs:
+                weights.diffs[name] = blobs
+    return weights
+
+
+def _layers_hdf5(
+    group: h5py.Group, path: str, prefix: str = ""
+) -> Iterator[tuple[str, list[np.ndarray | None]]]:
+    """(name, blobs) of each layer; a '/' in a layer's name has become a group within a group."""
+    import h5py
+
+    for key, layer in group.items():
+        if not isinstance(layer, h5py.Group):
+            raise CaffeError(f"{path}: {layer.name} is no group; expected one for each layer")
+        inner = [k for k in layer if isinstance(layer[k], h5py.Group)]
+        found = {k: layer[k] for k in layer if k not in inner}
+        if found or not inner:
+            yield prefix + key, _blobs_hdf5(found, f"{path}: layer {prefix + key!r}")
+        if inner:
+            yield from _layers_hdf5(_Only(layer, inner), path, f"{prefix}{key}/")
+
+
+class _Only:
+    """A look at an HDF5 group that shows some of its members."""
+
+    def __init__(self, group: h5py.Group, keys: list[str]) -> None:
+        self.group, self.keys = group, keys
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        return ((key, self.group[key]) for key in self.keys)
+
+
+def _blobs_hdf5(found: dict[str, h5py.Dataset], where: str) -> list[np.ndarray | None]:
+    wrong = [key for key in found if not key.isdecimal()]
+    if wrong:
+        raise CaffeError(f"{where}: dataset {wrong[0]!r}; expected blob numbers 0, 1, ...")
+    count = max((int(key) + 1 for key in found), default=0)
+    if count > 2 * len(found) + 64:  # a stray number, not blobs left to their owners
+        raise CaffeError(f"{where}: dataset '{count - 1}' among {len(found)}")
+    return [_dataset(found[str(j)], where) if str(j) in found else None for j in range(count)]
+
+
+def _dataset(dataset: h5py.Dataset, where: str) -> np.ndarray:
+    if dataset.dtype.kind not in "fiu":
+        raise CaffeError(f"{where}: dataset {dataset.name} holds {dataset.dtype}; expected numbers")
+    array = np.empty(dataset.shape, np.float32)
+    if array.size:
+        dataset.read_direct(array)
+    return array
+
+
+def write_weights_hdf5(
+    path: PathLike,
+    blobs: Mapping[str, Sequence[np.ndarray | None]],
+    diffs: Mapping[str, Sequence[np.ndarray]] | None = None,
+) -> None:
+    """Write weights as HDF5 (.caffemodel.h5).
+
+    blobs: layer name -> arrays; every layer of the net, also those without blobs; None for a blob
+        that is shared with an earlier layer, which stores it, as Caffe does.
+    diffs: the gradients, shared or not.
+
+    Raises CaffeError for a layer name with '/': HDF5 takes it for a group within a group, and
+    Caffe then cannot read the file.
+    """
+    import h5py
+
+    for name in (*blobs, *(diffs or {})):
+        if "/" in name:
+            raise CaffeError(
+                f"{path}: layer {name!r} cannot be saved as HDF5, where '/' separates groups "
+                "(Caffe could not read it); use snapshot_format: BINARYPROTO or rename the layer"
+            )
+    with atomic_write(path) as beside, h5py.File(beside, "w") as file:
+        for kind, layers in (("data", blobs), ("diff", diffs)):
+            if layers is None:
+                continue
+            group = file.create_group(kind)
+            for name, arrays in layers.items():
+                layer = group.create_group(name)
+                for j, array in enumerate(arrays):
+                    if array is not None:
+                        layer.create_dataset(str(j), data=np.asarray(array, np.float32))
+
+
+def _read_solver_state_hdf5(path: str) -> SolverStateData:
+    with _hdf5(path) as file:
+        for name in ("iter", "current_step", "history"):
+            if name not in file:
+                raise CaffeError(f"{path}: no {name!r}; expected a solver state in HDF5")
+        learned_net = file["learned_net"][()] if "learned_net" in file else None
+        if isinstance(learned_net, bytes):
+            learned_net = learned_net.split(b"\0")[0].decode(errors="surrogateescape")
+        history = _blobs_hdf5(dict(file["history"]), f"{path}: history")
+        if any(array is None for array in history):
+            raise CaffeError(f"{path}: history has gaps; expected datasets 0, 1, ...")
+        steps = int(np.ravel(file["current_step"][()])[0])
+        return SolverStateData(int(np.ravel(file["iter"][()])[0]), learned_net, steps, history)
+
+
+def write_solver_state_hdf5(path: PathLike, state: SolverStateData) -> None:
+    """Write a solver state as HDF5 (.solverstate.h5)."""
+    import h5py
+
+    with atomic_write(path) as beside, h5py.File(beside, "w") as file:
+        file["iter"] = np.array([state.iter], np.int32)
+        if state.learned_net is not None:
+            # A C string with its terminating zero, which Caffe relies on.
+            data = os.fsencode(state.learned_net) + b"\0"
+            kind = h5py.h5t.C_S1.copy()
+            kind.set_size(len(data))
+            space = h5py.h5s.create(h5py.h5s.SCALAR)
+            dataset = h5py.h5d.create(file.id, b"learned_net", kind, space)
+            dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(data, f"S{len(data)}"), kind)
+        file["current_step"] = np.array([state.current_step], np.int32)
+        history = file.create_group("history")
+        for j, array in enumerate(state.history):
+            history.create_dataset(str(j), data=np.asarray(array, np.float32))

@@ -1,0 +1,1 @@
+"""Operations that plans and layers compute with."""

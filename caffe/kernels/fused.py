@@ -1,0 +1,350 @@
+"""Operations that plans use in the place of layers: less time, fewer activations kept.
+
+What a gradient needs of an activation is either the tensor itself or a `Remade`, from which it is
+made again. A BatchNorm-Scale-ReLU gives its result such a Remade, so that of a convolution and what
+follows it a single activation is kept; where recomputation is on, a convolution does, too, and then
+only what enters a block is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from caffe.kernels import winograd
+from caffe.kernels.winograd import F2, F4, Filtering
+from caffe.layers.vision import Geometry
+
+Task = Literal["forward", "data", "weight"]
+
+# A convolution of so few channels is made again at once: less work than what follows it, and its
+# result, at full resolution, is as large as any.
+FEW = 4
+
+
+class Remade:
+    """An activation that is made again when it is first asked for, and then held until dropped."""
+
+    def __init__(self, make: Callable[[], torch.Tensor]) -> None:
+        self._make = make
+        self._value: torch.Tensor | None = None
+
+    def get(self) -> torch.Tensor:
+        if self._value is None:
+            self._value = self._make()
+        return self._value
+
+    def drop(self) -> None:
+        self._value = None
+
+
+class Kept(Remade):
+    """An activation that is there."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__(lambda: value)
+        self._value = value
+
+    def drop(self) -> None:
+        """It cannot be made again."""
+
+
+def remade(x: torch.Tensor) -> Remade:
+    """How to come by x in the backward pass."""
+    return getattr(x, "_remade", None) or Kept(x.detach())
+
+
+def _offer(y: torch.Tensor, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Let those who take y make it again instead of keeping it."""
+    y._remade = Remade(make)
+    return y
+
+
+# -- convolution ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Convolving:
+    """A 2-D convolution, or its transpose, in some precision and memory layout."""
+
+    geometry: Geometry
+    transposed: bool
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = True
+
+    def takes(self, x: torch.Tensor) -> torch.Tensor:
+        """x in the number type and layout to compute in."""
+        if not self.channels_last:
+            return x.to(self.dtype).contiguous()
+        x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        if x.shape[1] == 1:  # PyTorch would take it for the other layout, and answer in that
+            x = x.as_strided(x.shape, (x.stride(0), 1, x.stride(2), x.stride(3)))
+        return x
+
+    def filtering(self, task: Task, x: torch.Tensor, weight: torch.Tensor) -> Filtering | None:
+        """Winograd's algorithm for a task on an image like x, or None where it would not be faster.
+
+        A function of types and shapes alone, so that runs repeat to the bit.
+        """
+        g = self.geometry
+        plain = (
+            tuple(weight.shape[2:]) == (3, 3)
+            and (*g.stride, *g.pad, *g.dilation, g.group) == (1, 1, 1, 1, 1, 1, 1)
+            and x.device.type == "cpu"
+        )
+        few, many = sorted(weight.shape[:2])
+        rows, columns = F4.tiles(*x.shape[2:])
+        tiles = x.shape[0] * rows * columns
+        if not plain or few < 64 or few * many < 128 * 64:
+            return None
+        choose = _choose_bf16 if self.dtype == torch.bfloat16 else _choose_fp32
+        return choose(task, few, many, tiles)
+
+    def filters(
+        self, filtering: Filtering, weight: torch.Tensor, back: bool = False
+    ) -> torch.Tensor:
+        """What winograd.convolve takes; back: for the gradient of x. In float32 they are gone when
+        the next ones are made.
+        """
+        turned = self.transposed != back
+        filters = winograd.transform_weight(filtering, weight, turned, self.dtype)
+        return filters if turned else filters.transpose(1, 2)
+
+    def forward(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """x as takes() gives it; weight and bias in float32."""
+        bias = None if bias is None else bias.to(self.dtype)
+        filtering = self.filtering("forward", x, weight)
+        if filtering is not None:
+            return winograd.convolve(filtering, x, self.filters(filtering, weight), bias)
+        g = self.geometry
+        return torch.ops.aten.convolution(
+            x, self.takes(weight), bias, g.stride, g.pad, g.dilation, self.transposed, (0, 0),
+            g.group,
+        )  # fmt: skip
+
+    def backward(
+        self, grad: torch.Tensor, x: Remade, weight: torch.Tensor, wanted: Sequence[bool]
+    ) -> list[torch.Tensor | None]:
+        """The gradients of x, weight and bias, those that are wanted."""
+        grad, left = self.takes(grad), list(wanted)
+        grads: list[torch.Tensor | None] = [None, None, None]
+        filtering = self.filtering("data", grad, weight)
+        if wanted[0] and filtering is not None:
+            filters = self.filters(filtering, weight, back=True)
+            grads[0], left[0] = winograd.convolve(filtering, grad, filters), False
+        filtering = self.filtering("weight", grad, weight)
+        if wanted[1] and filtering is not None:
+            pair = self.takes(x.get()), grad
+            pair = pair[::-1] if self.transposed else pair
+            grads[1], left[1] = winograd.weight_gradient(filtering, *pair), False
+        if wanted[2] and not left[1]:
+            grads[2], left[2] = grad.sum((0, 2, 3), dtype=torch.float32), False
+        if any(left):
+            self._direct_backward(grads, left, grad, x, weight)
+        return grads
+
+    def _direct_backward(
+        self,
+        grads: list[torch.Tensor | None],
+        wanted: list[bool],
+        grad: torch.Tensor,
+        x: Remade,
+        weight: torch.Tensor,
+    ) -> None:
+        """Put those gradients that are wanted into `grads`."""
+        g = self.geometry
+        if wanted[0]:
+            weight = self.takes(weight)
+        else:  # only its shape counts
+            weight = torch.empty_like(weight, dtype=self.dtype)
+        found = torch.ops.aten.convolution_backward(
+            grad, self.takes(x.get()), weight, [grad.shape[1]], g.stride, g.pad,
+            g.dilation, self.transposed, (0, 0), g.group, wanted,
+        )  # fmt: skip
+        for i, value in enumerate(found):
+            if wanted[i]:
+                grads[i] = value.float() if i else value
+
+
+def _choose_fp32(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
+    return F4 if tiles >= 64 or (task == "forward" and tiles >= 16 and few >= 256) else None
+
+
+def _choose_bf16(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
+    """F4 only for gradients, whose rounding averages out over steps."""
+    if task == "forward":
+        return F2 if few * many >= 128 * 256 and tiles >= 16 else None
+    if many < 256 or few < 128 or tiles < 64:
+        return None
+    if many == 256:
+        return F4
+    if task == "data":
+        return F4 if tiles >= 256 else F2
+    return F2 if tiles >= 256 else None
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, how: Convolving, source: Remade):
+        ctx.save_for_backward(weight)
+        ctx.how, ctx.source, ctx.dtype = how, source, x.dtype
+        return how.forward(how.takes(x), weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (weight,) = ctx.saved_tensors
+        grads = ctx.how.backward(grad, ctx.source, weight, list(ctx.needs_input_grad[:3]))
+        ctx.source = None
+        if grads[0] is not None:
+            grads[0] = grads[0].to(ctx.dtype)
+        return *grads, None, None
+
+
+def convolve(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    how: Convolving,
+    recompute: bool,
+) -> torch.Tensor:
+    """The convolution of x (N, C, H, W), with gradients."""
+    source = remade(x)
+    if isinstance(source, Kept):
+        source = Kept(how.takes(x.detach()))
+    y = _Convolution.apply(x, weight, bias, how, source)
+    if recompute or x.shape[1] <= FEW:
+        w, b = weight.detach(), None if bias is None else bias.detach()
+        _offer(y, lambda: how.forward(how.takes(source.get()), w, b))
+    return y
+
+
+# -- normalisation ----------------------------------------------------------------------------
+
+
+class _BatchNormScaleReLU(torch.autograd.Function):
+    """Normalise by the batch, scale, shift, rectify; keeps its bottom alone, or less."""
+
+    @staticmethod
+    def forward(ctx, x, gain, bias, mean, variance, eps: float, relu: bool, source: Remade):
+        y, batch_mean, invstd = torch.native_batch_norm(
+            x, gain, bias, mean, variance, True, 1.0, eps
+        )
+        if relu:
+            y.relu_()
+        ctx.save_for_backward(gain, batch_mean, invstd)
+        ctx.eps, ctx.source = eps, source
+        ctx.mark_non_differentiable(batch_mean, invstd)
+        return y, batch_mean, invstd
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        gain, mean, invstd = ctx.saved_tensors
+        source, result = ctx.source, ctx.result
+        ctx.source = ctx.result = None
+        if result is not None:  # rectified: where the result is positive
+            y = result.get()
+            grad = torch.ops.aten.threshold_backward(grad, y, 0, grad_input=y)
+            result.drop()
+        needs = list(ctx.needs_input_grad[:3])
+        grads = torch.ops.aten.native_batch_norm_backward(
+            grad, source.get(), gain, None, None, mean, invstd, True, ctx.eps, needs
+        )
+        source.drop()
+        return (
+            *(g if n else None for g, n in zip(grads, needs, strict=True)),
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def batch_norm_scale_relu(
+    x: torch.Tensor,
+    gain: torch.Tensor,
+    bias: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    eps: float,
+    relu: bool,
+) -> torch.Tensor:
+    """y = (x - mean) / sqrt(var + eps) * gain + bias, rectified; by the batch's mean and variance.
+
+    x: (N, C, ...); gain, bias: (C). mean and variance (C) are overwritten by the batch's mean and
+    unbiased variance.
+    """
+    source = remade(x)
+    y, batch_mean, invstd = _BatchNormScaleReLU.apply(
+        x, gain, bias, mean, variance, eps, relu, source
+    )
+    g, b = gain.detach(), bias.detach()
+
+    def make() -> torch.Tensor:
+        var = invstd.double().pow(-2).sub(eps).to(invstd.dtype)
+        out = torch.native_batch_norm(source.get(), g, b, batch_mean, var, False, 0.0, eps)[0]
+        return out.relu_() if relu else out
+
+    _offer(y, make)
+    if y.grad_fn is not None:
+        y.grad_fn.result = y._remade if relu else None
+    return y
+
+
+# -- pooling ----------------------------------------------------------------------------------
+
+
+class _MaxPool(torch.autograd.Function):
+    """Windows that do not overlap: a place is chosen once, and the indices alone are kept."""
+
+    @staticmethod
+    def forward(ctx, x, kernel, ceil: bool):
+        y, index = torch.nn.functional.max_pool2d(
+            x, kernel, kernel, ceil_mode=ceil, return_indices=True
+        )
+        ctx.save_for_backward(index)
+        ctx.size = list(x.shape[2:])
+        ctx.mark_non_differentiable(index)
+        return y, index
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        (index,) = ctx.saved_tensors
+        return torch.ops.aten.max_unpool2d(grad, index, ctx.size), None, None
+
+
+def max_pool(
+    x: torch.Tensor, kernel: tuple[int, int], ceil: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maxima of windows side by side, and their flat places in the plane, int64."""
+    y, index = _MaxPool.apply(x, kernel, ceil)
+    return y, index
+
+
+class _Unpool(torch.autograd.Function):
+    """Channels-last forth and back: PyTorch's own gradient comes in the other layout."""
+
+    @staticmethod
+    def forward(ctx, x, index, size):
+        ctx.save_for_backward(index)
+        return torch.ops.aten.max_unpool2d(x, index, size)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (index,) = ctx.saved_tensors
+        n, c, h, w = index.shape
+        planes = grad.permute(0, 2, 3, 1).reshape(n, -1, c)
+        places = index.permute(0, 2, 3, 1).reshape(n, -1, c)
+        return planes.gather(1, places).view(n, h, w, c).permute(0, 3, 1, 2), None, None
+
+
+def unpool(x: torch.Tensor, index: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Values at their places in planes of `size`, zeros elsewhere."""
+    source = remade(x)
+    y = _Unpool.apply(x, index, list(size))
+    return _offer(y, lambda: torch.ops.aten.max_unpool2d(source.get(), index, list(size)))

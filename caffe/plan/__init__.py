@@ -1,0 +1,1 @@
+"""Plans: how a net runs when nobody looks at the blobs in between."""

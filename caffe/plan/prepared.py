@@ -1,0 +1,213 @@
+"""Convolutions of nets that only predict: all that follows from the parameters is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from caffe.blob import Blob, SyncedArray
+from caffe.kernels import winograd
+from caffe.kernels.fused import Convolving
+from caffe.kernels.winograd import F2, F4
+from caffe.layers.activation import ReLU
+from caffe.layers.base import Layer, Tensors
+from caffe.layers.normalization import BatchNorm, Scale
+from caffe.layers.vision import Deconvolution, Geometry
+from caffe.process import memory
+
+if TYPE_CHECKING:
+    from caffe.plan.plan import Plan
+
+# Tiles of F4 in a batch: with fewer than FEW, large weights are better left as they are; from MANY
+# on, F4's filters, larger still, are worth their making.
+FEW, MANY = 40, 128
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Watch:
+    """Tells whether parameters changed since it last looked.
+
+    The engine's own writes count in the tensors' versions. Once a numpy view of a blob was handed
+    out it may be written to unseen, so such a blob is compared with a copy.
+    """
+
+    def __init__(self, blobs: Sequence[Blob]) -> None:
+        self.blobs = blobs
+        self._seen: list[tuple[SyncedArray, int, int]] | None = None
+        self._copies: dict[int, np.ndarray] = {}
+
+    def changed(self) -> bool:
+        """Whether anything is, or may be, other than at the last call."""
+        seen, same = [], True
+        for i, blob in enumerate(self.blobs):
+            if blob.viewed:
+                same &= self._same_as_copy(i, blob.data)
+            values = blob.tensor()
+            seen.append((blob._data, values.data_ptr(), values._version))
+        same &= seen == self._seen
+        self._seen = seen
+        return not same
+
+    def _same_as_copy(self, i: int, values: np.ndarray) -> bool:
+        copy = self._copies.get(i)
+        if copy is not None and copy.shape == values.shape and np.array_equal(copy, values):
+            return True
+        self._copies[i] = values.copy()
+        return False
+
+
+class PreparedConvolution:
+    """An operation of a plan: a 2-D (de)convolution, then perhaps BatchNorm, Scale, ReLU."""
+
+    def __init__(self, layers: Sequence[Layer], plan: Plan) -> None:
+        self.layers = layers
+        self.conv = layers[0]
+        self.transposed = isinstance(self.conv, Deconvolution)
+        self.relu = isinstance(layers[-1], ReLU)
+        self.how = Convolving(self.conv.geometry, self.transposed, plan.dtype, plan.channels_last)
+        self._watch = Watch([blob for layer in layers for blob in layer.blobs])
+        self._for: tuple[object, ...] | None = None
+        self._run: Run = self._unprepared
+
+    def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+        x = bottom[0]
+        self.conv.check_image(x)
+        if not self.transposed:
+            x = self.conv.filled(x)
+        key = (tuple(x.shape), x.device)
+        if self._watch.changed() or key != self._for:
+            # The old weights are gone before new ones are made.
+            self._run, self._for = self._unprepared, None
+            with memory.lasting_memory():
+                self._run, self._for = self._prepare(x, blobs), key
+        return [self._run(self.how.takes(x))]
+
+    @staticmethod
+    def _unprepared(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("prepared before it runs")
+
+    def _affine(self, blobs: Tensors) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What the convolution's outputs, without its bias, are multiplied by, and what is added:
+        the work of bias, BatchNorm and Scale. None: nothing.
+        """
+        count = len(self.conv.blobs)
+        total, bias = None, blobs[1] if count == 2 else None
+        rest = list(blobs[count:])
+        for layer in self.layers[1:]:
+            mine, rest = rest[: len(layer.blobs)], rest[len(layer.blobs) :]
+            if isinstance(layer, BatchNorm):
+                mean, variance, factor = mine
+                share = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
+                gain = torch.rsqrt(variance * share + layer.eps)
+                shift = -mean * share * gain
+            elif isinstance(layer, Scale):
+                gain, shift = mine[0], mine[1] if len(mine) == 2 else torch.zeros_like(mine[0])
+            else:
+                continue
+            total = gain if total is None else total * gain
+            bias = shift if bias is None else bias * gain + shift
+        return total, bias
+
+    def _times(self, weight: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        """The weight of the convolution whose outputs are `gain` times as large."""
+        if not self.transposed:
+            return weight * gain.view(-1, 1, 1, 1)
+        # (inputs, outputs / group, ...): gains repeat by group along the inputs
+        group, inputs = self.conv.group, weight.shape[0]
+        per = gain.view(group, 1, -1).expand(-1, inputs // group, -1)
+        return weight * per.reshape(inputs, -1, 1, 1)
+
+    def _prepare(self, x: torch.Tensor, blobs: Tensors) -> Run:
+        """The function of x, in the layout and number type of `how`."""
+        weight, (gain, bias) = blobs[0], self._affine(blobs)
+        bias = None if bias is None else bias.to(self.how.dtype)
+        rows, columns = F4.tiles(*x.shape[2:])
+        tiles = x.shape[0] * rows * columns
+        heavy = weight.numel() > 4 * x.numel() and self.how.dtype == weight.dtype
+        if x.device.type == "cpu" and heavy and tiles < FEW:
+            return self._as_it_is(weight, gain, bias)
+        filtering = self.how.filtering("forward", x, weight)
+        if filtering is F4:  # filters are larger than weights, and faster made than they serve
+            filtering = F4 if tiles >= MANY else F2
+            return lambda x: winograd.convolve(
+                filtering, x, self.how.filters(filtering, weight), bias, self.relu, gain
+            )
+        weight = weight if gain is None else self._times(weight, gain)
+        if filtering is not None:  # in bfloat16
+            filters = self.how.filters(filtering, weight)
+            return lambda x: winograd.convolve(filtering, x, filters, bias, self.relu)
+        weight, geometry, transposed = self._as_convolution(weight)
+        weight = self.how.takes(weight)
+        return _packed(x.shape, weight, bias, geometry, transposed, self.relu)
+
+    def _as_it_is(
+        self, weight: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None
+    ) -> Run:
+        """The convolution by the layer's own weights, then the rest on its small result."""
+        g, transposed, relu = self.how.geometry, self.transposed, self.relu
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            # Not channels-last: the weights would be laid out anew in every pass.
+            y = torch.ops.aten.convolution(
+                x.contiguous(), weight, None, g.stride, g.pad, g.dilation, transposed, (0, 0),
+                g.group,
+            )  # fmt: skip
+            if gain is not None:
+                y = y.mul_(gain.view(-1, 1, 1))
+            if bias is not None:
+                y = y.add_(bias.view(-1, 1, 1))
+            return F.relu_(y) if relu else y
+
+        return run
+
+    def _as_convolution(self, weight: torch.Tensor) -> tuple[torch.Tensor, Geometry, bool]:
+        """A transposed convolution of stride 1 is one of the turned kernel."""
+        g = self.conv.geometry
+        extent = [d * (k - 1) for d, k in zip(g.dilation, weight.shape[2:], strict=True)]
+        pad = [e - p for e, p in zip(extent, g.pad, strict=True)]
+        if not self.transposed or g.group > 1 or max(g.stride) > 1 or min(pad) < 0:
+            return weight, g, self.transposed
+        return weight.transpose(0, 1).flip(2, 3), g._replace(pad=tuple(pad)), False
+
+
+def _packed(
+    shape: Sequence[int],
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    g: Geometry,
+    transposed: bool,
+    relu: bool,
+) -> Run:
+    """A convolution whose weights lie as oneDNN wants them, where PyTorch offers that."""
+    packable = (
+        weight.device.type == "cpu"
+        and not transposed
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    )
+    if packable:
+        try:
+            packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+                weight.to_mkldnn(), g.pad, g.stride, g.dilation, g.group, list(shape)
+            )
+        except (RuntimeError, AttributeError, TypeError):  # another PyTorch, another processor
+            packable = False
+    after = "relu" if relu else "none"
+
+    def by_onednn(x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, packed, bias, g.pad, g.stride, g.dilation, g.group, after, [], ""
+        )
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        y = torch.ops.aten.convolution(
+            x, weight, bias, g.stride, g.pad, g.dilation, transposed, (0, 0), g.group
+        )
+        return F.relu_(y) if relu else y
+
+    return by_onednn if packable else plain

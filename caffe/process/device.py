@@ -1,0 +1,55 @@
+"""Where the engine computes: on the CPU, or on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from caffe.errors import CaffeError
+from caffe.process import execution
+
+
+@dataclass
+class _State:
+    mode: str = "CPU"
+    device_id: int = 0
+
+
+_state = _State()
+
+
+def current_device() -> torch.device:
+    """The torch device of the current mode."""
+    if _state.mode == "GPU":
+        return torch.device("cuda", _state.device_id)
+    return torch.device("cpu")
+
+
+def set_mode_cpu() -> None:
+    _state.mode = "CPU"
+
+
+def set_mode_gpu() -> None:
+    """Run on the GPU of set_device (default 0). Raises CaffeError where there is none."""
+    check_gpu(_state.device_id)
+    execution.use_tf32()
+    execution.use_fastest_kernels()
+    _state.mode = "GPU"
+
+
+def set_device(device_id: int) -> None:
+    """Choose the GPU. Raises CaffeError where it does not exist."""
+    check_gpu(device_id)
+    _state.device_id = device_id
+
+
+def check_gpu(device_id: int) -> None:
+    if not torch.cuda.is_available():
+        raise CaffeError(
+            f"GPU {device_id} was asked for, but PyTorch {torch.__version__} sees no CUDA device; "
+            "use the CPU, or install a CUDA build of PyTorch and NVIDIA's driver"
+        )
+    count = torch.cuda.device_count()
+    if not 0 <= device_id < count:
+        raise CaffeError(f"GPU {device_id} does not exist: this machine has GPUs 0 to {count - 1}")

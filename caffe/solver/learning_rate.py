@@ -1,0 +1,96 @@
+"""Learning-rate policies (lr_policy of a solver)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from caffe.errors import CaffeError
+from caffe.process.ranks import announce
+from caffe.proto import caffe_pb2 as pb
+
+_POLICIES: dict[str, Callable[[LearningRate, pb.SolverParameter, int], float]] = {}
+
+
+class LearningRate:
+    """The rate at an iteration. `current_step`: steps taken so far, part of the solver's state."""
+
+    def __init__(self, param: pb.SolverParameter) -> None:
+        self.param = param
+        self.current_step = 0
+        if param.HasField("lr_policy"):  # without one a solver may test and save, but not learn
+            self._check()
+
+    def _check(self) -> None:
+        p = self.param
+        if p.lr_policy not in _POLICIES:
+            raise CaffeError(
+                f"solver: unknown lr_policy {p.lr_policy!r}; expected one of {', '.join(_POLICIES)}"
+            )
+        if p.lr_policy not in ("fixed", "poly") and p.gamma < 0:
+            raise CaffeError(f"solver: gamma is {p.gamma:g}, expected at least 0")
+        if p.lr_policy in ("step", "sigmoid") and p.stepsize <= 0:
+            raise CaffeError(
+                f"solver: lr_policy {p.lr_policy} needs a positive stepsize, got {p.stepsize}"
+            )
+
+    def at(self, iteration: int) -> float:
+        """The rate of the update that follows `iteration` others."""
+        self._check()
+        return _POLICIES[self.param.lr_policy](self, self.param, iteration)
+
+
+def _policy(function: Callable[[LearningRate, pb.SolverParameter, int], float]):
+    _POLICIES[function.__name__.strip("_")] = function
+    return function
+
+
+def _power(base: float, exponent: float) -> float:
+    """C's pow, which knows no errors: beyond max_iter, for one, poly is not a number."""
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return math.inf if base == 0 else math.nan
+
+
+@_policy
+def _fixed(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
+    return p.base_lr
+
+
+@_policy
+def _step(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
+    rate.current_step = i // p.stepsize
+    return p.base_lr * _power(p.gamma, rate.current_step)
+
+
+@_policy
+def _exp(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
+    return p.base_lr * _power(p.gamma, i)
+
+
+@_policy
+def _inv(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
+    return p.base_lr * _power(1 + p.gamma * i, -p.power)
+
+
+@_policy
+def _multistep(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
+    if rate.current_step < len(p.stepvalue) and i >= p.stepvalue[rate.current_step]:
+        rate.current_step += 1
+        message = f"MultiStep Status: Iteration {i}, step = {rate.current_step}"
+        announce("sgd_solver.cpp:50", message)
+    return p.base_lr * _power(p.gamma, rate.current_step)
+
+
+@_policy
+def _poly(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
+    return p.base_lr * _power(1 - i / p.max_iter, p.power) if p.max_iter else p.base_lr
+
+
+@_policy
+def _sigmoid(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
+    exponent = -p.gamma * (i - p.stepsize)
+    return p.base_lr / (1 + math.exp(exponent)) if exponent < 700 else 0.0

@@ -1,0 +1,191 @@
+"""The snapshots of one prefix: finding the newest good one, and keeping but a few."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe.errors import CaffeError
+from caffe.formats import files
+from caffe.formats.files import PathLike
+from caffe.process.log import INFO, WARNING, emit
+from caffe.solver import resume
+
+_PLACE = "snapshots.py:1"  # of log lines: they have no counterpart in Caffe
+_NAME = r"_iter_(\d+)\.(?:caffemodel|solverstate|resume)(?:\.h5)?"
+
+Log = Callable[[str, str, int], None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot, by its .solverstate, which is written last."""
+
+    state: Path
+    iteration: int
+    written: float  # seconds since 1970
+    model: str | None  # the file's name, where a side file says so
+
+    @property
+    def side(self) -> Path:
+        return resume.side_file(self.state)
+
+
+def latest_snapshot(prefix: PathLike, log: Log = emit) -> str | None:
+    """The path of the .solverstate that was written last under a snapshot_prefix, and is good.
+
+    Good: it can be read, and its model is there and whole. Others are passed over, and `log` told
+    why. None if there is no good one.
+    """
+    for snapshot in find(prefix):
+        try:
+            check(snapshot)
+        except CaffeError as error:
+            log(_PLACE, f"Passing over the snapshot {snapshot.state}: {error}", WARNING)
+            continue
+        return str(snapshot.state)
+    return None
+
+
+def resume_point(snapshot: str, prefix: PathLike) -> str:
+    """What to resume from where `snapshot` was asked for: a path, or "latest".
+
+    For "latest" where there is none, an empty text: the run starts from the beginning, as the first
+    run of a job does that is started again and again by the same command.
+    """
+    if snapshot != "latest":
+        return snapshot
+    found = latest_snapshot(prefix)
+    if found is None:
+        emit(_PLACE, f"No snapshot {prefix}_iter_N.solverstate so far: starting from the beginning")
+    return found or ""
+
+
+def find(prefix: PathLike) -> list[Snapshot]:
+    """All snapshots of a prefix that have a .solverstate, the newest first."""
+    folder, base = os.path.split(os.fspath(prefix))
+    pattern = re.compile(re.escape(base) + r"_iter_(\d+)\.solverstate(?:\.h5)?")
+    found = []
+    for path in Path(folder or ".").glob("*.solverstate*"):
+        match = pattern.fullmatch(path.name)
+        if match and path.is_file():
+            state = Path(folder) / path.name
+            found.append(Snapshot(state, int(match[1]), *_written(state)))
+    return sorted(found, key=lambda s: (s.written, s.iteration), reverse=True)
+
+
+def _written(state: Path) -> tuple[float, str | None]:
+    """When, and with which model; the side file remembers a time that file systems may forget."""
+    try:
+        content = resume.read(resume.side_file(state))
+        return content["written"], content["model"]["file"]
+    except CaffeError:
+        return state.stat().st_mtime, None
+
+
+def check(snapshot: Snapshot) -> None:
+    """Raises CaffeError, which says why, for a snapshot that one cannot resume from."""
+    state = files.read_solver_state(snapshot.state)
+    model = None
+    if state.learned_net is not None:
+        model = beside(state.learned_net, snapshot.state)
+        if not os.path.exists(model):
+            raise CaffeError(f"{model}: No such file")
+    if not snapshot.side.exists():  # one of Caffe's
+        if model is not None:
+            files.read_weights(model)
+        return
+    content = resume.read(snapshot.side)
+    if content["history_crc32"] != resume.history_crc32(state.history):
+        raise CaffeError(f"{snapshot.side}: belongs to another snapshot")
+    if model is not None and content["model"] != resume.fingerprint(model):
+        raise CaffeError(f"{model}: damaged, or another than the snapshot's")
+
+
+def beside(learned_net: str, state_file: PathLike) -> str:
+    """The model's path, or the file of that name beside the state, where folders were moved."""
+    moved = os.path.join(os.path.dirname(state_file), os.path.basename(learned_net))
+    return moved if not os.path.exists(learned_net) and os.path.exists(moved) else learned_net
+
+
+# -- keeping a few -----------------------------------------------------------------------------
+
+
+def prune(prefix: PathLike, keep: int, newest: PathLike, log: Log = emit) -> None:
+    """Remove all snapshots of a prefix but the `keep` newest, after `newest` was written.
+
+    Only those with a good side file: whatever else bears such a name is not this engine's, or
+    somebody has taken it apart on purpose.
+    """
+    ours = [s for s in find(prefix) if s.model is not None and s.state != Path(newest)]
+    doomed = {s.iteration: str(s.state) for s in ours[keep - 1 :]}
+    for iteration in _begun(prefix):
+        doomed.setdefault(iteration, f"{prefix}_iter_{iteration}")
+    for iteration, name in doomed.items():
+        try:
+            _remove(prefix, iteration)
+            log(_PLACE, f"Removed the snapshot {name}", INFO)
+        except (OSError, CaffeError) as error:
+            log(_PLACE, f"Cannot remove the snapshot {name}: {error}", WARNING)
+
+
+def _remove(prefix: PathLike, iteration: int) -> None:
+    """The state first: what is left under its name is always whole."""
+    stem = f"{os.fspath(prefix)}_iter_{iteration}"
+    mark, side = _mark(stem), Path(f"{stem}.resume")
+    model = resume.read(side)["model"]["file"] if side.exists() else None
+    mark.touch()
+    for end in ("", ".h5"):
+        forget(f"{stem}.solverstate{end}", keep_mark=True)
+    for path in (Path(f"{stem}.caffemodel"), Path(f"{stem}.caffemodel.h5")):
+        if path.name == model:
+            path.unlink(missing_ok=True)
+    side.unlink(missing_ok=True)
+    mark.unlink()
+
+
+def _mark(stem: str) -> Path:
+    """What says, should the process be killed, that a snapshot's removal has begun."""
+    folder, name = os.path.split(stem)
+    return Path(folder, f".{name}.removing")
+
+
+def _begun(prefix: PathLike) -> list[int]:
+    """Iterations whose snapshots' removal has begun."""
+    folder, base = os.path.split(os.fspath(prefix))
+    pattern = re.compile(rf"\.{re.escape(base)}_iter_(\d+)\.removing")
+    matches = (pattern.fullmatch(path.name) for path in Path(folder or ".").glob(".*.removing"))
+    return [int(match[1]) for match in matches if match]
+
+
+def forget(state: PathLike, keep_mark: bool = False) -> None:
+    """Remove a .solverstate, on the disk, too, before files that it goes with change."""
+    path = Path(state)
+    if not keep_mark:  # what will stand there is not what was to be removed
+        _mark(os.fspath(resume.side_file(state)).removesuffix(".resume")).unlink(missing_ok=True)
+    if path.exists():
+        path.unlink()
+        files.sync(path.resolve().parent)
+
+
+def sweep(prefix: PathLike) -> None:
+    """Remove what processes that were killed while they wrote a snapshot have left half-written."""
+    folder, base = os.path.split(os.fspath(prefix))
+    pattern = re.compile(rf"\.{re.escape(base)}{_NAME}\.(\d+)\.\d+\.tmp")
+    for path in Path(folder or ".").glob(".*.tmp"):
+        match = pattern.fullmatch(path.name)
+        if match and not _runs(int(match[2])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,543 @@
+"""Solver: the training loop, with tests, snapshots and Caffe's log lines."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from caffe.blob import Blob
+from caffe.errors import CaffeError
+from caffe.formats import files
+from caffe.net import Net
+from caffe.process.log import emit, number
+from caffe.process.ranks import announce, root_solver, solver_rank
+from caffe.process.seeds import set_random_seed
+from caffe.proto import caffe_pb2 as pb
+from caffe.solver import resume, snapshots
+from caffe.solver.learning_rate import LearningRate
+from caffe.solver.resume import LossWindow, Point
+from caffe.solver.updates import UPDATES, Update
+
+if TYPE_CHECKING:
+    from caffe.train.allreduce import NCCL
+
+TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+
+class Solver:
+    """A solver, as pycaffe's: `net`, `test_nets`, `iter`, `lr`, step(), solve(), restore(), ...
+
+    param: the path of a solver prototxt, or a SolverParameter. Raises CaffeError for a solver or
+    net that cannot be used, before anything runs.
+
+    snapshot_keep: how many of its prefix's snapshots, the newest, are kept; 0 (default): all.
+    """
+
+    update_class: type[Update] | None = None
+
+    def __init__(self, param: str | os.PathLike[str] | pb.SolverParameter) -> None:
+        if not isinstance(param, pb.SolverParameter):
+            param = files.read_solver(param, emit)
+        self.param = pb.SolverParameter()
+        self.param.CopyFrom(param)
+        self.iter = 0
+        self.snapshot_keep = 0
+        text = files.text(self.param).rstrip()
+        announce("solver.cpp:45", f"Initializing solver from parameters: \n{text}")
+        self._check_settings()
+        if self.param.random_seed >= 0:
+            set_random_seed(self.param.random_seed, solver_rank())
+        update_class = self.update_class or _update_class(self.param.type)
+        self._update = update_class(self.param)
+        self._rate = LearningRate(self.param)
+        self._init_train_net()
+        self._init_test_nets()
+        announce("solver.cpp:57", "Solver scaffolding done.")
+        self._history = [
+            Blob(p.blob.shape) for _ in range(self._update.histories) for p in self.net.learnable
+        ]
+        self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._requests: Callable[[], str] = lambda: "none"
+        self._agree: Callable[[str], str] | None = None  # where several processes train together
+        self._stop, self._snapshot_asked = False, False
+        self._loss = LossWindow([], 0.0, 0)
+        self._loss_goes_on = False  # a restored one
+        self._before_test: Point | None = None  # where things stood before a test under way
+        self._shown_at, self._shown_iter = time.monotonic(), 0
+
+    # -- setting up -----------------------------------------------------------------------------
+
+    def _check_settings(self) -> None:
+        p = self.param
+        if p.average_loss < 1:
+            raise CaffeError(f"solver: average_loss is {p.average_loss}, expected at least 1")
+        if p.iter_size < 1:
+            raise CaffeError(f"solver: iter_size is {p.iter_size}, expected at least 1")
+        if p.regularization_type not in ("L1", "L2"):
+            raise CaffeError(
+                f"solver: unknown regularization_type {p.regularization_type!r}; expected L1 or L2"
+            )
+        if p.snapshot and not p.HasField("snapshot_prefix"):
+            raise CaffeError("solver: snapshot is given, but snapshot_prefix is not")
+        if p.snapshot:
+            self._check_snapshot_prefix()
+
+    def _check_snapshot_prefix(self) -> None:
+        if not root_solver():
+            return
+        probe = Path(self._snapshot_path(".tempfile"))
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise CaffeError(
+                f"solver: cannot write to snapshot prefix {self.param.snapshot_prefix!r} "
+                f"({error.strerror}): the directory must exist and be writable"
+            ) from None
+
+    def _init_train_net(self) -> None:
+        p = self.param
+        given = [name for name in TRAIN_FIELDS if p.HasField(name)]
+        if len(given) != 1:
+            raise CaffeError(
+                f"solver: exactly one of {', '.join(TRAIN_FIELDS)} must be given, got "
+                f"{', '.join(given) or 'none'}"
+            )
+        kind = given[0]
+        if kind.endswith("param"):
+            line = 97 if kind == "net_param" else 92
+            announce(f"solver.cpp:{line}", f"Creating training net specified in {kind}.")
+            net_param = pb.NetParameter()
+            net_param.CopyFrom(getattr(p, kind))
+        else:
+            path = getattr(p, kind)
+            announce("solver.cpp:102", f"Creating training net from {kind} file: {path}")
+            net_param = files.read_net(path, emit)
+        self.net = _net_in_state(net_param, pb.TRAIN, p.train_state)
+        self._load_weights(self.net)
+
+    def _init_test_nets(self) -> None:
+        p = self.param
+        sources: list[tuple[str, pb.NetParameter | str]] = []
+        sources += [("test_net_param", param) for param in p.test_net_param]
+        sources += [(f"test_net file: {path}", path) for path in p.test_net]
+        generic = p.HasField("net") or p.HasField("net_param")
+        count = len(p.test_iter)
+        if (count < len(sources)) if generic else (count != len(sources)):
+            raise CaffeError(
+                f"solver: test_iter must be given once for each test net: it is given {count} "
+                f"time(s), test nets are {len(sources)}"
+            )
+        if p.HasField("net_param"):
+            sources += [("net_param", p.net_param)] * (count - len(sources))
+        elif p.HasField("net"):
+            sources += [(f"net file: {p.net}", p.net)] * (count - len(sources))
+        if p.test_state and len(p.test_state) != len(sources):
+            raise CaffeError(
+                f"solver: test_state is given {len(p.test_state)} time(s), expected none or one "
+                f"for each of {len(sources)} test net(s)"
+            )
+        if sources and p.test_interval <= 0:
+            raise CaffeError("solver: test_iter is given, so test_interval must be positive")
+        self.test_nets: list[Net] = []
+        for i, (name, source) in enumerate(sources):
+            announce("solver.cpp:190", f"Creating test net (#{i}) specified by {name}")
+            net_param = files.read_net(source, emit) if isinstance(source, str) else source
+            state = p.test_state[i] if p.test_state else pb.NetState()
+            net = _net_in_state(net_param, pb.TEST, state)
+            net.debug_info = p.debug_info
+            self._load_weights(net)
+            self.test_nets.append(net)
+
+    def _load_weights(self, net: Net) -> None:
+        for names in self.param.weights:
+            for name in names.split(","):
+                announce("solver.cpp:72", f"Finetuning from {name.strip()}")
+                net.copy_from(name.strip())
+
+    # -- pycaffe's face -------------------------------------------------------------------------
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return self._rate.at(self.iter)
+
+    def add_callback(
+        self,
+        on_start: Callable[[], None] | NCCL,
+        on_gradients_ready: Callable[[], None] | None = None,
+    ) -> None:
+        """Have functions called before each iteration and before each update.
+
+        An NCCL brings both with it, and the agreement of all processes on requests.
+        """
+        if on_gradients_ready is None:
+            self._agree = on_start.agree
+            on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
+        self._callbacks.append((on_start, on_gradients_ready))
+
+    def set_requests(self, requests: Callable[[], str]) -> None:
+        """Where 'stop' and 'snapshot' requests come from; asked after every iteration."""
+        self._requests = requests
+
+    def share_weights(self, net: Net) -> None:
+        """Let `net` use this solver's weights, as one memory."""
+        net.share_with(self.net)
+
+    def solve(self, resume_file: str | os.PathLike[str] | None = None) -> None:
+        """Train up to max_iter, from the state in `resume_file` if one is given."""
+        announce("solver.cpp:289", f"Solving {self.net.name}")
+        announce("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
+        self._stop = False
+        if resume_file:
+            announce("solver.cpp:296", f"Restoring previous solver status from {resume_file}")
+            self.restore(resume_file)
+        p = self.param
+        if p.snapshot_after_train:
+            self._check_snapshot_prefix()
+        self.step(p.max_iter - self.iter)
+        just_taken = p.snapshot and self.iter % p.snapshot == 0
+        if p.snapshot_after_train and not just_taken:
+            self._snapshot_together()
+        if self._stop:
+            announce("solver.cpp:311", "Optimization stopped early.")
+            return
+        if p.display and self.iter % p.display == 0:
+            self._smooth(self.net._forward(0, len(self.net.layers) - 1))
+            loss = number(self._loss.mean)
+            announce("solver.cpp:327", f"Iteration {self.iter}, loss = {loss}")
+        if p.test_interval and self.iter % p.test_interval == 0:
+            self._test_all()
+        announce("solver.cpp:332", "Optimization Done.")
+
+    def step(self, iterations: int) -> None:
+        """Run `iterations` iterations: tests, forward and backward, update, snapshots."""
+        p, start = self.param, self.iter
+        if not self._loss_goes_on:
+            self._loss = LossWindow([], 0.0, start)
+        self._loss_goes_on, self._before_test = False, None
+        self._shown_at = time.monotonic()
+        while self.iter < start + iterations:
+            self.net.clear_param_diffs()
+            due = p.test_interval and self.iter % p.test_interval == 0
+            if due and (self.iter > 0 or p.test_initialization):
+                self._before_test = self._point()
+                self._test_all()
+                if not self._go_on_after_test():
+                    break
+                self._before_test = None
+            for on_start, _ in self._callbacks:
+                on_start()
+            display = bool(p.display) and self.iter % p.display == 0
+            self.net.debug_info = display and p.debug_info
+            self._smooth(self._forward_backward())
+            if display:
+                self._show()
+            for _, on_gradients_ready in self._callbacks:
+                on_gradients_ready()
+            self.apply_update()
+            request = self._agreed(self._requests())
+            due = p.snapshot and self.iter % p.snapshot == 0
+            if due or request == "snapshot":
+                self._snapshot_together()
+            if request == "stop":
+                self._stop = True
+                break
+
+    def apply_update(self) -> None:
+        """Change the weights by the gradients in the net's parameters, and count the iteration.
+
+        In Caffe's order: clip, divide by iter_size, decay, then the solver's rule.
+        """
+        rate = self._rate.at(self.iter)
+        if self.param.display and self.iter % self.param.display == 0:
+            announce("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(rate)}")
+        params = self.net.learnable
+        # .data of tensors: weights may still be part of a recorded pass.
+        weights = [p.blob.tensor().data for p in params]
+        grads = [p.blob.diff_tensor().data for p in params]
+        if params:
+            self._clip(grads)
+            if self.param.iter_size > 1:
+                torch._foreach_mul_(grads, 1 / self.param.iter_size)
+            self._regularize(weights, grads)
+            rates = [rate * p.lr_mult for p in params]
+            history = [h.tensor() for h in self._history]
+            self._update.apply(grads, history, rates, self.iter + 1)
+            torch._foreach_sub_(weights, grads)
+            for p in params:  # else nobody could tell that it changed
+                torch.autograd.graph.increment_version(p.blob.tensor())
+        self.iter += 1
+
+    def snapshot(self) -> None:
+        """Save weights and solver state as snapshot_prefix_iter_N.caffemodel and .solverstate, and
+        what Caffe's files leave out (caffe/resume.py) as .resume.
+
+        Each appears under its name when it is complete, the .solverstate last.
+        """
+        hdf5 = self.param.snapshot_format == pb.SolverParameter.HDF5
+        suffix, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")
+        model = self._snapshot_path(f".caffemodel{suffix}")
+        state = self._snapshot_path(f".solverstate{suffix}")
+        snapshots.forget(state)  # an older one, which the new model does not go with
+        announce(f"solver.cpp:{474 if hdf5 else 464}", f"Snapshotting to {kind} file {model}")
+        save = self.net.save_hdf5 if hdf5 else self.net.save
+        save(model, self.param.snapshot_diff)
+        history = [h.data for h in self._history]
+        data = files.SolverStateData(self.iter, model, self._rate.current_step, history)
+        point = self._before_test or self._point(together=False)
+        resume.write(resume.side_file(state), point, model, data)
+        line = 296 if hdf5 else 284
+        announce(f"sgd_solver.cpp:{line}", f"Snapshotting solver state to {kind} file {state}")
+        (files.write_solver_state_hdf5 if hdf5 else files.write_solver_state)(state, data)
+        snapshots.sweep(self.param.snapshot_prefix)
+        if self.snapshot_keep > 0:
+            snapshots.prune(self.param.snapshot_prefix, self.snapshot_keep, state)
+
+    def restore(self, state_file: str | os.PathLike[str]) -> None:
+        """Take over the iteration, weights and history of a .solverstate (or .solverstate.h5).
+
+        With the side file that this engine writes beside it, data and random numbers go on, too,
+        where they were; without (in a snapshot of Caffe's) they start over, and a log line says so.
+        """
+        path = os.fspath(state_file)
+        state = files.read_solver_state(path)
+        if len(state.history) != len(self._history):
+            raise CaffeError(
+                f"{path}: the history holds {len(state.history)} blob(s), this solver "
+                f"({self._update.name}, {len(self.net.learnable)} parameters) needs "
+                f"{len(self._history)}"
+            )
+        arrays = []
+        for i, (mine, theirs) in enumerate(zip(self._history, state.history, strict=True)):
+            shape = mine.shape
+            if theirs.shape not in (shape, (1,) * (4 - len(shape)) + shape):
+                raise CaffeError(
+                    f"{path}: history blob {i} has the shape {theirs.shape}, expected {shape}"
+                )
+            arrays.append(torch.from_numpy(theirs.reshape(shape)))
+        point = resume.point_of(path, state)
+        if state.learned_net is not None:
+            self.net.copy_from(snapshots.beside(state.learned_net, path))
+        announce("sgd_solver.cpp:336", "SGDSolver: restoring history")
+        for mine, theirs in zip(self._history, arrays, strict=True):
+            mine.tensor().copy_(theirs)
+        self.iter, self._rate.current_step = state.iter, state.current_step
+        self._before_test = None
+        if point is not None:
+            nets = [self.net, *self.test_nets]
+            resume.go_on(point, self.iter, self.param.random_seed, nets)
+            self._loss, self._loss_goes_on = point.loss, True
+
+    def _point(self, together: bool = True) -> Point:
+        """Where data, random numbers and displayed loss stand.
+
+        together: with the random states of all processes that train together, which all call this.
+        """
+        nets, together = [self.net, *self.test_nets], together and self._agree is not None
+        loss = LossWindow(list(self._loss.window), self._loss.mean, self._loss.since)
+        return resume.capture(self.param.random_seed, nets, loss, together)
+
+    def _snapshot_together(self) -> None:
+        """A snapshot, which the first process writes, with the random states of all."""
+        before = self._before_test
+        self._before_test = before or self._point()
+        if root_solver():
+            self.snapshot()
+        self._before_test = before
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _forward_backward(self) -> float:
+        """One iteration's passes; returns the loss, the mean over iter_size batches."""
+        net, total = self.net, 0.0
+        last = len(net.layers) - 1
+        for _ in range(self.param.iter_size):
+            total += net._forward(0, last)
+            net._backward(last, 0, keep_graph=False)
+        return total / self.param.iter_size
+
+    def _clip(self, grads: Sequence[torch.Tensor]) -> None:
+        limit = self.param.clip_gradients
+        if limit < 0:
+            return
+        norm = float(torch.stack(torch._foreach_norm(grads)).norm())
+        if norm > limit:
+            scale = limit / norm
+            announce(
+                "sgd_solver.cpp:99",
+                f"Gradient clipping: scaling down gradients (L2 norm {number(norm)} > "
+                f"{number(limit)}) by scale factor {number(scale)}",
+            )
+            torch._foreach_mul_(grads, scale)
+
+    def _regularize(self, weights: Sequence[torch.Tensor], grads: Sequence[torch.Tensor]) -> None:
+        for param, w, g in zip(self.net.learnable, weights, grads, strict=True):
+            decay = self.param.weight_decay * param.decay_mult
+            if decay:
+                g.add_(w if self.param.regularization_type == "L2" else w.sign(), alpha=decay)
+
+    def _smooth(self, loss: float) -> None:
+        """The mean loss of the last average_loss iterations."""
+        window, shown = self.param.average_loss, self._loss
+        if len(shown.window) < window:
+            shown.window.append(loss)
+            n = len(shown.window)
+            shown.mean = (shown.mean * (n - 1) + loss) / n
+        else:
+            i = (self.iter - shown.since) % window
+            shown.mean += (loss - shown.window[i]) / window
+            shown.window[i] = loss
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        seconds = now - self._shown_at
+        speed = (self.iter - self._shown_iter) / (seconds or 1)
+        self._shown_at, self._shown_iter = now, self.iter
+        announce(
+            "solver.cpp:239",
+            f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/"
+            f"{self.param.display} iters), loss = {number(self._loss.mean)}",
+        )
+        _log_outputs("solver.cpp:258", "Train", self.net, _outputs(self.net))
+
+    def _agreed(self, request: str) -> str:
+        """What all processes do; `request` where there is but one."""
+        return self._agree(request) if self._agree else request
+
+    def _go_on_after_test(self) -> bool:
+        """False if training is to stop. The other processes wait here while the first tests."""
+        asked = "snapshot" if self._snapshot_asked else "none"
+        request = self._agreed("stop" if self._stop else asked)
+        self._snapshot_asked = False
+        self._stop = request == "stop"
+        if request == "snapshot":
+            self._snapshot_together()
+        return not self._stop
+
+    def _test_all(self) -> None:
+        if not root_solver():
+            return
+        for i in range(len(self.test_nets)):
+            if not self._stop:
+                self._test(i)
+
+    def _test(self, i: int) -> None:
+        announce("solver.cpp:347", f"Iteration {self.iter}, Testing net (#{i})")
+        net, count = self.test_nets[i], self.param.test_iter[i]
+        net.share_with(self.net)
+        totals: list[torch.Tensor] = []
+        loss = 0.0
+        for _ in range(count):
+            while (request := self._requests()) != "none":
+                if request == "stop":
+                    self._stop = True
+                elif self._agree:  # all processes bear a part in it
+                    self._snapshot_asked = True
+                else:
+                    self.snapshot()
+            if self._stop:
+                announce("solver.cpp:396", "Test interrupted.")
+                return
+            losses = net._run_forward(0, len(net.layers) - 1)
+            if self.param.test_compute_loss:
+                loss += float(sum(losses))
+            outputs = [t.double() for t in _outputs(net)]
+            totals = [a + b for a, b in zip(totals, outputs, strict=True)] if totals else outputs
+        if self.param.test_compute_loss:
+            announce("solver.cpp:401", f"Test loss: {number(loss / max(count, 1))}")
+        if count:
+            _log_outputs("solver.cpp:414", "Test", net, [t / count for t in totals])
+
+    def _snapshot_path(self, extension: str) -> str:
+        return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}"
+
+
+class SGDSolver(Solver):
+    """Stochastic gradient descent with momentum; as in pycaffe, the others derive from it."""
+
+    update_class = UPDATES["SGD"]
+
+
+class NesterovSolver(SGDSolver):
+    """Nesterov's accelerated gradient."""
+
+    update_class = UPDATES["Nesterov"]
+
+
+class AdaGradSolver(SGDSolver):
+    """Adaptive gradient (Duchi et al., 2011)."""
+
+    update_class = UPDATES["AdaGrad"]
+
+
+class RMSPropSolver(SGDSolver):
+    """RMSProp (Tieleman and Hinton, 2012)."""
+
+    update_class = UPDATES["RMSProp"]
+
+
+class AdaDeltaSolver(SGDSolver):
+    """AdaDelta (Zeiler, 2012)."""
+
+    update_class = UPDATES["AdaDelta"]
+
+
+class AdamSolver(SGDSolver):
+    """Adam (Kingma and Ba, 2015)."""
+
+    update_class = UPDATES["Adam"]
+
+
+SOLVERS = {
+    s.update_class.name: s
+    for s in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
+    if s.update_class
+}
+
+
+def get_solver(param: str | os.PathLike[str] | pb.SolverParameter) -> Solver:
+    """The solver of the type that a solver prototxt (or SolverParameter) names."""
+    if not isinstance(param, pb.SolverParameter):
+        param = files.read_solver(param, emit)
+    return SOLVERS[_update_class(param.type).name](param)
+
+
+def _update_class(name: str) -> type[Update]:
+    if name not in UPDATES:
+        raise CaffeError(
+            f"solver: unknown type {name!r}; expected one of {', '.join(sorted(UPDATES))}"
+        )
+    return UPDATES[name]
+
+
+def _net_in_state(param: pb.NetParameter, phase: int, state: pb.NetState) -> Net:
+    """A net in `phase`, unless the net itself or, above all, `state` say otherwise."""
+    merged = pb.NetState(phase=phase)
+    merged.MergeFrom(param.state)
+    merged.MergeFrom(state)
+    copy = pb.NetParameter()
+    copy.CopyFrom(param)
+    copy.state.CopyFrom(merged)
+    return Net.from_state(copy)
+
+
+def _outputs(net: Net) -> list[torch.Tensor]:
+    return [net.blobs[name].tensor().flatten() for name in net.outputs]
+
+
+def _log_outputs(place: str, kind: str, net: Net, values: Sequence[torch.Tensor]) -> None:
+    index = 0
+    for name, numbers in zip(net.outputs, values, strict=True):
+        weight = net.blob_loss_weights[name]
+        for value in numbers.tolist():
+            line = f"    {kind} net output #{index}: {name} = {number(value)}"
+            if weight:
+                line += f" (* {number(weight)} = {number(weight * value)} loss)"
+            announce(place, line)
+            index += 1

@@ -1,0 +1,1 @@
+"""One training run: in this process, or in several that share the work."""

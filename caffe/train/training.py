@@ -1,0 +1,193 @@
+"""One training run, from the solver's file to its last iteration, alone or as one of several."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from caffe.commands.flags import one_line
+from caffe.errors import CaffeError
+from caffe.process import execution, memory, ranks
+from caffe.process.log import INFO, emit, log, lowest_level, number
+from caffe.process.peers import (
+    Place,
+    by_torchrun,
+    end_with_parent,
+    gather,
+    leave,
+    own_device,
+    place_from_environment,
+    take_place,
+)
+from caffe.process.signals import SignalRequests
+from caffe.proto.caffe_pb2 import SolverParameter
+from caffe.solver import Solver, get_solver
+from caffe.timer import Timer
+from caffe.train.allreduce import NCCL
+from caffe.train.launch import run_processes
+
+Requests = Callable[[], str]
+ALONE = Place(0, 1, 0, 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be trained, and how: the same for all processes.
+
+    solver: prototxt, or the message. snapshot: state to resume from. sync_bn: see set_sync_bn.
+    timing: log what layers and sums take, at each display (then layer by layer, without a plan).
+    snapshot_keep: how many snapshots are kept, the newest; 0: all.
+    settings: the arithmetic; by default what is in force where the Run is made.
+    """
+
+    solver: str | SolverParameter
+    snapshot: str | None = None
+    sync_bn: bool = False
+    timing: bool = False
+    snapshot_keep: int = 0
+    settings: execution.Settings = field(default_factory=execution.settings)
+
+
+def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> None:
+    """Train with one process for each of a machine's `devices` (GPUs; None: the CPU).
+
+    The processes are started here, or else by torchrun: then this is one of them. A single one is
+    this process itself, with nothing distributed about it.
+    asked: the flags that name the devices, for messages. requests: what signals ask for.
+    Raises CaffeError for bad input, or if one of the processes fails; the others are ended then.
+    """
+    place = place_from_environment()
+    if place is None and len(devices) > 1:
+        run_processes(train_here, (run, devices), len(devices), requests)
+        return
+    if by_torchrun():
+        end_with_parent()  # else it would train on without torchrun's watch
+    place = place or ALONE
+    own_device(place, devices, asked)  # complains
+    with requests.installed():
+        try:
+            train_here(run, devices, place, None, requests.next)
+        except Exception as error:
+            if place.count == 1:
+                raise
+            _end_at_once(error, place.rank)
+
+
+def train_here(
+    run: Run, devices: Sequence[int | None], place: Place, uid: bytes | None, requests: Requests
+) -> None:
+    """Train as the process of `place`, on the device of its local rank.
+
+    uid: what NCCL.new_uid gave to all; None under torchrun, or alone.
+    """
+    take_place(place, devices[place.local_rank])
+    _log_devices(devices)
+    _set_up(run)
+    solver = get_solver(run.solver)
+    solver.snapshot_keep = run.snapshot_keep
+    solver.set_requests(requests)
+    for net in (solver.net, *solver.test_nets):
+        net.observed = False
+    nccl = NCCL(solver, uid) if place.count > 1 else None
+    if run.snapshot:
+        emit("caffe.cpp:235", f"Resuming from {run.snapshot}")
+        solver.restore(run.snapshot)
+    if nccl is not None:
+        _check_start(gather(solver.iter), run.snapshot)
+        nccl.bcast()
+        nccl.overlap()
+    _add_callbacks(solver, nccl, run.timing and place.rank == 0)
+    emit("caffe.cpp:239", "Starting Optimization")
+    began = time.monotonic()
+    solver.solve()
+    seconds = time.monotonic() - began
+    leave()
+    emit("caffe.cpp:250", "Optimization Done.")
+    _tell_waiting(solver.net.waited, seconds)
+
+
+def _end_at_once(error: Exception, rank: int) -> None:
+    """What is under way with other processes would hold up an orderly end."""
+    text = str(error) if isinstance(error, CaffeError) else one_line(error)
+    print(f"caffe: rank {rank}: {text}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _check_start(iterations: Sequence[int], snapshot: str | None) -> None:
+    """Complains where machines do not see the same snapshots; iterations: of each rank."""
+    for rank, iteration in enumerate(iterations):
+        if iteration != iterations[0]:
+            raise CaffeError(
+                f"rank {rank} would go on from iteration {iteration}, rank 0 from "
+                f"{iterations[0]}: all machines need the same snapshot {snapshot or ''}".rstrip()
+            )
+
+
+def _set_up(run: Run) -> None:
+    ranks.set_sync_bn(run.sync_bn)
+    execution.take(run.settings)
+    memory.keep_freed_memory()
+
+
+def _log_devices(devices: Sequence[int | None]) -> None:
+    gpus = [gpu for gpu in devices if gpu is not None]
+    if not gpus:
+        emit("caffe.cpp:197", "Use CPU.")
+        return
+    emit("caffe.cpp:204", f"Using GPUs {', '.join(map(str, gpus))}")
+    for gpu in gpus:
+        emit("caffe.cpp:209", f"GPU {gpu}: {torch.cuda.get_device_name(gpu)}")
+
+
+def _tell_waiting(waited: float, seconds: float) -> None:
+    """Whether it was the data that training waited for; no line of the log, which is Caffe's."""
+    if waited and ranks.root_solver() and lowest_level() == INFO:
+        share = f"{100 * waited / seconds:.1f}% of {number(seconds)} s"
+        print(f"caffe train: waited {number(waited)} s for data, {share}", file=sys.stderr)
+
+
+def _add_callbacks(solver: Solver, nccl: NCCL | None, timing: bool) -> None:
+    times = _Times(solver) if timing else None
+    if times:
+        solver.add_callback(times.whole.start, times.gradients_ready)
+    if nccl is not None:
+        solver.add_callback(nccl)
+    if times:
+        solver.add_callback(lambda: None, times.show)
+
+
+class _Times:
+    """What each layer, a whole iteration and the sums over processes take."""
+
+    def __init__(self, solver: Solver) -> None:
+        self.solver, self.names = solver, list(solver.net._layer_names)
+        forward, backward = ([Timer() for _ in self.names] for _ in range(2))
+        self.forward, self.backward = forward, backward
+        self.whole, self.reduction = Timer(), Timer()
+        solver.net.before_forward(lambda layer: forward[layer].start())
+        solver.net.after_forward(lambda layer: forward[layer].stop())
+        solver.net.before_backward(lambda layer: backward[layer].start())
+        solver.net.after_backward(lambda layer: backward[layer].stop())
+
+    def gradients_ready(self) -> None:
+        self.whole.stop()
+        self.reduction.start()
+
+    def show(self) -> None:
+        self.reduction.stop()
+        display = self.solver.param.display
+        if not display or self.solver.iter % display:
+            return
+        lines = [""]
+        for i, name in enumerate(self.names):
+            lines.append(f"forw {i:3d} {name:>8s} : {self.forward[i].ms:.2f}")
+        for i, name in reversed(list(enumerate(self.names))):
+            lines.append(f"back {i:3d} {name:>8s} : {self.backward[i].ms:.2f}")
+        lines.append(f"solver total: {self.whole.ms:.2f}")
+        lines.append(f"allreduce: {self.reduction.ms:.2f}")
+        log("\n".join(lines))

@@ -1,0 +1,340 @@
+"""Every layer type in ONNX, by onnxruntime, against what Caffe recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+import caffe
+from caffe.layers.base import REGISTRY
+from caffe.proto import caffe_pb2 as pb
+
+onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+from caffe.export.onnx import LAYERS, write_graph  # noqa: E402
+
+ROOT = Path(__file__).parents[2] / "golden" / "layers"
+
+# Types that serve training, bring data in or out, or run Python.
+WITHOUT = {
+    *("Accuracy", "ContrastiveLoss", "EuclideanLoss", "HingeLoss", "InfogainLoss"),
+    *("MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"),
+    *("Data", "HDF5Data", "HDF5Output", "ImageData", "Input", "MemoryData", "WindowData"),
+    *("Python", "Silence"),
+}
+
+IN_TRAINING = {"bn_train", "bn_train_frac", "bn_scale_relu"}
+
+
+def cases():
+    """The recorded cases whose layers have a form; windows that overlap have only one."""
+    for path in sorted(ROOT.glob("*.npz")):
+        net = text_format.Parse(str(np.load(path)["prototxt"]), pb.NetParameter())
+        types = {layer.type for layer in net.layer} - {"Input"}
+        if types & WITHOUT or path.stem in IN_TRAINING:
+            continue
+        for max_unpool in (True, False):
+            if max_unpool or path.stem != "unpool_overlap":
+                yield path.stem, max_unpool
+
+
+def recorded(name):
+    """The net of a case in TEST phase, filled, and its arrays."""
+    case = dict(np.load(ROOT / f"{name}.npz"))
+    net = caffe.Net(text_format.Parse(str(case["prototxt"]), pb.NetParameter()), caffe.TEST)
+    for key, values in case.items():
+        kind, _, rest = key.partition("/")
+        if kind == "in":
+            net.blobs[rest].reshape(*values.shape)
+        elif kind == "param":
+            layer, _, index = rest.rpartition("/")
+            net.params[layer][int(index)].data[...] = values
+    net.reshape()
+    return net, case
+
+
+def run(model, **feeds):
+    """The outputs by name, after the checker's full word on the model."""
+    onnx.checker.check_model(model, full_check=True)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    given = {i.name: feeds[i.name].astype(np.float32) for i in session.get_inputs()}
+    return dict(zip((o.name for o in session.get_outputs()), session.run(None, given), strict=True))
+
+
+@pytest.mark.parametrize(("name", "max_unpool"), list(cases()))
+def test_recorded_layer(name, max_unpool):
+    net, case = recorded(name)
+    inputs = {key[3:]: values for key, values in case.items() if key.startswith("in/")}
+    outputs = [key[4:] for key in case if key.startswith("out/")]
+    for blob, values in run(write_graph(net, outputs, max_unpool), **inputs).items():
+        expected = case[f"out/{blob}"]
+        assert values.shape == expected.shape
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_input_that_is_overwritten():
+    net, feeds = build('layer { name: "r" type: "ReLU" bottom: "x" top: "x" }', x=(2, 3))
+    answers = run(write_graph(net, ["x"]), **feeds)
+    assert list(answers) == ["x_out"]
+    np.testing.assert_array_equal(answers["x_out"], np.maximum(feeds["x"], 0))
+
+
+def test_types_without_a_form_are_known():
+    assert set(REGISTRY) - set(LAYERS) == WITHOUT
+    text = (
+        'layer { name: "i" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 } } }'
+        'layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "b" top: "loss" }'
+    )
+    net = caffe.Net(text_format.Parse(text, pb.NetParameter()), caffe.TEST)
+    with pytest.raises(caffe.CaffeError, match=r"layer 'l': type EuclideanLoss has no ONNX form"):
+        write_graph(net, ["loss"])
+
+
+def build(text, **inputs):
+    """A net on inputs of these shapes, and drawn values for them."""
+    param = text_format.Parse(text, pb.NetParameter())
+    for i, (name, shape) in enumerate(inputs.items()):
+        layer = pb.LayerParameter(name=name, type="Input", top=[name])
+        layer.input_param.shape.add(dim=shape)
+        param.layer.insert(i, layer)
+    rng = np.random.default_rng(0)
+    return caffe.Net(param, caffe.TEST), {
+        name: rng.normal(size=shape).astype(np.float32) for name, shape in inputs.items()
+    }
+
+
+def check(text, outputs=("y",), more=None, **inputs):
+    """onnxruntime's answers are the net's, also for another batch size."""
+    net, feeds = build(text, **inputs)
+    feeds.update(more or {})
+    for dynamic in (False, True):
+        if dynamic:
+            feeds = {k: np.concatenate([v, v[:1] * 2]) for k, v in feeds.items()}
+        answers = run(write_graph(net, list(outputs), dynamic_batch=dynamic), **feeds)
+        for name, values in feeds.items():
+            net.blobs[name].reshape(*values.shape)
+        expected = net.forward(**feeds)
+        for name in outputs:
+            np.testing.assert_allclose(answers[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+GEOMETRIES = [
+    "kernel_size: 3 stride: 2",  # rounds up: the last window hangs over
+    "kernel_size: 3 stride: 2 pad: 1",
+    "kernel_size: 2 stride: 2 pad: 1",  # a window that would start in the padding is dropped
+    "kernel_h: 2 kernel_w: 3 stride_h: 3 stride_w: 1 pad_h: 0 pad_w: 2",
+    "kernel_size: 3 stride: 2 round_mode: FLOOR",
+    "kernel_size: 5 stride: 3 pad: 2",
+    "global_pooling: true",
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("method", ["MAX", "AVE"])
+def test_pooling(geometry, method):
+    text = f'layer {{ name: "p" type: "Pooling" bottom: "x" top: "y" pooling_param {{ {geometry} '
+    check(text + f"pool: {method} }} }}", x=(2, 3, 8, 9))
+
+
+@pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if "global" not in g])
+def test_masks_are_caffes(geometry):
+    text = (
+        'layer { name: "p" type: "Pooling" bottom: "x" top: "y" top: "mask" pooling_param { '
+        + geometry
+        + " } }"
+    )
+    check(text, ("y", "mask"), x=(2, 3, 8, 9))
+
+
+def test_window_beyond_the_image_is_refused():
+    text = (
+        'layer { name: "p" type: "Pooling" bottom: "x" top: "y" '
+        "pooling_param { kernel_size: 1 stride: 2 } }"
+    )
+    net, _ = build(text, x=(1, 1, 4, 4))  # (4 - 1) / 2 up, + 1: 3 windows, at 0, 2 and 4
+    with pytest.raises(caffe.CaffeError, match=r"layer 'p'.*wholly beyond"):
+        write_graph(net, ["y"])
+
+
+UNPOOL = (
+    'layer {{ name: "pool" type: "Pooling" bottom: "x" top: "pool" top: "mask" '
+    "pooling_param {{ {pool} }} }}"
+    'layer {{ name: "un" type: "Unpooling" bottom: "{values}" bottom: "mask" top: "y" '
+    "unpooling_param {{ {size} }} }}"
+)
+
+
+@pytest.mark.parametrize("max_unpool", [True, False])
+@pytest.mark.parametrize(
+    ("pool", "size", "shape"),
+    [
+        ("kernel_size: 2 stride: 2", "scale: 2", (2, 3, 8, 6)),
+        ("kernel_size: 2 stride: 2", "output_h: 7 output_w: 9", (2, 3, 7, 9)),
+        (
+            "kernel_h: 3 kernel_w: 2 stride_h: 3 stride_w: 2",
+            "output_h: 7 output_w: 9",
+            (2, 3, 7, 9),
+        ),
+        # Into another plane than the one that was pooled:
+        ("kernel_size: 2 stride: 2", "output_h: 8 output_w: 10", (2, 3, 7, 9)),
+    ],
+)
+def test_unpooling(pool, size, shape, max_unpool):
+    net, feeds = build(UNPOOL.format(pool=pool, size=size, values="pool"), x=shape)
+    # Many windows of nothing but equals: the first one is the mask.
+    feeds["x"] = np.maximum(np.round(feeds["x"]), 0)
+    assert (net.forward(**feeds)["y"] == 0).mean() > 0.7
+    answers = run(write_graph(net, ["y"], max_unpool), **feeds)
+    np.testing.assert_array_equal(answers["y"], net.blobs["y"].data)
+    ops = {node.op_type for node in write_graph(net, ["y"], max_unpool).graph.node}
+    if not max_unpool:
+        assert "MaxUnpool" not in ops
+    elif "10" not in size:
+        assert "MaxUnpool" in ops
+
+
+def test_places_of_equals_do_not_change_with_the_form():
+    """What is unpooled is not what was pooled, so that a place chosen otherwise would show."""
+    net, feeds = build(
+        UNPOOL.format(pool="kernel_size: 2 stride: 2", size="scale: 2", values="v"),
+        x=(1, 2, 6, 6),
+        v=(1, 2, 3, 3),
+    )
+    feeds["x"][:] = 0
+    expected = net.forward(**feeds)["y"].copy()
+    assert (expected[:, :, ::2, ::2] == feeds["v"]).all()
+    for form in (True, False):
+        np.testing.assert_array_equal(run(write_graph(net, ["y"], form), **feeds)["y"], expected)
+
+
+def test_no_form_without_indices():
+    pool = "kernel_size: 3 stride: 2"
+    net, _ = build(UNPOOL.format(pool=pool, size="scale: 2", values="pool"), x=(1, 1, 7, 7))
+    with pytest.raises(caffe.CaffeError, match=r"layer 'pool'.*no form without MaxPool's indices"):
+        write_graph(net, ["y"], max_unpool=False)
+
+
+NORM = (
+    'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "n" } '
+    'layer { name: "sc" type: "Scale" bottom: "n" top: "y" %s }'
+)
+
+
+@pytest.mark.parametrize("bias", ["", "scale_param { bias_term: true }"])
+def test_batch_norm_and_scale_become_one(bias):
+    net, feeds = build(NORM % bias, x=(2, 3, 4, 5))
+    rng = np.random.default_rng(1)
+    for blobs in net.params.values():
+        for blob in blobs:
+            blob.data[...] = rng.uniform(0.5, 2, blob.shape)
+    model = write_graph(net, ["y"])
+    assert [node.op_type for node in model.graph.node] == ["BatchNormalization"]
+    expected = net.forward(**feeds)["y"]
+    np.testing.assert_allclose(run(model, **feeds)["y"], expected, rtol=1e-5, atol=1e-6)
+    # Asked for, what lies between them is there, too.
+    between = run(write_graph(net, ["n", "y"]), **feeds)
+    np.testing.assert_allclose(between["n"], net.blobs["n"].data, rtol=1e-5, atol=1e-6)
+
+
+TWO = 'layer { name: "l" type: "%s" bottom: "x" bottom: "z" top: "y" %s }'
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        (TWO % ("Scale", "scale_param { axis: 0 }"), {"x": (2, 3, 4), "z": (2, 3)}),
+        (TWO % ("Bias", "bias_param { axis: 0 }"), {"x": (2, 3, 4), "z": (2,)}),
+        (TWO % ("Concat", "concat_param { axis: -1 }"), {"x": (2, 3, 4), "z": (2, 3, 2)}),
+        (
+            TWO % ("Crop", "crop_param { axis: 2 offset: 1 }"),
+            {"x": (2, 3, 8, 9), "z": (2, 1, 4, 5)},
+        ),
+        (
+            TWO % ("Eltwise", "eltwise_param { coeff: 2 coeff: -0.5 }"),
+            {"x": (2, 3, 4), "z": (2, 3, 4)},
+        ),
+        (
+            'layer { name: "l" type: "InnerProduct" bottom: "x" top: "y" inner_product_param '
+            '{ num_output: 5 axis: 2 weight_filler { type: "xavier" } } }',
+            {"x": (2, 3, 4)},
+        ),
+        (
+            'layer { name: "l" type: "Reshape" bottom: "x" top: "y" '
+            "reshape_param { shape { dim: 0 dim: -1 dim: 2 } } }",
+            {"x": (2, 3, 4)},
+        ),
+        (
+            'layer { name: "l" type: "ArgMax" bottom: "x" top: "y" argmax_param '
+            "{ top_k: 2 out_max_val: true } }",
+            {"x": (2, 3, 4, 5)},
+        ),
+        (
+            'layer { name: "l" type: "Tile" bottom: "x" top: "y" tile_param { tiles: 3 axis: 2 } }',
+            {"x": (2, 3, 4)},
+        ),
+    ],
+    ids=lambda value: value.split('"')[3] if isinstance(value, str) else "",
+)
+def test_any_batch_size(text, shapes):
+    check(text, **shapes)
+
+
+def test_layers_that_mix_samples_need_a_fixed_batch():
+    text = (
+        'layer { name: "l" type: "Reshape" bottom: "x" top: "y" '
+        "reshape_param { shape { dim: -1 dim: 2 } } }"
+    )
+    net, _ = build(text, x=(2, 3, 4))
+    with pytest.raises(caffe.CaffeError, match=r"layer 'l'.*mixes the samples"):
+        write_graph(net, ["y"], dynamic_batch=True)
+
+
+def test_static_input_and_given_states_of_an_lstm():
+    text = (
+        'layer { name: "l" type: "LSTM" bottom: "x" bottom: "c" bottom: "s" bottom: "h" '
+        'bottom: "k" top: "y" top: "h2" top: "k2" recurrent_param { num_output: 4 '
+        'expose_hidden: true weight_filler { type: "xavier" } } }'
+    )
+    shapes = {"x": (3, 2, 5), "c": (3, 2), "s": (2, 3), "h": (1, 2, 4), "k": (1, 2, 4)}
+    net, feeds = build(text, **shapes)
+    feeds["c"] = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
+    expected = net.forward(**feeds)
+    answers = run(write_graph(net, ["y", "h2", "k2"]), **feeds)
+    for name, values in answers.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_two_layers_of_one_name():
+    scale = (
+        'layer { name: "s" type: "Scale" bottom: "%s" top: "%s" '
+        'scale_param { filler { type: "gaussian" std: 1 } } }'
+    )
+    net, feeds = build(scale % ("x", "z") + scale % ("z", "y"), x=(2, 3))
+    expected = net.forward(**feeds)["y"]
+    np.testing.assert_allclose(run(write_graph(net, ["y"]), **feeds)["y"], expected, rtol=1e-5)
+
+
+def test_names_are_the_nets():
+    text = (
+        'layer { name: "conv" type: "Convolution" bottom: "x" top: "c" convolution_param '
+        "{ num_output: 2 kernel_size: 3 } }"
+        'layer { name: "relu" type: "ReLU" bottom: "c" top: "c" }'
+        'layer { name: "pool" type: "Pooling" bottom: "c" top: "y" '
+        "pooling_param { kernel_size: 2 stride: 2 } }"
+    )
+    net, _ = build(text, x=(1, 3, 8, 8))
+    graph = write_graph(net, ["y"]).graph
+    assert [node.name for node in graph.node] == ["conv", "relu", "pool"]
+    assert [list(node.output) for node in graph.node] == [["conv:1"], ["c"], ["y"]]
+    assert [c.name for c in graph.initializer] == ["conv.0", "conv.1"]
+    assert [(i.name, [d.dim_value for d in i.type.tensor_type.shape.dim]) for i in graph.input] == [
+        ("x", [1, 3, 8, 8])
+    ]

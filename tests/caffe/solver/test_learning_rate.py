@@ -1,0 +1,105 @@
+"""Every lr_policy by its formula."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from google.protobuf import text_format
+
+import caffe
+from caffe.proto import caffe_pb2 as pb
+from caffe.solver.learning_rate import LearningRate
+
+pytestmark = pytest.mark.usefixtures("fresh")
+
+
+def _rate(text: str) -> LearningRate:
+    return LearningRate(text_format.Parse(text, pb.SolverParameter()))
+
+
+def _rates(text: str, iterations: int) -> list[float]:
+    rate = _rate(text)
+    return [rate.at(i) for i in range(iterations)]
+
+
+def _close(values: list[float]) -> list[object]:
+    return [pytest.approx(v, rel=1e-6) for v in values]  # settings are stored as float32
+
+
+def test_fixed() -> None:
+    assert _rates('lr_policy: "fixed" base_lr: 0.1', 3) == _close([0.1, 0.1, 0.1])
+
+
+def test_step() -> None:
+    rates = _rates('lr_policy: "step" base_lr: 0.1 gamma: 0.5 stepsize: 2', 6)
+    assert rates == _close([0.1, 0.1, 0.05, 0.05, 0.025, 0.025])
+
+
+def test_exp() -> None:
+    rates = _rates('lr_policy: "exp" base_lr: 0.1 gamma: 0.9', 3)
+    assert rates == _close([0.1, 0.09, 0.081])
+
+
+def test_inv() -> None:
+    # 0.1 (1 + 0.5 i)^-2
+    rates = _rates('lr_policy: "inv" base_lr: 0.1 gamma: 0.5 power: 2', 3)
+    assert rates == _close([0.1, 0.1 / 2.25, 0.025])
+
+
+def test_multistep() -> None:
+    text = 'lr_policy: "multistep" base_lr: 1 gamma: 0.1 stepvalue: 2 stepvalue: 3 stepvalue: 5'
+    assert _rates(text, 7) == _close([1, 1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_multistep_counts_its_steps_and_says_so(capsys) -> None:
+    rate = _rate('lr_policy: "multistep" base_lr: 1 gamma: 0.1 stepvalue: 2')
+    rate.at(1)
+    assert rate.current_step == 0
+    rate.at(2)
+    assert rate.current_step == 1
+    assert capsys.readouterr().err.rstrip().endswith("] MultiStep Status: Iteration 2, step = 1")
+
+
+def test_multistep_goes_on_from_a_restored_step() -> None:
+    rate = _rate('lr_policy: "multistep" base_lr: 1 gamma: 0.1 stepvalue: 2 stepvalue: 9')
+    rate.current_step = 1
+    assert rate.at(5) == pytest.approx(0.1)
+
+
+def test_poly() -> None:
+    rates = _rates('lr_policy: "poly" base_lr: 1 power: 2 max_iter: 4', 5)
+    assert rates == _close([1, 0.5625, 0.25, 0.0625, 0])
+
+
+def test_sigmoid() -> None:
+    rates = _rates('lr_policy: "sigmoid" base_lr: 1 gamma: 0.5 stepsize: 2', 3)
+    assert rates == _close([1 / (1 + math.exp(1)), 1 / (1 + math.exp(0.5)), 0.5])
+    assert _rate('lr_policy: "sigmoid" base_lr: 1 gamma: 1e4 stepsize: 9').at(0) == 0
+
+
+def test_what_c_would_compute_where_python_fails() -> None:
+    assert math.isnan(_rate('lr_policy: "poly" base_lr: 1 power: 0.5 max_iter: 4').at(5))
+    assert _rate('lr_policy: "exp" base_lr: 1 gamma: 10').at(400) == math.inf
+    assert _rate('lr_policy: "poly" base_lr: 1 power: -1 max_iter: 4').at(4) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('lr_policy: "stp"', "unknown lr_policy 'stp'; expected one of fixed, step, exp, inv, "
+         "multistep, poly, sigmoid"),
+        ('lr_policy: "step" gamma: 0.1', "lr_policy step needs a positive stepsize, got 0"),
+        ('lr_policy: "sigmoid" stepsize: -1', "lr_policy sigmoid needs a positive stepsize"),
+        ('lr_policy: "exp" gamma: -1', "gamma is -1, expected at least 0"),
+    ],
+)  # fmt: skip
+def test_bad_settings(text: str, message: str) -> None:
+    with pytest.raises(caffe.CaffeError, match=f"solver: {message}"):
+        _rate(text)
+
+
+def test_no_policy_is_an_error_once_it_is_needed() -> None:
+    rate = _rate("base_lr: 1")  # a solver without one may still build its nets
+    with pytest.raises(caffe.CaffeError, match="solver: unknown lr_policy ''"):
+        rate.at(0)
