@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from caffe.errors import CaffeError
 from caffe.process.device import current_device
+
+Fill = Callable[[torch.Tensor], None]  # fills a tensor in place
 
 HOST = torch.device("cpu")
 MAX_AXES = 32
@@ -26,8 +28,8 @@ class SyncedArray:
     does not change: views taken before a forward pass show what it computed.
     """
 
-    def __init__(self, count: int, fill: float = 0.0) -> None:
-        self.count, self._fill = count, fill
+    def __init__(self, count: int, fill: float = 0.0, initial: Fill | None = None) -> None:
+        self.count, self._fill, self._initial = count, fill, initial
         self._host: torch.Tensor | None = None
         self._device: torch.Tensor | None = None  # only ever a tensor that is not on the host
         self._host_newer = True
@@ -111,6 +113,8 @@ class SyncedArray:
         if self._host is None:
             if self._device is None:
                 self._host = torch.full((self.count,), self._fill)
+                if self._initial is not None:
+                    self._initial(self._host)
             else:
                 self._host = self._device.to(HOST, copy=True)
         elif not self._host_newer and self._device is not None:
@@ -125,15 +129,19 @@ class Blob:
     """An array of any shape with `.data` and `.diff`, as in pycaffe.
 
     Both are float32 numpy arrays that share memory with the engine: writing to them sets what the
-    next pass reads. Memory is only taken when it is first looked at, and is zero then.
+    next pass reads. Memory is only taken when it is first looked at; then it is zero, or what
+    `initial` makes of zeros of this shape.
     """
 
-    def __init__(self, shape: Sequence[int] = ()) -> None:
+    def __init__(self, shape: Sequence[int] = (), initial: Fill | None = None) -> None:
         self._shape: tuple[int, ...] = ()
         self._seed = 0.0
         self._data = SyncedArray(1)
         self._diff = SyncedArray(1)
         self._resize(shape)
+        if initial is not None:
+            first = self._shape
+            self._data = SyncedArray(self.count, initial=lambda values: initial(values.view(first)))
 
     # -- pycaffe's face -------------------------------------------------------------------------
 
@@ -191,7 +199,7 @@ class Blob:
 
     def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
         """Take over a layer's output: its shape and its values; `borrowed`: not its memory."""
-        self._match(tuple(value.shape))
+        self.match(tuple(value.shape))
         self._data.assign(value, borrowed)
 
     def assign_diff(self, value: torch.Tensor, borrowed: bool = False) -> None:
@@ -207,6 +215,16 @@ class Blob:
         """The host memory that assign() would copy values to, if it would, for writing there."""
         return self._data.place(self._shape)
 
+    @property
+    def data_key(self) -> int:
+        """Equal for blobs that share their data."""
+        return id(self._data)
+
+    @property
+    def diff_key(self) -> int:
+        """Equal for blobs that share their gradient."""
+        return id(self._diff)
+
     def share_data(self, other: Blob) -> None:
         """Use the other blob's data from now on; only the counts must agree."""
         self._data = other._data
@@ -217,7 +235,8 @@ class Blob:
     def zero_diff(self) -> None:
         self.diff_tensor().zero_()
 
-    def _match(self, shape: tuple[int, ...]) -> None:
+    def match(self, shape: tuple[int, ...]) -> None:
+        """Take this shape; a changed count forgets the values."""
         if shape != self._shape:
             self._resize(shape)
 

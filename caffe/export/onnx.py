@@ -1,20 +1,15 @@
-"""A net as an ONNX graph: the walk over its layers, and the graph that they write into.
-
-What each layer type becomes is in caffe.onnx_layers.
-"""
+"""A net as an ONNX model: the walk over its layers, each of which writes itself (Layer.onnx)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caffe.errors import CaffeError
 from caffe.export.module import needed_layers
-from caffe.layers.base import Layer
-from caffe.layers.data import SourceLayer
+from caffe.formats.onnx import Graph, Value
 from caffe.net import Net
 
 if TYPE_CHECKING:
@@ -24,86 +19,6 @@ OPSET = 17  # what TensorRT 8.6 and newer, OpenVINO and onnxruntime all read
 IR_VERSION = 8
 
 
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the graph. `shape` is of the batch size that the net has."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-LayerFunction = Callable[..., "str | Sequence[str]"]
-LAYERS: dict[str, LayerFunction] = {}
-
-
-def onnx_layer(*types: str) -> Callable[[LayerFunction], LayerFunction]:
-    """Make a function known as the one that writes layers of these types.
-
-    It takes the graph, the layer and its bottoms, and returns the names of its tops.
-    """
-
-    def add(function: LayerFunction) -> LayerFunction:
-        LAYERS.update(dict.fromkeys(types, function))
-        return function
-
-    return add
-
-
-@dataclass
-class Graph:
-    """The nodes and constants of an ONNX graph that is being written.
-
-    max_unpool: Unpooling may become MaxUnpool. dynamic_batch: the first axis may have any size.
-    """
-
-    max_unpool: bool = True
-    dynamic_batch: bool = False
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
-    masks: dict[str, Any] = field(default_factory=dict)  # of Pooling, for Unpooling
-    layer: str = ""  # the layer at work, after which its nodes are named
-    _counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, op: str, *inputs: Value | str, outputs: int = 1, **attributes: Any) -> Any:
-        """One more node; returns the name of its output, or a list of the names of several."""
-        from onnx import helper
-
-        names = [self.fresh() for _ in range(outputs)]
-        given = [item.name if isinstance(item, Value) else item for item in inputs]
-        title = names[0].removesuffix(":1")  # a layer's first node bears its name
-        self.nodes.append(helper.make_node(op, given, names, title, **attributes))
-        return names[0] if outputs == 1 else names
-
-    def fresh(self) -> str:
-        """A name that nothing has so far."""
-        count = self._counts[self.layer] = self._counts.get(self.layer, 0) + 1
-        return f"{self.layer}:{count}"
-
-    def constant(self, values: Any, dtype: Any = np.float32, name: str | None = None) -> str:
-        """A constant; returns its name."""
-        name = name or self.fresh()
-        while name in self.constants:  # layers may share a name
-            name += "_"
-        self.constants[name] = np.asarray(values, dtype)
-        return name
-
-    def blob(self, layer: Layer, index: int) -> str:
-        """A parameter of a layer."""
-        return self.constant(array(layer, index), name=f"{layer.name}.{index}")
-
-    def reshape(self, x: Value | str, shape: Sequence[int], keeps_batch: bool = True) -> str:
-        """Reshape to `shape`; keeps_batch: the first axis stays what it is, whatever its size."""
-        shape = list(shape)
-        if self.dynamic_batch and keeps_batch and shape:
-            shape[0] = 0  # ONNX's word for "as it was"
-        return self.add("Reshape", x, self.constant(shape, np.int64))
-
-
-def array(layer: Layer, index: int) -> np.ndarray:
-    """A layer's parameter as an array of its own."""
-    return layer.blobs[index].data.copy()
-
-
 def write_graph(
     net: Net, outputs: Sequence[str], max_unpool: bool = True, dynamic_batch: bool = False
 ) -> onnx.ModelProto:
@@ -111,8 +26,6 @@ def write_graph(
 
     Raises CaffeError for a layer that has no ONNX form, and where the package onnx is missing.
     """
-    import caffe.export.onnx_layers  # noqa: F401 - fills LAYERS
-
     graph = Graph(max_unpool, dynamic_batch)
     values: dict[str, Value] = {}
     inputs: list[str] = []
@@ -121,25 +34,15 @@ def write_graph(
         bottoms = [values[name] for name in net._names(net._bottom_id_vecs[i])]
         tops = net._names(net._top_id_vecs[i])
         graph.layer = layer.name
-        if isinstance(layer, SourceLayer) and layer.type != "DummyData":
+        if layer.source and not layer.fillers_of_tops():
             made = [name for name in tops if name in net.blobs]
             inputs += made
         else:
-            made = _write_layer(graph, layer, bottoms)
+            made = layer.onnx(graph, *bottoms)
+            made = [made] if isinstance(made, str) else made
         for top, name in zip(tops, made, strict=False):
             values[top] = Value(name, net.blobs[top].shape)
     return _Finish(net, graph, values, inputs, outputs).model()
-
-
-def _write_layer(graph: Graph, layer: Layer, bottoms: Sequence[Value]) -> Sequence[str]:
-    function = LAYERS.get(layer.type)
-    if function is None:
-        hint = "choose outputs before it" if layer.loss or layer.type == "Accuracy" else ""
-        raise CaffeError(
-            f"{layer.where}: type {layer.type} has no ONNX form" + (f"; {hint}" if hint else "")
-        )
-    tops = function(graph, layer, *bottoms)
-    return [tops] if isinstance(tops, str) else tops
 
 
 @dataclass

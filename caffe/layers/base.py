@@ -1,24 +1,27 @@
-"""Layer: what every layer type has in common.
+"""Layer: what every layer type has in common, and all that a type may say of itself.
 
-A layer type is a class with the decorator `@register("Name")`. It says how many bottoms and tops it
-takes, makes its parameter blobs in `setup`, and computes its tops in `forward` with differentiable
-torch operations. Shapes and gradients follow from `forward`: shapes by running it on meta tensors,
-gradients by autograd.
+A layer type is a class with the decorator `@register("Name")`. Nothing outside the class knows the
+type by name: building, running, plans, export, drawings and resuming ask the class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from google.protobuf.message import Message
 
 from caffe.blob import Blob, shape_string
 from caffe.errors import CaffeError
+from caffe.formats.arrays import blobproto_to_array
+from caffe.formats.onnx import Graph, Names, Value
 from caffe.formats.prototext import parse
+from caffe.layers.coordinates import Map
 from caffe.layers.fillers import fill
+from caffe.layers.look import Look
 from caffe.process import execution
 from caffe.process.device import current_device
 from caffe.proto import caffe_pb2 as pb
@@ -63,17 +66,30 @@ def _place(layer_class: type[Layer]) -> tuple[str, str]:
 class Layer:
     """One layer of a net.
 
-    Class attributes to set: `bottoms` and `tops`, (least, most) with None for no limit;
-    `one_top_each`, as many tops as bottoms; `auto_tops`, missing tops are made without a name;
-    `loss`, the first top has loss weight 1 by default; `labels`, the bottoms that get no gradient;
-    `in_place`, a top may be its bottom; `shares_memory`, tops are the bottoms' own memory, as
-    Caffe's Split, Flatten and Reshape do; `multiplies`, forward is products and sums, fit for
-    bfloat16.
-    For the catalogue in docs/layers.md: `reads`, the fields of LayerParameter that count for this
-    type; `differs`, what is not as in Caffe, and why.
+    How it is connected (class attributes):
+    - `bottoms`, `tops`: (least, most) number of blobs; None: no limit.
+    - `one_top_each`: as many tops as bottoms. `auto_tops`: missing tops are made without a name.
+    - `loss`: the first top has loss weight 1 by default. `labels`: bottoms without a gradient.
+    - `in_place`: a top may be its bottom. `shares_memory`: tops are the bottoms' own memory, as
+      those of Caffe's Split, Flatten and Reshape.
+    - `source`: the tops come from outside the net.
+
+    How it computes, for plans and export:
+    - `multiplies`: forward is products and sums, fit for bfloat16 factors.
+    - `gathers`: forward changes the parameter blobs (running statistics).
+    - `fresh`: the top is new memory that no other layer, blob or gradient holds.
+    - `copies()`, `reduces()`, `macs()`, `onnx()`.
+
+    What others show and read of it: `reads`, the fields of LayerParameter that count for the type;
+    `differs`, what is not as in Caffe, and why; `look`, `detail()`, `symbol()`, `edge()` and
+    `geometry()` for drawings; `coordinates()` for coord_map; `torch_names`, `torch_affine`,
+    `torch_defaults` and `from_torch()` for PyTorch state dicts; `position()`, `go_on()` and
+    `reset()` for what it remembers between passes.
     """
 
     type = ""
+    message: type[Message] | None = None
+
     bottoms: tuple[int, int | None] = (1, 1)
     tops: tuple[int, int | None] = (1, 1)
     one_top_each = False
@@ -82,12 +98,18 @@ class Layer:
     labels: tuple[int, ...] = ()
     in_place = True
     shares_memory = False
-    source = False  # makes its tops from outside the net
+    source = False
+
     multiplies = False
-    gathers = False  # forward changes the blobs: running statistics
+    gathers = False
+    fresh = False
+
     reads: tuple[str, ...] = ()
     differs = ""
-    message: type[Message] | None = None
+    look = Look()
+    torch_names: Mapping[str, int] = {"weight": 0, "bias": 1}
+    torch_affine = ""  # the type of the layer behind it that holds PyTorch's weight and bias
+    torch_defaults: Mapping[int, float] = {}  # parameters that PyTorch lacks, and their value
 
     def __init__(self, param: pb.LayerParameter) -> None:
         self.layer_param = param
@@ -105,29 +127,100 @@ class Layer:
     # -- what a layer type defines --------------------------------------------------------------
 
     def setup(self, shapes: Sequence[Shape]) -> None:
-        """Read the parameters and make `self.blobs`; `shapes` are the bottoms'."""
+        """Read the parameters and declare `self.blobs` by add_blob; `shapes` are the bottoms'."""
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
-        """The tops from the bottoms and the parameters (both as tensors), differentiably.
-
-        Runs on meta tensors, too, to infer shapes: values must not be looked at then.
-        """
+        """The tops from the bottoms and the parameters (both as tensors), differentiably."""
         raise CaffeError(f"{self.where}: {self.type} does not define forward")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        """The tops' shapes from the bottoms'. To be overridden where they depend on values.
+        """The tops' shapes from the bottoms', by arithmetic. Raises CaffeError if they do not fit.
 
-        What nets are full of answers meta tensors by itself: for most operations on them PyTorch
-        loads its compiler, a second and 90 MB.
+        By default forward runs on meta tensors, which then must not look at values. That loads
+        PyTorch's compiler (a second and 90 MB), so the built-in types do not rely on it.
         """
         meta = [torch.empty(s, device="meta") for s in shapes]
         blobs = [torch.empty(b.shape, device="meta") for b in self.blobs]
         with torch.no_grad():
             return [tuple(t.shape) for t in _as_list(self.forward(meta, blobs))]
 
+    def macs(self, shapes: Sequence[Shape]) -> int:
+        """Multiply-adds of a forward pass on bottoms of these shapes."""
+        return 0
+
     def allow_force_backward(self, index: int) -> bool:
         """Whether force_backward asks for the gradient of bottom `index`."""
         return index not in self.labels
+
+    def copies(self) -> bool:
+        """Whether every top is the one bottom as it is."""
+        return False
+
+    def reduces(self) -> bool:
+        """Whether it loses nothing on bfloat16 bottoms: no long sums, logarithms or positions."""
+        return False
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        """Write the layer in TEST phase into an ONNX graph; returns the names of its tops."""
+        hint = "; choose outputs before it" if self.loss or self.look.family == "Output" else ""
+        raise CaffeError(f"{self.where}: type {self.type} has no ONNX form{hint}")
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map | None:
+        """The map of coordinates from bottom to top (caffe/coord_map.py), given NetSpec's
+        parameters; None without one.
+        """
+        return None
+
+    @classmethod
+    def detail(cls, param: pb.LayerParameter) -> str:
+        """A box's second line in netgen's drawings where the shape is not known."""
+        return param.type
+
+    @classmethod
+    def symbol(cls, param: pb.LayerParameter) -> str:
+        """What netgen's drawings write into a circle instead of a box; empty: a box."""
+        return ""
+
+    @classmethod
+    def edge(cls, param: pb.LayerParameter) -> str:
+        """What caffe.draw writes on the edge to a top."""
+        return ""
+
+    @classmethod
+    def geometry(cls, param: pb.LayerParameter) -> list[str]:
+        """What caffe.draw writes into a box below name and type."""
+        return []
+
+    def from_torch(self, index: int, values: torch.Tensor) -> torch.Tensor:
+        """A PyTorch module's parameter as this layer's parameter `index`; shapes may differ by
+        axes of one.
+        """
+        return values
+
+    def fillers_of_tops(self) -> Sequence[pb.FillerParameter]:
+        """A filler for each top of a source that needs nobody to fill it."""
+        return ()
+
+    def position(self) -> dict[str, Any] | None:
+        """Where its data stands after the passes so far, in what JSON can hold; None where there
+        is nothing to go on from.
+        """
+        return None
+
+    def go_on(self, position: dict[str, Any]) -> None:
+        """Continue from what position() gave. Raises CaffeError, changing nothing, where that is
+        not possible.
+        """
+        raise CaffeError(f"a layer of type {self.type} remembers no position")
+
+    def reset(self) -> None:
+        """Forget what was carried over from earlier passes (recurrent states)."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds that passes waited for this layer's data so far."""
+        return 0.0
 
     # -- helpers for layer types ----------------------------------------------------------------
 
@@ -164,12 +257,14 @@ class Layer:
         self.check(low >= 0 and high < end, f"{what} {worst} is out of range, {expected}{hint}")
 
     def add_blob(self, shape: Sequence[int], filler: pb.FillerParameter) -> Blob:
-        """Make one more parameter blob, filled as `filler` says."""
-        blob = Blob(shape)
-        with self.named():
-            fill(blob.tensor(torch.device("cpu")), filler)
+        """Declare one more parameter blob, which `filler` fills when it is first looked at."""
+        blob = Blob(shape, lambda values: fill(values, filler))
         self.blobs.append(blob)
         return blob
+
+    def array(self, index: int) -> np.ndarray:
+        """A copy of a parameter's values."""
+        return self.blobs[index].data.copy()
 
     def axis(self, axis: int, shape: Shape) -> int:
         """A non-negative axis of `shape`; negative ones count from the end."""
@@ -181,12 +276,15 @@ class Layer:
 
     # -- what the net calls ---------------------------------------------------------------------
 
-    def set_up(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Check the counts, make the parameters, shape the tops and set the loss weights."""
+    def attach(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check the counts, declare the parameters, shape the tops and set the loss weights.
+
+        No memory is taken: the parameters are filled by fill_blobs().
+        """
         self.num_bottoms, self.num_tops = len(bottom), len(top)
         self._check_counts()
         self.setup([b.shape for b in bottom])
-        self._take_given_blobs()
+        self._check_given_blobs()
         self.param_propagate_down = [True] * len(self.blobs)
         self.bottom_need_backward = [i not in self.labels for i in range(len(bottom))]
         self.reshape(bottom, top)
@@ -205,10 +303,25 @@ class Layer:
                 f"{self.where} ({self.type}): bottom shapes {given} do not fit: {reason}"
             ) from None
         for blob, shape in zip(top, shapes, strict=True):
-            blob._match(tuple(shape))
+            blob.match(tuple(shape))
 
-    def run_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
-        """Compute the tops; with `record`, keep what run_backward needs."""
+    def fill_blobs(self) -> None:
+        """Fill the parameters: by their fillers, then with the weights that the net carries."""
+        with self.named():
+            for blob in self.blobs:
+                blob.tensor(torch.device("cpu"))
+        for blob, proto in zip(self.blobs, self.layer_param.blobs, strict=False):
+            array = torch.from_numpy(blobproto_to_array(proto).astype("float32"))
+            blob.tensor(torch.device("cpu")).copy_(array.view(blob.shape))
+        self.layer_param.ClearField("blobs")
+
+    @property
+    def pure(self) -> bool:
+        """Whether forward_blobs is forward and nothing else: a plan may call forward instead."""
+        return type(self).forward_blobs is Layer.forward_blobs
+
+    def forward_blobs(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
+        """Compute the tops; with `record`, keep what backward_blobs needs."""
         inputs = [b.tensor() for b in bottom]
         blobs = [b.tensor() for b in self.blobs]
         if record:
@@ -225,11 +338,11 @@ class Layer:
             blob.assign(tensor, borrowed=_memory(tensor) in memory)
 
     def record(self, inputs: Tensors) -> Tensors:
-        """Run forward beside the net's blobs, only to keep what run_backward needs."""
+        """Run forward beside the net's blobs, only to keep what backward_blobs needs."""
         blobs = [b.tensor() for b in self.blobs]
         return self._keep(inputs, [b.clone() for b in blobs] if self.gathers else blobs)
 
-    def run_backward(
+    def backward_blobs(
         self,
         top: Sequence[Blob],
         propagate_down: Sequence[bool],
@@ -341,29 +454,23 @@ class Layer:
         text = self.layer_param.python_param.param_str
         return parse(text.encode(), self.message, f"{self.where} ({self.type}): param_str")
 
-    def _take_given_blobs(self) -> None:
-        """A net may carry its weights itself (LayerParameter.blobs)."""
+    def _check_given_blobs(self) -> None:
+        """A net may carry its weights itself (LayerParameter.blobs); fill_blobs() takes them."""
         given = self.layer_param.blobs
-        if not given:
-            return
-        from caffe.io import blobproto_to_array
-
         self.check(
-            len(given) == len(self.blobs),
+            not given or len(given) == len(self.blobs),
             f"has {len(self.blobs)} parameter blob(s), but the net gives {len(given)}",
         )
-        for i, (blob, proto) in enumerate(zip(self.blobs, given, strict=True)):
+        for i, (blob, proto) in enumerate(zip(self.blobs, given, strict=False)):
             try:
-                array = torch.from_numpy(blobproto_to_array(proto).astype("float32"))
+                array = blobproto_to_array(proto)
             except ValueError as error:
                 raise CaffeError(f"{self.where} ({self.type}): parameter {i}: {error}") from None
             self.check(
-                array.numel() == blob.count,
+                array.size == blob.count,
                 f"parameter {i} given with the shape {shape_string(array.shape)}, "
                 f"expected {shape_string(blob.shape)}",
             )
-            blob.tensor(torch.device("cpu")).copy_(array.view(blob.shape))
-        self.layer_param.ClearField("blobs")
 
     def _set_loss_weights(self, top: Sequence[Blob]) -> None:
         given = list(self.layer_param.loss_weight)

@@ -36,7 +36,7 @@ class SourceLayer(Layer):
             super().reshape(bottom, top)
             self._shaped = True
 
-    def run_backward(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
+    def backward_blobs(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
         """Nothing lies before a source."""
 
     def position(self) -> dict[str, Any] | None:
@@ -68,7 +68,7 @@ class Input(SourceLayer):
         )
         return given if len(given) == self.num_tops else (given or [()]) * self.num_tops
 
-    def run_forward(self, bottom, top, record: bool) -> None:
+    def forward_blobs(self, bottom, top, record: bool) -> None:
         """The tops hold what the user wrote."""
 
 
@@ -107,7 +107,7 @@ class DummyData(SourceLayer):
         full = [v * self.num_tops if len(v) == 1 else v for v in map(list, fields.values())]
         return full[0] if "shape" in fields else list(zip(*full, strict=True))
 
-    def run_forward(self, bottom, top: Sequence[Blob], record: bool) -> None:
+    def forward_blobs(self, bottom, top: Sequence[Blob], record: bool) -> None:
         for i, (blob, filler) in enumerate(zip(top, self.fillers, strict=True)):
             if filler.type != "constant" or i not in self._filled:
                 with self.named():
@@ -144,7 +144,7 @@ class PrefetchingLayer(SourceLayer):
         """How much its source holds: by this a position knows its data again."""
         raise AssertionError("set by the subclass")
 
-    def run_forward(self, bottom, top: Sequence[Blob], record: bool) -> None:
+    def forward_blobs(self, bottom, top: Sequence[Blob], record: bool) -> None:
         target = device.current_device()
         if self._prefetcher is None:
             make = self.batches().__next__
@@ -412,7 +412,7 @@ class MemoryData(SourceLayer):
         else:
             self._position = position["next"]
 
-    def run_forward(self, bottom, top: Sequence[Blob], record: bool) -> None:
+    def forward_blobs(self, bottom, top: Sequence[Blob], record: bool) -> None:
         self.check(self._arrays is not None, "has no data so far: call Net.set_input_arrays first")
         assert self._arrays is not None
         size, target = self.shape[0], device.current_device()

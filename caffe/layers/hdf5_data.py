@@ -194,7 +194,7 @@ class HDF5Output(Layer):
             )
         return []
 
-    def run_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
+    def forward_blobs(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
         self.infer_shapes([b.shape for b in bottom])
         arrays = {
             name: blob.data.reshape(blob.num, blob.channels, blob.height, blob.width)
@@ -209,7 +209,7 @@ class HDF5Output(Layer):
         self._begun = True
         emit("hdf5_output_layer.cpp:38", f"Successfully saved {bottom[0].num} rows")
 
-    def run_backward(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
+    def backward_blobs(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
         """Nothing comes back from a file."""
 
     def _create(self, arrays: dict[str, np.ndarray]) -> None:

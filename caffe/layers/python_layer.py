@@ -114,9 +114,9 @@ class PythonLayer(base.Layer):
         """Hand back what a snapshot kept."""
         self._attempt("set_state", self.user.set_state, position["state"])
 
-    def set_up(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    def attach(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._ends = list(bottom), list(top)
-        super().set_up(bottom, top)
+        super().attach(bottom, top)
         del self._ends
 
     def setup(self, shapes: Sequence[base.Shape]) -> None:
@@ -125,14 +125,14 @@ class PythonLayer(base.Layer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._call("reshape", list(bottom), list(top))
 
-    def run_forward(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
+    def forward_blobs(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
         for blob in bottom:
             if blob in top and not blob.viewed:  # the layer before may keep this memory
                 blob.assign(blob.tensor().clone())
         self.reshape(bottom, top)
         self._call("forward", list(bottom), list(top))
 
-    def run_backward(
+    def backward_blobs(
         self,
         top: Sequence[Blob],
         propagate_down: Sequence[bool],
@@ -217,7 +217,7 @@ class _AsFunction(torch.autograd.Function):
         ctx.top = [Blob() for _ in range(layer.num_tops)]
         for blob, values in zip([*ctx.bottom, *layer.blobs], tensors, strict=True):
             blob.assign(values.detach().clone())
-        layer.run_forward(ctx.bottom, ctx.top, record=False)
+        layer.forward_blobs(ctx.bottom, ctx.top, record=False)
         return tuple(blob.tensor(device).clone() for blob in ctx.top)
 
     @staticmethod
@@ -228,7 +228,7 @@ class _AsFunction(torch.autograd.Function):
         for blob in (*ctx.bottom, *layer.blobs):
             blob.zero_diff()
         wanted = ctx.needs_input_grad[2:]
-        layer.run_backward(ctx.top, wanted[: len(ctx.bottom)], ctx.bottom)
+        layer.backward_blobs(ctx.top, wanted[: len(ctx.bottom)], ctx.bottom)
         pairs = zip([*ctx.bottom, *layer.blobs], wanted, strict=True)
         found = [blob.diff_tensor(device).clone() if want else None for blob, want in pairs]
         return None, None, *found

@@ -119,6 +119,8 @@ class Net:
         for name in sorted(self._available):
             announce("net.cpp:244", f"This network produces output {name}")
         self._outputs = [self._index[name] for name in sorted(self._available)]
+        for layer in self._layers:
+            layer.fill_blobs()
         self._params.share()
         self._make_names()
         # Gradients in TEST are rare: nothing is kept for them until the first is asked for.
@@ -146,7 +148,7 @@ class Net:
         rates = [spec.lr_mult for spec in param.param]
         bottoms, wants = self._connect_bottoms(param)
         tops = self._connect_tops(param, layer)
-        layer.set_up([self._blobs[i] for i in bottoms], [self._blobs[i] for i in tops])
+        layer.attach([self._blobs[i] for i in bottoms], [self._blobs[i] for i in tops])
         announce("net.cpp:124", f"Setting up {param.name}")
         for i, weight in zip(tops, layer.loss_weights, strict=True):
             self._blob_loss_weights[i] = weight
@@ -381,7 +383,7 @@ class Net:
         layer = self._layers[i]
         tops = self._tops(i)
         record = self._record and self._layer_need_backward[i]
-        layer.run_forward(self._bottoms(i), tops, record)
+        layer.forward_blobs(self._bottoms(i), tops, record)
         return [
             weight * top.tensor().sum()
             for top, weight in zip(tops, layer.loss_weights, strict=True)
@@ -399,7 +401,7 @@ class Net:
             self._call("before_backward", i)
             if self._layer_need_backward[i]:
                 wants = self._bottom_need_backward[i]
-                self._layers[i].run_backward(self._tops(i), wants, self._bottoms(i), keep_graph)
+                self._layers[i].backward_blobs(self._tops(i), wants, self._bottoms(i), keep_graph)
                 if self.debug_info:
                     self._backward_debug(i)
             if self.gradient_hook is not None:  # layers that share a parameter lie behind its owner

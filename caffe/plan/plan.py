@@ -82,7 +82,7 @@ def can_plan(net: Net) -> bool:
     A user's Python layer, say, works on blobs, and gets the layer loop.
     """
     return all(
-        layer.num_bottoms == 0 if layer.source else type(layer).run_forward is Layer.run_forward
+        layer.num_bottoms == 0 if layer.source else type(layer).forward_blobs is Layer.forward_blobs
         for layer in net._layers
     )
 
@@ -321,7 +321,7 @@ def _source(layer: Layer, tops: Sequence[Blob]) -> Operation:
     """Fills the source's own blobs, as in the layer loop, and takes the values from there."""
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
-        layer.run_forward([], tops, False)
+        layer.forward_blobs([], tops, False)
         return [blob.tensor() for blob in tops]
 
     return run

@@ -32,7 +32,8 @@ def layer_of(text: str, *shapes: Sequence[int], phase: int = caffe.TRAIN) -> Lay
     if not param.top:
         param.top.append("top")
     layer = create_layer(param)
-    layer.set_up([Blob(shape) for shape in shapes], [Blob() for _ in param.top])
+    layer.attach([Blob(shape) for shape in shapes], [Blob() for _ in param.top])
+    layer.fill_blobs()
     return layer
 
 

@@ -1,0 +1,65 @@
+"""Arrays to and from Caffe's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from caffe.proto import caffe_pb2
+
+
+def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> np.ndarray:
+    """The data (or diff) of a BlobProto as a float64 array in its shape, old 4-D shapes included.
+
+    Raises ValueError if the shape does not fit the count.
+    """
+    if return_diff:
+        values = blob.diff or blob.double_diff
+    else:
+        values = blob.data or blob.double_data
+    if any(blob.HasField(field) for field in ("num", "channels", "height", "width")):
+        shape = (blob.num, blob.channels, blob.height, blob.width)
+    else:
+        shape = tuple(blob.shape.dim)
+    return np.array(values, dtype=float).reshape(shape)
+
+
+def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> caffe_pb2.BlobProto:
+    """A BlobProto with an array of any shape and, if given, its diff (of the same shape)."""
+    blob = caffe_pb2.BlobProto()
+    blob.shape.dim.extend(arr.shape)
+    blob.data.extend(arr.astype(float).ravel().tolist())
+    if diff is not None:
+        blob.diff.extend(diff.astype(float).ravel().tolist())
+    return blob
+
+
+def arraylist_to_blobprotovector_str(arraylist: Iterable[np.ndarray]) -> bytes:
+    """Several arrays as one serialised BlobProtoVector."""
+    blobs = [array_to_blobproto(array) for array in arraylist]
+    return caffe_pb2.BlobProtoVector(blobs=blobs).SerializeToString()
+
+
+def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
+    """The arrays in a serialised BlobProtoVector."""
+    vector = caffe_pb2.BlobProtoVector.FromString(str)
+    return [blobproto_to_array(blob) for blob in vector.blobs]
+
+
+def array_to_datum(arr: np.ndarray, label: int | None = None) -> caffe_pb2.Datum:
+    """A Datum with a channels x height x width array: bytes if it is uint8, else floats.
+
+    Raises ValueError unless the array has three axes.
+    """
+    if arr.ndim != 3:
+        raise ValueError(f"Incorrect array shape {arr.shape}; expected channels x height x width.")
+    datum = caffe_pb2.Datum()
+    datum.channels, datum.height, datum.width = arr.shape
+    if arr.dtype == np.uint8:
+        datum.data = arr.tobytes()
+    else:
+        datum.float_data.extend(arr.astype(float).ravel().tolist())
+    if label is not None:
+        datum.label = label
+    return datum
