@@ -266,6 +266,10 @@ class Layer:
         """A copy of a parameter's values."""
         return self.blobs[index].data.copy()
 
+    def top_shapes(self, bottom: Tensors) -> list[Shape]:
+        """infer_shapes of tensors: forward calls it to refuse bottoms that do not fit."""
+        return self.infer_shapes([tuple(x.shape) for x in bottom])
+
     def axis(self, axis: int, shape: Shape) -> int:
         """A non-negative axis of `shape`; negative ones count from the end."""
         self.check(

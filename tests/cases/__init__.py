@@ -1,0 +1,136 @@
+"""One table of cases for each family of layers, and one row in it for each type.
+
+The rows feed the checks of gradients, shapes, ONNX and plans, and the page docs/layers.md. A type
+without a row fails a test.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+import caffe
+from caffe.blob import Blob
+from caffe.formats.prototext import parse
+from caffe.layers import FAMILIES, Layer, create_layer
+from caffe.proto import caffe_pb2 as pb
+
+
+@dataclass
+class Case:
+    """A layer that fits its bottoms.
+
+    param: fields of LayerParameter beside name, type and bottoms; further tops, too. shapes: of the
+    bottoms. kinds: their values, as `values` takes them; default "real". files: writes what the
+    layer reads into the working directory.
+    """
+
+    param: str = ""
+    shapes: Sequence[Sequence[int]] = ()
+    kinds: tuple[str, ...] = ()
+    phase: int = caffe.TRAIN
+    tolerance: float = 1e-6  # of the gradient check
+    files: Callable[[], None] | None = None
+
+
+Draw = Callable[[random.Random], Case]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one type.
+
+    draw: a legal case with drawn parameters and bottoms. example: a layer's parameters, for the
+    docs. gradient: the bottoms whose gradient is checked; None: all but the type's `labels`; ():
+    none. learns: whether the gradients of the parameters are checked.
+    """
+
+    draw: Draw
+    example: str
+    gradient: tuple[int, ...] | None = None
+    learns: bool = True
+    family: str = field(default="", compare=False)
+
+
+TABLE: dict[str, Row] = {}
+
+
+def row(
+    name: str,
+    example: str = "",
+    gradient: tuple[int, ...] | None = None,
+    learns: bool = True,
+) -> Callable[[Callable[[random.Random, str], Case]], Callable[[random.Random, str], Case]]:
+    """Register a function (rng, type) -> Case as the row of a type; decorators may be stacked."""
+
+    def add(
+        function: Callable[[random.Random, str], Case],
+    ) -> Callable[[random.Random, str], Case]:
+        family = function.__module__.rpartition(".")[2]
+        TABLE[name] = Row(lambda rng: function(rng, name), example, gradient, learns, family)
+        return function
+
+    return add
+
+
+def shape(rng: random.Random, least: int, most: int, largest: int = 3) -> list[int]:
+    """A shape of least .. most axes, each of 1 .. largest."""
+    return [rng.randint(1, largest) for _ in range(rng.randint(least, most))]
+
+
+def some_axis(rng: random.Random, axes: int) -> int:
+    """An axis, counted from the front or from behind."""
+    return rng.randint(-axes, axes - 1)
+
+
+def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
+    """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "distinct",
+    "below N" (whole numbers), "places in N" (in each plane, no place of N twice).
+    """
+    torch.manual_seed(seed)
+    count = torch.Size(dims).numel()
+    if kind.startswith("below"):
+        return torch.randint(int(kind.split()[1]), list(dims)).double()
+    if kind.startswith("places"):
+        plane = torch.Size(dims[2:]).numel()
+        rows = [torch.randperm(int(kind.split()[2]))[:plane] for _ in range(count // plane)]
+        return torch.stack(rows).reshape(list(dims)).double()
+    if kind == "distinct":
+        return torch.randperm(count).reshape(list(dims)).double() / count
+    x = torch.randn(list(dims), dtype=torch.float64)
+    if kind == "positive":
+        return x.abs() + 0.1
+    return x + 0.1 * x.sign() if kind == "off zero" else x
+
+
+def layer_param(name: str, param: str, bottoms: int, phase: int = caffe.TRAIN) -> pb.LayerParameter:
+    """The message of a case's layer "l"; bottoms are bottom0, bottom1, ..., the first top "top"."""
+    message = parse(f'name: "l" type: "{name}" {param}'.encode(), pb.LayerParameter, "layer")
+    message.phase = phase
+    if not message.bottom:
+        message.bottom.extend(f"bottom{i}" for i in range(bottoms))
+    if not message.top:
+        message.top.append("top")
+    return message
+
+
+def make_layer(name: str, case: Case) -> Layer:
+    """The case's layer, attached to blobs of its shapes, its parameters filled."""
+    if case.files is not None:
+        case.files()
+    message = layer_param(name, case.param, len(case.shapes), case.phase)
+    layer = create_layer(message)
+    bottoms = [Blob(s) for s in case.shapes]
+    layer.attach(bottoms, [Blob() for _ in message.top])
+    layer.fill_blobs()
+    return layer
+
+
+for _family in FAMILIES:
+    if (Path(__file__).parent / f"{_family}.py").exists():
+        importlib.import_module(f"cases.{_family}")
