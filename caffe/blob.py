@@ -216,14 +216,14 @@ class Blob:
         return self._data.place(self._shape)
 
     @property
-    def data_key(self) -> int:
-        """Equal for blobs that share their data."""
-        return id(self._data)
+    def data_key(self) -> object:
+        """Equal for blobs that share their data; it keeps that memory alive."""
+        return self._data
 
     @property
-    def diff_key(self) -> int:
-        """Equal for blobs that share their gradient."""
-        return id(self._diff)
+    def diff_key(self) -> object:
+        """Equal for blobs that share their gradient; it keeps that memory alive."""
+        return self._diff
 
     def share_data(self, other: Blob) -> None:
         """Use the other blob's data from now on; only the counts must agree."""

@@ -140,7 +140,7 @@ def test(flags: SimpleNamespace) -> int:
     totals: dict[tuple[str, int], float] = {}
     loss = 0.0
     for i in range(flags.iterations):
-        loss += net._forward(0, len(net.layers) - 1)
+        loss += net.forward_from_to(0, len(net.layers) - 1)
         for name in net.outputs:
             for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
                 totals[name, k] = totals.get((name, k), 0.0) + score
@@ -173,14 +173,14 @@ def time_model(flags: SimpleNamespace) -> int:
         )
     last = len(net.layers) - 1
     emit("caffe.cpp:351", "Performing Forward")
-    emit("caffe.cpp:356", f"Initial loss: {number(net._forward(0, last))}")
+    emit("caffe.cpp:356", f"Initial loss: {number(net.forward_from_to(0, last))}")
     emit("caffe.cpp:357", "Performing Backward")
-    net._backward(last, 0)
+    net.backward_from_to(last, 0)
     emit("caffe.cpp:365", "*** Benchmark begins ***")
     emit("caffe.cpp:366", f"Testing for {flags.iterations} iterations.")
     start = _now()
     clock = Clock(net.plan, _now) if net.plan else None
-    names = clock.names if clock else net._layer_names
+    names = clock.names if clock else net.wiring.layer_names
     spent = clock.spent if clock else {w: [0.0] * len(names) for w in ("forward", "backward")}
     for j in range(flags.iterations):
         began = _now()
@@ -208,10 +208,10 @@ def time_model(flags: SimpleNamespace) -> int:
 
 def _time_layers(net: Net, spent: dict[str, list[float]]) -> None:
     """Add what one pass forth and back takes, layer by layer, in seconds."""
-    for i in range(len(net._layers)):
-        spent["forward"][i] += _timed(lambda i=i: net._forward_layer(i))
-    for i in reversed(range(len(net._layers))):
-        spent["backward"][i] += _timed(lambda i=i: net._backward(i, i))
+    for i in range(len(net.wiring)):
+        spent["forward"][i] += _timed(lambda i=i: net.forward_layer(i))
+    for i in reversed(range(len(net.wiring))):
+        spent["backward"][i] += _timed(lambda i=i: net.backward_from_to(i, i))
 
 
 def device_query(flags: SimpleNamespace) -> int:

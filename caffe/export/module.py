@@ -16,10 +16,7 @@ from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.graph.rules import filter_net
 from caffe.layers.base import Layer
-from caffe.layers.data import DummyData, SourceLayer
 from caffe.layers.fillers import fill
-from caffe.layers.normalization import BatchNorm
-from caffe.layers.python_layer import PythonLayer
 from caffe.net import Net
 from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
@@ -81,7 +78,7 @@ def _copy(net: Net, inputs: Shapes) -> Net:
         layer.ClearField("include")
         layer.ClearField("exclude")
     copied = Net.from_state(_with_inputs(param, inputs))
-    for layer, original in zip(copied._layers, net._layers, strict=True):
+    for layer, original in zip(copied.wiring.layers, net.wiring.layers, strict=True):
         for mine, theirs in zip(layer.blobs, original.blobs, strict=False):  # inputs have none
             mine.tensor().copy_(theirs.tensor())
     return copied
@@ -113,7 +110,7 @@ class NetModule(torch.nn.Module):
         self._steps: list[Step] = []
         self._copies: dict[str, str] = {}  # a Split's tops are their bottom
         owners: dict[int, torch.nn.Parameter] = {}
-        for i, needed in needed_layers(net, self.outputs):
+        for i, needed in net.wiring.needed_for(self.outputs):
             self._add(net, i, needed, owners)
         self.loss_weights = {
             self._copies.get(top, top): w for top, w in net.blob_loss_weights.items() if w
@@ -140,16 +137,17 @@ class NetModule(torch.nn.Module):
     def _add(
         self, net: Net, i: int, needed: set[str], owners: dict[int, torch.nn.Parameter]
     ) -> None:
-        layer = net._layers[i]
-        bottoms, tops = net._names(net._bottom_id_vecs[i]), net._names(net._top_id_vecs[i])
+        wiring = net.wiring
+        layer = wiring.layers[i]
+        bottoms, tops = wiring.names(wiring.bottoms[i]), wiring.names(wiring.tops[i])
         bottoms = [self._copies.get(name, name) for name in bottoms]
         if layer.type == "Split":
             self._copies.update(dict.fromkeys(tops, bottoms[0]))
-        elif isinstance(layer, DummyData):
-            for top, filler in zip(tops, layer.fillers, strict=True):
+        elif fillers := layer.fillers_of_tops():
+            for top, filler in zip(tops, fillers, strict=True):
                 self._defaults[top] = filler
                 self.input_shapes[top] = net.blobs[top].shape
-        elif not bottoms and isinstance(layer, SourceLayer | PythonLayer) and not layer.blobs:
+        elif not bottoms and layer.source and not layer.blobs:
             self.inputs += [top for top in tops if top in needed]
             self.input_shapes.update({top: net.blobs[top].shape for top in self.inputs})
         else:
@@ -211,20 +209,19 @@ class LayerModule(torch.nn.Module):
         super().__init__()
         self.layer = layer
         self.shapes = [blob.shape for blob in layer.blobs]
-        self.carries_state = hasattr(layer, "reset")
         self.detached = [not down for down in layer.layer_param.propagate_down]
         for i, (blob, learns) in enumerate(
             zip(layer.blobs, layer.param_propagate_down, strict=True)
         ):
             values = blob.tensor(torch.device("cpu"))
-            if isinstance(layer, BatchNorm):
+            if layer.gathers:  # statistics do not learn
                 self.register_buffer(str(i), values.clone())
                 continue
-            shared = id(blob._data)  # one memory: shared by param name
+            shared = blob.data_key  # one memory: shared by param name
             if shared not in owners:
                 owners[shared] = torch.nn.Parameter(values.clone(), requires_grad=learns)
             self.register_parameter(str(i), owners[shared])
-        if not isinstance(layer, PythonLayer):
+        if layer.shown is layer:  # a Python layer keeps the user's own blobs
             layer.blobs = [Blob(shape) for shape in self.shapes]  # no memory until it is looked at
             layer.layer_param = plain(layer.layer_param)
 
@@ -237,8 +234,7 @@ class LayerModule(torch.nn.Module):
         for i, shape in enumerate(self.shapes):
             if blobs[i].shape != shape:  # shared under share_mode PERMISSIVE
                 blobs[i] = blobs[i].view(shape)
-        if self.carries_state:
-            self.layer.reset()
+        self.layer.reset()
         tops = self.layer.forward(bottom, blobs)
         return [tops] if isinstance(tops, torch.Tensor) else list(tops)
 
@@ -284,21 +280,6 @@ def plain(message: Message) -> Plain:
 @functools.cache
 def _default(kind: type[Message]) -> Plain:
     return plain(kind())
-
-
-def needed_layers(net: Net, outputs: Sequence[str]) -> list[tuple[int, set[str]]]:
-    """The layers that the outputs depend on, in order, each with those of its tops that count.
-
-    Raises CaffeError for an output that the net lacks.
-    """
-    net._check_names(set(outputs))
-    wanted, found = set(outputs), []
-    for i in reversed(range(len(net._layers))):
-        tops = set(net._names(net._top_id_vecs[i]))
-        if tops & wanted:
-            found.append((i, tops & wanted))
-            wanted = (wanted - tops) | set(net._names(net._bottom_id_vecs[i]))
-    return found[::-1]
 
 
 def _with_inputs(param: pb.NetParameter, inputs: Shapes) -> pb.NetParameter:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caffe.export.module import needed_layers
 from caffe.formats.onnx import Graph, Value
 from caffe.net import Net
 
@@ -29,10 +28,11 @@ def write_graph(
     graph = Graph(max_unpool, dynamic_batch)
     values: dict[str, Value] = {}
     inputs: list[str] = []
-    for i, _ in needed_layers(net, outputs):
-        layer = net._layers[i]
-        bottoms = [values[name] for name in net._names(net._bottom_id_vecs[i])]
-        tops = net._names(net._top_id_vecs[i])
+    wiring = net.wiring
+    for i, _ in wiring.needed_for(outputs):
+        layer = wiring.layers[i]
+        bottoms = [values[name] for name in wiring.names(wiring.bottoms[i])]
+        tops = wiring.names(wiring.tops[i])
         graph.layer = layer.name
         if layer.source and not layer.fillers_of_tops():
             made = [name for name in tops if name in net.blobs]

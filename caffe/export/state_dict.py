@@ -17,8 +17,6 @@ from caffe.net import Net
 State = Mapping[str, torch.Tensor]
 
 NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the state dict
-LEAVES = {"weight": 0, "bias": 1}
-BATCH_NORM = {"running_mean": 0, "running_var": 1}
 
 
 def state_dict(net: Net) -> dict[str, torch.Tensor]:
@@ -84,7 +82,9 @@ class _Match:
 
     def __init__(self, net: Net, names: Mapping[str, str], state: State) -> None:
         self.net, self.names = net, names
-        self.layers = {_plain(name): layer for name, layer in net._by_name.items() if layer.blobs}
+        self.layers = {
+            _plain(name): layer for name, layer in net.wiring.by_name.items() if layer.blobs
+        }
         self.found: dict[tuple[str, int], torch.Tensor] = {}
         self.left: list[str] = []
         self.prefix = self._common_prefix(state)
@@ -109,44 +109,40 @@ class _Match:
             return
         layer, index = target
         self.found[layer.name, index] = self._fitted(key, values, layer, index)
-        if layer.type == "BatchNorm":  # torch keeps means, Caffe sums and their divisor
-            self.found.setdefault((layer.name, 2), torch.ones(1))
+        for other, value in layer.torch_defaults.items():
+            self.found.setdefault((layer.name, other), torch.full((1,), value))
 
     def _layer(self, module: str) -> Layer | None:
         name = self.names.get(module, self.names.get(self.prefix + module, module))
-        exact = self.net._by_name.get(name)
+        exact = self.net.wiring.by_name.get(name)
         return exact if exact and exact.blobs else self.layers.get(_plain(name))
 
     def _parameter(self, layer: Layer, leaf: str) -> tuple[Layer, int] | None:
         if leaf.isdecimal():
             index = int(leaf)
-        elif layer.type == "BatchNorm":
-            if leaf in LEAVES:
-                layer = self._scale_behind(layer)
-            index = {**BATCH_NORM, **LEAVES}.get(leaf, -1)
-        elif layer.type == "Bias":
-            index = 0 if leaf == "bias" else -1
         else:
-            index = LEAVES.get(leaf, -1)
+            if layer.torch_affine and leaf not in layer.torch_names:
+                layer = self._affine_behind(layer)
+            index = layer.torch_names.get(leaf, -1) if layer else -1
         return (layer, index) if layer and 0 <= index < len(layer.blobs) else None
 
-    def _scale_behind(self, layer: Layer) -> Layer | None:
-        """The Scale layer that takes what a BatchNorm layer makes."""
-        net = self.net
-        tops = net.top_names[layer.name]
-        later = net._layers[net._layers.index(layer) + 1 :]
-        for other in later:
-            if other.type == "Scale" and net.bottom_names[other.name][:1] == tops:
+    def _affine_behind(self, layer: Layer) -> Layer | None:
+        """The layer that holds PyTorch's weight and bias: a BatchNorm's Scale, which takes what it
+        makes.
+        """
+        wiring = self.net.wiring
+        i = wiring.layers.index(layer)
+        tops = wiring.names(wiring.tops[i])
+        for other, bottoms, _ in list(wiring)[i + 1 :]:
+            if other.type == layer.torch_affine and wiring.names(bottoms[:1]) == tops:
                 return other
         return None
 
     def _fitted(self, key: str, values: torch.Tensor, layer: Layer, index: int) -> torch.Tensor:
         """The values in the parameter's shape; axes of one may come and go."""
         shape = layer.blobs[index].shape
+        values = layer.from_torch(index, values)
         ours, theirs = ([n for n in dims if n != 1] for dims in (shape, values.shape))
-        transposed = layer.type == "InnerProduct" and index == 0
-        if transposed and layer.layer_param.inner_product_param.transpose and values.dim() == 2:
-            values, theirs = values.t(), theirs[::-1]
         if ours != theirs:
             raise CaffeError(
                 f"{key}: shape {tuple(values.shape)}, but layer {layer.name!r} has {shape} "
@@ -170,7 +166,8 @@ class _Match:
                 raise CaffeError(f"state dict: {what}: {', '.join(names[:5])}{more}")
 
     def _shared(self, name: str, index: int) -> bool:
-        return self.net._params.is_shared(self.net._by_name[name], index)
+        wiring = self.net.wiring
+        return wiring.parameters.is_shared(wiring.by_name[name], index)
 
 
 def _plain(name: str) -> str:

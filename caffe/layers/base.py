@@ -72,7 +72,7 @@ class Layer:
     - `loss`: the first top has loss weight 1 by default. `labels`: bottoms without a gradient.
     - `in_place`: a top may be its bottom. `shares_memory`: tops are the bottoms' own memory, as
       those of Caffe's Split, Flatten and Reshape.
-    - `source`: the tops come from outside the net.
+    - `source`: the tops come from outside the net. `is_input`: the user fills them.
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
@@ -99,6 +99,7 @@ class Layer:
     in_place = True
     shares_memory = False
     source = False
+    is_input = False
 
     multiplies = False
     gathers = False

@@ -58,6 +58,7 @@ class Input(SourceLayer):
     """Tops that the user fills: one shape for all, one each, or none so far."""
 
     reads = ("input_param",)
+    is_input = True
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         given = [tuple(s.dim) for s in self.layer_param.input_param.shape]

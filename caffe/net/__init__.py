@@ -1,6 +1,6 @@
 """Net: layers over named blobs, run forward and backward."""
 
+from caffe.graph.parameters import Parameter
 from caffe.net.net import Net
-from caffe.net.parameters import Parameter
 
 __all__ = ["Net", "Parameter"]

@@ -20,6 +20,7 @@ import torch
 
 from caffe.blob import Blob
 from caffe.errors import CaffeError
+from caffe.graph.wiring import Wiring
 from caffe.layers.activation import Dropout, ReLU
 from caffe.layers.base import Layer, Tensors
 from caffe.layers.common import Concat, Eltwise, Slice, Split
@@ -76,15 +77,12 @@ class Node:
         return len(self.layers) == 1 and isinstance(self.layer, classes)
 
 
-def can_plan(net: Net) -> bool:
+def can_plan(wiring: Wiring) -> bool:
     """Whether a plan can stand for the net: sources take nothing, the others are pure functions.
 
     A user's Python layer, say, works on blobs, and gets the layer loop.
     """
-    return all(
-        layer.num_bottoms == 0 if layer.source else type(layer).forward_blobs is Layer.forward_blobs
-        for layer in net._layers
-    )
+    return all(layer.num_bottoms == 0 if layer.source else layer.pure for layer in wiring.layers)
 
 
 class Clock:
@@ -165,24 +163,24 @@ class Plan:
 
     def _read_net(self) -> None:
         """One node a layer; a blob that is written in place becomes several values."""
-        net = self.net
+        wiring = self.net.wiring
         newest: dict[int, int] = {}
         count = 0
-        for i, layer in enumerate(net._layers):
-            bottom = [newest[b] for b in net._bottom_id_vecs[i]]
-            top = list(range(count, count + len(net._top_id_vecs[i])))
+        for i, (layer, bottoms, tops) in enumerate(wiring):
+            bottom = [newest[b] for b in bottoms]
+            top = list(range(count, count + len(tops)))
             count += len(top)
-            newest.update(zip(net._top_id_vecs[i], top, strict=True))
-            run = _source(layer, net._tops(i)) if layer.source else self.pure(layer)
-            wants = list(net._bottom_need_backward[i])
+            newest.update(zip(tops, top, strict=True))
+            run = _source(layer, wiring.top_blobs(i)) if layer.source else self.pure(layer)
+            wants = list(wiring.wants[i])
             node = Node([layer], bottom, top, run, wants, list(layer.blobs))
             node.reduced = isinstance(layer, ANY_PRECISION) and not _counts(layer)
             self.nodes.append(node)
             for value, weight in zip(top, layer.loss_weights, strict=True):
                 if weight:
                     self._losses[value] = weight
-        for i in net._outputs:
-            self._outputs[newest[i]] = net._blobs[i]
+        for i in wiring.outputs:
+            self._outputs[newest[i]] = wiring.blobs[i]
 
     def pure(self, layer: Layer) -> Operation:
         """The layer's own forward; what multiplies and has no rewrite does it in this dtype."""
@@ -293,14 +291,14 @@ class Plan:
         self, blob: Blob, leaves: dict[int, torch.Tensor], device: torch.device
     ) -> torch.Tensor:
         """The parameter as a leaf whose gradient is the blob's diff, one for all who share it."""
-        leaf = leaves.get(id(blob._data))
+        leaf = leaves.get(blob.data_key)
         if leaf is None:
             leaf = blob.tensor(device).data.requires_grad_()
             leaf.grad = blob.diff_tensor(device).data
             hook = self.net.gradient_hook
             if hook is not None:
                 leaf.register_post_accumulate_grad_hook(lambda _: hook(blob))
-            leaves[id(blob._data)] = leaf
+            leaves[blob.data_key] = leaf
         return leaf.view(blob.shape)
 
 

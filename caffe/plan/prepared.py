@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from caffe.blob import Blob, SyncedArray
+from caffe.blob import Blob
 from caffe.kernels import winograd
 from caffe.kernels.fused import Convolving
 from caffe.kernels.winograd import F2, F4
@@ -38,7 +38,7 @@ class Watch:
 
     def __init__(self, blobs: Sequence[Blob]) -> None:
         self.blobs = blobs
-        self._seen: list[tuple[SyncedArray, int, int]] | None = None
+        self._seen: list[tuple[object, int, int]] | None = None
         self._copies: dict[int, np.ndarray] = {}
 
     def changed(self) -> bool:
@@ -48,7 +48,7 @@ class Watch:
             if blob.viewed:
                 same &= self._same_as_copy(i, blob.data)
             values = blob.tensor()
-            seen.append((blob._data, values.data_ptr(), values._version))
+            seen.append((blob.data_key, values.data_ptr(), values._version))
         same &= seen == self._seen
         self._seen = seen
         return not same

@@ -37,8 +37,6 @@ import torch
 
 from caffe.errors import CaffeError
 from caffe.formats.files import PathLike, SolverStateData, atomic_write
-from caffe.layers.data import SourceLayer
-from caffe.layers.python_layer import PythonLayer
 from caffe.net import Net
 from caffe.process import device, ranks, seeds
 from caffe.process.log import INFO, WARNING
@@ -98,15 +96,11 @@ def _random_state() -> dict[str, str | None]:
 
 def _positions(net: Net) -> list[dict[str, Any]]:
     found = []
-    for layer in _sources(net):
+    for layer in net.wiring.layers:
         position = layer.position()
         if position is not None:
             found.append({"layer": layer.name, "type": layer.type, **position})
     return found
-
-
-def _sources(net: Net) -> list[SourceLayer | PythonLayer]:
-    return [layer for layer in net._layers if isinstance(layer, SourceLayer | PythonLayer)]
 
 
 # -- the file ----------------------------------------------------------------------------------
@@ -225,7 +219,7 @@ def go_on(point: Point, iteration: int, seed: int, nets: Sequence[Net]) -> None:
 def _place(net: Net, positions: list[dict[str, Any]]) -> None:
     """Bring a net's data layers to their positions; layers are known by name and type."""
     left = list(positions)
-    for layer in _sources(net):
+    for layer in net.wiring.layers:
         found = next((p for p in left if (p["layer"], p["type"]) == (layer.name, layer.type)), None)
         try:
             if found is not None:

@@ -208,7 +208,7 @@ class Solver:
             announce("solver.cpp:311", "Optimization stopped early.")
             return
         if p.display and self.iter % p.display == 0:
-            self._smooth(self.net._forward(0, len(self.net.layers) - 1))
+            self._smooth(self.net.forward_from_to(0, len(self.net.layers) - 1))
             loss = number(self._loss.mean)
             announce("solver.cpp:327", f"Iteration {self.iter}, loss = {loss}")
         if p.test_interval and self.iter % p.test_interval == 0:
@@ -358,8 +358,8 @@ class Solver:
         net, total = self.net, 0.0
         last = len(net.layers) - 1
         for _ in range(self.param.iter_size):
-            total += net._forward(0, last)
-            net._backward(last, 0, keep_graph=False)
+            total += net.forward_from_to(0, last)
+            net.backward_from_to(last, 0, keep_graph=False)
         return total / self.param.iter_size
 
     def _clip(self, grads: Sequence[torch.Tensor]) -> None:
@@ -444,7 +444,7 @@ class Solver:
             if self._stop:
                 announce("solver.cpp:396", "Test interrupted.")
                 return
-            losses = net._run_forward(0, len(net.layers) - 1)
+            losses = net.losses_from_to(0, len(net.layers) - 1)
             if self.param.test_compute_loss:
                 loss += float(sum(losses))
             outputs = [t.double() for t in _outputs(net)]

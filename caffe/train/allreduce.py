@@ -56,12 +56,12 @@ class NCCL:
         params = _written(solver.net)
         self._owned: dict[int, list[Blob]] = {}
         for param in params:
-            index = solver.net._layers.index(param.layer)
+            index = solver.net.wiring.layers.index(param.layer)
             self._owned.setdefault(index, []).append(param.blob)
         self._early = solver.param.layer_wise_reduce
         # The last layers' gradients are ready first.
         self._buckets = _make_buckets([param.blob for param in reversed(params)])
-        self._bucket_of = {id(b._diff): k for k, bk in enumerate(self._buckets) for b in bk.blobs}
+        self._bucket_of = {b.diff_key: k for k, bk in enumerate(self._buckets) for b in bk.blobs}
         self._passes = solver.param.iter_size
         self._start_over()
 
@@ -109,7 +109,7 @@ class NCCL:
 
         Buckets go in one order, the same in all processes, whatever the order they fill in.
         """
-        key = id(blob._diff)
+        key = blob.diff_key
         if key not in self._bucket_of:
             return
         self._left[key] -= 1
@@ -177,9 +177,9 @@ def _make_buckets(blobs: Sequence[Blob]) -> list[_Bucket]:
 def _written(net: Net) -> list[Parameter]:
     """The parameters whose gradients are ever written; a BatchNorm's statistics have none."""
     diffs = {
-        id(blob._diff)
-        for layer in net._layers
+        blob.diff_key
+        for layer in net.wiring.layers
         for blob, want in zip(layer.blobs, layer.param_propagate_down, strict=True)
         if want and not layer.gathers
     }
-    return [param for param in net.learnable if id(param.blob._diff) in diffs]
+    return [param for param in net.learnable if param.blob.diff_key in diffs]

@@ -165,7 +165,7 @@ class _Times:
     """What each layer, a whole iteration and the sums over processes take."""
 
     def __init__(self, solver: Solver) -> None:
-        self.solver, self.names = solver, list(solver.net._layer_names)
+        self.solver, self.names = solver, list(solver.net.wiring.layer_names)
         forward, backward = ([Timer() for _ in self.names] for _ in range(2))
         self.forward, self.backward = forward, backward
         self.whole, self.reduction = Timer(), Timer()

@@ -115,9 +115,9 @@ layer { name: "bn" type: "BatchNorm" bottom: "x" top: "bn" }
 def test_one_process_and_tests_take_their_own_statistics(make_net) -> None:
     caffe.set_sync_bn(True)
     net = make_net(NORM)
-    assert not net._layers[1].synchronous
+    assert not net.wiring.layers[1].synchronous
     net.forward(x=torch.randn(3, 2, 4).numpy())
     assert abs(net.blobs["bn"].data.mean()) < 1e-6
     caffe.set_solver_count(2)
-    assert make_net(NORM)._layers[1].synchronous
-    assert not make_net(NORM, caffe.TEST)._layers[1].synchronous
+    assert make_net(NORM).wiring.layers[1].synchronous
+    assert not make_net(NORM, caffe.TEST).wiring.layers[1].synchronous

@@ -56,7 +56,7 @@ def goes_on(make: Callable[[], caffe.Net], passes: int = 3) -> None:
     net = make()
     for _ in range(passes):
         net.forward()
-    position = json.loads(json.dumps(net._layers[0].position()))
+    position = json.loads(json.dumps(net.wiring.layers[0].position()))
     expected = [[b.data.copy() for b in net.blobs.values()] for _ in range(9) if net.forward()]
     assert len({values[0].tobytes() for values in expected}) > 1
     caffe.set_random_seed(6)
@@ -64,7 +64,7 @@ def goes_on(make: Callable[[], caffe.Net], passes: int = 3) -> None:
         other = make()
         for _ in range(used):
             other.forward()
-        other._layers[0].go_on(position)
+        other.wiring.layers[0].go_on(position)
         for values in expected:
             other.forward()
             for blob, value in zip(other.blobs.values(), values, strict=True):

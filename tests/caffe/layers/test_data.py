@@ -284,12 +284,12 @@ def test_a_position_counts_what_all_solvers_have_taken(net_of, seven):
             nets.append(data_net(net_of, seven, param))
             assert np.array_equal(labels(nets[rank], 2), alone[rank:12:3])
         caffe.set_solver_rank(0)
-        position = nets[0]._layers[0].position()
+        position = nets[0].wiring.layers[0].position()
         caffe.set_solver_count(2)
         for rank in range(2):
             caffe.set_solver_rank(rank)
             net = data_net(net_of, seven, param)
-            net._layers[0].go_on(position)
+            net.wiring.layers[0].go_on(position)
             assert np.array_equal(labels(net, 3), alone[12 + rank :: 2])
     finally:
         caffe.set_solver_rank(0)
@@ -300,20 +300,20 @@ def test_data_that_was_moved_keeps_its_order(net_of, seven):
     caffe.set_random_seed(3)
     net = data_net(net_of, seven, "backend: LMDB batch_size: 2 shuffle: true")
     net.forward()
-    position = net._layers[0].position()
+    position = net.wiring.layers[0].position()
     moved = data_net(
         net_of, seven.rename(f"{seven}_moved"), "backend: LMDB batch_size: 2 shuffle: true"
     )
-    moved._layers[0].go_on(position)
+    moved.wiring.layers[0].go_on(position)
     for _ in range(5):
         assert np.array_equal(moved.forward()["y"], net.forward()["y"])
-    assert moved._layers[0].position() == net._layers[0].position()
+    assert moved.wiring.layers[0].position() == net.wiring.layers[0].position()
 
 
 def test_data_of_another_size_does_not_go_on(net_of, seven):
     net = data_net(net_of, seven, "backend: LMDB batch_size: 2")
     net.forward()
-    layer = net._layers[0]
+    layer = net.wiring.layers[0]
     position = layer.position() | {"contents": {"records": 8}, "source": "old"}
     with pytest.raises(caffe.CaffeError, match=r"^old held 8 records, .*seven holds 7 records$"):
         layer.go_on(position)
@@ -330,14 +330,14 @@ def memory_net(net_of):
 def test_memory_data_goes_on_before_and_after_it_gets_its_arrays(net_of):
     data, labels = np.arange(6, dtype=np.float32).reshape(6, 1, 1, 1), np.zeros(6, np.float32)
     net = memory_net(net_of)
-    assert net._layers[0].position() is None
+    assert net.wiring.layers[0].position() is None
     net.set_input_arrays(data, labels)
     net.forward()
-    position = net._layers[0].position()
+    position = net.wiring.layers[0].position()
     before, after = memory_net(net_of), memory_net(net_of)
     before.set_input_arrays(data, labels)
-    before._layers[0].go_on(position)
-    after._layers[0].go_on(position)
+    before.wiring.layers[0].go_on(position)
+    after.wiring.layers[0].go_on(position)
     after.set_input_arrays(data, labels)
     for other in (before, after):
         other.forward()
@@ -347,4 +347,4 @@ def test_memory_data_goes_on_before_and_after_it_gets_its_arrays(net_of):
     assert after.blobs["x"].data.ravel().tolist() == [0, 1]
     before.set_input_arrays(data[:4], labels[:4])
     with pytest.raises(caffe.CaffeError, match="there were 6 samples, there are 4"):
-        before._layers[0].go_on(position)
+        before.wiring.layers[0].go_on(position)

@@ -278,7 +278,7 @@ def test_python_layers_take_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plan_doubles", module)
     net = caffe.Net(parse(text), caffe.TEST)
     net.observed = False
-    assert not can_plan(net)
+    assert not can_plan(net.wiring)
     net.blobs["x"].data[...] = 3
     assert net.forward()["y"].tolist() == [6, 6]
 

@@ -264,7 +264,7 @@ def test_more_iterations_after_the_end(folder: Path) -> None:
 
 def _positions(solver: caffe.SGDSolver) -> list[dict | None]:
     nets = (solver.net, *solver.test_nets)
-    return [layer.position() for net in nets for layer in net._layers if layer.source]
+    return [layer.position() for net in nets for layer in net.wiring.layers if layer.source]
 
 
 class Counter(caffe.Layer):
@@ -334,7 +334,7 @@ def test_a_snapshot_of_caffes(taken: Path, capsys) -> None:
     solver, said = _restored(capsys)
     assert "No run_iter_3.resume beside it: data starts over, as in Caffe" in said
     assert solver.iter == 3
-    assert solver.net._layers[0].position()["next"] == 0
+    assert solver.net.wiring.layers[0].position()["next"] == 0
 
 
 def test_another_snapshots_side_file(taken: Path, capsys) -> None:
@@ -342,7 +342,7 @@ def test_another_snapshots_side_file(taken: Path, capsys) -> None:
     taken.write_text(json.dumps(content | {"history_crc32": 1}))
     solver, said = _restored(capsys)
     assert "run_iter_3.resume is not run_iter_3.solverstate's, but another's: data starts" in said
-    assert solver.net._layers[0].position()["next"] == 0
+    assert solver.net.wiring.layers[0].position()["next"] == 0
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_another_seed(taken: Path, capsys) -> None:
     for _ in range(2):
         solver, said = _restored(capsys, "random_seed: 2")
         assert "random_seed is 2, the snapshot's was 1: dropout and fillers draw other" in said
-        assert solver.net._layers[0].position()["next"] == 9
+        assert solver.net.wiring.layers[0].position()["next"] == 9
         solver.step(2)
         results.append(_result(solver))
     same, _ = _restored(capsys)
@@ -414,9 +414,9 @@ def test_another_number_of_processes(taken: Path, capsys) -> None:
     for _ in range(2):
         solver, said = _restored(capsys)
         assert "has the random states of 3 process(es), this run has 1: the data goes on" in said
-        assert solver.net._layers[0].position()["next"] == 27
+        assert solver.net.wiring.layers[0].position()["next"] == 27
         solver.step(2)
-        assert solver.net._layers[0].position()["next"] == 33
+        assert solver.net.wiring.layers[0].position()["next"] == 33
         results.append(_result(solver))
     assert results[0] == results[1]
 

@@ -1,0 +1,242 @@
+"""Wiring: which layers a net has, and how blobs and parameters connect them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from caffe.blob import Blob, shape_string
+from caffe.errors import CaffeError
+from caffe.graph.parameters import Parameter, Parameters
+from caffe.graph.rules import unknown_bottom
+from caffe.layers import Layer, create_layer
+from caffe.process.log import number
+from caffe.process.ranks import announce
+from caffe.proto import caffe_pb2 as pb
+
+
+class Wiring:
+    """A net's layers, attached to blobs, before any memory is taken (net.cpp's Init).
+
+    It is made from a NetParameter whose rules are met and whose Split layers are inserted
+    (caffe/graph/rules.py), and logs Caffe's lines on the way. Nothing changes it afterwards.
+
+    layers, layer_names: in the order in which they run. blobs, blob_names: in the order in which
+    they are made. bottoms, tops: for each layer the numbers of its blobs. inputs, outputs: numbers
+    of blobs (outputs in alphabetical order). loss_weights: of each blob. needs_backward: whether a
+    layer's backward pass runs. wants: for each layer, which bottoms get a gradient. parameters:
+    the blobs that learn. by_name: layers by name; where several share a name, the one that has
+    parameters.
+
+    Raises CaffeError for a net that cannot be built; the message names the layer.
+    """
+
+    def __init__(self, param: pb.NetParameter) -> None:
+        self.name = param.name
+        self.phase = param.state.phase
+        self.layers: list[Layer] = []
+        self.layer_names: list[str] = []
+        self.blobs: list[Blob] = []
+        self.blob_names: list[str] = []
+        self.bottoms: list[list[int]] = []
+        self.tops: list[list[int]] = []
+        self.inputs: list[int] = []
+        self.loss_weights: list[float] = []
+        self.needs_backward: list[bool] = []
+        self.wants: list[list[bool]] = []
+        self.parameters = Parameters()
+        self._index: dict[str, int] = {}
+        self._available: set[str] = set()  # blobs that no layer has taken so far
+        self._blob_needs: list[bool] = []  # whether a blob's gradient is needed before it
+        self._memory = 0
+        for layer in param.layer:
+            self._add(layer)
+        self._find_backward_layers()
+        if param.force_backward:
+            self._force_backward()
+        for layer, wants in zip(self.layers, self.wants, strict=True):
+            layer.bottom_need_backward = list(wants)
+        for name in sorted(self._available):
+            announce("net.cpp:244", f"This network produces output {name}")
+        self.outputs = [self._index[name] for name in sorted(self._available)]
+        self.by_name: dict[str, Layer] = {}
+        for name, layer in zip(self.layer_names, self.layers, strict=True):
+            if layer.blobs or name not in self.by_name:
+                self.by_name[name] = layer
+
+    # -- looking --------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[tuple[Layer, list[int], list[int]]]:
+        """(layer, numbers of its bottoms, numbers of its tops), in order."""
+        return zip(self.layers, self.bottoms, self.tops, strict=True)
+
+    def bottom_blobs(self, i: int) -> list[Blob]:
+        """The bottoms of layer i."""
+        return [self.blobs[j] for j in self.bottoms[i]]
+
+    def top_blobs(self, i: int) -> list[Blob]:
+        """The tops of layer i."""
+        return [self.blobs[j] for j in self.tops[i]]
+
+    def names(self, numbers: Sequence[int]) -> list[str]:
+        """The names of these blobs."""
+        return [self.blob_names[j] for j in numbers]
+
+    def check_blobs(self, names: set[str]) -> None:
+        """Raise CaffeError unless the net has blobs of all these names."""
+        for name in names:
+            if name not in self._index:
+                raise CaffeError(f"net {self.name!r} has no blob {name!r}")
+
+    def needed_for(self, outputs: Sequence[str]) -> list[tuple[int, set[str]]]:
+        """The layers that these blobs depend on, in order, each with those of its tops that count.
+
+        Raises CaffeError for a blob that the net lacks.
+        """
+        self.check_blobs(set(outputs))
+        wanted, found = set(outputs), []
+        for i in reversed(range(len(self))):
+            tops = set(self.names(self.tops[i]))
+            if tops & wanted:
+                found.append((i, tops & wanted))
+                wanted = (wanted - tops) | set(self.names(self.bottoms[i]))
+        return found[::-1]
+
+    def overwrites_a_source(self) -> bool:
+        """Whether a layer works in place on a blob that only a source could bring back."""
+        sources = {i for layer, _, tops in self if layer.source for i in tops}
+        return any(i in sources and i in tops for _, bottoms, tops in self for i in bottoms)
+
+    # -- building -------------------------------------------------------------------------------
+
+    def _add(self, param: pb.LayerParameter) -> None:
+        if not param.HasField("phase"):
+            param.phase = self.phase
+        if param.propagate_down and len(param.propagate_down) != len(param.bottom):
+            raise CaffeError(
+                f"layer {param.name!r}: propagate_down must be given never or once for each of "
+                f"{len(param.bottom)} bottom(s)"
+            )
+        announce("layer_factory.hpp:77", f"Creating layer {param.name}")
+        layer = create_layer(param)
+        self.layers.append(layer)
+        self.layer_names.append(param.name)
+        announce("net.cpp:86", f"Creating Layer {param.name}")
+        rates = [spec.lr_mult for spec in param.param]
+        wants = self._connect_bottoms(param)
+        self._connect_tops(param, layer)
+        tops = self.tops[-1]
+        layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
+        announce("net.cpp:124", f"Setting up {param.name}")
+        for i, weight in zip(tops, layer.loss_weights, strict=True):
+            self.loss_weights[i] = weight
+            announce("net.cpp:131", f"Top shape: {shape_string(self.blobs[i].shape)}")
+            if weight:
+                announce("net.cpp:134", f"    with loss weight {number(weight)}")
+            self._memory += self.blobs[i].count
+        announce("net.cpp:139", f"Memory required for data: {self._memory * 4}")
+        needs = any(self._blob_needs[i] for i in self.bottoms[-1])
+        needs |= self.parameters.add(layer, rates)
+        self.needs_backward.append(needs)
+        for i in tops:
+            self._blob_needs[i] |= needs
+        self.wants.append(wants)
+
+    def _connect_bottoms(self, param: pb.LayerParameter) -> list[bool]:
+        """Take the bottoms; returns which of them are to get a gradient."""
+        numbers, wants = [], []
+        for j, name in enumerate(param.bottom):
+            if name not in self._available:
+                raise unknown_bottom(param, j)
+            announce("net.cpp:408", f"{param.name} <- {name}")
+            numbers.append(self._index[name])
+            self._available.remove(name)
+            given = param.propagate_down
+            wants.append(given[j] if given else self._blob_needs[numbers[-1]])
+        self.bottoms.append(numbers)
+        return wants
+
+    def _connect_tops(self, param: pb.LayerParameter, layer: Layer) -> None:
+        numbers = []
+        for j, name in enumerate(param.top):
+            if j < len(param.bottom) and param.bottom[j] == name:
+                announce("net.cpp:369", f"{param.name} -> {name} (in-place)")
+                numbers.append(self._index[name])
+            elif name in self._index:
+                raise CaffeError(
+                    f"layer {param.name!r}: top blob {name!r} is made by several layers; in place "
+                    "means that it is bottom and top of one layer at the same position"
+                )
+            else:
+                announce("net.cpp:382", f"{param.name} -> {name}")
+                self._index[name] = self._new_blob(name)
+                numbers.append(self._index[name])
+                if layer.is_input:
+                    self.inputs.append(numbers[-1])
+            self._available.add(name)
+        if layer.auto_tops:
+            while len(numbers) < layer.tops[0]:
+                announce("net.cpp:382", f"{param.name} -> (automatic)")
+                numbers.append(self._new_blob("(automatic)"))
+        self.tops.append(numbers)
+
+    def _new_blob(self, name: str) -> int:
+        self.blobs.append(Blob())
+        self.blob_names.append(name)
+        self.loss_weights.append(0.0)
+        self._blob_needs.append(False)
+        return len(self.blobs) - 1
+
+    def _find_backward_layers(self) -> None:
+        """From the last layer to the first: which ones contribute to a loss."""
+        under_loss: set[int] = set()
+        skipped: set[int] = set()
+        for i in reversed(range(len(self))):
+            tops, wants = self.tops[i], self.wants[i]
+            counts = any(
+                weight or top in under_loss
+                for top, weight in zip(tops, self.layers[i].loss_weights, strict=True)
+            )
+            all_skipped = self.needs_backward[i] and all(top in skipped for top in tops)
+            if all_skipped or not counts:
+                self.needs_backward[i] = False
+                wants[:] = [False] * len(wants)
+            name = self.layer_names[i]
+            if self.needs_backward[i]:
+                announce("net.cpp:200", f"{name} needs backward computation.")
+            else:
+                announce("net.cpp:202", f"{name} does not need backward computation.")
+            for bottom, want in zip(self.bottoms[i], wants, strict=True):
+                if counts:
+                    under_loss.add(bottom)
+                if not want:
+                    skipped.add(bottom)
+
+    def _force_backward(self) -> None:
+        for i, layer in enumerate(self.layers):
+            self.needs_backward[i] = True
+            wants = self.wants[i]
+            wants[:] = [w or layer.allow_force_backward(j) for j, w in enumerate(wants)]
+            layer.param_propagate_down = [True] * len(layer.blobs)
+
+    # -- parameters -----------------------------------------------------------------------------
+
+    def fill_parameters(self) -> None:
+        """Take the parameters' memory and fill it; layers that share one then use one memory."""
+        for layer in self.layers:
+            layer.fill_blobs()
+        self.parameters.share()
+
+    @property
+    def learnable(self) -> list[Parameter]:
+        """The parameters that a solver updates, each once, however many layers share it."""
+        return self.parameters.learnable
+
+    def to_proto(self) -> pb.NetParameter:
+        """The structure as it runs (Split layers included), without weights."""
+        param = pb.NetParameter(name=self.name)
+        for layer in self.layers:
+            param.layer.add().CopyFrom(layer.to_proto())
+        return param

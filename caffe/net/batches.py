@@ -1,0 +1,59 @@
+"""Passes over inputs of any number, batch by batch, as pycaffe's forward_all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caffe.errors import CaffeError
+
+if TYPE_CHECKING:
+    from caffe.net.net import Net
+
+
+def run(
+    net: Net,
+    inputs: Mapping[str, Sequence[np.ndarray]],
+    tops: Mapping[str, Sequence[np.ndarray]],
+    blobs: Sequence[str] | None,
+    diffs: Sequence[str] | None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Run a net over all batches of `inputs`; returns the joined outputs and gradients.
+
+    blobs: named beside the outputs. tops: gradients of the outputs. diffs: blobs whose gradients
+    are returned beside those of the inputs; None: no backward passes.
+
+    Raises CaffeError for arrays of several lengths.
+    """
+    counts = {len(v) for v in (*inputs.values(), *tops.values())}
+    if len(counts) != 1:
+        raise CaffeError(f"arrays of one length were expected, got lengths {sorted(counts)}")
+    outs: dict[str, list] = {name: [] for name in {*net.outputs, *(blobs or [])}}
+    grads: dict[str, list] = {}
+    if diffs is not None:
+        grads = {name: [] for name in {*net.inputs, *diffs}}
+    back = list(_batch(net, tops)) if tops else []
+    for k, batch in enumerate(_batch(net, inputs)):
+        for name, values in net.forward(blobs=blobs, **batch).items():
+            outs[name].extend(values.copy())
+        if diffs is not None:
+            given = back[k] if back else {}
+            for name, values in net.backward(diffs=diffs, **given).items():
+                grads[name].extend(values.copy())
+    count = counts.pop()
+    joined = ({k: np.asarray(v)[:count] for k, v in d.items()} for d in (outs, grads))
+    return next(joined), next(joined)
+
+
+def _batch(net: Net, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays in pieces of the net's batch size, the last one filled up with zeros."""
+    size = next(iter(net.blobs.values())).shape[0]
+    for k in range(0, len(next(iter(arrays.values()))), size):
+        batch = {}
+        for name, values in arrays.items():
+            piece = np.asarray(values[k : k + size])
+            missing = size - len(piece)
+            batch[name] = np.concatenate([piece, np.zeros((missing, *piece.shape[1:]))])
+        yield batch

@@ -1,0 +1,107 @@
+"""Weights into a net and out of it: Caffe's files, and sharing between nets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from caffe.blob import Blob, shape_string
+from caffe.errors import CaffeError
+from caffe.formats import files
+from caffe.graph.wiring import Wiring
+from caffe.layers import Layer
+from caffe.process.log import emit
+from caffe.process.ranks import announce
+
+
+def load(wiring: Wiring, weights_file: files.PathLike) -> None:
+    """Take over a file's weights, as Net.copy_from."""
+    path = os.fspath(weights_file)
+    weights = files.read_weights(path, emit)
+    whole = weights.net is not None  # HDF5 leaves out what a layer shares with an earlier one
+    copies: list[tuple[Blob, np.ndarray]] = []
+    for name, arrays in weights.items():
+        if name not in wiring.by_name:
+            line = 746 if whole else 801
+            announce(f"net.cpp:{line}", f"Ignoring source layer {name}")
+            continue
+        copies += _match(wiring, wiring.by_name[name], arrays, path, whole)
+    for blob, array in copies:
+        blob.tensor().copy_(torch.from_numpy(np.ascontiguousarray(array)).view(blob.shape))
+
+
+def _match(
+    wiring: Wiring, layer: Layer, arrays: Sequence[np.ndarray | None], path: str, whole: bool
+) -> list[tuple[Blob, np.ndarray]]:
+    where = f"{path}: layer {layer.name!r}"
+    blobs = layer.blobs
+    if (len(arrays) != len(blobs)) if whole else (len(arrays) > len(blobs)):
+        raise CaffeError(
+            f"{where}: the file has {len(arrays)} parameter blob(s), the net {len(blobs)}"
+        )
+    pairs = []
+    for i, blob in enumerate(blobs):
+        array = arrays[i] if i < len(arrays) else None
+        if array is None:
+            if wiring.parameters.is_shared(layer, i):
+                continue
+            raise CaffeError(f"{where}: the file has no parameter blob {i}")
+        legacy = (1,) * (4 - len(blob.shape)) + blob.shape
+        if array.shape not in (blob.shape, legacy):
+            raise CaffeError(
+                f"{where}, parameter blob {i}: shape mismatch: the file has "
+                f"{shape_string(array.shape)}, the net {shape_string(blob.shape)}; to learn "
+                "this layer from scratch, rename it"
+            )
+        pairs.append((blob, array))
+    return pairs
+
+
+def share(target: Wiring, source: Wiring) -> None:
+    """Let `target` use the weights of `source`, as one memory, in the layers of the same name.
+
+    Raises CaffeError where their parameters differ in number or shape.
+    """
+    for theirs in source.layers:
+        mine = target.by_name.get(theirs.name)
+        if mine is None:
+            announce("net.cpp:678", f"Ignoring source layer {theirs.name}")
+            continue
+        if len(mine.blobs) != len(theirs.blobs):
+            raise CaffeError(
+                f"layer {theirs.name!r}: cannot share {len(theirs.blobs)} parameter blob(s) "
+                f"with {len(mine.blobs)}"
+            )
+        for i, (blob, other) in enumerate(zip(mine.blobs, theirs.blobs, strict=True)):
+            if blob.shape != other.shape:
+                raise CaffeError(
+                    f"layer {theirs.name!r}, parameter blob {i}: cannot share "
+                    f"{shape_string(other.shape)} with {shape_string(blob.shape)}"
+                )
+            blob.share_data(other)
+
+
+def save(wiring: Wiring, path: files.PathLike, write_diff: bool) -> None:
+    """Write a .caffemodel: structure and weights, and with write_diff the gradients."""
+    data = {name: [b.data for b in layer.blobs] for name, layer in wiring.by_name.items()}
+    diffs = _diffs(wiring) if write_diff else None
+    files.write_weights(path, wiring.to_proto(), data, diffs)
+
+
+def save_hdf5(wiring: Wiring, path: files.PathLike, write_diff: bool) -> None:
+    """Write the weights as HDF5; a shared parameter is written once, by its owner."""
+    data = {
+        name: [
+            None if wiring.parameters.is_shared(layer, i) else b.data
+            for i, b in enumerate(layer.blobs)
+        ]
+        for name, layer in wiring.by_name.items()
+    }
+    files.write_weights_hdf5(path, data, _diffs(wiring) if write_diff else None)
+
+
+def _diffs(wiring: Wiring) -> dict[str, list[np.ndarray]]:
+    return {name: [b.diff for b in layer.blobs] for name, layer in wiring.by_name.items()}
