@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.metrics import size
-from bench.worker import PARTS, Job, deploy_param, train_param
+from bench.worker import Job, deploy_param, parts_of, train_param
 
 ROOT = Path(__file__).parent.parent
 SECTIONS = ("train", "predict", "parts", "growth", "scaling")
@@ -211,11 +211,10 @@ def flop(job: Job) -> float:
     caffe.init_log(2)
     net = caffe.Net(param, caffe.TEST)
     caffe.init_log(before)
-    total = 0
-    for name, layer in zip(net._layer_names, net.layers, strict=True):
-        if layer.type in ("Convolution", "Deconvolution"):
-            weight, top = net.params[name][0], net.blobs[net.top_names[name][0]]
-            total += 2 * weight.count * top.num * top.height * top.width
+    total = 2 * sum(
+        layer.macs([blob.shape for blob in net.wiring.bottom_blobs(i)])
+        for i, layer in enumerate(net.wiring.layers)
+    )
     return 3.0 * total if job.task == "train" else float(total)
 
 
@@ -320,7 +319,7 @@ def parts(args: argparse.Namespace) -> list[dict]:
     print(f"\nthe plan without one of its parts, fp32\n{'':38}{'seconds':>9}{'x':>7}{'GiB':>8}")
     for task, batch in (("train", args.batch), ("predict", 1)):
         whole = Job("plan", task, batch, args.size, width=args.width, device=args.device)
-        jobs = [replace(whole, without=part) for part in ("", *PARTS[task])]
+        jobs = [replace(whole, without=part) for part in ("", *parts_of(task))]
         for job, row in zip(jobs, measure(jobs, args.rounds, whole), strict=True):
             row["without"], row["x whole"] = job.without, 1 / row.pop("x baseline")
             rows.append(row)

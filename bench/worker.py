@@ -122,41 +122,31 @@ def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Callab
     return run
 
 
-# What plans are made of, for measuring each by its absence.
-PARTS = {
-    "train": (
-        "fuse_batch_norm",
-        "pool_by_indices",
-        "convolve_lean",
-        "winograd",
-        "remade",
-        "memory",
-    ),
-    "predict": (
-        "prepare_convolutions",
-        "pool_by_indices",
-        "work_in_place",
-        "softmax_in_order",
-        "winograd",
-        "memory",
-    ),
-}
+def parts_of(task: str) -> list[str]:
+    """The parts of a plan that can be left out, to measure what each is worth: its rewrites, and
+    what its operations do.
+    """
+    from caffe.plan.rewrites import ORDER
+
+    own = [each.name for each in ORDER if (each.train if task == "train" else each.deploy)]
+    return [*own, "winograd", *(["recomputed"] if task == "train" else []), "memory"]
 
 
-def _leave_out(part: str) -> None:
+def leave_out(part: str) -> None:
+    """Have all plans of this process do without one of parts_of()."""
     from caffe.kernels import fused
     from caffe.plan import rewrites
 
     if part == "winograd":
-        fused._choose_fp32 = fused._choose_bf16 = lambda *_: None
-    elif part == "remade":
-        fused.remade = lambda x: fused.Kept(x.detach())
+        fused.choose_fp32 = fused.choose_bf16 = lambda *_: None
+    elif part == "recomputed":
+        fused.handle = lambda x: fused.Kept(x.detach())
     elif part not in ("", "memory"):
-        setattr(rewrites, part, lambda plan: None)
+        rewrites.ORDER = tuple(each for each in rewrites.ORDER if each.name != part)
 
 
 def _ours(job: Job, recompute: bool = False) -> Callable[[], object]:
-    _leave_out(job.without)
+    leave_out(job.without)
     if job.without != "memory":
         _treat_memory(job)
     return _engine(job, recompute=recompute)

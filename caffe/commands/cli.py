@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from caffe.proto import caffe_pb2 as pb
 
 if TYPE_CHECKING:
     from caffe.net import Net
+    from caffe.plan.plan import Plan
 
 USAGE = """caffe: command line brew
 usage: caffe <command> <args>
@@ -59,7 +61,11 @@ FLAGS = (
         "In training, compute activations again in the backward pass: less memory, more time.",
     ),
     Flag("deterministic", False, "On a GPU, give the same numbers in every run."),
-    Flag("plan", False, "With 'time': the fused plan that 'train' and 'test' run by."),
+    Flag(
+        "plan",
+        False,
+        "With 'time': the fused plan that 'train' and 'test' run by, and why it is not fused more.",
+    ),
     Flag("iterations", 50, "The number of iterations to run."),
     Flag("sigint_effect", "stop", "What SIGINT does: snapshot, stop or none."),
     Flag("sighup_effect", "snapshot", "What SIGHUP does: snapshot, stop or none."),
@@ -157,7 +163,7 @@ def test(flags: SimpleNamespace) -> int:
 
 def time_model(flags: SimpleNamespace) -> int:
     """Time every layer, or every operation of the plan, forward and backward."""
-    from caffe.plan.plan import Clock
+    from caffe.plan.clock import Clock
 
     _need(flags.model, "model", "time: a model definition")
     _need(flags.iterations > 0, "iterations", "time: a positive number")
@@ -203,7 +209,15 @@ def time_model(flags: SimpleNamespace) -> int:
     emit("caffe.cpp:412", f"Average Forward-Backward: {number(total / flags.iterations)} ms.")
     emit("caffe.cpp:414", f"Total Time: {number(total)} ms.")
     emit("caffe.cpp:415", "*** Benchmark ends ***")
+    if flags.plan:
+        _tell_misfits(net.plan)
     return 0
+
+
+def _tell_misfits(plan: Plan) -> None:
+    """Why operations of a plan are not fused further; beside the log, which is Caffe's."""
+    for misfit in plan.report.misfits:
+        print(f"caffe time: {misfit.rewrite}: {misfit.node} {misfit.reason}", file=sys.stderr)
 
 
 def _time_layers(net: Net, spent: dict[str, list[float]]) -> None:

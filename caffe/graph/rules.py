@@ -9,8 +9,12 @@ from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
 
 
-def filter_net(param: pb.NetParameter) -> pb.NetParameter:
-    """A copy with only the layers whose include and exclude rules fit the net's state."""
+def filter_net(param: pb.NetParameter, quiet: bool = False) -> pb.NetParameter:
+    """A copy with only the layers whose include and exclude rules fit the net's state.
+
+    quiet: no log line says which rule keeps a layer out. Raises CaffeError for a layer that has
+    both kinds of rules.
+    """
     kept = pb.NetParameter()
     kept.CopyFrom(param)
     del kept.layer[:]
@@ -20,40 +24,46 @@ def filter_net(param: pb.NetParameter) -> pb.NetParameter:
                 f"layer {layer.name!r}: specify either include rules or exclude rules, not both"
             )
         if layer.include:
-            use = any(_meets(param.state, rule, layer.name) for rule in layer.include)
+            use = any(_meets(param.state, rule, layer.name, quiet) for rule in layer.include)
         else:
-            use = not any(_meets(param.state, rule, layer.name) for rule in layer.exclude)
+            use = not any(_meets(param.state, rule, layer.name, quiet) for rule in layer.exclude)
         if use:
             kept.layer.add().CopyFrom(layer)
     return kept
 
 
-def _meets(state: pb.NetState, rule: pb.NetStateRule, name: str) -> bool:
-    reason = None
+def layers_in(param: pb.NetParameter, phase: int) -> list[pb.LayerParameter]:
+    """The layers that a net has in a phase (caffe.TRAIN or TEST), at the level and with the stages
+    that it states.
+    """
+    net = pb.NetParameter()
+    net.CopyFrom(param)
+    net.state.phase = phase
+    return list(filter_net(net, quiet=True).layer)
+
+
+def _meets(state: pb.NetState, rule: pb.NetStateRule, name: str, quiet: bool) -> bool:
+    line, why = _misfit(state, rule)
+    if why and not quiet:
+        announce(f"net.cpp:{line}", f"The NetState {why} specified by a rule in layer {name}")
+    return not why
+
+
+def _misfit(state: pb.NetState, rule: pb.NetStateRule) -> tuple[int, str]:
+    """Why a rule is not met, and the line of net.cpp that says so; an empty text if it is."""
     if rule.HasField("phase") and rule.phase != state.phase:
-        reason = f"phase ({state.phase}) differed from the phase ({rule.phase})"
-        line = 296
-    elif rule.HasField("min_level") and state.level < rule.min_level:
-        reason = f"level ({state.level}) is above the min_level ({rule.min_level})"
-        line = 306
-    elif rule.HasField("max_level") and state.level > rule.max_level:
-        reason = f"level ({state.level}) is above the max_level ({rule.max_level})"
-        line = 316
-    if reason is not None:
-        message = f"The NetState {reason} specified by a rule in layer {name}"
-        announce(f"net.cpp:{line}", message)
-        return False
+        return 296, f"phase ({state.phase}) differed from the phase ({rule.phase})"
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return 306, f"level ({state.level}) is above the min_level ({rule.min_level})"
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return 316, f"level ({state.level}) is above the max_level ({rule.max_level})"
     for stage in rule.stage:
         if stage not in state.stage:
-            message = f"The NetState did not contain stage '{stage}' specified by a rule in layer"
-            announce("net.cpp:332", f"{message} {name}")
-            return False
+            return 332, f"did not contain stage '{stage}'"
     for stage in rule.not_stage:
         if stage in state.stage:
-            message = f"The NetState contained a not_stage '{stage}' specified by a rule in layer"
-            announce("net.cpp:347", f"{message} {name}")
-            return False
-    return True
+            return 347, f"contained a not_stage '{stage}'"
+    return 0, ""
 
 
 def insert_splits(param: pb.NetParameter) -> pb.NetParameter:

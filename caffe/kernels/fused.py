@@ -1,9 +1,9 @@
 """Operations that plans use in the place of layers: less time, fewer activations kept.
 
-What a gradient needs of an activation is either the tensor itself or a `Remade`, from which it is
-made again. A BatchNorm-Scale-ReLU gives its result such a Remade, so that of a convolution and what
-follows it a single activation is kept; where recomputation is on, a convolution does, too, and then
-only what enters a block is.
+A gradient holds an activation either as a tensor (`Kept`) or as a `Recomputed`, which computes it
+again. A BatchNorm-Scale-ReLU attaches a Recomputed to its result, so that a convolution and the
+normalisation behind it keep a single activation between them. With recomputation on, convolutions
+attach one, too, and then only the input of a block is kept.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from caffe.layers.vision import Geometry
 
 Task = Literal["forward", "data", "weight"]
 
-# A convolution of so few channels is made again at once: less work than what follows it, and its
-# result, at full resolution, is as large as any.
+# A convolution of at most so many input channels is always recomputed: it is less work than the
+# layers behind it, and its result, at full resolution, is as large as any.
 FEW = 4
 
 
-class Remade:
-    """An activation that is made again when it is first asked for, and then held until dropped."""
+class Recomputed:
+    """An activation that is computed again when it is first asked for, then held until dropped."""
 
     def __init__(self, make: Callable[[], torch.Tensor]) -> None:
         self._make = make
@@ -41,25 +41,25 @@ class Remade:
         self._value = None
 
 
-class Kept(Remade):
-    """An activation that is there."""
+class Kept(Recomputed):
+    """An activation that was kept."""
 
     def __init__(self, value: torch.Tensor) -> None:
         super().__init__(lambda: value)
         self._value = value
 
     def drop(self) -> None:
-        """It cannot be made again."""
+        """Nothing to do: it cannot be computed again."""
 
 
-def remade(x: torch.Tensor) -> Remade:
-    """How to come by x in the backward pass."""
-    return getattr(x, "_remade", None) or Kept(x.detach())
+def handle(x: torch.Tensor) -> Recomputed:
+    """A handle that yields x in the backward pass."""
+    return getattr(x, "recomputed", None) or Kept(x.detach())
 
 
-def _offer(y: torch.Tensor, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Let those who take y make it again instead of keeping it."""
-    y._remade = Remade(make)
+def attach(y: torch.Tensor, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Let the operations that take y compute it again instead of keeping it."""
+    y.recomputed = Recomputed(make)
     return y
 
 
@@ -75,7 +75,7 @@ class Convolving:
     dtype: torch.dtype = torch.float32
     channels_last: bool = True
 
-    def takes(self, x: torch.Tensor) -> torch.Tensor:
+    def convert(self, x: torch.Tensor) -> torch.Tensor:
         """x in the number type and layout to compute in."""
         if not self.channels_last:
             return x.to(self.dtype).contiguous()
@@ -100,14 +100,14 @@ class Convolving:
         tiles = x.shape[0] * rows * columns
         if not plain or few < 64 or few * many < 128 * 64:
             return None
-        choose = _choose_bf16 if self.dtype == torch.bfloat16 else _choose_fp32
+        choose = choose_bf16 if self.dtype == torch.bfloat16 else choose_fp32
         return choose(task, few, many, tiles)
 
     def filters(
         self, filtering: Filtering, weight: torch.Tensor, back: bool = False
     ) -> torch.Tensor:
-        """What winograd.convolve takes; back: for the gradient of x. In float32 they are gone when
-        the next ones are made.
+        """The filters for winograd.convolve; back: for the gradient of x. In float32 their memory
+        is used again by the next ones.
         """
         turned = self.transposed != back
         filters = winograd.transform_weight(filtering, weight, turned, self.dtype)
@@ -116,22 +116,22 @@ class Convolving:
     def forward(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """x as takes() gives it; weight and bias in float32."""
+        """x as convert() gives it; weight and bias in float32."""
         bias = None if bias is None else bias.to(self.dtype)
         filtering = self.filtering("forward", x, weight)
         if filtering is not None:
             return winograd.convolve(filtering, x, self.filters(filtering, weight), bias)
         g = self.geometry
         return torch.ops.aten.convolution(
-            x, self.takes(weight), bias, g.stride, g.pad, g.dilation, self.transposed, (0, 0),
+            x, self.convert(weight), bias, g.stride, g.pad, g.dilation, self.transposed, (0, 0),
             g.group,
         )  # fmt: skip
 
     def backward(
-        self, grad: torch.Tensor, x: Remade, weight: torch.Tensor, wanted: Sequence[bool]
+        self, grad: torch.Tensor, x: Recomputed, weight: torch.Tensor, wanted: Sequence[bool]
     ) -> list[torch.Tensor | None]:
         """The gradients of x, weight and bias, those that are wanted."""
-        grad, left = self.takes(grad), list(wanted)
+        grad, left = self.convert(grad), list(wanted)
         grads: list[torch.Tensor | None] = [None, None, None]
         filtering = self.filtering("data", grad, weight)
         if wanted[0] and filtering is not None:
@@ -139,7 +139,7 @@ class Convolving:
             grads[0], left[0] = winograd.convolve(filtering, grad, filters), False
         filtering = self.filtering("weight", grad, weight)
         if wanted[1] and filtering is not None:
-            pair = self.takes(x.get()), grad
+            pair = self.convert(x.get()), grad
             pair = pair[::-1] if self.transposed else pair
             grads[1], left[1] = winograd.weight_gradient(filtering, *pair), False
         if wanted[2] and not left[1]:
@@ -153,17 +153,17 @@ class Convolving:
         grads: list[torch.Tensor | None],
         wanted: list[bool],
         grad: torch.Tensor,
-        x: Remade,
+        x: Recomputed,
         weight: torch.Tensor,
     ) -> None:
         """Put those gradients that are wanted into `grads`."""
         g = self.geometry
         if wanted[0]:
-            weight = self.takes(weight)
+            weight = self.convert(weight)
         else:  # only its shape counts
             weight = torch.empty_like(weight, dtype=self.dtype)
         found = torch.ops.aten.convolution_backward(
-            grad, self.takes(x.get()), weight, [grad.shape[1]], g.stride, g.pad,
+            grad, self.convert(x.get()), weight, [grad.shape[1]], g.stride, g.pad,
             g.dilation, self.transposed, (0, 0), g.group, wanted,
         )  # fmt: skip
         for i, value in enumerate(found):
@@ -171,11 +171,11 @@ class Convolving:
                 grads[i] = value.float() if i else value
 
 
-def _choose_fp32(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
+def choose_fp32(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
     return F4 if tiles >= 64 or (task == "forward" and tiles >= 16 and few >= 256) else None
 
 
-def _choose_bf16(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
+def choose_bf16(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
     """F4 only for gradients, whose rounding averages out over steps."""
     if task == "forward":
         return F2 if few * many >= 128 * 256 and tiles >= 16 else None
@@ -190,10 +190,10 @@ def _choose_bf16(task: Task, few: int, many: int, tiles: int) -> Filtering | Non
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, how: Convolving, source: Remade):
+    def forward(ctx, x, weight, bias, how: Convolving, source: Recomputed):
         ctx.save_for_backward(weight)
         ctx.how, ctx.source, ctx.dtype = how, source, x.dtype
-        return how.forward(how.takes(x), weight, bias)
+        return how.forward(how.convert(x), weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
@@ -213,13 +213,13 @@ def convolve(
     recompute: bool,
 ) -> torch.Tensor:
     """The convolution of x (N, C, H, W), with gradients."""
-    source = remade(x)
+    source = handle(x)
     if isinstance(source, Kept):
-        source = Kept(how.takes(x.detach()))
+        source = Kept(how.convert(x.detach()))
     y = _Convolution.apply(x, weight, bias, how, source)
     if recompute or x.shape[1] <= FEW:
         w, b = weight.detach(), None if bias is None else bias.detach()
-        _offer(y, lambda: how.forward(how.takes(source.get()), w, b))
+        attach(y, lambda: how.forward(how.convert(source.get()), w, b))
     return y
 
 
@@ -230,7 +230,7 @@ class _BatchNormScaleReLU(torch.autograd.Function):
     """Normalise by the batch, scale, shift, rectify; keeps its bottom alone, or less."""
 
     @staticmethod
-    def forward(ctx, x, gain, bias, mean, variance, eps: float, relu: bool, source: Remade):
+    def forward(ctx, x, gain, bias, mean, variance, eps: float, relu: bool, source: Recomputed):
         y, batch_mean, invstd = torch.native_batch_norm(
             x, gain, bias, mean, variance, True, 1.0, eps
         )
@@ -279,7 +279,7 @@ def batch_norm_scale_relu(
     x: (N, C, ...); gain, bias: (C). mean and variance (C) are overwritten by the batch's mean and
     unbiased variance.
     """
-    source = remade(x)
+    source = handle(x)
     y, batch_mean, invstd = _BatchNormScaleReLU.apply(
         x, gain, bias, mean, variance, eps, relu, source
     )
@@ -290,9 +290,9 @@ def batch_norm_scale_relu(
         out = torch.native_batch_norm(source.get(), g, b, batch_mean, var, False, 0.0, eps)[0]
         return out.relu_() if relu else out
 
-    _offer(y, make)
+    attach(y, make)
     if y.grad_fn is not None:
-        y.grad_fn.result = y._remade if relu else None
+        y.grad_fn.result = y.recomputed if relu else None
     return y
 
 
@@ -345,6 +345,6 @@ class _Unpool(torch.autograd.Function):
 
 def unpool(x: torch.Tensor, index: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Values at their places in planes of `size`, zeros elsewhere."""
-    source = remade(x)
+    source = handle(x)
     y = _Unpool.apply(x, index, list(size))
-    return _offer(y, lambda: torch.ops.aten.max_unpool2d(source.get(), index, list(size)))
+    return attach(y, lambda: torch.ops.aten.max_unpool2d(source.get(), index, list(size)))

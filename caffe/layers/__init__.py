@@ -32,7 +32,7 @@ FAMILIES = (
 for _family in FAMILIES:
     importlib.import_module(f"caffe.layers.{_family}")
 
-__all__ = ["Layer", "create_layer", "layer_type_list", "register"]
+__all__ = ["REGISTRY", "Layer", "create_layer", "layer_type_list", "register", "unknown_type"]
 
 
 def layer_type_list() -> list[str]:
@@ -49,11 +49,16 @@ def create_layer(param: pb.LayerParameter) -> Layer:
         _import_module_of(param)
     layer_class = REGISTRY.get(param.type)
     if layer_class is None:
-        known = {name.lower(): name for name in REGISTRY}
-        near = difflib.get_close_matches(param.type.lower(), known, n=1)
-        hint = f" (did you mean {known[near[0]]}?)" if near else ""
-        raise CaffeError(f"layer {param.name!r}: unknown layer type {param.type!r}{hint}")
+        raise CaffeError(f"layer {param.name!r}: {unknown_type(param)}")
     return layer_class(param)
+
+
+def unknown_type(param: pb.LayerParameter) -> str:
+    """'unknown layer type ...', with the nearest known one."""
+    known = {name.lower(): name for name in REGISTRY}
+    near = difflib.get_close_matches(param.type.lower(), known, n=1)
+    hint = f" (did you mean {known[near[0]]}?)" if near and param.type not in REGISTRY else ""
+    return f"unknown layer type {param.type!r}{hint}"
 
 
 def _import_module_of(param: pb.LayerParameter) -> None:

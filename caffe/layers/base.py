@@ -78,6 +78,7 @@ class Layer:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
     - `gathers`: forward changes the parameter blobs (running statistics).
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
+    - `channels_last`: plans lay images out with their channels innermost before it.
     - `copies()`, `reduces()`, `macs()`, `onnx()`.
 
     What others show and read of it: `reads`, the fields of LayerParameter that count for the type;
@@ -104,6 +105,7 @@ class Layer:
     multiplies = False
     gathers = False
     fresh = False
+    channels_last = False
 
     reads: tuple[str, ...] = ()
     differs = ""

@@ -97,6 +97,7 @@ class _ConvolutionBase(_Kernels):
     tops = (1, None)
     one_top_each = True
     multiplies = True
+    channels_last = True
     differs = f"{ENGINE} So is `force_nd_im2col`."
 
     def setup(self, shapes: Sequence[Shape]) -> None:

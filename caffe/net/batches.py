@@ -34,8 +34,8 @@ def run(
     grads: dict[str, list] = {}
     if diffs is not None:
         grads = {name: [] for name in {*net.inputs, *diffs}}
-    back = list(_batch(net, tops)) if tops else []
-    for k, batch in enumerate(_batch(net, inputs)):
+    back = list(pieces(net, tops)) if tops else []
+    for k, batch in enumerate(pieces(net, inputs)):
         for name, values in net.forward(blobs=blobs, **batch).items():
             outs[name].extend(values.copy())
         if diffs is not None:
@@ -47,7 +47,7 @@ def run(
     return next(joined), next(joined)
 
 
-def _batch(net: Net, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+def pieces(net: Net, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
     """The arrays in pieces of the net's batch size, the last one filled up with zeros."""
     size = next(iter(net.blobs.values())).shape[0]
     for k in range(0, len(next(iter(arrays.values()))), size):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from caffe.graph.parameters import Parameter
 from caffe.graph.rules import filter_net, insert_splits
 from caffe.graph.wiring import Wiring
 from caffe.net import batches, debug, weights
-from caffe.plan.plan import Plan, can_plan
+from caffe.plan.build import can_plan
+from caffe.plan.plan import Plan
 from caffe.process.log import WARNING, emit
 from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
@@ -177,6 +178,7 @@ class Net:
         """Run layers start .. end; returns the weighted losses, which nobody has waited for."""
         self._followed = self._plan_for(start, end)
         if self._followed is not None:
+            self._followed.gradient_hook = self.gradient_hook
             return self._followed.forward()
         if start > 0 and not self._record:  # a pass made of pieces cannot be repeated later
             self._start_recording()
@@ -237,7 +239,7 @@ class Net:
         if self._plan is not None and not self._plan.is_current():
             self._plan = None
         if self._plan is None and can_plan(self.wiring):
-            self._plan = Plan(self, train=self.phase == pb.TRAIN)
+            self._plan = Plan(self.wiring, train=self.phase == pb.TRAIN)
         return self._plan
 
     @property
@@ -435,6 +437,9 @@ class Net:
 
     def _backward(self, start: int, end: int) -> None:
         self.backward_from_to(start, end)
+
+    def _batch(self, blobs: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        return batches.pieces(self, blobs)
 
     def _set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         self.set_input_arrays(data, labels)

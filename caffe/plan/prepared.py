@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +16,8 @@ from caffe.layers.activation import ReLU
 from caffe.layers.base import Layer, Tensors
 from caffe.layers.normalization import BatchNorm, Scale
 from caffe.layers.vision import Deconvolution, Geometry
+from caffe.plan.ir import Circumstances
 from caffe.process import memory
-
-if TYPE_CHECKING:
-    from caffe.plan.plan import Plan
 
 # Tiles of F4 in a batch: with fewer than FEW, large weights are better left as they are; from MANY
 # on, F4's filters, larger still, are worth their making.
@@ -64,12 +61,14 @@ class Watch:
 class PreparedConvolution:
     """An operation of a plan: a 2-D (de)convolution, then perhaps BatchNorm, Scale, ReLU."""
 
-    def __init__(self, layers: Sequence[Layer], plan: Plan) -> None:
+    def __init__(self, layers: Sequence[Layer], made_for: Circumstances) -> None:
         self.layers = layers
         self.conv = layers[0]
         self.transposed = isinstance(self.conv, Deconvolution)
         self.relu = isinstance(layers[-1], ReLU)
-        self.how = Convolving(self.conv.geometry, self.transposed, plan.dtype, plan.channels_last)
+        self.how = Convolving(
+            self.conv.geometry, self.transposed, made_for.dtype, made_for.channels_last
+        )
         self._watch = Watch([blob for layer in layers for blob in layer.blobs])
         self._for: tuple[object, ...] | None = None
         self._run: Run = self._unprepared
@@ -85,7 +84,7 @@ class PreparedConvolution:
             self._run, self._for = self._unprepared, None
             with memory.lasting_memory():
                 self._run, self._for = self._prepare(x, blobs), key
-        return [self._run(self.how.takes(x))]
+        return [self._run(self.how.convert(x))]
 
     @staticmethod
     def _unprepared(x: torch.Tensor) -> torch.Tensor:
@@ -142,7 +141,7 @@ class PreparedConvolution:
             filters = self.how.filters(filtering, weight)
             return lambda x: winograd.convolve(filtering, x, filters, bias, self.relu)
         weight, geometry, transposed = self._as_convolution(weight)
-        weight = self.how.takes(weight)
+        weight = self.how.convert(weight)
         return _packed(x.shape, weight, bias, geometry, transposed, self.relu)
 
     def _as_it_is(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import caffe
-from caffe.kernels.fused import Convolving, Kept, Remade, convolve
+from caffe.kernels.fused import Convolving, Kept, Recomputed, convolve
 from caffe.layers.vision import Geometry
 
 CONV = """
@@ -49,7 +49,7 @@ def recompute(request: pytest.FixtureRequest) -> bool:
 
 def activations() -> int:
     """How many activations are there to be used in a backward pass, made or to be made."""
-    return sum(issubclass(type(o), Remade) for o in gc.get_objects())
+    return sum(issubclass(type(o), Recomputed) for o in gc.get_objects())
 
 
 def watch(net: caffe.Net) -> list[weakref.ref]:
@@ -204,10 +204,10 @@ def test_recomputing_changes_gradients_by_rounding_alone(pair) -> None:
             net.forward()
             net.backward()
         gradients.append([b.diff.copy() for blobs in net.params.values() for b in blobs])
-    for kept, again, remade, remade_again in zip(*gradients, strict=True):
+    for kept, again, made, made_again in zip(*gradients, strict=True):
         assert np.array_equal(kept, again)
-        assert np.array_equal(remade, remade_again)
-        np.testing.assert_allclose(remade, kept, rtol=0, atol=1e-5 * max(1, np.abs(kept).max()))
+        assert np.array_equal(made, made_again)
+        np.testing.assert_allclose(made, kept, rtol=0, atol=1e-5 * max(1, np.abs(kept).max()))
 
 
 def test_recomputing_keeps_less(pair, uncollected) -> None:

@@ -14,7 +14,9 @@ from google.protobuf import text_format
 import caffe
 from caffe.layers.base import Tensors
 from caffe.layers.common import Split
-from caffe.plan.plan import Node, Operation, Plan, can_plan
+from caffe.plan.build import can_plan
+from caffe.plan.ir import Node, Operation
+from caffe.plan.plan import Plan
 from caffe.proto import caffe_pb2 as pb
 from netgen import Architecture, Training
 from netgen.fusenet import train_net
@@ -46,7 +48,7 @@ def test_fused_batch_norm_trains_alike(pair, same_passes, bias: str) -> None:
     # A bias before BatchNorm would have a gradient of pure rounding.
     block = BLOCK.format(conv="Convolution", more="bias_term: false", bias=bias)
     nets = pair(parse(block), caffe.TRAIN)
-    nodes = Plan(nets[1], True).nodes
+    nodes = Plan(nets[1].wiring, True).nodes
     assert [len(node.layers) for node in nodes] == [1, 1, 1, 3, 1]
     same_passes(nets, backward=True)
 
@@ -65,7 +67,7 @@ def test_folded_batch_norm_predicts_alike(pair, same_passes, conv: str, more: st
     for net in nets:
         mean, variance, factor = net.params["bn"]
         mean.data[...], variance.data[...], factor.data[...] = [3, -1, 0, 2], [1, 2, 9, 4], 2
-    nodes = Plan(nets[1], False).nodes
+    nodes = Plan(nets[1].wiring, False).nodes
     assert [len(node.layers) for node in nodes] == [1, 1, 4, 1]
     same_passes(nets, backward=False)
 
@@ -106,7 +108,7 @@ def test_one_blob_taken_twice_and_an_output_in_between(pair, same_passes) -> Non
     layer { name: "loss" type: "Reduction" bottom: "r" top: "loss" loss_weight: 2 }
     """
     nets = pair(parse(text), caffe.TRAIN)
-    nodes = Plan(nets[1], True).nodes
+    nodes = Plan(nets[1].wiring, True).nodes
     # The Split of what learns vanishes; that of the input passes no gradient and stays.
     assert [node.layer.name for node in nodes if node.is_a(Split)] == ["x_x_0_split"]
     same_passes(nets, backward=True)
@@ -161,7 +163,9 @@ def test_fusenets(pair, net: str, size: tuple[int, int], tmp_path: Path) -> None
         each.blobs["label"].data[...] = (
             np.arange(each.blobs["label"].count).reshape(each.blobs["label"].shape) % 4
         )
-    assert not any(node.is_a(Split) and all(node.wants) for node in Plan(nets[1], True).nodes)
+    assert not any(
+        node.is_a(Split) and all(node.wants) for node in Plan(nets[1].wiring, True).nodes
+    )
     outs = [each.forward() for each in nets]
     for name, values in outs[0].items():
         assert abs(values - outs[1][name]) < 1e-4, name

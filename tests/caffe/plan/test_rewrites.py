@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe.plan import rewrites
 from caffe.plan.plan import Plan
+from caffe.plan.rewrites import softmax_in_order
 
 NO_BIAS = (
     "pad: 1 kernel_size: 3 bias_term: false"  # before BatchNorm it has no gradient but rounding
@@ -105,7 +105,7 @@ def set_statistics(nets: Sequence[caffe.Net], *names: str) -> None:
 
 
 def names(net: caffe.Net) -> list[str]:
-    return [node.name for node in Plan(net, train=net.phase == caffe.TRAIN).nodes]
+    return [node.name for node in Plan(net.wiring, train=net.phase == caffe.TRAIN).nodes]
 
 
 @pytest.fixture(params=[False, True], ids=["kept", "recompute"])
@@ -355,7 +355,7 @@ def test_nets_predict_alike(body: str, pair, same_passes) -> None:
 def test_probabilities_alike(
     shape: tuple[int, ...], axis: int, piece: int, pair, same_passes, monkeypatch
 ) -> None:
-    monkeypatch.setattr(rewrites, "SOFTMAX_PIECE", piece)
+    monkeypatch.setattr(softmax_in_order, "PIECE", piece)
     body = f"""layer {{ name: "p" type: "Softmax" bottom: "x" top: "p"
       softmax_param {{ axis: {axis} }} }}"""
     nets = pair(image(*shape) + body, caffe.TEST)

@@ -1,0 +1,50 @@
+"""From a net's wiring to a program: one node a layer, rewrites, casts between number types."""
+
+from __future__ import annotations
+
+import torch
+
+from caffe.graph.wiring import Wiring
+from caffe.plan.casts import insert_casts
+from caffe.plan.ir import Circumstances, Node, Program, always, like_bottoms
+from caffe.plan.operations import from_source, pure
+from caffe.plan.rewrites import Report, rewrite
+
+
+def can_plan(wiring: Wiring) -> bool:
+    """Whether a plan can stand for the net: sources take nothing, the others are pure functions.
+
+    A user's Python layer, say, works on blobs, and gets the layer loop.
+    """
+    return all(layer.num_bottoms == 0 if layer.source else layer.pure for layer in wiring.layers)
+
+
+def build(wiring: Wiring, train: bool, circumstances: Circumstances) -> tuple[Program, Report]:
+    """The program of a net, and what the rewrites did to it."""
+    program = read(wiring, train, circumstances)
+    report = rewrite(program)
+    insert_casts(program)
+    return program, report
+
+
+def read(wiring: Wiring, train: bool, circumstances: Circumstances) -> Program:
+    """One node a layer; a blob that is written in place becomes several values."""
+    program = Program(train, circumstances)
+    newest: dict[int, int] = {}
+    for i, (layer, bottoms, tops) in enumerate(wiring):
+        bottom = [newest[b] for b in bottoms]
+        top = [program.new_value() for _ in tops]
+        newest.update(zip(tops, top, strict=True))
+        run = (
+            from_source(layer, wiring.top_blobs(i)) if layer.source else pure(layer, circumstances)
+        )
+        number = circumstances.dtype if layer.multiplies else torch.float32
+        reduces = layer.reduces()
+        numbers = like_bottoms(len(top)) if reduces else always(number, len(top))
+        wants, blobs = list(wiring.wants[i]), list(layer.blobs)
+        program.nodes.append(Node([layer], bottom, top, run, wants, numbers, reduces, blobs))
+        for value, weight in zip(top, layer.loss_weights, strict=True):
+            if weight:
+                program.losses[value] = weight
+    program.outputs = {newest[i]: wiring.blobs[i] for i in wiring.outputs}
+    return program

@@ -1,0 +1,159 @@
+"""What a plan is: operations over values, each value of one number type.
+
+How it is run stands in caffe/plan/plan.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from caffe.blob import Blob
+from caffe.layers import Layer
+from caffe.layers.base import Tensors
+from caffe.process import execution
+from caffe.process.device import current_device
+
+Operation = Callable[[Tensors, Tensors], Sequence[torch.Tensor]]
+Number = torch.dtype  # a value's number type: float32, bfloat16, or int64 for positions
+Numbers = Callable[[Sequence[Number]], Sequence[Number]]  # of the tops, given those of the bottoms
+
+
+class Circumstances(NamedTuple):
+    """What a plan is made for; for others it is made anew."""
+
+    settings: execution.Settings
+    device: torch.device
+
+    @property
+    def dtype(self) -> Number:
+        """What convolutions and inner products multiply."""
+        return torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images lie in memory with their channels innermost, as convolutions prefer."""
+        return self.device.type == "cpu" or self.dtype == torch.bfloat16
+
+
+def circumstances() -> Circumstances:
+    """Those in force."""
+    return Circumstances(execution.settings(), current_device())
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation: values in, values out (numbers of values), and the blobs that it reads.
+
+    layers: those that it stands for; none for a cast. wants: which bottoms get a gradient.
+    any_number: it takes bfloat16 bottoms as they are; else they must be float32.
+    numbers: the number types of its tops.
+    """
+
+    layers: list[Layer]
+    bottom: list[int]
+    top: list[int]
+    run: Operation
+    wants: list[bool]
+    numbers: Numbers
+    any_number: bool = False
+    blobs: list[Blob] = field(default_factory=list)
+    title: str = ""
+
+    @property
+    def layer(self) -> Layer:
+        return self.layers[0]
+
+    @property
+    def name(self) -> str:
+        """The layers' names, joined by +."""
+        return self.title or "+".join(layer.name for layer in self.layers)
+
+    def is_a(self, *classes: type[Layer]) -> bool:
+        """Whether this is still one single layer, of one of these types."""
+        return len(self.layers) == 1 and isinstance(self.layer, classes)
+
+
+def like_bottoms(tops: int) -> Numbers:
+    """Tops of the bottoms' number type; where these differ, of float32."""
+
+    def numbers(bottoms: Sequence[Number]) -> Sequence[Number]:
+        return [bottoms[0] if len(set(bottoms)) == 1 else torch.float32] * tops
+
+    return numbers
+
+
+def always(number: Number, tops: int) -> Numbers:
+    """Tops of one number type, whatever the bottoms'."""
+    return lambda bottoms: [number] * tops
+
+
+@dataclass
+class Program:
+    """The nodes of a plan in the order in which they run, and the values that leave it.
+
+    train: gradients are wanted, else only outputs. outputs: value -> the net's blob that shows it.
+    losses: value -> its loss weight. numbers: value -> its number type, once casts are inserted.
+    """
+
+    train: bool
+    circumstances: Circumstances
+    nodes: list[Node] = field(default_factory=list)
+    outputs: dict[int, Blob] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+    numbers: dict[int, Number] = field(default_factory=dict)
+    count: int = 0  # values so far
+
+    def new_value(self) -> int:
+        """The number of one more value."""
+        self.count += 1
+        return self.count - 1
+
+    def takers(self) -> Counter[int]:
+        """How often each value is taken; outputs and losses count as taken once more."""
+        count = Counter(i for node in self.nodes for i in node.bottom)
+        count.update([*self.outputs, *self.losses])
+        return count
+
+    def maker(self, value: int) -> Node | None:
+        """The node that makes a value."""
+        return next((node for node in self.nodes if value in node.top), None)
+
+    def takers_of(self, value: int) -> list[Node]:
+        """The nodes that take a value."""
+        return [node for node in self.nodes if value in node.bottom]
+
+    def only_taker(self, value: int) -> Node | None:
+        """The one node that takes `value`, if no other and no output does."""
+        takers = self.takers_of(value)
+        return takers[0] if takers and self.takers()[value] == 1 else None
+
+    def rename(self, old: int, new: int) -> None:
+        """Let everyone who takes value `old` take `new`."""
+        for node in self.nodes:
+            node.bottom = [new if i == old else i for i in node.bottom]
+        for table in (self.outputs, self.losses):
+            if old in table:
+                table[new] = table.pop(old)
+
+    def join(self, parts: Sequence[Node], run: Operation, numbers: Numbers) -> Node:
+        """Put one node, which takes any number type, in the place of a chain of them."""
+        first, last = parts[0], parts[-1]
+        node = Node(
+            [layer for part in parts for layer in part.layers],
+            first.bottom,
+            last.top,
+            run,
+            first.wants,
+            numbers,
+            any_number=True,
+            blobs=[blob for part in parts for blob in part.blobs],
+        )
+        self.nodes[self.nodes.index(last)] = node
+        for part in parts[:-1]:
+            self.nodes.remove(part)
+        return node

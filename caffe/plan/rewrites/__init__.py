@@ -1,0 +1,37 @@
+"""The rewrites of plans, one a file, in the order in which they are tried.
+
+docs/performance.md says what each saves.
+"""
+
+from __future__ import annotations
+
+from caffe.plan.ir import Program
+from caffe.plan.rewrites.convolve_lean import CONVOLVE_LEAN
+from caffe.plan.rewrites.drop_copies import DROP_COPIES
+from caffe.plan.rewrites.fuse_batch_norm import FUSE_BATCH_NORM
+from caffe.plan.rewrites.pool_by_indices import POOL_BY_INDICES
+from caffe.plan.rewrites.prepare_convolutions import PREPARE_CONVOLUTIONS
+from caffe.plan.rewrites.rewrite import Misfit, Report, Rewrite, apply
+from caffe.plan.rewrites.softmax_in_order import SOFTMAX_IN_ORDER
+from caffe.plan.rewrites.work_in_place import WORK_IN_PLACE
+
+__all__ = ["ORDER", "Misfit", "Report", "Rewrite", "rewrite"]
+
+ORDER: tuple[Rewrite, ...] = (
+    DROP_COPIES,
+    POOL_BY_INDICES,
+    FUSE_BATCH_NORM,
+    CONVOLVE_LEAN,
+    PREPARE_CONVOLUTIONS,
+    WORK_IN_PLACE,
+    SOFTMAX_IN_ORDER,
+)
+
+
+def rewrite(program: Program) -> Report:
+    """Apply all that are for such a program; tells what they did."""
+    report = Report()
+    for each in ORDER:
+        if each.train if program.train else each.deploy:
+            apply(each, program, report)
+    return report

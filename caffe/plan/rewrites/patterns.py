@@ -1,0 +1,32 @@
+"""What several rewrites look for."""
+
+from __future__ import annotations
+
+from caffe.layers.activation import ReLU
+from caffe.layers.normalization import Scale
+from caffe.plan.ir import Node
+
+
+def scales_channels(node: Node | None) -> bool:
+    """Whether this is a Scale with one learned gain (and bias) a channel."""
+    if node is None or not node.is_a(Scale) or len(node.bottom) != 1:
+        return False
+    p = node.layer.layer_param.scale_param
+    return p.axis == 1 and p.num_axes == 1
+
+
+def plain_relu(node: Node | None) -> bool:
+    """Whether this is a ReLU without a slope."""
+    if node is None or not node.is_a(ReLU):
+        return False
+    return not node.layer.layer_param.relu_param.negative_slope
+
+
+def image_misfit(node: Node) -> str:
+    """Why a (de)convolution is not one of samples x channels x height x width; empty if it is."""
+    layer = node.layer
+    if len(node.bottom) != 1:
+        return "has several bottoms"
+    if layer.channel_axis != 1 or layer.spatial != 2:
+        return "convolves another number of axes than two behind axis 1"
+    return ""

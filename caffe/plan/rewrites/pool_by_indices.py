@@ -1,0 +1,103 @@
+"""pool_by_indices: max pooling keeps the positions it chose instead of its bottom.
+
+A mask that only Unpooling takes stays these positions (int64), and is never made float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from caffe.kernels import fused
+from caffe.layers import Layer
+from caffe.layers.base import Tensors
+from caffe.layers.pooling import Pooling, Unpooling
+from caffe.plan.ir import Node, Number, Numbers, Operation, Program
+from caffe.plan.rewrites.rewrite import Match, Rewrite
+from caffe.proto import caffe_pb2 as pb
+
+
+def _pattern(program: Program, node: Node) -> Match | None:
+    """A max pooling, and those who take its mask."""
+    if not node.is_a(Pooling) or node.layer.layer_param.pooling_param.pool != MAX:
+        return None
+    return [node, *(program.takers_of(node.top[1]) if len(node.top) == 2 else [])]
+
+
+def _check(program: Program, match: Match) -> str:
+    pool, *takers = match
+    layer = pool.layer
+    if layer.layer_param.pooling_param.global_pooling:
+        return "has one window for the whole image"
+    # Side by side and without padding, windows choose no position twice.
+    if layer.pad != (0, 0):
+        return "pads the image"
+    if layer.kernel != layer.stride:
+        return "has windows that do not lie side by side"
+    if len(pool.top) == 2 and pool.top[1] in program.outputs:
+        return "shows its mask as an output of the net"
+    for taker in takers:
+        if not taker.is_a(Unpooling) or taker.bottom[0] == pool.top[1]:
+            return f"gives its mask to {taker.name}, which is no Unpooling"
+        if not _fits(taker.layer, layer):
+            return f"gives its mask to {taker.name}, whose plane may not be the pooled image's"
+    return ""
+
+
+def _fits(unpooling: Layer, pooling: Layer) -> bool:
+    """Whether the plane is known to be the pooled image's own, whatever its size."""
+    p = unpooling.layer_param.unpooling_param
+    return p.HasField("output_h") or unpooling.scale == pooling.kernel[0] == pooling.kernel[1]
+
+
+def _action(program: Program, match: Match) -> None:
+    pool, *takers = match
+    pool.run, pool.any_number = _pool(pool.layer, len(pool.top), program.train), True
+    pool.numbers = _value_and_position(len(pool.top))
+    for node in takers:
+        node.run, node.any_number = _unpool(node.layer), True
+        node.numbers = _of_value
+        node.wants = [node.wants[0], False]
+
+
+def _value_and_position(tops: int) -> Numbers:
+    return lambda bottoms: [bottoms[0], torch.int64][:tops]
+
+
+def _of_value(bottoms: Sequence[Number]) -> Sequence[Number]:
+    return bottoms[:1]
+
+
+def _pool(layer: Layer, tops: int, train: bool) -> Operation:
+    ceil = layer.layer_param.pooling_param.round_mode == pb.PoolingParameter.CEIL
+    kernel = layer.kernel
+
+    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+        if train:
+            return fused.max_pool(bottom[0], kernel, ceil)[:tops]
+        if tops == 2:
+            return F.max_pool2d(bottom[0], kernel, kernel, ceil_mode=ceil, return_indices=True)
+        return [F.max_pool2d(bottom[0], kernel, kernel, ceil_mode=ceil)]
+
+    return run
+
+
+def _unpool(layer: Layer) -> Operation:
+    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+        x, places = bottom
+        size = layer.size
+        if layer.scale:
+            size = (x.shape[2] * layer.scale, x.shape[3] * layer.scale)
+        try:
+            return [fused.unpool(x, places, size)]
+        except RuntimeError:
+            layer.forward([x, places], [])  # says what does not fit
+            raise
+
+    return run
+
+
+MAX = pb.PoolingParameter.MAX
+POOL_BY_INDICES = Rewrite("pool_by_indices", _pattern, _check, _action)

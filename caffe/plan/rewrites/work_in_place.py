@@ -1,0 +1,60 @@
+"""work_in_place: ReLU and sums of two overwrite their first bottom, where nobody else takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from caffe.layers.base import Tensors
+from caffe.layers.common import Eltwise
+from caffe.plan.ir import Node, Operation, Program
+from caffe.plan.operations import pure
+from caffe.plan.rewrites.patterns import plain_relu
+from caffe.plan.rewrites.rewrite import Match, Rewrite
+
+
+def _pattern(program: Program, node: Node) -> Match | None:
+    return [node] if plain_relu(node) or _plain_sum(node) else None
+
+
+def _plain_sum(node: Node) -> bool:
+    """Whether this adds two blobs as they are."""
+    if not node.is_a(Eltwise) or len(node.bottom) != 2:
+        return False
+    p = node.layer.layer_param.eltwise_param
+    return p.operation == p.SUM and all(c == 1 for c in p.coeff)
+
+
+def _check(program: Program, match: Match) -> str:
+    value = match[0].bottom[0]
+    maker = program.maker(value)
+    if maker is None or not any(layer.fresh for layer in maker.layers):
+        return "has a bottom whose memory may belong to others"
+    if program.takers()[value] != 1:
+        return "has a bottom that others take, too"
+    return ""
+
+
+def _action(program: Program, match: Match) -> None:
+    (node,) = match
+    if plain_relu(node):
+        node.run = _rectify
+    else:
+        node.run = _add(pure(node.layer, program.circumstances))
+
+
+def _rectify(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+    return [bottom[0].relu_()]
+
+
+def _add(plain: Operation) -> Operation:
+    def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+        x, y = bottom
+        fits = x.dtype == y.dtype and x.shape == y.shape
+        return [x.add_(y)] if fits else plain(bottom, blobs)
+
+    return run
+
+
+WORK_IN_PLACE = Rewrite("work_in_place", _pattern, _check, _action, train=False)
