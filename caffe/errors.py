@@ -1,4 +1,9 @@
-"""The one exception of the engine: what is wrong, where, and what was expected."""
+"""The engine's one exception, and unexpected ones in one line."""
+
+from __future__ import annotations
+
+import os
+import traceback
 
 
 class CaffeError(RuntimeError):
@@ -6,3 +11,10 @@ class CaffeError(RuntimeError):
 
     A RuntimeError, because that is what pycaffe raises when Caffe throws.
     """
+
+
+def one_line(error: Exception) -> str:
+    """An unexpected exception as one line: its kind, its text and its place in the source."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}:{place.lineno})"

@@ -11,12 +11,11 @@ import os
 import signal
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, one_line
 from caffe.process.log import init_log, set_log_dir
 
 Value = bool | int | str
@@ -168,13 +167,6 @@ def run(
     except Exception as error:  # memory that ran out, say, or a fault of ours: still one line
         print(f"{program}: {one_line(error)}", file=sys.stderr)
         return 1
-
-
-def one_line(error: Exception) -> str:
-    """What went wrong, and where in the source."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    text = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}:{place.lineno})"
 
 
 def _flags_of(arguments: Sequence[str]) -> list[str]:

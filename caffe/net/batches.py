@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from caffe.blob import Blob
 from caffe.errors import CaffeError
 
-if TYPE_CHECKING:
-    from caffe.net.net import Net
+
+class Runs(Protocol):
+    """A net, as far as passes over batches need it."""
+
+    blobs: Mapping[str, Blob]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+    def forward(self, blobs: Sequence[str] | None = None, **inputs: np.ndarray) -> dict: ...
+
+    def backward(self, diffs: Sequence[str] | None = None, **top_diffs: np.ndarray) -> dict: ...
 
 
 def run(
-    net: Net,
+    net: Runs,
     inputs: Mapping[str, Sequence[np.ndarray]],
     tops: Mapping[str, Sequence[np.ndarray]],
     blobs: Sequence[str] | None,
@@ -47,7 +57,9 @@ def run(
     return next(joined), next(joined)
 
 
-def pieces(net: Net, arrays: Mapping[str, Sequence[np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+def pieces(
+    net: Runs, arrays: Mapping[str, Sequence[np.ndarray]]
+) -> Iterator[dict[str, np.ndarray]]:
     """The arrays in pieces of the net's batch size, the last one filled up with zeros."""
     size = next(iter(net.blobs.values())).shape[0]
     for k in range(0, len(next(iter(arrays.values()))), size):

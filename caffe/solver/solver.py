@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
@@ -23,8 +23,16 @@ from caffe.solver.learning_rate import LearningRate
 from caffe.solver.resume import LossWindow, Point
 from caffe.solver.updates import UPDATES, Update
 
-if TYPE_CHECKING:
-    from caffe.train.allreduce import NCCL
+
+class Link(Protocol):
+    """The link to solvers in other processes (caffe/train/allreduce.py's NCCL)."""
+
+    def on_start(self) -> None: ...
+
+    def on_gradients_ready(self) -> None: ...
+
+    def agree(self, request: str) -> str: ...
+
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
@@ -169,7 +177,7 @@ class Solver:
 
     def add_callback(
         self,
-        on_start: Callable[[], None] | NCCL,
+        on_start: Callable[[], None] | Link,
         on_gradients_ready: Callable[[], None] | None = None,
     ) -> None:
         """Have functions called before each iteration and before each update.

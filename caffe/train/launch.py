@@ -14,8 +14,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any
 
-from caffe.commands.flags import one_line
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, one_line
 from caffe.process.log import settings, take_settings
 from caffe.process.peers import PeerLost, Place, end_with_parent
 from caffe.process.signals import SignalRequests

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from caffe.commands.flags import one_line
-from caffe.errors import CaffeError
+from caffe.errors import CaffeError, one_line
 from caffe.process import execution, memory, ranks
 from caffe.process.log import INFO, emit, log, lowest_level, number
 from caffe.process.peers import (
