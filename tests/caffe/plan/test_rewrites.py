@@ -2,110 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from nets import conv, image, losses, names, norm, set_statistics
 
 import caffe
-from caffe.plan.plan import Plan
-from caffe.plan.rewrites import softmax_in_order
-
-NO_BIAS = (
-    "pad: 1 kernel_size: 3 bias_term: false"  # before BatchNorm it has no gradient but rounding
-)
-FROZEN = "param { lr_mult: 0 }"
-
-# type, convolution_param, channels in and out, whether it has a bias
-GEOMETRIES = {
-    "plain": ("Convolution", "pad: 1 kernel_size: 3", 6, 4),
-    "groups": ("Convolution", "pad: 1 kernel_size: 3 group: 2", 6, 4),
-    "depthwise": ("Convolution", "pad: 1 kernel_size: 3 group: 4", 4, 4),
-    "dilation": ("Convolution", "pad: 2 kernel_size: 3 dilation: 2", 6, 4),
-    "stride": ("Convolution", "pad: 1 kernel_size: 3 stride: 2", 6, 4),
-    "beyond the image": ("Convolution", "kernel_size: 11 stride: 4", 6, 4),
-    "1x1": ("Convolution", "kernel_size: 1", 6, 4),
-    "5x3": ("Convolution", "kernel_h: 5 kernel_w: 3 pad_h: 2 pad_w: 0", 6, 4),
-    "one channel": ("Convolution", "pad: 1 kernel_size: 3", 1, 4),
-    "winograd": ("Convolution", "pad: 1 kernel_size: 3", 64, 128),
-    "transposed": ("Deconvolution", "pad: 1 kernel_size: 3", 6, 4),
-    "transposed, stride": ("Deconvolution", "pad: 1 kernel_size: 4 stride: 2", 6, 4),
-    "transposed, stride, groups": (
-        "Deconvolution",
-        "pad: 1 kernel_size: 4 stride: 2 group: 2",
-        6,
-        4,
-    ),
-    "transposed, groups": ("Deconvolution", "pad: 1 kernel_size: 3 group: 2", 6, 4),
-    "transposed, dilation": ("Deconvolution", "kernel_size: 3 dilation: 2", 6, 4),
-    "transposed, cut": ("Deconvolution", "pad: 3 kernel_size: 3", 6, 4),
-    "transposed, one channel": ("Deconvolution", "pad: 1 kernel_size: 3", 1, 4),
-    "transposed, winograd": ("Deconvolution", "pad: 1 kernel_size: 3", 64, 128),
-}
-
-
-def image(*shape: int, name: str = "x") -> str:
-    dims = " ".join(f"dim: {d}" for d in shape)
-    head = f'name: "{name}" type: "Input" top: "{name}"'
-    return f"layer {{ {head} input_param {{ shape {{ {dims} }} }} }}"
-
-
-def conv(
-    name: str,
-    bottom: str,
-    top: str,
-    outputs: int = 4,
-    how: str = NO_BIAS,
-    kind: str = "Convolution",
-    more: str = "",
-) -> str:
-    return f"""
-    layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top}" {more}
-      convolution_param {{ num_output: {outputs} {how} weight_filler {{ type: "msra" }}
-        bias_filler {{ type: "gaussian" }} }} }}
-    """
-
-
-def norm(name: str, bottom: str, top: str = "", relu: bool = True, bias: str = "true") -> str:
-    """BatchNorm, Scale and ReLU: layers NAME, NAME_s, NAME_r."""
-    top = top or bottom
-    text = f"""
-    layer {{ name: "{name}" type: "BatchNorm" bottom: "{bottom}" top: "{top}" }}
-    layer {{ name: "{name}_s" type: "Scale" bottom: "{top}" top: "{top}" scale_param {{
-      bias_term: {bias} filler {{ type: "gaussian" mean: 1 std: 0.2 }}
-      bias_filler {{ type: "gaussian" std: 0.3 }} }} }}
-    """
-    if relu:
-        text += f'layer {{ name: "{name}_r" type: "ReLU" bottom: "{top}" top: "{top}" }}'
-    return text
-
-
-def losses(*blobs: str, more: str = "") -> str:
-    """For each blob the distance of three weighted sums of it from given numbers."""
-    return "".join(
-        f"""
-        layer {{ name: "{b}_ip" type: "InnerProduct" bottom: "{b}" top: "{b}_ip"
-          inner_product_param {{ num_output: 3 weight_filler {{ type: "gaussian" std: 0.1 }} }} }}
-        {image(2, 3, name=f"{b}_t")}
-        layer {{ name: "{b}_loss" type: "EuclideanLoss" bottom: "{b}_ip" bottom: "{b}_t"
-          top: "{b}_loss" loss_weight: {weight} }}
-        """
-        for weight, b in enumerate(blobs, 1)
-    )
-
-
-def set_statistics(nets: Sequence[caffe.Net], *names: str) -> None:
-    for net in nets:
-        rng = np.random.default_rng(7)
-        for name in names:
-            mean, variance, factor = net.params[name]
-            mean.data[...] = rng.normal(size=mean.shape)
-            variance.data[...] = rng.uniform(0.5, 2, variance.shape)
-            factor.data[...] = 1.5
-
-
-def names(net: caffe.Net) -> list[str]:
-    return [node.name for node in Plan(net.wiring, train=net.phase == caffe.TRAIN).nodes]
 
 
 @pytest.fixture(params=[False, True], ids=["kept", "recompute"])
@@ -113,58 +16,7 @@ def recompute(request: pytest.FixtureRequest) -> None:
     caffe.set_recompute(request.param)
 
 
-def _geometry(name: str, bias: bool) -> tuple[str, str]:
-    """The convolution from y to z after a 1x1 one from x to y, and the input."""
-    kind, how, inputs, outputs = GEOMETRIES[name]
-    size = (24, 33) if inputs == 64 else (9, 10)
-    how += "" if bias else " bias_term: false"
-    before = conv("before", "x", "y", inputs, "kernel_size: 1 bias_term: false")
-    return image(2, 3, *size) + before, conv("conv", "y", "z", outputs, how, kind)
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_convolutions_train_alike(geometry: str, pair, same_passes, recompute: None) -> None:
-    before, layer = _geometry(geometry, bias=True)
-    same_passes(pair(before + layer + losses("z")), backward=True)
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_convolutions_with_batch_norm_train_alike(
-    geometry: str, pair, same_passes, recompute: None
-) -> None:
-    before, layer = _geometry(geometry, bias=False)
-    nets = pair(before + layer + norm("bn", "z") + losses("z"))
-    assert "bn+bn_s+bn_r" in names(nets[1])
-    same_passes(nets, backward=True)
-
-
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_convolutions_predict_alike(geometry: str, bias: bool, pair, same_passes) -> None:
-    before, layer = _geometry(geometry, bias)
-    nets = pair(before + layer + norm("bn", "z"), caffe.TEST)
-    set_statistics(nets, "bn")
-    assert names(nets[1])[-1] == "conv+bn+bn_s+bn_r"
-    same_passes(nets, backward=False)
-
-
-@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
-@pytest.mark.parametrize("how", ["", "group: 2", "bias_term: false", "stride: 2"])
-@pytest.mark.parametrize("after", ["nothing", "ReLU", "BatchNorm"])
-def test_weights_larger_than_the_image_predict_alike(
-    kind: str, how: str, after: str, pair, same_passes
-) -> None:
-    text = image(1, 64, 3, 4) + conv("conv", "x", "y", 128, f"pad: 1 kernel_size: 3 {how}", kind)
-    text += norm("bn", "y") if after == "BatchNorm" else ""
-    text += 'layer { name: "r" type: "ReLU" bottom: "y" top: "y" }' if after == "ReLU" else ""
-    nets = pair(text, caffe.TEST)
-    if after == "BatchNorm":
-        set_statistics(nets, "bn")
-    same_passes(nets, backward=False)
-    for net in nets:
-        net.params["conv"][0].data[...] *= 2
-    same_passes(nets, backward=False)
-
+FROZEN = "param { lr_mult: 0 }"
 
 # Pieces of nets, from x (2 x 3 x 9 x 10) to losses, and names of nodes that their plan must have.
 BODIES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -349,40 +201,6 @@ def test_nets_predict_alike(body: str, pair, same_passes) -> None:
     same_passes(nets, backward=False)
 
 
-@pytest.mark.parametrize("axis", [0, 1, -2, -1])
-@pytest.mark.parametrize("shape", [(2, 3, 9, 10), (4, 5, 1, 1), (6, 7), (2, 3, 4, 5, 2)], ids=str)
-@pytest.mark.parametrize("piece", [1, 50, 1 << 18], ids=["rows", "some rows", "whole"])
-def test_probabilities_alike(
-    shape: tuple[int, ...], axis: int, piece: int, pair, same_passes, monkeypatch
-) -> None:
-    monkeypatch.setattr(softmax_in_order, "PIECE", piece)
-    body = f"""layer {{ name: "p" type: "Softmax" bottom: "x" top: "p"
-      softmax_param {{ axis: {axis} }} }}"""
-    nets = pair(image(*shape) + body, caffe.TEST)
-    same_passes(nets, backward=False)
-    np.testing.assert_allclose(nets[1].blobs["p"].data.sum(axis), 1, rtol=1e-6)
-
-
-def test_probabilities_are_written_where_they_are_seen(pair, same_passes) -> None:
-    """A view of the output shows each pass, and is what the next one writes to."""
-    body = 'layer { name: "p" type: "Softmax" bottom: "x" top: "p" }'
-    nets = pair(image(2, 3, 9, 10) + body, caffe.TEST)
-    same_passes(nets, backward=False)
-    net = nets[1]
-    view, before = net.blobs["p"].data, net.blobs["p"].data.copy()
-    assert net.blobs["p"].place().data_ptr() == view.ctypes.data
-    for other in nets:
-        other.blobs["x"].data[...] *= 2
-    same_passes(nets, backward=False)
-    assert not np.allclose(view, before)
-    np.testing.assert_array_equal(view, net.blobs["p"].data)
-    for other in nets:  # another shape, and so another place
-        other.blobs["x"].reshape(1, 3, 4, 5)
-        other.blobs["x"].data[...] = 1
-    same_passes(nets, backward=False)
-    assert net.blobs["p"].data.shape == (1, 3, 4, 5)
-
-
 @pytest.mark.parametrize("axes", [(10,), (5, 9, 10)], ids=["1-D", "3-D"])
 def test_other_numbers_of_axes(axes: tuple[int, ...], pair, same_passes) -> None:
     nets = pair(image(2, 3, *axes) + conv("c", "x", "y") + norm("a", "y") + losses("y"))
@@ -450,20 +268,3 @@ def test_inputs_that_do_not_fit_get_the_same_line(phase: int, pair) -> None:
                 net.forward()
             lines.append(str(error.value))
         assert lines[0] == lines[1]
-
-
-@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
-def test_a_plane_too_small_gets_the_same_line(phase: int, pair) -> None:
-    body = """
-    layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "k"
-      pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
-    layer { name: "u" type: "Unpooling" bottom: "p" bottom: "k" top: "u"
-      unpooling_param { output_h: 4 output_w: 4 } }
-    """
-    lines = []
-    for net in pair(image(1, 2, 8, 8) + body, phase):
-        with pytest.raises(caffe.CaffeError) as error:
-            net.forward()
-        lines.append(str(error.value))
-    assert lines[0] == lines[1]
-    assert "do not fit the pooling layer" in lines[0]

@@ -1,0 +1,44 @@
+"""prepare_convolutions: deploy convolutions with all that follows them."""
+
+from __future__ import annotations
+
+import pytest
+from nets import GEOMETRIES, acted, conv, geometry, image, misfits, names, norm, set_statistics
+
+import caffe
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("shape", GEOMETRIES)
+def test_convolutions_predict_alike(shape: str, bias: bool, pair, same_passes) -> None:
+    before, layer = geometry(shape, bias)
+    nets = pair(before + layer + norm("bn", "z"), caffe.TEST)
+    set_statistics(nets, "bn")
+    assert names(nets[1])[-1] == "conv+bn+bn_s+bn_r"
+    assert acted(nets[1], "prepare_convolutions") == 2
+    same_passes(nets, backward=False)
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+@pytest.mark.parametrize("how", ["", "group: 2", "bias_term: false", "stride: 2"])
+@pytest.mark.parametrize("after", ["nothing", "ReLU", "BatchNorm"])
+def test_weights_larger_than_the_image_predict_alike(
+    kind: str, how: str, after: str, pair, same_passes
+) -> None:
+    text = image(1, 64, 3, 4) + conv("conv", "x", "y", 128, f"pad: 1 kernel_size: 3 {how}", kind)
+    text += norm("bn", "y") if after == "BatchNorm" else ""
+    text += 'layer { name: "r" type: "ReLU" bottom: "y" top: "y" }' if after == "ReLU" else ""
+    nets = pair(text, caffe.TEST)
+    if after == "BatchNorm":
+        set_statistics(nets, "bn")
+    same_passes(nets, backward=False)
+    for net in nets:
+        net.params["conv"][0].data[...] *= 2
+    same_passes(nets, backward=False)
+
+
+def test_other_convolutions_stay_as_they_are(pair, same_passes) -> None:
+    nets = pair(image(2, 3, 9) + conv("one", "x", "y", how="kernel_size: 3"), caffe.TEST)
+    reason = "convolves another number of axes than two behind axis 1"
+    assert misfits(nets[1], "prepare_convolutions") == {"one": reason}
+    same_passes(nets, backward=False)
