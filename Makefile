@@ -17,9 +17,10 @@ demo: $(READY)  ## the main job on rendered scenes: data, nets, training, evalua
 test: $(READY)  ## run all tests; ARGS="tests/netgen -k sf5" for some
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(READY)  ## check style
+lint: $(READY)  ## check style, and that every import goes down the floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache pyproject.toml
 
 format: $(READY)  ## put style right
 	$(BIN)/ruff check --fix .

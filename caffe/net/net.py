@@ -74,7 +74,7 @@ class Net:
         param.state.phase = phase
         param.state.level = level
         param.state.stage.extend([stages] if isinstance(stages, str) else stages or [])
-        self._build(param)
+        self.initialize(param)
         if weights is not None:
             self.copy_from(weights)
 
@@ -82,10 +82,11 @@ class Net:
     def from_state(cls, param: pb.NetParameter) -> Net:
         """A net for the state that `param` itself holds (for solvers)."""
         net = cls.__new__(cls)
-        net._build(param)
+        net.initialize(param)
         return net
 
-    def _build(self, param: pb.NetParameter) -> None:
+    def initialize(self, param: pb.NetParameter) -> None:
+        """Build the net for the state that `param` holds, as Caffe's Net::Init."""
         filtered = filter_net(param)
         text = files.text(filtered).rstrip()
         announce("net.cpp:53", f"Initializing net from parameters: \n{text}")
