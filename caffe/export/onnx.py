@@ -34,7 +34,7 @@ def write_graph(
         bottoms = [values[name] for name in wiring.names(wiring.bottoms[i])]
         tops = wiring.names(wiring.tops[i])
         graph.layer = layer.name
-        if layer.source and not layer.fillers_of_tops():
+        if layer.source and layer.shown is layer and not layer.fillers_of_tops():
             made = [name for name in tops if name in net.blobs]
             inputs += made
         else:
