@@ -110,14 +110,14 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
 
 
 def layer_param(name: str, param: str, bottoms: int, phase: int = caffe.TRAIN) -> pb.LayerParameter:
-    """The message of a case's layer "l": bottoms bottom0, bottom1, ..., and a top "top" unless the
-    case names its tops or the type has none.
+    """The message of a case's layer "l"; bottoms are bottom0, bottom1, ..., and the
+    first top is "top", where the type has any.
     """
     message = parse(f'name: "l" type: "{name}" {param}'.encode(), pb.LayerParameter, "layer")
     message.phase = phase
     if not message.bottom:
         message.bottom.extend(f"bottom{i}" for i in range(bottoms))
-    if not message.top and REGISTRY[name].tops[1] != 0:
+    if not message.top and REGISTRY[name].tops != (0, 0):
         message.top.append("top")
     return message
 
