@@ -373,7 +373,8 @@ class Parameter(Layer):
     differs = "Gradients of several backward passes add up; in Caffe the last one replaces them."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
-        self.add_blob(self.layer_param.parameter_param.shape.dim, pb.FillerParameter())
+        with self.named():  # a dim may be negative
+            self.add_blob(self.layer_param.parameter_param.shape.dim, pb.FillerParameter())
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.blobs[0].shape]
@@ -523,7 +524,7 @@ class _View(Layer):
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         (x,) = bottoms
         (shape,) = self.infer_shapes([x.shape])
-        keeps_batch = bool(shape) and shape[0] == x.shape[0]
+        keeps_batch = bool(shape) and shape[:1] == x.shape[:1]
         self.check(
             keeps_batch or not graph.dynamic_batch, "mixes the samples, whose number is to be free"
         )
