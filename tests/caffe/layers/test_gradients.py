@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from cases import TABLE, make_layer, values
 
 from caffe.layers import Layer
 from caffe.layers.base import REGISTRY
-from cases import TABLE, make_layer, values
 
 DRAWS = 6
 
