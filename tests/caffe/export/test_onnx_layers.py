@@ -261,6 +261,10 @@ TWO = 'layer { name: "l" type: "%s" bottom: "x" bottom: "z" top: "y" %s }'
             TWO % ("Eltwise", "eltwise_param { coeff: 2 coeff: -0.5 }"),
             {"x": (2, 3, 4), "z": (2, 3, 4)},
         ),
+        (  # a maximum takes no notice of coeff
+            TWO % ("Eltwise", "eltwise_param { operation: MAX coeff: 2 coeff: -0.5 }"),
+            {"x": (2, 3, 4), "z": (2, 3, 4)},
+        ),
         (
             'layer { name: "l" type: "InnerProduct" bottom: "x" top: "y" inner_product_param '
             '{ num_output: 5 axis: 2 weight_filler { type: "xavier" } } }',
@@ -285,6 +289,20 @@ TWO = 'layer { name: "l" type: "%s" bottom: "x" bottom: "z" top: "y" %s }'
 )
 def test_any_batch_size(text, shapes):
     check(text, **shapes)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "Reduction" reduction_param { coeff: 0.5 }',
+        'type: "Reduction" reduction_param { operation: MEAN coeff: 2 }',
+    ],
+)
+def test_a_scalar_has_no_axes(layer):
+    net, feeds = build(f'layer {{ name: "l" bottom: "x" top: "y" {layer} }}', x=(2, 3))
+    answer = run(write_graph(net, ["y"]), **feeds)["y"]
+    assert answer.shape == ()
+    np.testing.assert_allclose(answer, net.forward(**feeds)["y"], rtol=1e-5)
 
 
 def test_layers_that_mix_samples_need_a_fixed_batch():

@@ -58,6 +58,15 @@ def test_argmax_takes_the_highest_place_of_equals(layer_of):
     assert layer.forward([x], []).tolist() == [[3], [2]]
 
 
+@pytest.mark.parametrize("values", ["true", "false"])
+def test_argmax_takes_a_batch_of_none(layer_of, values):
+    """A Filter before it may choose nothing."""
+    layer = layer_of(f'type: "ArgMax" argmax_param {{ out_max_val: {values} }}', (2, 3, 4))
+    (shape,) = layer.infer_shapes([(0, 3, 4)])
+    assert layer.forward([torch.zeros(0, 3, 4)], []).shape == shape
+    assert shape == (0, 2 if values == "true" else 1, 1)
+
+
 def test_slice_keeps_an_empty_rest_and_cuts_evenly(layer_of):
     layer = layer_of('type: "Slice" slice_param { slice_point: 4 } top: "a" top: "b"', (1, 4))
     assert [t.shape[1] for t in layer.forward([torch.zeros(1, 4)], [])] == [4, 0]
@@ -166,6 +175,9 @@ def test_silence_gives_a_gradient_of_zero(net_of):
         ('type: "Filter"', [(2, 3), (3,)], "expected the 3 samples"),
         ('type: "Filter"', [(2, 3), (2, 2)], "all axes but the first must be 1"),
         ('type: "BatchReindex"', [(2, 3), (2, 1)], "expected one axis"),
+        ('type: "BatchReindex"', [(), (2,)], "bottom 0 has the shape .., expected at least 1 axis"),
+        ('type: "ArgMax"', [()], "axis 0 is out of range for a bottom of 0 axes"),
+        ('type: "Parameter" parameter_param { shape { dim: -1 } }', [], "none of them negative"),
         ('type: "Reduction" reduction_param { axis: 1 }', [(2,)], "axis 1 is out of range"),
         ('type: "Softmax" softmax_param { axis: 3 }', [(2, 3)], "axis 3 is out of range"),
     ],
@@ -173,6 +185,38 @@ def test_silence_gives_a_gradient_of_zero(net_of):
 def test_what_does_not_fit_is_refused(layer_of, text, shapes, cause):
     with pytest.raises(caffe.CaffeError, match=f"layer 'l' .*{cause}"):
         layer_of(text, *shapes)
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "others", "cause"),
+    [
+        ('type: "PReLU"', [(2, 3)], [(2, 4)], "4 channels on axis 1, expected 3"),
+        ('type: "Concat"', [(2, 3), (2, 3)], [(2, 3), (1, 3)], "bottom 1 has the shape"),
+        ('type: "Slice" top: "a" top: "b"', [(2, 4)], [(2, 3)], "cannot be cut into 2"),
+        ('type: "Eltwise"', [(2,), (2,)], [(2,), (1,)], "they must be equal"),
+        (
+            'type: "InnerProduct" inner_product_param { num_output: 2 }',
+            [(2, 3)],
+            [(2, 4)],
+            "4 values from axis 1 on, expected 3",
+        ),
+        ('type: "ArgMax" argmax_param { top_k: 3 }', [(2, 3)], [(2, 2)], "expected 1 to 2"),
+        ('type: "Softmax"', [(2, 3)], [(2,)], "axis 1 is out of range"),
+        ('type: "Reshape" reshape_param { shape { dim: 6 } }', [(2, 3)], [(2, 4)], "8 values"),
+        ('type: "BatchReindex"', [(2, 3), (2,)], [(2, 3), (2, 1)], "expected one axis"),
+        ('type: "Filter"', [(2, 3), (2,)], [(2, 3), (3,)], "the 3 samples"),
+    ],
+)
+def test_forward_refuses_what_came_to_fit_no_longer(layer_of, text, shapes, others, cause):
+    layer = layer_of(text, *shapes)
+    with pytest.raises(caffe.CaffeError, match=f"layer 'l' .*{cause}"):
+        layer.forward([torch.zeros(s) for s in others], [b.tensor() for b in layer.blobs])
+
+
+def test_multiply_adds_of_a_fully_connected_layer(layer_of):
+    param = "inner_product_param { num_output: 5 axis: 2 }"
+    layer = layer_of(f'type: "InnerProduct" {param}', (2, 3, 4, 6))
+    assert layer.macs([(2, 3, 4, 6)]) == (2 * 3) * (4 * 6) * 5
 
 
 def test_indices_out_of_range_are_named(layer_of):
