@@ -224,12 +224,12 @@ def _is_image(node: Node) -> bool:
 
 def _lean(plan: Plan, layer: Layer) -> Operation:
     transposed = isinstance(layer, Deconvolution)
-    how = fused.Convolving(layer.geometry, transposed, plan.dtype, plan.channels_last)
+    how = fused.Convolving(layer.kernel_geometry, transposed, plan.dtype, plan.channels_last)
     plain, recompute = plan.pure(layer), plan.circumstances.settings.recompute
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
-        layer.check_image(x)
+        layer.top_shapes(bottom)  # refuses what does not fit
         if not transposed and layer.filled(x) is not x:
             return plain([x.float()], blobs)
         return [fused.convolve(x, blobs[0], blobs[1] if len(blobs) > 1 else None, how, recompute)]
