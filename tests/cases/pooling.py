@@ -8,27 +8,25 @@ import caffe
 from cases import Case, row
 
 
-def sides(name: str, pair: tuple[int, int], square: str = "") -> str:
-    """kernel_h and kernel_w, say, or kernel_size if they are equal."""
-    if square and pair[0] == pair[1]:
-        return f"{square}: {pair[0]} "
-    return f"{name}_h: {pair[0]} {name}_w: {pair[1]} "
+def side(rng: Random, pads: bool) -> tuple[int, int, int]:
+    """Kernel, padding and stride along one axis.
+
+    The stride exceeds the kernel with padding only. Without, a window may lie beyond the image,
+    which ONNX refuses.
+    """
+    kernel = rng.randint(1, 3)
+    pad = rng.randint(0, kernel - 1) if pads else 0
+    return kernel, pad, rng.randint(1, 3 if pad else kernel)
 
 
 def window(rng: Random, pads: bool) -> str:
-    """Kernel, padding and stride. Without padding, a window may lie beyond the image if the stride
-    is larger than the kernel, which ONNX refuses.
-    """
-    squares = ("kernel_size", "pad", "stride") if rng.random() < 0.6 else ("", "", "")
-    same = rng.random() < 0.6
-    height, width = rng.randint(1, 3), rng.randint(1, 3)
-    kernel = (height, height) if same else (height, width)
-    pad = tuple(rng.randint(0, k - 1) if pads else 0 for k in kernel)
-    stride = tuple(rng.randint(1, 3 if any(pad) else k) for k in kernel)
-    if same:
-        pad, stride = (pad[0],) * 2, (stride[0] if any(pad[:1]) else min(stride),) * 2
-    pairs = zip(("kernel", "pad", "stride"), (kernel, pad, stride), squares, strict=True)
-    return "".join(sides(name, pair, square) for name, pair, square in pairs)
+    """The fields of a window: one number for both axes, or one for each."""
+    height = side(rng, pads)
+    width = height if rng.random() < 0.5 else side(rng, pads)
+    if height == width and rng.random() < 0.7:
+        return "kernel_size: {} pad: {} stride: {}".format(*height)
+    pairs = zip(("kernel", "pad", "stride"), height, width, strict=True)
+    return " ".join(f"{name}_h: {h} {name}_w: {w}" for name, h, w in pairs)
 
 
 @row("Pooling", example="pooling_param { pool: MAX kernel_size: 2 stride: 2 }")
