@@ -354,6 +354,10 @@ class Pooling(_PoolingLayer):
         return windowed(cls.type, params)
 
     @classmethod
+    def title(cls, param: pb.LayerParameter) -> str:
+        return f"{param.type} {pb.PoolingParameter.PoolMethod.Name(param.pooling_param.pool)}"
+
+    @classmethod
     def geometry(cls, param: pb.LayerParameter) -> list[str]:
         p = param.pooling_param
         kernel = p.kernel_size or f"{p.kernel_h}x{p.kernel_w}"
@@ -481,7 +485,7 @@ class Unpooling(Layer):
         return [(*shape[:2], height, width)]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        ((*_, height, width),) = self.top_shapes(bottom)
+        height, width = self.top_shapes(bottom)[0][2:]
         x, mask = bottom
         place = mask.detach().long()
         self.check_range(
