@@ -82,8 +82,8 @@ class Layer:
     - `copies()`, `reduces()`, `macs()`, `onnx()`.
 
     What others show and read of it: `reads`, the fields of LayerParameter that count for the type;
-    `differs`, what is not as in Caffe, and why; `look`, `detail()`, `symbol()`, `edge()` and
-    `geometry()` for drawings; `coordinates()` for coord_map; `torch_names`, `torch_affine`,
+    `differs`, what is not as in Caffe, and why; `look`, `detail()`, `symbol()`, `edge()`, `title()`
+    and `geometry()` for drawings; `coordinates()` for coord_map; `torch_names`, `torch_affine`,
     `torch_defaults` and `from_torch()` for PyTorch state dicts; `position()`, `go_on()` and
     `reset()` for what it remembers between passes.
     """
@@ -189,6 +189,11 @@ class Layer:
     def edge(cls, param: pb.LayerParameter) -> str:
         """What caffe.draw writes on the edge to a top."""
         return ""
+
+    @classmethod
+    def title(cls, param: pb.LayerParameter) -> str:
+        """What caffe.draw writes into a box for the type."""
+        return param.type
 
     @classmethod
     def geometry(cls, param: pb.LayerParameter) -> list[str]:

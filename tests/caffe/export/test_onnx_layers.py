@@ -281,6 +281,16 @@ TWO = 'layer { name: "l" type: "%s" bottom: "x" bottom: "z" top: "y" %s }'
             {"x": (2, 3, 4, 5)},
         ),
         (
+            'layer { name: "l" type: "Convolution" bottom: "x" top: "y" convolution_param '
+            '{ num_output: 2 kernel_size: 2 axis: 2 weight_filler { type: "xavier" } } }',
+            {"x": (2, 3, 4, 5, 5)},
+        ),
+        (
+            'layer { name: "l" type: "Deconvolution" bottom: "x" top: "y" convolution_param '
+            '{ num_output: 2 kernel_size: 1 weight_filler { type: "xavier" } } }',
+            {"x": (2, 3)},
+        ),
+        (
             'layer { name: "l" type: "Tile" bottom: "x" top: "y" tile_param { tiles: 3 axis: 2 } }',
             {"x": (2, 3, 4)},
         ),

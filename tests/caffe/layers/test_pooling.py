@@ -166,7 +166,18 @@ def test_unpooling_of_overlapping_windows_reads_the_last_writer_back(layer_of):
             [(1, 1, 4, 4)],
             "padding is for MAX and AVE only",
         ),
+        ('type: "Pooling" pooling_param { kernel_size: 2 }', [(1, 0, 4, 4)], "has no channels"),
+        (
+            'type: "Pooling" pooling_param { pool: AVE global_pooling: true }',
+            [(1, 1, 4, 0)],
+            "too small",
+        ),
         ('type: "SPP"', [(1, 1, 4, 4)], "pyramid_height must be positive"),
+        (
+            'type: "SPP" spp_param { pyramid_height: 2 pool: STOCHASTIC }',
+            [(1, 1, 3, 4)],
+            "padding is for MAX and AVE only",
+        ),
         ('type: "SPP" spp_param { pyramid_height: 3 }', [(1, 1, 3, 4)], "too small for level 2"),
         ('type: "Unpooling"', [(1, 1, 2, 2)] * 2, "needs output_h and output_w, or scale"),
         (

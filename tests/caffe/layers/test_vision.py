@@ -119,6 +119,9 @@ def test_crop_starts_at_the_offset(layer_of, param, first, top):
         ("num_output: 1 kernel_size: 5", [(1, 1, 4, 4)], "too small for kernel"),
         ("num_output: 1 kernel_size: 2", [(1, 1, 4, 4), (1, 1, 4, 5)], "bottom 1 has the shape"),
         ("num_output: 1 kernel_size: 2 axis: 4", [(1, 1, 4, 4)], "axis 4 is out of range"),
+        ("num_output: 1 kernel_size: 2", [()], "axis 1 is out of range"),
+        ("num_output: 1 kernel_size: 2", [(1, 0, 4, 4)], "has no channels"),
+        ("num_output: 1 kernel_size: 2 pad: 1", [(1, 1, 4, 0)], "an empty spatial axis"),
     ],
 )
 def test_what_cannot_be_convolved_is_refused(layer_of, text, shapes, cause):
@@ -135,6 +138,32 @@ def test_another_number_of_channels_is_refused(net_of):
     net.blobs["x"].reshape(1, 3, 3, 3)
     with pytest.raises(caffe.CaffeError, match=r"layer 'c' .*expected 2 channels on axis 1"):
         net.reshape()
+
+
+@pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
+def test_forward_refuses_bottoms_that_do_not_fit(layer_of, kind):
+    layer = convolution(layer_of, "num_output: 1 kernel_size: 2 pad: 1", (1, 2, 3, 3), kind=kind)
+    for shape in ((1, 3, 3, 3), (2, 3, 3), (1, 2, 3, 0)):
+        with pytest.raises(caffe.CaffeError, match=r"layer 'l' .*bottom"):
+            run(layer, torch.zeros(shape))
+
+
+def test_a_batch_may_be_empty(layer_of):
+    layer = convolution(layer_of, "num_output: 1 kernel_size: 2 pad: 1", (0, 2, 3, 3))
+    assert run(layer, torch.zeros(0, 2, 3, 3))[0].shape == (0, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "uses"),
+    # Each weight is used once for each sample and each place: of the top, or of the bottom.
+    [("Convolution", 2 * 3 * 2 * 2), ("Deconvolution", 2 * 3 * 5 * 5)],
+)
+def test_multiply_adds(layer_of, kind, uses):
+    layer = convolution(
+        layer_of, "num_output: 4 kernel_size: 2 stride: 3 group: 2 axis: 2", (2, 3, 6, 5, 5),
+        kind=kind,
+    )  # fmt: skip
+    assert layer.macs([(2, 3, 6, 5, 5)]) == uses * 6 * 4 // 2 * 2 * 2
 
 
 @pytest.mark.parametrize(
