@@ -154,11 +154,14 @@ def test_accuracy_counts_a_tie_as_wrong_and_nothing_valid_as_zero(layer_of):
             "1 label_weights are given, the scores have 3",
         ),
         ('type: "SoftmaxWithLoss" loss_weight: 1 loss_weight: 1', [(2, 3), (2,)], "loss_weight"),
+        ('type: "SoftmaxWithLoss"', [(2, 0), (2,)], "have no class on axis 1"),
+        ('type: "HingeLoss"', [(2, 0), (2,)], "no class to choose from"),
         ('type: "EuclideanLoss"', [(2, 3), (2, 4)], "equally many values a sample"),
         ('type: "SigmoidCrossEntropyLoss"', [(2, 3), (2, 4)], "equally many values"),
         ('type: "HingeLoss"', [(2, 3), (2, 2)], "expected one a sample"),
         ('type: "ContrastiveLoss"', [(2, 3), (2, 3), (3,)], "each of 2 samples"),
         ('type: "ContrastiveLoss"', [(2, 3, 2), (2, 3, 2), (2,)], "axes of 1 behind"),
+        ('type: "ContrastiveLoss"', [(0, 3), (0, 3, 4), (0,)], "axes of 1 behind"),
         ('type: "InfogainLoss"', [(2, 3), (2,)], "matrix H must be bottom 2"),
         ('type: "InfogainLoss"', [(2, 3), (2,), (2, 3)], "expected 3 x 3"),
         (
@@ -174,6 +177,14 @@ def test_accuracy_counts_a_tie_as_wrong_and_nothing_valid_as_zero(layer_of):
 def test_what_does_not_fit_is_refused(layer_of, text, shapes, cause):
     with pytest.raises(caffe.CaffeError, match=f"layer 'l' .*{cause}"):
         layer_of(text, *shapes)
+
+
+def test_label_weights_must_fit_after_a_reshape(net_of):
+    weights = "use_weights: true label_weights: 1 label_weights: 2"
+    net = net_of(LOSS.format("SoftmaxWithLoss", f"loss_param {{ {weights} }}"), x=(2, 2), y=(2,))
+    net.blobs["x"].reshape(2, 3)
+    with pytest.raises(caffe.CaffeError, match="2 label_weights are given, the scores have 3"):
+        net.forward()
 
 
 @pytest.mark.parametrize("kind", ["SoftmaxWithLoss", "HingeLoss", "MultinomialLogisticLoss"])

@@ -142,9 +142,35 @@ def test_a_bias_in_place_of_the_bottoms_whole_shape_gets_the_tops_gradient(net_o
         ('type: "Bias"', [(2, 3), (3, 1)], "does not fit"),
         ('type: "LRN" lrn_param { local_size: 4 }', [(1, 1, 1, 1)], "expected an odd number"),
         ('type: "LRN"', [(1, 1, 1)], "expected 4 axes"),
+        ('type: "LRN"', [(1, 1, 0, 2)], "its samples have no values"),
+        ('type: "BatchNorm"', [()], "bottom has no axes"),
         ('type: "MVN"', [(1, 1, 1, 1, 1)], "at most 4 axes"),
     ],
 )
 def test_what_does_not_fit_is_refused(layer_of, text, shapes, cause):
     with pytest.raises(caffe.CaffeError, match=f"layer 'l' .*{cause}"):
         layer_of(text, *shapes)
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "later", "cause"),
+    [
+        ('type: "BatchNorm"', [(2, 3)], [(2, 4)], "4 channels on axis 1, expected 3"),
+        ('type: "BatchNorm"', [(2, 3)], [(3,)], "1 channels on axis 1, expected 3"),
+        ('type: "Scale"', [(2, 3)], [(2, 4)], "does not fit"),
+        ('type: "Scale" scale_param { bias_term: true }', [(2, 3), (3,)], [(2, 4), (4,)], "fit"),
+    ],
+)
+def test_bottoms_that_no_longer_fit_the_parameters_are_refused(
+    layer_of, text, shapes, later, cause
+):
+    layer = layer_of(text, *shapes)
+    with pytest.raises(caffe.CaffeError, match=f"layer 'l' .*{cause}"):
+        layer.infer_shapes(later)
+    with pytest.raises(caffe.CaffeError, match=f"layer 'l' .*{cause}"):
+        layer.forward([torch.zeros(shape) for shape in later], [b.tensor() for b in layer.blobs])
+
+
+def test_a_single_value_may_be_added_to_a_single_value(layer_of):
+    layer = layer_of('type: "Bias"', (), ())
+    assert layer.forward([torch.tensor(1.0), torch.tensor(2.0)], []) == 3

@@ -122,6 +122,7 @@ def test_units_gradient_takes_a_share_of_the_indicator_for_the_gate(layer_of):
     [
         ('type: "LSTM"', [(2, 1, 3), (2, 1)], "num_output must be positive"),
         ('type: "LSTM" recurrent_param { num_output: 1 }', [(2, 1), (2, 1)], "expected .steps"),
+        ('type: "RNN" recurrent_param { num_output: 1 }', [(0, 1, 3), (0, 1)], "at least one step"),
         ('type: "RNN" recurrent_param { num_output: 1 }', [(2, 1, 3), (2, 2)], "indicators"),
         ('type: "RNN" recurrent_param { num_output: 1 }', [(2, 1, 3), (2, 1), (2, 4)], "static"),
         (
@@ -148,3 +149,24 @@ def test_the_number_of_steps_stays(net_of):
     net.blobs["cont"].reshape(4, 1)
     with pytest.raises(caffe.CaffeError, match="expected 3 steps as at the start"):
         net.forward()
+
+
+def test_the_number_of_values_stays(net_of):
+    net = recurrent(net_of, "RNN", extra=("s",), x=(3, 1, 2), cont=(3, 1), s=(1, 4))
+    for name, shape, expected in (("x", (3, 1, 5), 2), ("s", (1, 5), 4)):
+        before = net.blobs[name].shape
+        net.blobs[name].reshape(*shape)
+        with pytest.raises(caffe.CaffeError, match=f"expected {expected} values a stream"):
+            net.forward()
+        net.blobs[name].reshape(*before)
+    net.forward()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "outputs"), [("LSTM", 8, 0), ("RNN", 2, 2 * 2)], ids=["LSTM", "RNN"]
+)
+def test_multiply_adds(net_of, kind, rows, outputs):
+    shapes = {"x": (6, 4, 3), "cont": (6, 4), "s": (4, 5)}
+    layer = recurrent(net_of, kind, extra=("s",), **shapes).layers[-1]
+    steps = 6 * 4 * (rows * 3 + rows * 2 + outputs)
+    assert layer.macs(list(shapes.values())) == steps + 4 * rows * 5  # the static input once
