@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from caffe.data.datum import datum_values, decode_picture
+from caffe.data.datum import datum_to_array, decode_datum
 from caffe.errors import CaffeError
 from caffe.formats.arrays import (
     array_to_blobproto,
@@ -21,7 +21,6 @@ from caffe.formats.arrays import (
     blobproto_to_array,
     blobprotovector_str_to_arraylist,
 )
-from caffe.proto import caffe_pb2
 
 __all__ = [
     "Transformer",
@@ -44,35 +43,6 @@ _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])
 # ---------------------------------------------------------------------------------------------
 # Messages
 # ---------------------------------------------------------------------------------------------
-
-
-def datum_to_array(datum: caffe_pb2.Datum) -> np.ndarray:
-    """The channels x height x width array in a Datum, uint8 or float64; its label is datum.label.
-
-    An encoded Datum (a PNG, JPEG, ... inside) is decoded, colours as blue, green, red; pycaffe's
-    own function cannot. Raises CaffeError if that picture is broken, ValueError if the size does
-    not fit the count.
-    """
-    if datum.encoded:
-        return decode_datum(datum)
-    values = datum_values(datum)
-    return values.copy() if values.dtype == np.uint8 else values.astype(float)
-
-
-def decode_datum(datum: caffe_pb2.Datum, color: bool | None = None) -> np.ndarray:
-    """The picture in an encoded Datum as channels x height x width, uint8, colours as B, G, R.
-
-    color: True for three channels, False for one, None for as many as the picture has.
-
-    Raises CaffeError if it cannot be decoded or has more than 8 bits a channel.
-    """
-    image = decode_picture(datum.data, color)
-    if image is None:
-        size = len(datum.data)
-        raise CaffeError(f"encoded Datum of {size} bytes: no picture that can be decoded")
-    if image.dtype != np.uint8:
-        raise CaffeError(f"encoded Datum: the picture has {image.dtype} values; expected uint8")
-    return image
 
 
 # ---------------------------------------------------------------------------------------------

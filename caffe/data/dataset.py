@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from caffe.data.datum import parse_datum
+from caffe.data.datum import datum_to_array, parse_datum
 from caffe.errors import CaffeError
 from caffe.formats.db import Database
-from caffe.io import datum_to_array
 
 
 class LMDBDataset(torch.utils.data.Dataset):

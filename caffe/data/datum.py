@@ -71,3 +71,32 @@ def decode_picture(data: bytes, color: bool | None = None) -> np.ndarray | None:
     if image is None:
         return None
     return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
+
+
+def datum_to_array(datum: pb.Datum) -> np.ndarray:
+    """The channels x height x width array in a Datum, uint8 or float64; its label is datum.label.
+
+    An encoded Datum (a PNG, JPEG, ... inside) is decoded, colours as blue, green, red; pycaffe's
+    own function cannot. Raises CaffeError if that picture is broken, ValueError if the size does
+    not fit the count.
+    """
+    if datum.encoded:
+        return decode_datum(datum)
+    values = datum_values(datum)
+    return values.copy() if values.dtype == np.uint8 else values.astype(float)
+
+
+def decode_datum(datum: pb.Datum, color: bool | None = None) -> np.ndarray:
+    """The picture in an encoded Datum as channels x height x width, uint8, colours as B, G, R.
+
+    color: True for three channels, False for one, None for as many as the picture has.
+
+    Raises CaffeError if it cannot be decoded or has more than 8 bits a channel.
+    """
+    image = decode_picture(datum.data, color)
+    if image is None:
+        size = len(datum.data)
+        raise CaffeError(f"encoded Datum of {size} bytes: no picture that can be decoded")
+    if image.dtype != np.uint8:
+        raise CaffeError(f"encoded Datum: the picture has {image.dtype} values; expected uint8")
+    return image
