@@ -62,21 +62,20 @@ class _Kernels(Layer):
 
     def check_axes(self, shape: Shape) -> None:
         """Raise CaffeError unless a bottom has the axes and channels of the one at set-up."""
-        fits = len(shape) == self.channel_axis + 1 + self.spatial
-        if not (fits and shape[self.channel_axis] == self.channels):
-            self.check(
-                False,
-                f"bottom has the shape {shape}, expected {self.channels} channels on axis "
-                f"{self.channel_axis} and {self.spatial} spatial axes",
-            )
+        self.check(
+            len(shape) == self.channel_axis + 1 + self.spatial
+            and shape[self.channel_axis] == self.channels,
+            f"bottom has the shape {shape}, expected {self.channels} channels on axis "
+            f"{self.channel_axis} and {self.spatial} spatial axes",
+        )
 
     def extents(self, shape: Shape) -> Shape:
         """The top's spatial axes."""
         size = tuple(self.extent(*axis) for axis in self._along_axes(shape))
-        if min(size, default=1) <= 0:
-            self.check(
-                False, f"bottom {shape} is too small for kernel {self.kernel} and pad {self.pad}"
-            )
+        self.check(
+            min(size, default=1) > 0,
+            f"bottom {shape} is too small for kernel {self.kernel} and pad {self.pad}",
+        )
         return size
 
     def _along_axes(self, shape: Shape) -> Iterable[tuple[int, ...]]:
@@ -183,7 +182,7 @@ class _ConvolutionBase(_Kernels):
         self.check_axes(first)
         lead, image = first[: self.channel_axis], first[self.channel_axis + 1 :]
         top = (*lead, self.num_output, *self.extents(first))
-        if 0 in image and 0 not in lead:
+        if 0 in image and 0 not in lead:  # PyTorch convolves images of nothing in no sample only
             filled = [size + more for size, more in zip(image, self.filling(image), strict=True)]
             self.check(min(filled) > 0, f"bottom {first} has an empty spatial axis")
         return [top] * len(shapes)
@@ -214,9 +213,10 @@ class _ConvolutionBase(_Kernels):
         raise AssertionError("set by the subclass")
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        blobs = [graph.blob(self, i) for i in range(len(self.blobs))]
-        if not self.spatial:  # ONNX has at least one spatial axis
-            blobs[0] = graph.constant(self.array(0)[..., None], name=f"{self.name}.0")
+        weight = self.array(0)
+        weight = weight if self.spatial else weight[..., None]
+        blobs = [graph.constant(weight, name=f"{self.name}.0")]
+        blobs += [graph.blob(self, i) for i in range(1, len(self.blobs))]
         return [self.onnx_convolve(graph, self.onnx_op, x, blobs, self.group) for x in bottoms]
 
     @classmethod
