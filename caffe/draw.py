@@ -58,11 +58,9 @@ def get_layer_label(layer: pb.LayerParameter, rankdir: str, display_lrm: bool = 
     rankdir: direction of the drawing; layers beside each other get their text in several lines.
     display_lrm: also the multipliers of the learning rate.
     """
-    kind = layer.type
-    if kind == "Pooling":
-        kind += f" {get_pooling_types_dict()[layer.pooling_param.pool]}"
-    parts = [layer.name, f"({kind})", *_class_of(layer.type).geometry(layer)]
-    if display_lrm and _class_of(layer.type).multiplies:
+    drawn = _class_of(layer.type)
+    parts = [layer.name, f"({drawn.title(layer)})", *drawn.geometry(layer)]
+    if display_lrm and drawn.multiplies:
         weights, bias = get_layer_lr_mult(layer)
         if weights or bias:
             parts.append(f"lr mult: {weights:.1f}, {bias:.1f}")

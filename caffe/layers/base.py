@@ -314,8 +314,9 @@ class Layer:
             raise CaffeError(
                 f"{self.where} ({self.type}): bottom shapes {given} do not fit: {reason}"
             ) from None
-        for blob, shape in zip(top, shapes, strict=True):
-            blob.match(tuple(shape))
+        with self.named():
+            for blob, shape in zip(top, shapes, strict=True):
+                blob.match(tuple(shape))
 
     def fill_blobs(self) -> None:
         """Fill the parameters: by their fillers, then with the weights that the net carries."""

@@ -31,7 +31,7 @@ def insert_casts(program: Program) -> None:
 
 def _to_float(value: int, top: int, before: Sequence[Node]) -> Node:
     maker = next(node for node in before if value in node.top)
-    title = f"{maker.name} as float32"
+    title = f"{maker.name}:float32"
     return Node([], [value], [top], _cast, [True], always(torch.float32, 1), True, title=title)
 
 

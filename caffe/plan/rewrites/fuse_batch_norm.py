@@ -32,11 +32,9 @@ def _pattern(program: Program, node: Node) -> Match | None:
 
 
 def _check(program: Program, match: Match) -> str:
-    if not all(match[0].wants):
+    if not all(want for node in match for want in node.wants):
         return "passes no gradient on"
-    if len(match) == 1:
-        return "is not followed by one Scale of its channels alone"
-    return "" if all(match[1].wants) else "is followed by a Scale that passes no gradient on"
+    return "" if len(match) > 1 else "is not followed by one Scale of its channels alone"
 
 
 def _action(program: Program, match: Match) -> None:

@@ -15,13 +15,13 @@ from caffe.train.launch import run_processes
 # Three samples on rank 0, one on rank 1: each takes its own of the same five.
 WORK = """
 import torch
-from caffe import device
+from caffe.process import ranks
 from caffe.process.peers import agree, join, leave
 from caffe.kernels.sync_bn import sync_batch_norm
 
 def normalise(folder, place, uid, requests):
-    device.set_solver_count(place.count)
-    device.set_solver_rank(place.rank)
+    ranks.set_solver_count(place.count)
+    ranks.set_solver_rank(place.rank)
     join(uid, place.rank, place.count)
     given = torch.load(f"{folder}/given")
     own = slice(0, 3) if place.rank == 0 else slice(3, 4)

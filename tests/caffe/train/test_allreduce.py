@@ -96,13 +96,13 @@ def test_without_random_seed_all_share_one_that_is_drawn(lmdb, tmp_path):
     path.write_text(path.read_text().replace("random_seed: 1", ""))
     script = """
 import sys, caffe
-from caffe import device
+from caffe.process import seeds
 rank, uid, solver = sys.argv[1:]
 caffe.set_solver_count(2)
 caffe.set_solver_rank(int(rank))
 solver = caffe.get_solver(solver)
 link = caffe.NCCL(solver, uid)
-print(solver.net.layers[0].seed, device.process_seed())
+print(solver.net.layers[0].seed, seeds.process_seed())
 """
     command = [sys.executable, "-c", script]
     uid = str(tmp_path / "uid")
