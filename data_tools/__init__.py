@@ -1,1 +1,1 @@
-"""From RGB-D datasets, as they are downloaded, to the LMDBs that the networks train on."""
+"""Converts RGB-D datasets, as they are downloaded, to the LMDBs that the networks train on."""

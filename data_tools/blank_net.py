@@ -1,8 +1,8 @@
-"""A net whose parameters are wanted, not its data: made small and free of its LMDBs.
+"""Loads a net for the sake of its parameters: small, and without its LMDBs.
 
-Parameter shapes of a fully convolutional net do not depend on its pictures. So data layers become
-DummyData of SIDE x SIDE pixels, and Unpooling, whose sizes may be fixed for others, doubles.
-Only pycaffe's public API is used.
+Parameter shapes of a fully convolutional net do not depend on the image size. So data layers become
+DummyData of SIDE x SIDE pixels, and Unpooling, whose output size may be fixed, gets scale 2. Only
+pycaffe's public API is used.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
 
 SIDE = 64
-# Channels of the tops that netgen's data layers have.
+# Channels of the tops of netgen's data layers.
 CHANNELS = {"data": 5, "rgb": 3, "depth": 1, "rgbd": 4, "label": 1}
 DATA_LAYERS = ("Data", "Python", "ImageData", "HDF5Data", "MemoryData")
 
 
 def read_prototxt(path: str | Path) -> Any:
-    """The NetParameter of a prototxt. Raises DataError, with the place, for anything else."""
+    """The NetParameter of a prototxt. Raises DataError, naming the place, for anything else."""
     param = caffe_pb2.NetParameter()
     try:
         text_format.Parse(Path(path).read_text(encoding="utf-8"), param)
@@ -38,7 +38,7 @@ def read_prototxt(path: str | Path) -> Any:
 
 
 def without_data(param: Any) -> Any:
-    """A copy of a NetParameter that needs no LMDB and no certain picture size."""
+    """A copy of a NetParameter that needs no LMDB and accepts any image size."""
     blank = caffe_pb2.NetParameter()
     blank.CopyFrom(param)
     for layer in blank.layer:
@@ -74,19 +74,18 @@ def _feed_nothing(layer: Any) -> None:
 
 
 def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
-    """The net of a prototxt (train+test or deploy), its parameters by their fillers.
+    """The net of a prototxt (train+test or deploy), with parameters drawn by its fillers.
 
-    seed: makes the fillers' draws repeatable. Raises DataError for a prototxt of which no net can
-    be made.
+    seed: of the fillers. Raises DataError for a prototxt that is not a valid net.
     """
     blank = without_data(read_prototxt(path))
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt", delete=False) as file:
         file.write(text_format.MessageToString(blank))
     if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none
-        caffe.init_log(2)  # a net's hundred lines on how it is set up would bury ours
+        caffe.init_log(2)  # a net logs a hundred lines of setup, which would bury ours
     try:
         caffe.set_mode_cpu()
-        if hasattr(caffe, "set_random_seed"):  # Caffe 1.0's; before it, fillers differ by run
+        if hasattr(caffe, "set_random_seed"):  # new in Caffe 1.0; before, fillers differ by run
             caffe.set_random_seed(seed)
         return caffe.Net(file.name, phase)
     except RuntimeError as error:
@@ -96,7 +95,7 @@ def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
 
 
 def save(net: Any, path: str | Path) -> None:
-    """Writes a .caffemodel that appears under its name only when complete."""
+    """Writes a .caffemodel, which appears under its name only when complete."""
     path = Path(path)
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -1,4 +1,4 @@
-"""From a source of frames to LMDBs: in parallel, resumable, bad frames reported by name."""
+"""Builds LMDBs from a source of frames: in parallel, resumable, with bad frames named."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from data_tools.record import CHANNELS, Frame, RecordFormat
 
 
 class Source(Protocol):
-    """Where frames come from. It is pickled to the workers: open files lazily, in `load`."""
+    """A source of frames. It is pickled for the workers: open files lazily, in `load`."""
 
     names: Sequence[str]
-    block: int  # frames that are cheap to load one after the other
+    block: int  # number of successive frames that are cheap to load together
 
     def load(self, index: int) -> Frame:
-        """Frame `index`. Raises DataError or OSError for one that cannot be read."""
+        """Frame `index`. Raises DataError or OSError if it cannot be read."""
 
     def about(self, index: int) -> dict[str, Any]:
-        """What dataset.json keeps about frame `index`; {} for nothing."""
+        """Facts about frame `index` for dataset.json, or {}."""
 
 
 @dataclass
 class Output:
-    """One LMDB to write: its path, the source's frames that go in, in order, and its own facts."""
+    """One LMDB to write. indices: the source's frames, in order. info: facts for dataset.json."""
 
     path: Path
     indices: Sequence[int]
@@ -47,7 +47,7 @@ class Output:
 
 @dataclass
 class Options:
-    """How to run: processes, whether to replace what exists, whether bad frames are left out."""
+    """workers: processes. force: replace existing LMDBs. skip_bad: leave out bad frames."""
 
     workers: int = 1
     force: bool = False
@@ -60,26 +60,26 @@ def add_arguments(
     depth_range: bool = True,
     float_depth: bool = True,
 ) -> None:
-    """Adds the options that sources share. size: its default, None for the colour picture's."""
+    """Adds the options that all sources share. size: the default, None for the colour image's."""
     group = parser.add_argument_group("records")
     group.add_argument(
         "--size",
         type=cli.size,
         default=cli.size(size) if size else None,
         metavar="WxH",
-        help=f"pixels (default: {size or 'as the colour picture'})",
+        help=f"size of the records in pixels (default: {size or 'as the colour image'})",
     )
     if depth_range:
         group.add_argument(
             "--depth-range",
             type=DepthRange.parse,
             metavar="authors|valid|MIN:MAX",
-            help="depth to 0..255: each frame's minimum to maximum with holes, as the authors do "
-            "(default); readings to 1..255, holes 0; or a range in metres",
+            help="mapping of depth to 0..255: authors: from the frame's minimum to its maximum, "
+            "including holes (default); valid: readings 1..255, holes 0; or a range in metres",
         )
     if float_depth:
         group.add_argument(
-            "--float-depth", action="store_true", help="records of floats, depth not rounded"
+            "--float-depth", action="store_true", help="write float records, with unrounded depth"
         )
     group = parser.add_argument_group("running")
     group.add_argument(
@@ -87,23 +87,23 @@ def add_arguments(
         type=cli.whole(1, 256),
         default=1,
         metavar="N",
-        help="processes (default 1); the records are the same",
+        help="number of processes (default 1); the records do not depend on it",
     )
-    group.add_argument("--force", action="store_true", help="replace LMDBs that exist")
+    group.add_argument("--force", action="store_true", help="replace existing LMDBs")
     group.add_argument(
         "--skip-bad",
         action="store_true",
-        help="leave out frames that cannot be used instead of failing",
+        help="leave out unusable frames instead of failing",
     )
 
 
 def options(args: argparse.Namespace) -> Options:
-    """The running options that add_arguments took."""
+    """The options on running, from arguments that add_arguments defined."""
     return Options(args.workers, args.force, args.skip_bad)
 
 
 def record_format(args: argparse.Namespace, unit: DepthUnit, highest: int) -> RecordFormat:
-    """The format that the options ask for; highest: the highest label allowed."""
+    """The format that the options select. highest: the highest allowed label."""
     depth_range = args.depth_range or DepthRange("authors")
     return RecordFormat(args.size, unit, depth_range, args.float_depth, highest)
 
@@ -115,11 +115,11 @@ def build(
     info: dict[str, Any],
     options: Options,
 ) -> list[dict[str, Any]]:
-    """Writes every output; each frame is loaded once. Returns what each dataset.json says.
+    """Writes all outputs, loading each frame once. Returns the content of each dataset.json.
 
-    info: common facts (tool, source, options, classes). Raises DataError, after naming every bad
-    frame on stderr, if there are any and options.skip_bad is not set; what was made so far stays
-    in `*.partial` and the next run goes on from there.
+    info: common facts (tool, source, options, classes). If there are bad frames and
+    options.skip_bad is not set, raises DataError after naming them on stderr; finished records stay
+    in `*.partial`, and the next run resumes there.
     """
     for output in outputs:
         if not output.indices:
@@ -166,7 +166,7 @@ def _report(bad: dict[str, str], count: int, skip_bad: bool) -> None:
 
 
 def summary(path: Path, info: dict[str, Any]) -> str:
-    """One line on an LMDB that was written."""
+    """One line that describes a written LMDB."""
     shape = "x".join(map(str, info["shape"])) if info["shape"] else "various shapes"
     megabytes = (path / "data.mdb").stat().st_size / 1e6
     labels = info["label_pixels"]
@@ -177,7 +177,7 @@ def summary(path: Path, info: dict[str, Any]) -> str:
 
 
 def _facts(source: Source, output: Output, bad: dict[str, str]) -> dict[str, Any]:
-    """dataset.json's per-frame part: keys with what the source knows, and who is left out."""
+    """The facts about frames in dataset.json: those the source knows, and the skipped frames."""
     frames = {}
     for position, index in enumerate(output.indices):
         about = source.about(index)
@@ -199,7 +199,7 @@ def _write(
     format: RecordFormat,
     workers: int,
 ) -> dict[str, str]:
-    """Makes and puts every record that is not there yet; returns bad frames with their reasons."""
+    """Encodes and writes all missing records; returns bad frames with their reasons."""
     wanted: dict[int, list[tuple[store.Writer, bytes]]] = {}
     for output, writer in zip(outputs, writers, strict=True):
         for position, index in enumerate(output.indices):
@@ -226,7 +226,7 @@ def _write(
 def _records(
     source: Source, format: RecordFormat, blocks: list[list[int]], workers: int
 ) -> Iterator[tuple[int, bytes | str]]:
-    """(index, record or the reason why there is none) of every frame, in order."""
+    """(index, record or the reason for its absence) of every frame, in order."""
     if workers == 1 or len(blocks) <= 1:
         yield from _encode(source, format, [index for block in blocks for index in block])
         return
@@ -252,7 +252,7 @@ def _records(
 def _encode(
     source: Source, format: RecordFormat, indices: Sequence[int]
 ) -> Iterator[tuple[int, bytes | str]]:
-    """As _records, in this process; the next frame is loaded while one is encoded and stored."""
+    """Like _records, in this process; loads the next frame while one is encoded and stored."""
 
     def ended(work: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -280,7 +280,7 @@ def _start_worker(source: Source, format: RecordFormat) -> None:
 
 
 def _follow_parent() -> None:
-    """Ends this worker when its parent is gone: a killed run leaves no processes behind."""
+    """Ends this worker when its parent has ended, so that a killed run leaves no processes."""
     connection.wait([parent_process().sentinel])
     _exit(1)
 

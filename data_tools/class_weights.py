@@ -1,14 +1,14 @@
-"""Loss weights of the labels by how often they occur in an LMDB, as text that netgen reads.
+"""Computes loss weights from the label frequencies of an LMDB, as text that netgen reads.
 
 Methods:
   authors  FuseNet's (ACCV 2016): (1 / f) / median of all labels' (1 / f), where f is a label's
            share of all pixels and label 0 counts like the others; so the weights' median is 1
   median   Eigen and Fergus (ICCV 2015): median of all f / f, where f is a label's share of the
-           pixels of those frames that show it
+           pixels of the frames in which it occurs
   inverse  1 / (K f) for K labels that occur; so the mean over pixels is 1
   log      ENet (Paszke et al., 2016): 1 / ln(1.02 + f)
-All but authors leave the ignored label out of f, and its weight is 0, as is that of labels that
-never occur.
+Except for `authors`, f leaves out the ignored label, whose weight is 0. Labels that never occur
+have weight 0.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ ENET_OFFSET = 1.02
 
 @dataclass
 class Histogram:
-    """pixels[label]: how many. shown[label]: pixels of the frames that show it, less ignored
-    ones. Both int64, (256,)."""
+    """pixels[label]: number of pixels. shown[label]: pixels, without ignored ones, of the frames
+    in which the label occurs. Both int64, (256,)."""
 
     pixels: np.ndarray
     shown: np.ndarray
 
 
 def count(reader: Reader, ignore: int | None) -> Histogram:
-    """The labels of every record, in one pass.
+    """Counts the labels of all records in one pass.
 
-    Raises DataError for a record without five channels or with labels that are no whole numbers.
+    Raises DataError for a record without five channels or with labels that are not integers.
     """
     pixels, shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for key, planes, _ in cli.progress(reader.planes(), len(reader), "records"):
@@ -64,7 +64,7 @@ def label_histogram(planes: np.ndarray, where: str) -> np.ndarray:
 def weigh(histogram: Histogram, method: str, labels: int, ignore: int | None) -> np.ndarray:
     """The weight of each of `labels` labels, float64, by one of METHODS.
 
-    Raises DataError where no label occurs.
+    Raises DataError if no label occurs.
     """
     pixels = histogram.pixels[:labels].astype(np.float64)
     if method != "authors" and ignore is not None and ignore < labels:
@@ -87,7 +87,7 @@ def weigh(histogram: Histogram, method: str, labels: int, ignore: int | None) ->
 
 
 def table(histogram: Histogram, weights: np.ndarray, names: list[str]) -> str:
-    """A line a label: its weight and, behind `#`, label, name and share of all pixels."""
+    """One line per label: its weight and, after `#`, label, name and share of all pixels."""
     shares = histogram.pixels[: len(weights)] / histogram.pixels.sum()
     lines = (
         f"{weight:.6f}  # {label} {name}: {100 * share:.4g} %"
@@ -106,20 +106,20 @@ def arguments() -> argparse.ArgumentParser:
         type=cli.whole(-1, 255),
         default=0,
         metavar="LABEL",
-        help="the ignored label (default 0); -1 for none",
+        help="the ignored label (default: 0); -1 for none",
     )
     parser.add_argument(
         "--classes",
         metavar="N|TABLE.csv",
-        help="default: those in dataset.json, else as many as occur",
+        help="the classes (default: those in dataset.json, else as many as occur)",
     )
     return parser
 
 
 def label_names(reader: Reader, given: str | None, histogram: Histogram) -> list[str]:
-    """The name of each label that gets a weight, 0 first.
+    """The names of the labels to weigh, 0 first.
 
-    Raises DataError if a label occurs that is not among them.
+    Raises DataError if any other label occurs.
     """
     highest = int(np.flatnonzero(histogram.pixels)[-1])
     if given:

@@ -1,4 +1,4 @@
-"""Tables of classes: label, name and colour; those of the benchmarks, or a user's own."""
+"""Class tables, of the benchmarks or a user's own: label, name and colour."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IGNORED = "(ignored)"
 
 @dataclass(frozen=True)
 class ClassTable:
-    """names[label]; label 0 is ignored. colors[label]: (r, g, b), None where a table has none."""
+    """names[label]; label 0 is ignored. colors[label]: (r, g, b); None if the table has none."""
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...] | None = None
@@ -31,7 +31,7 @@ class ClassTable:
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """The PASCAL VOC colours of the first `count` labels, (r, g, b) each; 0 is black."""
+    """The PASCAL VOC colours (r, g, b) of the first `count` labels; 0 is black."""
     colors = []
     for label in range(count):
         color = [0, 0, 0]
@@ -44,13 +44,13 @@ def palette(count: int) -> list[tuple[int, int, int]]:
 
 
 def benchmark(name: str) -> ClassTable:
-    """nyuv2-40, nyuv2-13 or sunrgbd-37."""
+    """The table of a benchmark: nyuv2-40, nyuv2-13 or sunrgbd-37."""
     dataset, _, count = name.partition("-")
     return read_table(TABLES / f"{dataset}_{count}class.csv")
 
 
 def parse(text: str) -> ClassTable:
-    """`--classes`: a number of classes, or a table's file."""
+    """The table that `--classes` gives: a number of classes, or the file of a table."""
     if text.isdigit():
         count = int(text)
         if not 1 <= count <= 255:
@@ -60,7 +60,7 @@ def parse(text: str) -> ClassTable:
 
 
 def read_table(path: str | Path) -> ClassTable:
-    """A CSV with the columns label, name and, for colour-coded labels, r, g, b.
+    """Reads a CSV with the columns label, name and, for colour-coded labels, r, g, b.
 
     Labels count up from 0 (ignored) or 1. Raises DataError, naming the line, for anything else.
     """

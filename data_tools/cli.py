@@ -1,4 +1,4 @@
-"""What the commands of data_tools and eval_tools share: errors, exit codes, progress, options."""
+"""Common to the commands of data_tools and eval_tools: errors, exit codes, progress, options."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """Bad input: data that cannot be used. The message is one clear line: what, where, expected."""
+    """Unusable input. The message is one line: what is wrong, where, and what was expected."""
 
 
 def run(main: Callable[[], None], name: str | None = None) -> None:
-    """Runs a command and ends the process: 0 done, 1 bad input (one line), 130 interrupted.
+    """Runs a command. Bad input ends the process with one line and exit status 1, Ctrl-C with 130.
 
-    name: of the command in messages; None for the file's that is run, within data_tools.
+    name: the command's name in messages; by default that of the data_tools file that is run.
     """
     name = name or f"python -m data_tools.{Path(sys.argv[0]).stem}"
     try:
@@ -27,7 +27,7 @@ def run(main: Callable[[], None], name: str | None = None) -> None:
     except DataError as error:
         sys.exit(f"{name}: {error}")
     except BrokenPipeError:
-        # The reader of our output went away: nothing is wrong, but Python would complain at exit.
+        # The reader closed the pipe. That is no error, but Python would report one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         sys.exit(f"{name}: {describe(error)}")
@@ -37,20 +37,20 @@ def run(main: Callable[[], None], name: str | None = None) -> None:
 
 
 def describe(error: Exception) -> str:
-    """An exception as one line: the file and the system's words where it has them."""
+    """An exception as one line; for an OSError, the file and the system's message."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def say(text: str) -> None:
-    """Talk, as opposed to data: to stderr."""
+    """Prints a message to stderr; stdout is for data."""
     print(text, file=sys.stderr)
 
 
 def progress(items: Iterable[Any], total: int | None, what: str, done: int = 0) -> Iterable[Any]:
-    """items behind a progress bar on a terminal, as they are in a pipe."""
-    from tqdm import tqdm  # which a real pycaffe's Python may lack, and data_tools.layers needs not
+    """Iterates over items, with a progress bar if stderr is a terminal."""
+    from tqdm import tqdm  # imported late: data_tools.layers must run without it on a real pycaffe
 
     return tqdm(items, total=total, initial=done, desc=what, unit="frame", disable=None)
 
@@ -64,7 +64,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """argparse type: a whole number of at least low (and at most high)."""
+    """argparse type: an integer of at least low (and at most high)."""
 
     def parse(text: str) -> int:
         expected = f"at least {low}" if high is None else f"{low} to {high}"
@@ -91,7 +91,7 @@ def fraction(text: str) -> float:
 
 
 def some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """argparse type: some of `names`, with commas between them."""
+    """argparse type: some of `names`, separated by commas."""
 
     def parse(text: str) -> list[str]:
         chosen = text.split(",")
@@ -106,7 +106,7 @@ def some_of(names: Sequence[str]) -> Callable[[str], list[str]]:
 def parser(
     description: str | None, module: str, package: str = "data_tools"
 ) -> argparse.ArgumentParser:
-    """An ArgumentParser for `python -m <package>.<module>`; shows the module's docstring."""
+    """An ArgumentParser for `python -m <package>.<module>`, described by the module's docstring."""
     return argparse.ArgumentParser(
         prog=f"python -m {package}.{module}",
         description=description,
@@ -117,7 +117,7 @@ def parser(
 def parse(
     arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """Parsed arguments, with the parser itself as `.usage` for complaints about combinations."""
+    """Parsed arguments; `.usage` is the parser, for errors about combinations of options."""
     parsed = arguments.parse_args(argv)
     parsed.usage = arguments
     return parsed

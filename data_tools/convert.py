@@ -1,9 +1,9 @@
-"""LMDBs made into others, or into folders of PNGs and back.
+"""Converts LMDBs to other LMDBs, or to folders of PNGs and back.
 
 Each INPUT is an LMDB, or a folder that this command wrote (rgb/, depth/, label/, dataset.json).
-Several are merged in order. OUT becomes an LMDB, or, with --to folder, such a folder: colour and
-label as PNG, depth as PNG (0..255) or, from float records, as NPY. What dataset.json knows
-(classes, cameras, ...) goes along.
+Several inputs are merged in order. OUT becomes an LMDB or, with --to folder, such a folder: colour
+and label as PNG, depth as PNG (0..255) or, from float records, as NPY. The facts in dataset.json
+(classes, cameras, ...) are kept.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from data_tools.record import CHANNELS, Frame, RecordFormat, from_datum, whole
 from data_tools.store import Reader
 
 NUMBER = re.compile(r"^\d{8}_")
-# What a merged data set keeps of dataset.json where all its parts agree.
+# Facts of dataset.json that a merged dataset keeps if all parts agree on them.
 KEPT = ("dataset", "labeled", "classes", "palette", "scenes")
 
 
 def plain_name(key: str) -> str:
-    """A key or file name without the number that orders it."""
+    """A key or file name without its leading number."""
     return NUMBER.sub("", key) or key
 
 
@@ -69,7 +69,7 @@ class LmdbPart:
 
 
 class FolderPart:
-    """The frames of a folder as `--to folder` writes it."""
+    """The frames of a folder that `--to folder` wrote."""
 
     def __init__(self, path: Path):
         label = path / "label"
@@ -89,7 +89,7 @@ class FolderPart:
 class Records:
     """The source: the frames of all inputs, one after the other.
 
-    remap: label -> new label, or None where the table lacks it; float32 colour must be whole.
+    remap: label -> new label, or None to keep the labels. Float colours must be integers.
     """
 
     block = 16
@@ -103,7 +103,7 @@ class Records:
         self._remap = remap
 
     def _distinct(self, names: list[str]) -> list[str]:
-        """Names of several inputs that clash get their input's number before them."""
+        """Makes clashing names unique by a prefix: the number of the input, or of the frame."""
         return [f"{part}/{name}" if len(self.parts) > 1 else f"{i}/{name}"
                 for (part, i), name in zip(self._where, names, strict=True)]  # fmt: skip
 
@@ -128,14 +128,14 @@ class Records:
         return table[label]
 
     def about(self, index: int) -> dict[str, Any]:
-        """What the input knew of the frame."""
+        """The facts about the frame in its input's dataset.json."""
         part, i = self._where[index]
         known = dict(self.parts[part].info.get("frames", {}).get(self.parts[part].keys[i], {}))
         known.pop("scene", None)
         return known
 
     def common(self) -> dict[str, Any]:
-        """What all inputs' dataset.json agree on, of KEPT."""
+        """The facts of KEPT on which the dataset.json of all inputs agree."""
         first, *others = (part.info for part in self.parts)
         agreed = (key for key in KEPT if key in first)
         return {key: first[key] for key in agreed
@@ -143,15 +143,15 @@ class Records:
 
 
 def open_part(path: Path) -> LmdbPart | FolderPart:
-    """An input, by what lies at `path`."""
+    """Opens an input: a folder of frames, or else an LMDB."""
     if (path / "rgb").is_dir() and (path / "depth").is_dir() and (path / "label").is_dir():
         return FolderPart(path)
     return LmdbPart(path)
 
 
 def read_map(path: Path) -> tuple[dict[int, int], dict[int, str]]:
-    """A CSV `from,to[,name]`: old label -> new, and the names of new labels. 0 stays 0 unless it
-    is listed. Raises DataError, naming the line."""
+    """Reads a CSV `from,to[,name]`: old label -> new label, and the names of new labels. 0 stays 0
+    unless it is listed. Raises DataError, naming the line."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"from", "to"} <= set(rows[0]):
@@ -168,7 +168,7 @@ def read_map(path: Path) -> tuple[dict[int, int], dict[int, str]]:
 
 
 def choose(args: argparse.Namespace, source: Records) -> list[int]:
-    """The frames that the options keep, in order. Raises DataError if none are left."""
+    """The frames that the options select, in order. Raises DataError if there are none."""
     chosen = list(range(len(source.names)))
     if args.match:
         chosen = [i for i in chosen if fnmatch.fnmatch(source.names[i], args.match)]
@@ -187,7 +187,7 @@ def choose(args: argparse.Namespace, source: Records) -> list[int]:
 
 
 def parse_split(text: str) -> dict[str, float]:
-    """argparse type: `train=0.8,val=0.2`; shares must not add up to more than 1."""
+    """argparse type: `train=0.8,val=0.2`; the shares must add up to at most 1."""
     shares: dict[str, float] = {}
     for item in text.split(","):
         name, _, share = item.partition("=")
@@ -203,7 +203,8 @@ def parse_split(text: str) -> dict[str, float]:
 
 
 def split(chosen: list[int], shares: dict[str, float], seed: int) -> dict[str, list[int]]:
-    """Drawn by the seed; each part keeps the order. Shares that add up to 1 use every frame."""
+    """Splits frames at random by the seed; each part keeps their order. Shares that add up to 1 use
+    every frame."""
     order = list(chosen)
     random.Random(seed).shuffle(order)
     parts, start, total = {}, 0, 0.0
@@ -216,9 +217,9 @@ def split(chosen: list[int], shares: dict[str, float], seed: int) -> dict[str, l
 
 
 def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFormat) -> None:
-    """`--to folder`: each frame's three files are named by the key its record would have."""
+    """Writes the folder of `--to folder`; a frame's files are named by the key of its record."""
     partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed, maybe of other frames
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run, maybe of other frames
     try:
         _write_frames(source, chosen, partial, format)
         partial.rename(out)
@@ -264,29 +265,39 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, "convert")
     parser.add_argument("inputs", metavar="INPUT", type=Path, nargs="+")
     parser.add_argument("out", metavar="OUT", type=Path)
-    parser.add_argument("--to", choices=("lmdb", "folder"), default="lmdb", help="default: lmdb")
-    parser.add_argument("--type", choices=("uint8", "float"), help="default: the inputs'")
     parser.add_argument(
-        "--map", type=Path, metavar="TABLE.csv", help="new labels: columns from,to[,name]"
+        "--to", choices=("lmdb", "folder"), default="lmdb", help="what to write (default: lmdb)"
     )
-    group = parser.add_argument_group("which frames")
-    group.add_argument("--match", metavar="PATTERN", help="whose name matches, e.g. 'kv1/*'")
-    group.add_argument("--names", type=Path, metavar="FILE", help="named there, in that order")
-    group.add_argument("--every", type=cli.whole(1), default=1, metavar="N", help="each Nth")
-    group.add_argument("--first", type=cli.whole(1), metavar="N", help="the first N of those")
+    parser.add_argument(
+        "--type", choices=("uint8", "float"), help="type of the records (default: the inputs')"
+    )
+    parser.add_argument(
+        "--map", type=Path, metavar="TABLE.csv", help="change labels: columns from,to[,name]"
+    )
+    group = parser.add_argument_group("selection of frames")
+    group.add_argument("--match", metavar="PATTERN", help="frames whose name matches, e.g. 'kv1/*'")
+    group.add_argument(
+        "--names", type=Path, metavar="FILE", help="frames named in FILE, in its order"
+    )
+    group.add_argument(
+        "--every", type=cli.whole(1), default=1, metavar="N", help="every Nth of these frames"
+    )
+    group.add_argument(
+        "--first", type=cli.whole(1), metavar="N", help="the first N of what is left"
+    )
     group.add_argument(
         "--split",
         type=parse_split,
         metavar="NAME=SHARE,...",
-        help="write OUT/NAME for each part, drawn by --seed",
+        help="split at random by --seed and write each part to OUT/NAME",
     )
-    group.add_argument("--seed", type=int, default=0, help="default 0")
+    group.add_argument("--seed", type=int, default=0, help="seed of --split (default: 0)")
     build.add_arguments(parser, None, depth_range=False, float_depth=False)
     return parser
 
 
 def record_format(args: argparse.Namespace, source: Records, highest: int) -> RecordFormat:
-    """The records' format: of the type that is asked for, or that of the inputs."""
+    """The format of the records, with the type of --type or of the inputs."""
     types = {part.type for part in source.parts}
     floats = args.type == "float" or (args.type is None and "float32" in types)
     return RecordFormat(args.size, DepthUnit("scaled"), DepthRange("none"),
@@ -294,7 +305,7 @@ def record_format(args: argparse.Namespace, source: Records, highest: int) -> Re
 
 
 def class_info(source: Records, names: dict[int, str], remap: dict[int, int] | None) -> dict:
-    """dataset.json's facts, with the classes of --map where it renames them."""
+    """The facts for dataset.json, with the new classes of --map if there are any."""
     info = source.common()
     if remap is not None:
         info = {key: info[key] for key in info if key not in ("dataset", "classes", "palette")}

@@ -1,4 +1,4 @@
-"""Depth: what a stored step means, and how metres become a network's 0..255."""
+"""Depth: the unit of stored values, and the mapping from metres to a network's 0..255."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 from data_tools.cli import DataError
 
-# The SUN RGB-D toolbox clips what its sensors report beyond this.
+# The SUN RGB-D toolbox clips depth to this.
 SUNRGBD_MAX_METRES = 8.0
 
 
 @dataclass(frozen=True)
 class DepthUnit:
-    """What one step of a stored depth value means.
+    """The unit of stored depth values.
 
-    kind: 'steps' (`steps` of them a metre), 'sunrgbd' (uint16 millimetres with the bits rotated
-    left by 3), or 'scaled' (no unit: already 0..255).
+    kind: 'steps' (`steps` per metre), 'sunrgbd' (uint16 millimetres with the bits rotated left by
+    3), or 'scaled' (no unit: already 0..255).
     """
 
     kind: str
@@ -61,9 +61,9 @@ class DepthUnit:
             raise DataError(f"SUN RGB-D depth is uint16, found {raw.dtype}")
 
     def metres(self, raw: np.ndarray) -> np.ndarray:
-        """raw (any shape) in float64 metres, 0 = no reading; 'scaled' comes back as it is.
+        """raw (any shape) in float64 metres, 0 = no reading; 'scaled' values are not changed.
 
-        SUN RGB-D's rotation and its limit of 8 m are those of its toolbox.
+        SUN RGB-D's bit rotation and its limit of 8 m are as in its toolbox.
         """
         if self.kind == "sunrgbd":
             raw = raw.astype(np.uint16)
@@ -79,10 +79,10 @@ class DepthUnit:
 
 @dataclass(frozen=True)
 class DepthRange:
-    """How one frame's depth becomes 0..255.
+    """The mapping of a frame's depth to 0..255.
 
-    rule: 'authors' (the frame's minimum to its maximum, holes included), 'valid' (holes 0,
-    readings 1..255), 'fixed' (`near`..`far` metres; steady over a video) or 'none' (as it is).
+    rule: 'authors' (from the frame's minimum to its maximum, including holes), 'valid' (holes 0,
+    readings 1..255), 'fixed' (`near`..`far` metres; steady over a video) or 'none' (no change).
     """
 
     rule: str
@@ -110,7 +110,7 @@ class DepthRange:
     def apply(self, metres: np.ndarray) -> np.ndarray:
         """metres (0 = no reading), any shape -> float64 0..255 of that shape.
 
-        A frame without any spread is all 0 by 'authors'; its readings are all 1 by 'valid'.
+        If all values are equal, 'authors' gives 0 everywhere and 'valid' gives 1 for readings.
         """
         if self.rule == "none":
             return metres
@@ -127,5 +127,5 @@ class DepthRange:
         return np.where(seen, 1 + (metres - low) / (high - low if high > low else 1.0) * 254, 0.0)
 
     def quantise(self, scaled: np.ndarray) -> np.ndarray:
-        """float 0..255 -> uint8: cut off by 'authors', as their code does, else rounded."""
+        """float 0..255 -> uint8: truncated for 'authors', as in their code, else rounded."""
         return (scaled if self.rule == "authors" else np.rint(scaled)).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""OpenEXR depth: one channel of a scanline file, written and read without a library.
+"""Reads depth from one channel of an OpenEXR file, without a library.
 
-The format is documented at openexr.com ("OpenEXR File Layout"). Read are single-part scanline
-files without compression or with RLE, ZIPS or ZIP; others are named and refused.
+The format is documented at openexr.com ("OpenEXR File Layout"). The reader supports single-part
+scanline files without compression or with RLE, ZIPS or ZIP; it refuses others by name.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ TILED, DEEP, MULTIPART = 0x200, 0x800, 0x1000
 COMPRESSIONS = ("NONE", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 LINES = {"NONE": 1, "RLE": 1, "ZIPS": 1, "ZIP": 16}
 PIXELS = (np.dtype("<u4"), np.dtype("<f2"), np.dtype("<f4"))
-# The channel that means depth, best first.
+# Names of the depth channel, in order of preference.
 DEPTH_CHANNELS = ("Z", "V", "Y", "R", "depth", "B", "G")
 
 
 def read_exr(path: str | Path) -> np.ndarray:
-    """The depth channel (Z, or the nearest thing to one) as H x W float32.
+    """The depth channel (Z, or the next of DEPTH_CHANNELS) as H x W float32.
 
-    Raises DataError for what is not such a file, OSError for one that cannot be opened.
+    Raises DataError for an unsupported or broken file, OSError if it cannot be opened.
     """
     data = Path(path).read_bytes()
     try:
@@ -65,7 +65,7 @@ def _decode(data: bytes, where: str) -> np.ndarray:
 
 
 def _header(data: bytes) -> tuple[dict[str, bytes], int]:
-    """Attributes by name, and where the table of offsets starts."""
+    """The attributes by name, and the position of the offset table."""
     attributes, at = {}, 8
     while data[at]:
         end = data.index(0, at)
@@ -103,7 +103,7 @@ def _expand(block: bytes, compression: str, size: int) -> bytes:
     if compression == "NONE" or len(block) == size:
         return block
     raw = _run_lengths(block) if compression == "RLE" else zlib.decompress(block)
-    # Bytes are stored as differences (offset by 128), the even ones before the odd ones.
+    # Bytes are stored as differences (plus 128), those at even places before those at odd ones.
     steps = np.frombuffer(raw, np.uint8).astype(np.int64)
     steps[1:] -= 128
     values = np.cumsum(steps).astype(np.uint8)
@@ -127,7 +127,7 @@ def _run_lengths(block: bytes) -> bytes:
 
 
 def _take(rows: np.ndarray, block: bytes, channels: list[tuple[str, np.dtype]], name: str) -> None:
-    """Each line holds its channels one after the other."""
+    """Copies channel `name` into rows; each line of the block has its channels in sequence."""
     at, width = 0, rows.shape[1]
     for row in rows:
         for channel, dtype in channels:

@@ -1,8 +1,8 @@
-"""Anyone's own frames to an LMDB: colour, depth and label files in folders, paired by name.
+"""Converts your own frames to an LMDB: colour, depth and label files, paired by name.
 
-Each of --rgb, --depth and --label is a folder, one file, or a pattern with one `*`, e.g.
-'frames/*_depth.png'. In folders, files belong together that have the same name up to the suffix
-and a closing word such as `_rgb` or `_depth`; with patterns, what the `*` stands for counts.
+Each of --rgb, --depth and --label is a folder, a file, or a pattern with one `*`, e.g.
+'frames/*_depth.png'. Files in folders are paired if their names are equal without the suffix and a
+trailing word such as `_rgb` or `_depth`. With patterns, the text that `*` matches must be equal.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import Frame, RecordFormat
 
-# Closing words of file names that say what a file is, not which frame.
+# Trailing words of file names that tell the kind of a file, not the frame.
 KIND = re.compile(
     r"[._-](rgb|colou?r|image|img|depth|depths|abs|labels?|seg|segmentation|mask|gt)$", re.I
 )
@@ -50,14 +50,14 @@ class Files:
             len(files) == 1 and Path(where).is_file()
             for files, where in zip(parts.values(), (rgb, depth, label), strict=False)
         ):
-            # One frame, named file by file.
+            # A single frame whose files are given one by one; their names may differ.
             name = next(iter(parts["color"]))
             parts = {kind: {name: next(iter(files.values()))} for kind, files in parts.items()}
         self.names = pair(parts, skip_unpaired)
         self._files = parts
 
     def load(self, index: int) -> Frame:
-        """Frame `index`, read from its files."""
+        """Reads frame `index` from its files."""
         files = {part: files[self.names[index]] for part, files in self._files.items()}
         label = files.get("label")
         return Frame(
@@ -68,7 +68,7 @@ class Files:
         )
 
     def about(self, index: int) -> dict[str, Any]:
-        """Nothing: the key has the name."""
+        """Nothing: the name is in the key."""
         return {}
 
     def first_depth(self) -> np.ndarray:
@@ -77,9 +77,9 @@ class Files:
 
 
 def find(where: str, suffixes: Sequence[str]) -> dict[str, Path]:
-    """The files at `where` (folder, file or pattern) by the name that pairs them, in its order.
+    """The files at `where` (folder, file or pattern), by the name that pairs them.
 
-    Raises DataError if there are none or two have the same name.
+    Raises DataError if there are none, or if two have the same name.
     """
     path = Path(where)
     if path.is_dir():
@@ -110,16 +110,16 @@ def find(where: str, suffixes: Sequence[str]) -> dict[str, Path]:
 
 
 def stem(path: Path) -> str:
-    """What pairs a file: its path without suffix and without a closing word of KIND."""
+    """The name that pairs a file: its path without suffix and without a trailing word of KIND."""
     text = path.with_suffix("").as_posix()
     short = KIND.sub("", text)
     return short if Path(short).name else text
 
 
 def pair(parts: dict[str, dict[str, Path]], skip_unpaired: bool) -> list[str]:
-    """The names that every kind of file has, in natural order (2 before 10).
+    """The names for which all kinds of files exist, in natural order (2 before 10).
 
-    Raises DataError naming a file without its partner, unless skip_unpaired.
+    Raises DataError, naming a file without a partner, unless skip_unpaired.
     """
     common = set.intersection(*(set(files) for files in parts.values()))
     for kind, files in parts.items():
@@ -139,7 +139,7 @@ def pair(parts: dict[str, dict[str, Path]], skip_unpaired: bool) -> list[str]:
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
-    """A sort key by which numbers in names count as numbers."""
+    """A sort key that compares numbers in names as numbers."""
     parts = re.split(r"(\d+)", name)
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
@@ -148,40 +148,40 @@ def arguments() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = cli.parser(__doc__, "folder")
     parser.add_argument("out", metavar="OUT_LMDB", type=Path)
-    parser.add_argument("--rgb", required=True, metavar="DIR", help="colour pictures")
+    parser.add_argument("--rgb", required=True, metavar="DIR", help="colour images")
     parser.add_argument(
         "--depth", required=True, metavar="DIR", help="depth: PNG (16-bit), EXR, NPY or TIFF"
     )
     parser.add_argument(
         "--label",
         metavar="DIR",
-        help="labels: PNG (plain, palette or colours) or NPY; without it every "
-        "label is 0, which only prediction takes",
+        help="labels: PNG (plain, palette or colours) or NPY; without this option every "
+        "label is 0, which is good only for prediction",
     )
     parser.add_argument(
         "--depth-unit",
         type=DepthUnit.parse,
         metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
-        help="what a stored step means (default: mm for integers, m for floats)",
+        help="unit of the stored depth (default: mm for integers, m for floats)",
     )
     parser.add_argument(
         "--classes",
         metavar="N|TABLE.csv",
-        help="number of classes, or their table: label,name[,r,g,b]",
+        help="number of classes, or a table of them: label,name[,r,g,b]",
     )
     parser.add_argument(
         "--val-fraction",
         type=cli.fraction,
         metavar="F",
-        help="keep this part of the frames out of OUT_LMDB, in OUT_LMDB_val",
+        help="write this fraction of the frames to OUT_LMDB_val instead of OUT_LMDB",
     )
-    parser.add_argument("--seed", type=int, default=0, help="draws that part (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of that draw (default: 0)")
     build.add_arguments(parser, None)
     return parser
 
 
 def record_format(args: argparse.Namespace, files: Files, table: ClassTable | None) -> RecordFormat:
-    """The format that the options ask for, with the defaults that depend on the depth files."""
+    """The format that the options select; some defaults depend on the depth files."""
     unit = args.depth_unit
     if unit is None:
         unit = DepthUnit.parse("m" if files.first_depth().dtype.kind == "f" else "mm")
@@ -193,7 +193,7 @@ def record_format(args: argparse.Namespace, files: Files, table: ClassTable | No
 
 
 def split(count: int, val_fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """(training, validation) indices of `count` frames, each in order, at least one in each."""
+    """(training, validation) indices of `count` frames, each in order and with at least one."""
     if count < 2:
         raise DataError("--val-fraction needs at least two frames")
     held_out = min(max(round(count * val_fraction), 1), count - 1)

@@ -1,4 +1,4 @@
-"""Pictures from files: colour, depth (PNG, EXR, NPY, ...) and label (plain, palette, colours)."""
+"""Reads image files: colour, depth (PNG, EXR, NPY, ...) and label (plain, palette, colours)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LABEL = (".png", ".npy", ".bmp", ".tif", ".tiff", ".pgm")
 
 
 def read_color(path: str | Path) -> np.ndarray:
-    """H x W x 3 uint8, BGR. Raises DataError for a file that is no picture, OSError for none."""
+    """H x W x 3 uint8, BGR. Raises DataError if it is no image, OSError if it cannot be opened."""
     return _read(path, cv2.IMREAD_COLOR)
 
 
 def read_depth(path: str | Path) -> np.ndarray:
-    """H x W as stored: integers or floats. Raises as read_color does, or for several channels."""
+    """H x W as stored: integers or floats. Raises as read_color, also for several channels."""
     suffix = Path(path).suffix.lower()
     if suffix == ".exr":
         return read_exr(path)
@@ -38,9 +38,9 @@ def read_depth(path: str | Path) -> np.ndarray:
 def read_label(path: str | Path, classes: ClassTable | None = None) -> np.ndarray:
     """H x W of labels.
 
-    A palette PNG gives its indices, or, where the table of classes has colours, the labels of
-    its colours, as a colour-coded picture does. Raises DataError for a colour that is not in the
-    table, and for a colour picture without a table.
+    A palette PNG gives its indices. If the class table has colours, palette and colour images give
+    the labels of their colours. Raises DataError for a colour that is not in the table, and for a
+    colour image without a table.
     """
     has_colors = classes is not None and classes.colors is not None
     if Path(path).suffix.lower() == ".npy":
@@ -59,7 +59,7 @@ def read_label(path: str | Path, classes: ClassTable | None = None) -> np.ndarra
 
 
 def labels_of_colors(colors: np.ndarray, classes: ClassTable, where: str) -> np.ndarray:
-    """colors (H x W x 3 uint8, RGB) -> H x W uint8 of the labels that have these colours."""
+    """colors (H x W x 3 uint8, RGB) -> labels of these colours, H x W uint8."""
     weights = np.array([1 << 16, 1 << 8, 1])
     codes = colors.astype(np.int64) @ weights
     known = np.array(classes.colors, np.int64) @ weights
@@ -94,14 +94,14 @@ def _read_npy(path: str | Path) -> np.ndarray:
 
 
 def _has_palette(path: str | Path) -> bool:
-    """A PNG whose header says colour type 3."""
+    """Whether the file is a PNG of colour type 3."""
     with open(path, "rb") as file:
         head = file.read(26)
     return head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:26] == b"\x03"
 
 
 def _palette_indices(path: str | Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError  # OpenCV turns palettes into colours
+    from PIL import Image, UnidentifiedImageError  # OpenCV would convert palettes to colours
 
     try:
         with Image.open(path) as image:

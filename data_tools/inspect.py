@@ -1,7 +1,7 @@
-"""What an LMDB holds: counts, shapes, types, ranges, labels, and records that look wrong.
+"""Reports the contents of an LMDB: counts, shapes, types, ranges, labels, suspicious records.
 
-Suspicious are records with no depth at all, with labels that no class has, with nothing labelled,
-that are the same as an earlier one, or that are no five-channel Datum.
+A record is suspicious if it has no depth, labels of no class, or no labelled pixel, if it is equal
+to an earlier one, or if it is not a Datum of five channels.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from data_tools.store import Reader
 
 @dataclass
 class Report:
-    """What a pass over an LMDB found. shapes: 'CxHxW type' -> records. ranges: channel -> (least,
-    greatest). pixels, frames: label -> how many. suspicious: (key, what is odd)."""
+    """The result of a pass over an LMDB. shapes: 'CxHxW type' -> records. ranges: channel -> (min,
+    max). pixels, frames: label -> number. suspicious: (key, reason)."""
 
     records: int = 0
     shapes: dict[str, int] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Report:
 
 
 def survey(reader: Reader) -> Report:
-    """Looks at every record once."""
+    """Reads every record once and fills the report."""
     report, seen = Report(), {}
     highest = len(reader.info["classes"]) - 1 if reader.info.get("classes") else 255
     labeled = reader.info.get("labeled", True)
@@ -62,7 +62,7 @@ def survey(reader: Reader) -> Report:
 
 
 def oddities(planes: np.ndarray, highest: int, labeled: bool) -> list[str]:
-    """What is odd about one record's planes."""
+    """The reasons why a record's planes are suspicious."""
     if len(planes) != len(CHANNELS):
         return [f"{len(planes)} channels, expected 5 ({', '.join(CHANNELS)})"]
     found = []
@@ -96,7 +96,7 @@ def _note(report: Report, planes: np.ndarray, scene: int) -> None:
 
 
 def verify(reader: Reader) -> str | None:
-    """What is wrong with the LMDB by its own dataset.json; None if it is as it was written."""
+    """How the LMDB differs from its own dataset.json; None if it does not."""
     told = reader.info.get("checksum")
     if not told:
         return "has no checksum in dataset.json to verify by"
@@ -108,7 +108,7 @@ def verify(reader: Reader) -> str | None:
 
 
 def text(reader: Reader, report: Report) -> str:
-    """The report for people to read."""
+    """The report as text."""
     size = (reader.path / "data.mdb").stat().st_size
     lines = [f"{reader.path}: {report.records} records, {size / 1e6:.1f} MB"]
     for key in ("tool", "dataset", "split", "checksum"):
@@ -131,7 +131,7 @@ def text(reader: Reader, report: Report) -> str:
 
 
 def label_rows(reader: Reader, report: Report) -> list[tuple[int, float, int, str]]:
-    """(label, share of pixels in %, frames that show it, name) of every label that occurs."""
+    """(label, share of pixels in %, frames in which it occurs, name) of every label that occurs."""
     names = reader.info.get("classes") or []
     total = max(report.pixels.sum(), 1)
     return [(int(label), 100 * report.pixels[label] / total, int(report.frames[label]),
@@ -154,7 +154,7 @@ def row_of(planes: np.ndarray, palette: np.ndarray, width: int) -> np.ndarray:
 
 
 def sheet(reader: Reader, frames: int, width: int = 240) -> np.ndarray:
-    """The contact sheet of evenly spaced records, a row each with its key: BGR uint8."""
+    """A contact sheet of evenly spaced records, one row each under its key: BGR uint8."""
     keys = reader.keys()
     chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, frames).astype(int))]
     colors = reader.info.get("palette") or []
@@ -177,7 +177,7 @@ def sheet(reader: Reader, frames: int, width: int = 240) -> np.ndarray:
 
 
 def page(reader: Reader, report: Report, picture: np.ndarray) -> str:
-    """The report as one HTML file with the sheet in it."""
+    """The report as one HTML file that includes the sheet."""
     data = base64.b64encode(cv2.imencode(".png", picture)[1].tobytes()).decode()
     rows = "".join(
         f"<tr><td>{label}<td>{html.escape(name)}<td>{share:.4f}<td>{frames}"
@@ -207,13 +207,19 @@ def arguments() -> argparse.ArgumentParser:
         "--sheet", type=Path, metavar="sheet.png", help="draw frames: colour, depth, label, overlay"
     )
     parser.add_argument(
-        "--frames", type=cli.whole(1), default=12, metavar="N", help="on the sheet (default 12)"
+        "--frames",
+        type=cli.whole(1),
+        default=12,
+        metavar="N",
+        help="number of frames on the sheet (default: 12)",
     )
-    parser.add_argument("--html", type=Path, metavar="out.html", help="everything in one page")
+    parser.add_argument(
+        "--html", type=Path, metavar="out.html", help="write report and sheet as one page"
+    )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="compare with the checksum in dataset.json; exit 1 if it differs",
+        help="compare the records with the checksum in dataset.json; exit 1 if it differs",
     )
     return parser
 

@@ -1,6 +1,6 @@
-"""RGBDImages, a Python layer that reads frames from picture files: training without an LMDB.
+"""RGBDImages, a Python layer that reads frames from image files: training without an LMDB.
 
-In a prototxt (on this engine or on a BVLC Caffe with Python layers):
+In a prototxt (for this engine, or for a BVLC Caffe with Python layers):
 
     layer {
       name: "data" type: "Python" top: "rgb" top: "depth" top: "label"
@@ -10,8 +10,8 @@ In a prototxt (on this engine or on a BVLC Caffe with Python layers):
       }
     }
 
-A fourth top gets the scenes. Each line of the list names a frame's files, and maybe its scene:
-COLOUR DEPTH [LABEL [SCENE]], with tabs between them, or blanks where no path has any.
+A fourth top gets the scenes. Each line of the list names a frame's files and optionally its scene:
+COLOUR DEPTH [LABEL [SCENE]], separated by tabs, or by blanks if no path contains one.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ BATCHES_AHEAD = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """The keys of param_str. source: the list's file. root: put before its paths. size: [width,
-    height], None for the pictures' own, which must then all be one. shuffle: anew each epoch.
-    depth_unit, depth_range, float_depth, classes: as data_tools.folder's options."""
+    """The keys of param_str. source: the list's file. root: the folder that its paths are relative
+    to. size: [width, height]; None for the images' own size, which must be the same for all.
+    shuffle: draw a new order each epoch. depth_unit, depth_range, float_depth, classes: as the
+    options of data_tools.folder."""
 
     source: str
     batch_size: int = 1
@@ -57,7 +58,7 @@ class Settings:
 
     @classmethod
     def parse(cls, text: str) -> Settings:
-        """From param_str, a JSON object. Raises DataError for anything else."""
+        """Parses param_str, a JSON object. Raises DataError for anything else."""
         try:
             values = json.loads(text)
         except ValueError as error:
@@ -77,7 +78,7 @@ class Settings:
         return settings
 
     def format(self, table: classes.ClassTable | None) -> RecordFormat:
-        """How frames become batches. Raises DataError for options that mean nothing."""
+        """The format of the batches. Raises DataError for invalid options."""
         try:
             unit = DepthUnit.parse(self.depth_unit)
             default = "none" if unit.kind == "scaled" else "authors"
@@ -95,7 +96,7 @@ class Settings:
 
 
 def read_list(path: Path, root: str) -> list[tuple[list[Path], int]]:
-    """(files, scene) of each line. Raises DataError, naming the line, for what is no frame."""
+    """(files, scene) of each line. Raises DataError, naming the line, if it is not a frame."""
     frames = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         parts = line.strip().split("\t") if "\t" in line else line.split()
@@ -111,10 +112,10 @@ def read_list(path: Path, root: str) -> list[tuple[list[Path], int]]:
 
 
 class FrameList:
-    """The frames of a list as planes, in the order that a training reads them.
+    """The frames of a list as planes, in the order in which training reads them.
 
-    rank, count: of processes that train together; each takes every count-th frame of the order.
-    first: how many frames of it all have taken before.
+    rank, count: the rank and number of processes that train together; each takes every count-th
+    frame of the order. first: the number of frames that all of them have taken before.
     """
 
     def __init__(self, settings: Settings, rank: int = 0, count: int = 1, first: int = 0):
@@ -130,7 +131,7 @@ class FrameList:
         return len(self._frames)
 
     def _indices(self, first: int) -> Iterator[int]:
-        """Every frame once an epoch, forever, from the `first`-th of all on."""
+        """Yields every frame once an epoch, without end, starting with number `first`."""
         begun, place = divmod(first, len(self._frames))
         for epoch in itertools.count(begun):
             order = np.arange(len(self._frames))
@@ -144,7 +145,7 @@ class FrameList:
         return self._load(0)
 
     def batch(self) -> list[tuple[np.ndarray, int]]:
-        """The next batch: planes and scene of each frame. More are on their way already."""
+        """The next batch: planes and scene of each frame. The following batches load meanwhile."""
         size = self._settings.batch_size
         while len(self._waiting) < BATCHES_AHEAD * size:
             self._waiting.append(self._pool.submit(self._load, next(self._order)))
@@ -166,8 +167,8 @@ class FrameList:
 
 
 class RGBDImages(caffe.Layer):
-    """Tops: rgb N x 3 x H x W (BGR 0..255), depth N x 1 x H x W (0..255), label N x 1 x H x W,
-    and, if asked for, scene N. Values are those that an LMDB of the same frames would give."""
+    """Tops: rgb N x 3 x H x W (BGR 0..255), depth N x 1 x H x W (0..255), label N x 1 x H x W, and
+    optionally scene N. The values are those that an LMDB of the same frames would give."""
 
     def setup(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
         """Reads the list and the first frame, and starts reading ahead."""
@@ -176,7 +177,7 @@ class RGBDImages(caffe.Layer):
                 "RGBDImages: expected no bottoms and the tops rgb, depth, label and maybe scene"
             )
         self._settings = Settings.parse(self.param_str)
-        self._next = 0  # frames that all processes have taken
+        self._next = 0  # number of frames that all processes have taken
         self._frames = self._read_on()
         planes, _ = self._frames.first()
         self._shape = (self._settings.batch_size, *planes.shape[1:])
@@ -185,18 +186,18 @@ class RGBDImages(caffe.Layer):
         return FrameList(self._settings, *self._readers(), self._next)
 
     def _readers(self) -> tuple[int, int]:
-        """Rank and number of those who share the frames out, as pycaffe 1.0 tells; older ones train
-        alone, and only one process tests."""
+        """Rank and number of the processes that share the frames. Only one process tests, and
+        pycaffes older than 1.0 train in one process."""
         if getattr(self, "phase", None) == caffe.TEST or not hasattr(caffe, "solver_rank"):
             return 0, 1
         return caffe.solver_rank(), caffe.solver_count()
 
     def get_state(self) -> dict[str, int]:
-        """For snapshots: how far in its order the layer is."""
+        """The layer's position in its order, for snapshots."""
         return {"next": self._next, "frames": len(self._frames), "seed": self._settings.seed}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from there. Raises DataError if the list has become another."""
+        """Continues at this position. Raises DataError if the list has changed."""
         now = {**self.get_state(), "next": state["next"]}
         if state != now:
             raise DataError(
@@ -208,7 +209,7 @@ class RGBDImages(caffe.Layer):
         self._frames = self._read_on()
 
     def reshape(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
-        """The tops' shapes never change."""
+        """Sets the tops' shapes, which never change."""
         n, height, width = self._shape
         # By index: BVLC's vectors of blobs cannot be iterated.
         for i, channels in enumerate((3, 1, 1)):
@@ -217,7 +218,7 @@ class RGBDImages(caffe.Layer):
             top[3].reshape(n)
 
     def forward(self, bottom: Sequence[Any], top: Sequence[Any]) -> None:
-        """The next batch."""
+        """Fills the tops with the next batch."""
         batch = self._frames.batch()
         self._next += len(batch) * self._readers()[1]
         for n, (planes, scene) in enumerate(batch):
@@ -233,4 +234,4 @@ class RGBDImages(caffe.Layer):
     def backward(
         self, top: Sequence[Any], propagate_down: Sequence[bool], bottom: Sequence[Any]
     ) -> None:
-        """Data has no gradient."""
+        """Does nothing: data has no gradient."""

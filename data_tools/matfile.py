@@ -1,7 +1,7 @@
-"""Variables of MATLAB files: level 5 (read here) and 7.3 (HDF5, by h5py), behind one face.
+"""Reads variables of MATLAB files: level 5 (decoded here) and 7.3 (HDF5, by h5py).
 
-Struct arrays become lists of dictionaries, cell arrays lists, character arrays strings, numbers
-NumPy arrays in MATLAB's order of axes. The level-5 format is that of MathWorks' "MAT-File Format".
+Struct arrays become lists of dictionaries, cell arrays lists, character arrays strings, and numbers
+NumPy arrays with MATLAB's order of axes. MathWorks' "MAT-File Format" documents level 5.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from data_tools.cli import DataError, describe
 
-try:  # the same functions, 1.5 times faster
+try:  # has zlib's functions and is 1.5 times faster
     from isal import isal_zlib as zlib
 except ImportError:
     import zlib
@@ -47,7 +47,8 @@ CELL, STRUCT, OBJECT, CHAR = 1, 2, 3, 4
 
 @contextmanager
 def open_hdf5(path: str | Path, cache: int = 1 << 20) -> Iterator[h5py.File]:
-    """A MATLAB 7.3 file. cache: bytes a dataset for its chunks. Errors become one line."""
+    """Opens a MATLAB 7.3 file. cache: bytes of chunk cache per dataset. Errors become DataErrors of
+    one line."""
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -62,17 +63,17 @@ def open_hdf5(path: str | Path, cache: int = 1 << 20) -> Iterator[h5py.File]:
 
 
 def variable(file: h5py.File, name: str) -> h5py.Dataset:
-    """A variable by name; raises DataError where it is missing."""
+    """A variable by name. Raises DataError if it is missing."""
     if name not in file:
         raise DataError(f"{file.filename}: has no variable '{name}'")
     return file[name]
 
 
 class Slices:
-    """Frame after frame of a dataset, along its first axis, the fastest way.
+    """Reads a dataset frame by frame, along its first axis.
 
-    HDF5 decompresses one chunk after the other. Here a frame's chunks are decompressed side by
-    side, where the dataset is stored as MATLAB stores it (deflated chunks); else HDF5 reads it.
+    HDF5 decompresses one chunk after the other. If the dataset is stored as MATLAB stores it
+    (deflated chunks), this class decompresses the chunks of a frame in parallel; else HDF5 reads.
     """
 
     def __init__(self, dataset: h5py.Dataset):
@@ -91,10 +92,10 @@ class Slices:
         return self._block[index - first]
 
     def _read(self, first: int) -> np.ndarray:
-        """The frames of the row of chunks that begins with frame `first`."""
+        """Reads the row of chunks whose first frame is `first`."""
         shape, chunks = self._dataset.shape, self._dataset.chunks
         corners = list(product(*map(range, (0,) * len(shape[1:]), shape[1:], chunks[1:])))
-        # HDF5 itself reads one thing at a time; only zlib runs side by side.
+        # HDF5 itself is not parallel; only zlib runs in several threads.
         stored = [self._dataset.id.read_direct_chunk((first, *corner)) for corner in corners]
         inflated = list(_inflaters().map(self._inflate, stored))
         if chunks[1:] == shape[1:]:
@@ -112,7 +113,7 @@ class Slices:
         shape, dtype = self._dataset.chunks, self._dataset.dtype
         if not skipped:
             try:
-                # The size at once: else zlib grows its buffer, copying what it has each time.
+                # With the full size given, zlib need not grow its buffer by copying.
                 data = zlib.decompress(data, bufsize=math.prod(shape) * dtype.itemsize)
             except zlib.error as error:
                 raise OSError(f"{self._dataset.name}: {error}") from error
@@ -131,9 +132,9 @@ def text(file: h5py.File, reference: Any) -> str:
 
 
 def read(path: str | Path, name: str, fields: Collection[str] | None = None) -> Any:
-    """Variable `name` of a MATLAB file of either kind; of structs only `fields`.
+    """Variable `name` of a MATLAB file of either kind, with only `fields` of structs.
 
-    Raises DataError where the file or the variable is missing or broken.
+    Raises DataError if the file or the variable is missing or broken.
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
@@ -170,7 +171,7 @@ def _from_hdf5(file: h5py.File, item: Any, fields: Collection[str] | None) -> An
 
 
 class _Level5:
-    """Reads one level-5 file."""
+    """Decodes one level-5 file."""
 
     def __init__(self, data: bytes, fields: Collection[str] | None):
         if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
@@ -189,7 +190,7 @@ class _Level5:
         raise DataError(f"{where}: has no variable '{name}'")
 
     def _element(self, data: bytes, at: int) -> tuple[int, bytes, int]:
-        """(data type, payload, where the next element starts) of the element at `at`."""
+        """(data type, payload, start of the next element) of the element at `at`."""
         (tag,) = struct.unpack_from(self._order + "I", data, at)
         if tag >> 16:  # the small format: size and type share a word
             return tag & 0xFFFF, data[at + 4 : at + 4 + (tag >> 16)], at + 8
@@ -200,7 +201,7 @@ class _Level5:
         return tag, data[at + 8 : end], end if tag == COMPRESSED else end + -size % 8
 
     def _header(self, data: bytes) -> tuple[int, tuple[int, ...], str, int]:
-        """(class, shape, name, where the content starts) of a matrix."""
+        """(class, shape, name, start of the content) of a matrix."""
         _, flags, at = self._element(data, 0)
         _, shape, at = self._element(data, at)
         _, name, at = self._element(data, at)

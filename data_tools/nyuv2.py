@@ -1,8 +1,8 @@
-"""NYU Depth v2's labelled set, as its page gives it, to LMDBs: one for each split.
+"""Converts NYU Depth v2's labelled set, as it is downloaded, to one LMDB per split.
 
 Reads nyu_depth_v2_labeled.mat (MATLAB 7.3, 1449 frames) frame by frame. The 894 raw labels become
-the 40 classes of Gupta et al. (CVPR 2013) or the 13 of Couprie et al. (2013), 0 = ignored; the
-splits are Gupta et al.'s, and trainval is train and val together, on which the papers train.
+the 40 classes of Gupta et al. (CVPR 2013) or the 13 of Couprie et al. (2013), 0 = ignored. The
+splits are Gupta et al.'s; the papers train on trainval, which is train and val together.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ FRAMES = 1449
 RAW_LABELS = 894
 SPLITS = ("train", "val", "trainval", "test")
 DEPTHS = {"filled": "depths", "raw": "rawDepths"}
-# What lies inside the white border that projecting depth into the colour camera left: rows 45 to
-# 471 and columns 41 to 601, counted from 1, as in the data set's toolbox.
+# The area inside the white border, which projecting depth into the colour camera left: rows 45 to
+# 471 and columns 41 to 601, counted from 1, as in the dataset's toolbox.
 CROP = (slice(44, 471), slice(40, 601))
 CROPPED_FROM = (480, 640)
-# The nine commonest scene types; all others share the tenth label.
+# The nine most frequent scene types; all others share the tenth label.
 SCENES = ("bedroom", "kitchen", "living room", "bathroom", "dining room", "office", "home office",
           "classroom", "bookstore", "others")  # fmt: skip
-# Chunks of frames are read whole and kept while they last, up to this much.
+# Chunks of several frames are read at once and cached, up to this size.
 CACHE_BYTES = 128 << 20
 
 
@@ -48,7 +48,7 @@ def split_indices(split: str) -> list[int]:
 
 @lru_cache(maxsize=2)
 def label_map(count: int) -> np.ndarray:
-    """uint8 table: raw label 0..894 -> class of `count` (40 or 13), 0 = ignored."""
+    """uint8 table: raw label 0..894 -> one of `count` (40 or 13) classes, 0 = ignored."""
     table = np.zeros(RAW_LABELS + 1, np.uint8)
     with open(classes.TABLES / "nyuv2_894_to_40_and_13.csv", newline="") as file:
         for row in csv.DictReader(file):
@@ -62,7 +62,7 @@ def _readers() -> ThreadPoolExecutor:
 
 
 def scene_label(scene_type: str) -> int:
-    """0..9, in the order of SCENES, of a scene type as the file writes it (home_office)."""
+    """The index in SCENES, 0..9, of a scene type as the file writes it (home_office)."""
     name = scene_type.replace("_", " ").strip().lower()
     return SCENES.index(name) if name in SCENES[:-1] else len(SCENES) - 1
 
@@ -136,11 +136,11 @@ class Labeled:
         return [matfile.Slices(file[name]) for name in ("images", self._depth, "labels")]
 
     def _read(self, index: int) -> list[np.ndarray]:
-        """The parts of a frame, as stored; they are decompressed side by side."""
+        """The parts of a frame as stored, decompressed in parallel."""
         return list(_readers().map(lambda part: part[index], self._slices))
 
     def about(self, index: int) -> dict[str, Any]:
-        """Nothing: the key has the frame's number."""
+        """Nothing: the frame's number is in the key."""
         return {}
 
 
@@ -148,33 +148,40 @@ def arguments() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = cli.parser(__doc__, "nyuv2")
     parser.add_argument("mat", metavar="nyu_depth_v2_labeled.mat", type=Path)
-    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="gets one LMDB a split")
-    parser.add_argument("--classes", type=int, choices=(40, 13), default=40, help="default: 40")
+    parser.add_argument(
+        "out", metavar="OUT_DIR", type=Path, help="folder that gets one LMDB per split"
+    )
+    parser.add_argument(
+        "--classes", type=int, choices=(40, 13), default=40, help="number of classes (default: 40)"
+    )
     parser.add_argument(
         "--depth",
         choices=tuple(DEPTHS),
         default="filled",
-        help="in-painted (default, as the authors) or as the sensor gave it",
+        help="in-painted depth (default, as in the authors' work) or the sensor's",
     )
     parser.add_argument(
         "--crop",
         action="store_true",
-        help="cut off the white border: 561x427 pixels are left",
+        help="crop the white border; 561x427 pixels are left",
     )
     parser.add_argument(
-        "--splits", type=cli.some_of(SPLITS), metavar="S,S,...", help=f"default: {','.join(SPLITS)}"
+        "--splits",
+        type=cli.some_of(SPLITS),
+        metavar="S,S,...",
+        help=f"splits to write (default: {','.join(SPLITS)})",
     )
     parser.add_argument(
         "--scene-labels",
         action="store_true",
-        help="each record's label is its scene: " + ", ".join(SCENES),
+        help="set each record's label to its scene: " + ", ".join(SCENES),
     )
     build.add_arguments(parser, "320x240")
     return parser
 
 
 def outputs(args: argparse.Namespace, count: int) -> list[Output]:
-    """An LMDB for each split that a file of `count` frames has frames of."""
+    """An LMDB for each split with frames among the file's `count` frames."""
     if count != FRAMES:
         cli.say(f"{args.mat}: holds {count} of the data set's {FRAMES} frames")
     chosen = []

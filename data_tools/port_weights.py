@@ -1,10 +1,10 @@
-"""The trained weights of the authors' PyTorch port (a .pth) as a caffemodel of our SF5.
+"""Converts the trained weights of the authors' PyTorch port (a .pth) to a caffemodel of our SF5.
 
-The port computes the same function in another way, which the weights absorb exactly: it fuses by
-the mean (the next convolution is halved), decodes with convolutions (deconvolutions' weights,
-turned by 180 degrees, in and out swapped) and takes RGB and depth as 0..1 (conv1_1 takes BGR
-0..255). It also rounds pooled sizes down: for pictures whose sides are no multiples of 32 make the
-net with `netgen sf5 --pooling floor`.
+The port computes the same function in another way, and the weights can absorb the differences
+exactly. It fuses by the mean (so the next convolution is halved), decodes with convolutions (which
+are deconvolutions with weights turned by 180 degrees and inputs and outputs swapped), and takes RGB
+and depth as 0..1 (so conv1_1 is adapted to BGR 0..255). It also rounds pooled sizes down: for
+images whose sides are not multiples of 32, make the net with `netgen sf5 --pooling floor`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ State = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Source:
-    """Where one of our layers comes from. key: of the port's convolution, e.g. CBR1_RGB_ENC.0;
-    its BatchNorm is the next in the sequence. change: applied to the weight."""
+    """The source of one of our layers. key: the port's convolution, e.g. CBR1_RGB_ENC.0; its
+    BatchNorm is the next in the sequence. change: the function to apply to the weight."""
 
     key: str
     change: Callable[[np.ndarray], np.ndarray]
@@ -39,33 +39,33 @@ class Source:
 
     @property
     def norm_key(self) -> str:
-        """The key of the BatchNorm behind the convolution."""
+        """The key of the BatchNorm that follows the convolution."""
         block, _, index = self.key.rpartition(".")
         return f"{block}.{int(index) + 1}"
 
 
 def halved(weight: np.ndarray) -> np.ndarray:
-    """Our fusion adds where the port takes the mean."""
+    """Halves the weight: our fusion adds, the port takes the mean."""
     return weight / 2
 
 
 def of_bytes(weight: np.ndarray) -> np.ndarray:
-    """Inputs are 0..255 and BGR here, 0..1 and RGB there."""
+    """Adapts the weight from inputs of 0..1 RGB to 0..255 BGR."""
     return weight[:, ::-1] / 255
 
 
 def deconvolution(weight: np.ndarray) -> np.ndarray:
-    """The Deconvolution weight that does what a 3x3 convolution of stride 1 and pad 1 does."""
+    """The Deconvolution weight equivalent to a 3x3 convolution of stride 1 and pad 1."""
     return weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
 
 
 def same(weight: np.ndarray) -> np.ndarray:
-    """Nothing to change."""
+    """Returns the weight unchanged."""
     return weight
 
 
 def sources() -> dict[str, Source]:
-    """Our (de)convolution's name -> where it comes from."""
+    """The name of each of our (de)convolutions -> its source."""
     found = {}
     for block, count in enumerate(CONVOLUTIONS, start=1):
         for i in range(1, count + 1):
@@ -103,9 +103,9 @@ def read_state(path: Path) -> State:
 
 
 def transfer(net: Any, state: State, epsilons: dict[str, float], where: str) -> list[str]:
-    """Fills the parameters of our SF5; returns the keys of the state that were used.
+    """Fills the parameters of our SF5; returns the used keys of the state.
 
-    Raises DataError where the net is no SF5, or a layer is missing or of another shape.
+    Raises DataError if the net is not SF5, or if a layer is missing or has another shape.
     """
     used: list[str] = []
 
@@ -144,10 +144,10 @@ def _put(target: np.ndarray, values: np.ndarray, layer: str, key: str) -> None:
 
 
 def rounds_up(param: Any) -> bool:
-    """Whether the net's pooling rounds up somewhere that it matters: at an odd size."""
+    """Whether the net's pooling rounds up an odd size somewhere."""
     odd = any(layer.type == "Unpooling" and layer.unpooling_param.output_h for layer in param.layer)
     poolings = [layer.pooling_param for layer in param.layer if layer.type == "Pooling"]
-    # Older Caffes have no round_mode: they round up.
+    # Older Caffes have no round_mode and round up.
     return odd and any(getattr(pooling, "round_mode", 0) != FLOOR for pooling in poolings)
 
 

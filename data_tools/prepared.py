@@ -1,9 +1,9 @@
-"""What others prepared from NYUv2 and SUN RGB-D for their FuseNets, to LMDBs, pixel by pixel.
+"""Converts NYUv2 and SUN RGB-D data that others prepared for their FuseNets to LMDBs.
 
 SOURCE is one of: the SUN RGB-D archive of the authors' PyTorch port (a folder with images-224,
-depth-inpaint-u8-224, seglabel-224 and splits.pkl); the nyuv2.npy that the port's script makes; or
+depth-inpaint-u8-224, seglabel-224 and splits.pkl); the nyuv2.npy that the port's script writes; or
 the HDF5 file of zanilzanzan/FuseNet_PyTorch (rgb_train, depth_train, label_train, class_train and
-the same for test). Their sizes and their depth, already 0..255, are kept.
+the same for test). Sizes, and depth, which is already 0..255, are kept.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class ZanilHdf5:
 
 
 def open_source(path: Path) -> SunArchive | NyuNpy | ZanilHdf5:
-    """The source that the path is; raises DataError for anything else."""
+    """Opens the source at the path. Raises DataError if it is none of the three."""
     if path.is_dir():
         missing = [
             name for name in (*SUN_FOLDERS.values(), "splits.pkl") if not (path / name).exists()
@@ -178,7 +178,9 @@ def arguments() -> argparse.ArgumentParser:
     """The command's parser."""
     parser = cli.parser(__doc__, "prepared")
     parser.add_argument("source", metavar="SOURCE", type=Path)
-    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="gets one LMDB a split")
+    parser.add_argument(
+        "out", metavar="OUT_DIR", type=Path, help="folder that gets one LMDB per split"
+    )
     build.add_arguments(parser, None, depth_range=False)
     return parser
 

@@ -1,4 +1,4 @@
-"""One record: a frame resized, its depth ranged, as a five-channel Datum and back."""
+"""Records: encodes a frame as a five-channel Datum, with size and depth range, and decodes it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ASPECT_TOLERANCE = 0.01
 
 @dataclass
 class Frame:
-    """One RGB-D frame as its files hold it, each part at its own size.
+    """One RGB-D frame as its files store it, each part at its own size.
 
     color: H x W x 3 uint8, BGR. depth: H x W in `unit` of the format, 0 = no reading.
-    label: H x W, 0 = ignored; None where a frame has no ground truth. scene: the Datum's label.
-    files: the files of 'color', 'depth' and 'label', for complaints, where there are such.
+    label: H x W, 0 = ignored; None if the frame has no ground truth. scene: the Datum's label.
+    files: the files of 'color', 'depth' and 'label', if any, for error messages.
     """
 
     color: np.ndarray
@@ -34,9 +34,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """How frames become records. size: (width, height), None keeps the colour picture's.
+    """The format of records. size: (width, height); None keeps the colour image's.
 
-    classes: the highest label allowed.
+    classes: the highest allowed label.
     """
 
     size: tuple[int, int] | None = None
@@ -46,7 +46,7 @@ class RecordFormat:
     classes: int = 255
 
     def describe(self) -> dict[str, Any]:
-        """The options as dataset.json keeps them."""
+        """The options for dataset.json."""
         return {
             "size": list(self.size) if self.size else None,
             "depth_unit": str(self.unit),
@@ -55,14 +55,14 @@ class RecordFormat:
         }
 
     def encode(self, frame: Frame) -> bytes:
-        """frame -> a serialised Datum of its planes, labelled with its scene; raises as they do."""
+        """frame -> a serialised Datum of its planes, labelled with its scene. Raises as planes."""
         return to_datum(self.planes(frame), frame.scene)
 
     def planes(self, frame: Frame) -> np.ndarray:
         """frame -> 5 x H x W, uint8 or float32: blue, green, red, depth 0..255, label.
 
-        Colour is resized bilinearly, depth and label by nearest neighbour; then depth is ranged.
-        Raises DataError for parts that cannot be used or do not match.
+        Colour is resized bilinearly, depth and label by nearest neighbour; then depth is mapped to
+        0..255. Raises DataError for parts that are unusable or do not match.
         """
         self.check(frame)
         size = self.size or frame.color.shape[1::-1]
@@ -78,7 +78,7 @@ class RecordFormat:
         return planes
 
     def check(self, frame: Frame) -> None:
-        """Raises DataError, naming the file where the frame has one, for what cannot be used."""
+        """Raises DataError for an unusable part, naming its file if there is one."""
         checks = {
             "color": lambda: check_color(frame.color),
             "depth": lambda: (self.unit.check(frame.depth), check_aspect("depth", frame)),
@@ -100,14 +100,14 @@ def bilinear(color: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def nearest(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """plane (H x W of any number type) at size (width, height); values are never mixed."""
+    """plane (H x W of any number type) at size (width, height), without interpolation."""
     if plane.dtype not in (np.uint8, np.uint16, np.float32):
         plane = plane.astype(np.float64)  # the widest type that every OpenCV resizes
     return cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST)
 
 
 def whole(values: np.ndarray, what: str) -> np.ndarray:
-    """values as uint8; raises DataError, saying what they are, unless they are whole, 0..255."""
+    """values as uint8. Raises DataError, naming `what`, unless they are integers in 0..255."""
     small = values.astype(np.uint8)
     if (small != values).any():
         raise DataError(f"{what} has values that are not whole numbers of 0 to 255")
@@ -123,7 +123,7 @@ def check_color(color: np.ndarray) -> None:
 
 
 def check_label(label: np.ndarray, classes: int) -> None:
-    """Raises DataError unless label is H x W whole numbers in 0..classes."""
+    """Raises DataError unless label is H x W integers in 0..classes."""
     if label.ndim != 2 or label.dtype.kind not in "ui":
         raise DataError(
             f"label is {label.dtype} of shape {label.shape}, expected whole numbers of shape (H, W)"
@@ -152,8 +152,8 @@ def to_datum(planes: np.ndarray, scene: int = 0) -> bytes:
     if planes.dtype == np.uint8:
         datum.data = planes.tobytes()
         return datum.SerializeToString()
-    # float_data is Datum's highest field in use and unpacked: a tag byte before each float.
-    # Written at once, because protobuf takes floats only one by one.
+    # float_data is the highest field in use and unpacked: a tag byte precedes each float. It is
+    # encoded here, because protobuf would take the floats one by one.
     floats = np.empty((planes.size, 5), np.uint8)
     floats[:, 0] = (caffe_pb2.Datum.FLOAT_DATA_FIELD_NUMBER << 3) | 5
     floats[:, 1:] = planes.astype("<f4").reshape(-1, 1).view(np.uint8)
@@ -163,12 +163,12 @@ def to_datum(planes: np.ndarray, scene: int = 0) -> bytes:
 def from_datum(record: bytes, where: str = "record") -> tuple[np.ndarray, int]:
     """A serialised Datum -> planes (C x H x W, uint8 or float32) and its label.
 
-    Raises DataError, naming `where`, for what is not a Datum or does not fill its shape.
+    Raises DataError, naming `where`, if it is not a Datum or does not fill its shape.
     """
     datum = caffe_pb2.Datum()
     try:
         datum.ParseFromString(record)
-    except Exception as error:  # protobuf's DecodeError has moved between its versions
+    except Exception as error:  # DecodeError is in different modules of different protobufs
         raise DataError(f"{where}: not a Datum") from error
     if datum.encoded:
         raise DataError(f"{where}: holds an encoded picture, expected plain channels")

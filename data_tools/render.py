@@ -1,7 +1,8 @@
-"""A small ray caster of indoor scenes: a room, flat patches on it, boxes and cylinders.
+"""A small ray caster of indoor scenes: a room, flat patches on its faces, boxes and cylinders.
 
-World coordinates are metres: x to the right, y up, z forward; the room is the box from the origin
-to its size. Rays have length 1 along the optical axis, so that a hit's ray parameter is its depth.
+World coordinates are in metres: x to the right, y up, z forward. The room is the box from the
+origin to its size. Rays have length 1 along the optical axis, so the ray parameter of a hit is its
+depth.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TEXELS_PER_METRE = 96
 
 @dataclass(frozen=True)
 class Material:
-    """color: (blue, green, red) 0..1. grain: strength of the noise in it. stripes: a metre's."""
+    """color: (blue, green, red) 0..1. grain: strength of its noise. stripes: number per metre."""
 
     color: tuple[float, float, float]
     grain: float = 0.1
@@ -44,8 +45,8 @@ class Patch:
 class Solid:
     """An upright box ('box') or cylinder on the floor, turned by `yaw` radians about its axis.
 
-    size: (width, height, depth); a cylinder's radius is width / 2. painted: only its picture is
-    there, seen in right perspective, on the surfaces behind it; such pixels get `painted_label`.
+    size: (width, height, depth); a cylinder's radius is width / 2. painted: it is only a picture on
+    the surfaces behind it, in correct perspective; such pixels get `painted_label`.
     """
 
     kind: str
@@ -60,7 +61,7 @@ class Solid:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is rendered. room: (width, height, length). camera: x, y, z. yaw, pitch: radians."""
+    """A scene to render. room: (width, height, length). camera: x, y, z. yaw, pitch: radians."""
 
     room: tuple[float, float, float]
     camera: tuple[float, float, float]
@@ -75,7 +76,7 @@ class Scene:
 
 @dataclass
 class Hits:
-    """Where rays end in a window of the picture, each H x W: ray parameter t, normal, and
+    """The hits of rays in a window of the image, each H x W: ray parameter t, normal, and
     coordinates (s, r) in metres on the surface."""
 
     t: np.ndarray
@@ -118,13 +119,13 @@ class Renderer:
         self._origin = np.array(scene.camera, np.float32)
         cy, sy = np.cos(scene.yaw), np.sin(scene.yaw)
         cp, sp = np.cos(scene.pitch), np.sin(scene.pitch)
-        # Rows: what the camera's right, up and forward are in the world.
+        # Rows: the camera's right, up and forward in world coordinates.
         self._axes = np.array(
             [[cy, 0, -sy], [-sy * sp, cp, -cy * sp], [sy * cp, sp, cy * cp]], np.float32
         )
         right, up, forward = self._axes
         rays = (self._right * right[i] + (self._up * up[i] + forward[i]) for i in range(3))
-        # Never quite along a plane, so that nothing is divided by zero.
+        # No ray is parallel to a plane, so that nothing is divided by zero.
         self._ray = tuple(np.where(ray == 0, np.float32(1e-6), ray) for ray in rays)
         self._paint_room()
         seen = self.depth.copy()
@@ -137,7 +138,7 @@ class Renderer:
         return self.color, self.depth, self.label
 
     def _paint_room(self) -> None:
-        """The room from inside: a ray ends at the nearest of the three planes before it."""
+        """Paints the room: each ray ends at the nearest of the three planes before it."""
         scene, origin = self._scene, self._origin
         ends = []
         for axis in range(3):
@@ -188,7 +189,7 @@ class Renderer:
                 self.label[inside] = patch.label
 
     def _light(self, hits: Hits, ray: tuple[np.ndarray, ...]) -> np.ndarray:
-        """Ambient light and one lamp: Lambert's law, falling with distance."""
+        """Ambient light and one lamp, by Lambert's law with falloff over distance."""
         towards = [
             np.float32(self._scene.light[i]) - self._origin[i] - hits.t * ray[i] for i in range(3)
         ]
@@ -198,7 +199,7 @@ class Renderer:
         return np.float32(0.55) + np.float32(0.65) * lambert / (1 + np.float32(0.06) * square)
 
     def _draw(self, solid: Solid, nearest: np.ndarray, label: int) -> None:
-        """Draws a solid where it is before `nearest` (H x W, updated in place)."""
+        """Draws a solid where it is nearer than `nearest` (H x W, updated in place)."""
         window = self._window(solid)
         if window is None:
             return
@@ -263,7 +264,7 @@ def _shade(material: Material, hits: Hits, light: np.ndarray) -> np.ndarray:
 def _local(
     solid: Solid, origin: np.ndarray, ray: tuple[np.ndarray, ...]
 ) -> tuple[tuple[float, float, float], tuple[np.ndarray, ...], tuple[float, float]]:
-    """Origin and rays in a solid's own axes, and the cosine and sine of its yaw."""
+    """Origin and rays in the solid's own axes, and the cosine and sine of its yaw."""
     c, s = np.float32(np.cos(solid.yaw)), np.float32(np.sin(solid.yaw))
     x, z = origin[0] - np.float32(solid.center[0]), origin[2] - np.float32(solid.center[1])
     start = (c * x - s * z, origin[1], s * x + c * z)
@@ -271,7 +272,7 @@ def _local(
 
 
 def _box(solid: Solid, origin: np.ndarray, ray: tuple[np.ndarray, ...]) -> Hits:
-    """Slab test: the last of the three entries, if it comes before the first exit."""
+    """Slab test: the hit is the last of the three entries, if it precedes the first exit."""
     start, turned, (c, s) = _local(solid, origin, ray)
     width, height, depth = solid.size
     low, high = (-width / 2, 0.0, -depth / 2), (width / 2, height, depth / 2)
@@ -295,7 +296,7 @@ def _box(solid: Solid, origin: np.ndarray, ray: tuple[np.ndarray, ...]) -> Hits:
 
 
 def _cylinder(solid: Solid, origin: np.ndarray, ray: tuple[np.ndarray, ...]) -> Hits:
-    """The side (a quadratic) and the lid."""
+    """Hits of the side (a quadratic equation) and the lid."""
     start, turned, (c, s) = _local(solid, origin, ray)
     radius, height = np.float32(solid.size[0] / 2), np.float32(solid.size[1])
     a = turned[0] * turned[0] + turned[2] * turned[2]

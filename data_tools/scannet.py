@@ -1,9 +1,9 @@
-"""ScanNet's 25k frames (Dai et al., CVPR 2017), as they are downloaded, to one LMDB a split.
+"""Converts ScanNet's 25k frames (Dai et al., CVPR 2017), as downloaded, to one LMDB per split.
 
 Reads scannet_frames_25k (and scannet_frames_test for the test split): colour and labels at
-1296x968, depth at 640x480 in millimetres, registered. Labels are NYUv2's 40 classes. The scenes of
-each split are those of the benchmark's lists, scannetv2_train.txt and so on. Test frames have no
-labels: theirs are 0, and dataset.json says so.
+1296x968, registered depth at 640x480 in millimetres. Labels are NYUv2's 40 classes. The benchmark's
+lists, scannetv2_train.txt and so on, give the scenes of each split. Test frames have no labels:
+their labels are 0, and dataset.json says so.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FOLDERS = {"train": "scannet_frames_25k", "val": "scannet_frames_25k",
 
 
 class ScanNet:
-    """The source: every frame of some scenes, in the order of the list and then of the numbers."""
+    """The source: all frames of some scenes, in the order of the list and then of the numbers."""
 
     block = 1
 
     def __init__(self, scenes: list[tuple[Path, bool]]):
-        """scenes: the folders and whether each has labels."""
+        """scenes: (folder, whether it has labels) of each scene."""
         self.names: list[str] = []
         self._frames: list[tuple[Path, str, bool]] = []
         for folder, labeled in scenes:
@@ -55,15 +55,14 @@ class ScanNet:
         )
 
     def about(self, index: int) -> dict[str, Any]:
-        """Nothing: the key has the scene and the number."""
+        """Nothing: scene and number are in the key."""
         return {}
 
 
 def scenes_of(split: str, root: Path, lists: Path) -> list[Path]:
-    """The folders of a list's scenes ('train', 'val' or 'test').
+    """The folders of the scenes of a split ('train', 'val' or 'test').
 
-    Without a list for it, test is every scene of its folder. Raises DataError for a missing list
-    or scene.
+    Without a list, test is all scenes of its folder. Raises DataError for a missing list or scene.
     """
     folder = root / FOLDERS[split] if (root / FOLDERS[split]).is_dir() else root
     listed = lists / f"scannetv2_{split}.txt"
@@ -91,21 +90,23 @@ def arguments() -> argparse.ArgumentParser:
         "root",
         metavar="SCANNET_DIR",
         type=Path,
-        help="holds scannet_frames_25k/ (and scannet_frames_test/)",
+        help="folder with scannet_frames_25k/ (and scannet_frames_test/)",
     )
-    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="gets one LMDB a split")
+    parser.add_argument(
+        "out", metavar="OUT_DIR", type=Path, help="folder that gets one LMDB per split"
+    )
     parser.add_argument(
         "--lists",
         type=Path,
         metavar="DIR",
-        help="where scannetv2_train.txt and the like are (default: SCANNET_DIR)",
+        help="folder with scannetv2_train.txt and the other lists (default: SCANNET_DIR)",
     )
     parser.add_argument(
         "--splits",
         type=cli.some_of(SPLITS),
         default=["train", "val"],
         metavar="S,S,...",
-        help=f"of {', '.join(SPLITS)} (default: train,val)",
+        help=f"splits to write, of {', '.join(SPLITS)} (default: train,val)",
     )
     build.add_arguments(parser, "320x240")
     return parser

@@ -1,4 +1,4 @@
-"""LMDBs of records: a writer whose file appears only when complete, and a reader."""
+"""LMDBs of records: a writer whose LMDB appears only when complete, and a reader."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PLAN = "plan.json"
 LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN}
 FIRST_MAP = 1 << 26
 MAX_KEY = 511  # bytes, LMDB's limit
-# A batch is committed when it reaches either: a kill costs no more than this.
+# A batch is committed when it reaches either limit; a kill loses no more than this.
 BATCH_BYTES = 64 << 20
 BATCH_SECONDS = 1.0
-FULL = 1 << 20  # bytes; with less, a disk is as good as full
+FULL = 1 << 20  # bytes; a disk with less free space counts as full
 
 
 def key(index: int, name: str) -> bytes:
-    """The record's key, `00000012_name`: sorts in frame order, as convert_imageset's do."""
+    """The record's key, `00000012_name`, which sorts in frame order, as in convert_imageset."""
     text = f"{index:08d}_".encode()
     return text + name.encode()[-(MAX_KEY - len(text)) :]
 
@@ -43,14 +43,14 @@ def lmdb_errors(path: Path) -> Iterator[None]:
         yield
     except lmdb.Error as error:
         words = str(error).rpartition(": ")[2] or str(error)
-        # What a full disk does to a write, LMDB calls an input/output error.
+        # If the disk is full, LMDB reports an input/output error.
         if path.exists() and shutil.disk_usage(path).free < FULL:
             words = "no space left on the disk"
         raise DataError(f"{path}: {words}") from error
 
 
 def open_lmdb(path: Path) -> lmdb.Environment:
-    """The LMDB to be read. Raises DataError where the engine finds that it was cut short."""
+    """Opens an LMDB for reading. Raises DataError if the engine finds it truncated."""
     try:
         from caffe.formats import db
     except ImportError:  # a real pycaffe has no such check
@@ -62,12 +62,12 @@ def open_lmdb(path: Path) -> lmdb.Environment:
 
 
 class Writer:
-    """Writes records to `path`.partial, and renames it to `path` once everything is in it.
+    """Writes records to `path`.partial, and renames it to `path` when it is complete.
 
-    A writer opened again with the same plan after a kill goes on where the last commit left off:
-    ask `key in writer` before making a record. plan: any JSON value that says what will be
-    written; a partial file with another plan is thrown away. Raises DataError where `path` exists
-    (unless force) or another process writes it.
+    After a kill, a writer with the same plan resumes after the last commit: check `key in writer`
+    before you make a record. plan: any JSON value that describes what will be written; partial
+    data with another plan is deleted. Raises DataError if `path` exists (unless force), or if
+    another process is writing it.
     """
 
     def __init__(self, path: str | Path, plan: Any, force: bool = False):
@@ -79,7 +79,7 @@ class Writer:
             self._env = self._open(json.dumps(plan, sort_keys=True))
         except DataError:
             with suppress(OSError):
-                self.partial.rmdir()  # of which there is nothing yet
+                self.partial.rmdir()  # succeeds only if it is empty
             os.close(self._lock)
             raise
         self._batch: list[tuple[bytes, bytes]] = []
@@ -93,7 +93,7 @@ class Writer:
             write_text(self.partial / PLAN, plan)
         with lmdb_errors(self.partial):
             env = lmdb.open(str(self.partial), map_size=FIRST_MAP, max_readers=16)
-            # A file that grew in an earlier run needs its size, not the first map's.
+            # A file that grew in an earlier run needs a larger map than the first.
             size = (self.partial / "data.mdb").stat().st_size
             if size > FIRST_MAP:
                 env.set_mapsize(2 * size)
@@ -128,14 +128,14 @@ class Writer:
             return txn.get(key) is not None
 
     def put(self, key: bytes, record: bytes) -> None:
-        """Adds a record; it is safe after the next commit, which comes by itself."""
+        """Adds a record. It is on the disk after the next commit, which happens by itself."""
         self._batch.append((key, record))
         self._bytes += len(record)
         if self._bytes >= BATCH_BYTES or time.monotonic() - self._since >= BATCH_SECONDS:
             self.commit()
 
     def commit(self) -> None:
-        """Writes what was put so far to the disk; the map grows as needed."""
+        """Writes the batch to the disk; the map grows as needed."""
         with lmdb_errors(self.partial):
             while True:
                 try:
@@ -148,7 +148,7 @@ class Writer:
         self._batch, self._bytes, self._since = [], 0, time.monotonic()
 
     def close(self) -> None:
-        """Commits and lets go; the partial file stays for the next run. After finish: nothing."""
+        """Commits and closes; partial data stays for the next run. Does nothing after finish."""
         if self._finished:
             return
         try:
@@ -161,9 +161,9 @@ class Writer:
             os.close(self._lock)
 
     def finish(self, info: dict[str, Any]) -> dict[str, Any]:
-        """Surveys what was written, adds dataset.json, and gives the whole its final name.
+        """Surveys the records, adds dataset.json, and renames the LMDB to its final name.
 
-        info: what dataset.json says beyond the survey. Returns all that it says.
+        info: facts for dataset.json beyond the survey. Returns the whole content of dataset.json.
         """
         self.commit()
         with lmdb_errors(self.partial), self._env.begin() as txn:
@@ -173,7 +173,7 @@ class Writer:
             self._env.close()
         write_text(self.partial / INFO, to_json(info))
         replace(self.partial, self.path)
-        # Last, because until the new name is there a killed run needs its plan to go on.
+        # Removed last: a run that is killed before the renaming needs its plan to resume.
         for name in ("lock.mdb", PLAN):
             (self.path / name).unlink(missing_ok=True)
         os.close(self._lock)
@@ -182,16 +182,17 @@ class Writer:
 
 
 def to_json(info: dict[str, Any]) -> str:
-    """info as JSON, one key a line, so that people can read it in spite of its long lists."""
+    """info as JSON with one key per line, so that it is readable in spite of its long lists."""
     lines = (f"{json.dumps(key)}: {json.dumps(info[key], ensure_ascii=False)}" for key in info)
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
-    """What a stream of (key, record) holds, for dataset.json.
+    """Facts about a stream of (key, record), for dataset.json.
 
-    Counts, the common shape and type, pixels of every label (channel 4) and scene, and a SHA-256
-    over each key and record, every one preceded by its length as 8 bytes, little-endian.
+    They are counts, the common shape and type, pixels of every label (channel 4), records of every
+    scene, and a SHA-256 over keys and records, each preceded by its length as 8 bytes,
+    little-endian.
     """
     digest = hashlib.sha256()
     shapes, labels, scenes, count = set(), np.zeros(256, np.int64), {}, 0
@@ -216,7 +217,7 @@ def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]
 
 
 def check_target(path: Path, force: bool) -> None:
-    """Raises DataError if `path` may not be written; force allows only an LMDB to be replaced."""
+    """Raises DataError if `path` must not be written. force allows replacing an LMDB, only."""
     if not os.path.lexists(path):
         return
     if not force:
@@ -226,7 +227,7 @@ def check_target(path: Path, force: bool) -> None:
 
 
 def replace(new: Path, path: Path) -> None:
-    """Renames the directory `new` to `path`, whose old content goes only after that."""
+    """Renames the directory `new` to `path`, and then deletes the old content of `path`."""
     sync_directory(new)
     old = path.with_name(path.name + ".old")
     if path.exists():
@@ -238,7 +239,7 @@ def replace(new: Path, path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """fsync of a directory: its entries survive a crash."""
+    """fsyncs a directory, so that its entries survive a crash."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -247,14 +248,14 @@ def sync_directory(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file that appears under its name only when complete."""
+    """Writes a text file, which appears under its name only when complete."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes a file that appears under its name only when complete.
+    """Writes a file, which appears under its name only when complete.
 
-    Raises DataError, naming it, where it cannot be written.
+    Raises DataError, naming the file, if it cannot be written.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -272,7 +273,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 class Reader:
-    """An LMDB of records, in key order. `info` is its dataset.json, {} where it has none."""
+    """An LMDB of records, in key order. `info` is its dataset.json, or {} if there is none."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -298,7 +299,7 @@ class Reader:
             return list(txn.cursor().iternext(values=False))
 
     def get(self, key: bytes) -> bytes:
-        """The record of that key; raises DataError where there is none."""
+        """The record of that key. Raises DataError if there is none."""
         with lmdb_errors(self.path), self._env.begin() as txn:
             record = txn.get(key)
         if record is None:
@@ -311,12 +312,12 @@ class Reader:
             yield key, *from_datum(record, f"{self.path}: {key.decode(errors='replace')}")
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._env.close()
 
 
 def read_info(path: str | Path) -> dict[str, Any]:
-    """dataset.json of the LMDB at path; {} where it has none (an LMDB of other tools)."""
+    """dataset.json of the LMDB at path, or {} if there is none (an LMDB of other tools)."""
     file = Path(path) / INFO
     try:
         info = json.loads(file.read_text())

@@ -1,9 +1,9 @@
-"""SUN RGB-D (Song et al., CVPR 2015), as its page gives it, to two LMDBs: train and test.
+"""Converts SUN RGB-D (Song et al., CVPR 2015), as it is downloaded, to the LMDBs train and test.
 
 Reads the tree of SUNRGBD.zip and the metadata of SUNRGBDtoolbox: names, paths and cameras from
 Metadata/SUNRGBDMeta.mat, the split from traintestSUNRGBD/allsplit.mat, labels (37 classes, 0 =
-ignored) from Metadata/SUNRGBD2Dseg.mat. As in FuseNet's paper, training leaves the RealSense
-frames out, which are too noisy; the test split keeps all.
+ignored) from Metadata/SUNRGBD2Dseg.mat. As in FuseNet's paper, the training split leaves out the
+RealSense frames, which are too noisy; the test split keeps all frames.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ FIELDS = ("rgbpath", "rgbname", "depthname")
 
 
 def inside(path: str) -> str:
-    """The part of one of the toolbox's absolute paths below SUNRGBD/, doubled slashes undone."""
+    """The part of a toolbox path below SUNRGBD/, without doubled slashes."""
     path = posixpath.normpath(path.replace("//", "/"))
     return path.rpartition("SUNRGBD/")[2]
 
 
 class SunRgbd:
-    """The source: the data set's frames in their official order."""
+    """The source: the dataset's frames in their official order."""
 
     block = 1
 
@@ -94,16 +94,16 @@ class SunRgbd:
         return whole
 
     def about(self, index: int) -> dict[str, Any]:
-        """Its camera: kv1, kv2, realsense or xtion."""
+        """The frame's camera: kv1, kv2, realsense or xtion."""
         return {"camera": self.camera(index)}
 
     def camera(self, index: int) -> str:
-        """The first folder of its path."""
+        """The camera of frame `index`, which is the first folder of its path."""
         return self.names[index].partition("/")[0]
 
 
 def splits(toolbox: Path, names: list[str]) -> tuple[list[int], list[int]]:
-    """(training, test) indices of the frames by allsplit.mat, in the official order.
+    """(training, test) indices of the frames according to allsplit.mat, in the official order.
 
     Raises DataError for a frame that is in neither or in both.
     """
@@ -127,17 +127,19 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, "sunrgbd")
     parser.add_argument("root", metavar="SUNRGBD_DIR", type=Path)
     parser.add_argument("toolbox", metavar="SUNRGBDtoolbox_DIR", type=Path)
-    parser.add_argument("out", metavar="OUT_DIR", type=Path, help="gets train/ and test/")
+    parser.add_argument(
+        "out", metavar="OUT_DIR", type=Path, help="folder that gets train/ and test/"
+    )
     parser.add_argument(
         "--depth",
         choices=tuple(DEPTHS),
         default="filled",
-        help="in-painted (default, as the authors) or as the sensor gave it",
+        help="in-painted depth (default, as in the authors' work) or the sensor's",
     )
     parser.add_argument(
         "--all-training",
         action="store_true",
-        help="train on the RealSense frames too (5285 frames instead of 4698)",
+        help="include the RealSense frames in training (5285 frames instead of 4698)",
     )
     build.add_arguments(parser, "224x224")
     return parser

@@ -1,11 +1,11 @@
-"""Rendered indoor RGB-D scenes with labels, in which neither colour nor depth is enough.
+"""Renders labelled RGB-D frames of indoor scenes, for which neither colour nor depth is enough.
 
-Rooms with walls, floor and ceiling; doors on walls and rugs on floors; cabinets and fridges
-(boxes), columns (cylinders); and murals: pictures of such furniture, painted on the surfaces
-behind it in right perspective. So colour cannot tell a mural from what it shows, which depth can;
-and depth cannot tell a door from its wall, a rug from its floor or a cabinet from a fridge, which
-colour can. Small clutter has label 0. The sensor adds noise that grows with distance, and holes.
-Frame i depends on the seed and on i alone.
+The rooms have walls, floor and ceiling, doors on walls, rugs on floors, cabinets and fridges
+(boxes), columns (cylinders), and murals: pictures of such furniture, painted on the surfaces behind
+it in correct perspective. Only depth can tell a mural from the furniture that it shows. Only colour
+can tell a door from its wall, a rug from its floor, or a cabinet from a fridge. Small clutter has
+label 0. The sensor adds holes, and noise that grows with distance. Frame i depends only on the seed
+and on i.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CLASSES = ClassTable(
         (180, 80, 190),
     ),
 )
-# (blue, green, red), 0..1: what each kind's colour is drawn around.
+# Mean colour (blue, green, red), 0..1, of each kind; colours are drawn around it.
 COLORS = {
     WALL: (0.78, 0.8, 0.82),
     FLOOR: (0.42, 0.48, 0.55),
@@ -68,11 +68,12 @@ MAX_METRES = 8.0
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """A room with furniture, real or only painted, before a camera at standing height."""
+    """Draws a room with real and painted furniture, and a camera at standing height."""
     room = (rng.uniform(4, 6), rng.uniform(2.4, 3), rng.uniform(5, 7.5))
     camera = (rng.uniform(0.3, 0.7) * room[0], rng.uniform(1.2, 1.7), rng.uniform(0.2, 0.8))
     yaw = rng.uniform(-0.45, 0.45)
-    # Mostly real or mostly painted: were each drawn for itself, what hides another would be real.
+    # A scene is mostly real or mostly painted. If each piece were drawn independently, one that
+    # hides another would be known to be real.
     painted = rng.choice((0.1, 0.9))
     solids = [_furniture(rng, room, camera, yaw, painted) for _ in range(rng.integers(5, 9))]
     solids += [_clutter(rng, room, camera, yaw) for _ in range(rng.integers(0, 3))]
@@ -97,7 +98,7 @@ def _material(rng: np.random.Generator, kind: int, stripes: float = 0.0) -> Mate
 def _place(
     rng: np.random.Generator, room: tuple[float, ...], camera: tuple[float, ...], yaw: float
 ) -> tuple[float, float]:
-    """A place on the floor that the camera probably sees."""
+    """Draws a place on the floor that is probably visible."""
     away, side = rng.uniform(2.2, 6.0), rng.uniform(-0.5, 0.5)
     x = camera[0] + away * np.sin(yaw + side)
     z = camera[2] + away * np.cos(yaw + side)
@@ -164,13 +165,13 @@ def _rugs(rng: np.random.Generator, room: tuple[float, ...]) -> list[Patch]:
 
 
 class Sensor:
-    """What a camera makes of a rendered scene."""
+    """Simulates the camera: turns rendered colour and depth into what a sensor reports."""
 
     def __init__(self) -> None:
         self._normal = np.random.default_rng(1).standard_normal(1 << 20, dtype=np.float32)
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """Normal noise: a random stretch of a long table, which is faster than drawing it."""
+        """Normal noise: a random section of a long table, which is faster than drawing it."""
         count = int(np.prod(shape))
         if count > self._normal.size // 2:
             return rng.standard_normal(shape, dtype=np.float32)
@@ -178,17 +179,17 @@ class Sensor:
         return self._normal[start : start + count].reshape(shape)
 
     def color(self, rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
-        """float 0..1 (H x W x 3) -> uint8, with its own exposure and white balance."""
+        """float 0..1 (H x W x 3) -> uint8, with random exposure and white balance."""
         gain = (rng.uniform(0.8, 1.05) * rng.uniform(0.96, 1.04, 3) * 255).astype(np.float32)
         noisy = color * gain
         noisy += np.float32(rng.uniform(1, 5)) * self.noise(rng, color.shape)
         return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
     def depth(self, rng: np.random.Generator, depth: np.ndarray) -> np.ndarray:
-        """metres -> uint16 millimetres, 0 where there is no reading.
+        """metres -> uint16 millimetres, 0 = no reading.
 
         The noise is that of structured light: sigma = 1.425 mm * z^2 (Khoshelham and Elberink,
-        Sensors 2012). Holes lie at depth edges, as the emitter's shadow, in blotches, and beyond
+        Sensors 2012). Holes occur at depth edges (the emitter's shadow), in blotches, and beyond
         MAX_METRES.
         """
         noisy = depth + np.float32(1.425e-3) * depth * depth * self.noise(rng, depth.shape)
@@ -226,12 +227,12 @@ class Synth:
         return Frame(sensor.color(rng, color), sensor.depth(rng, depth), label)
 
     def about(self, index: int) -> dict[str, Any]:
-        """Nothing: seed and number say it all."""
+        """Nothing: a frame is defined by seed and number."""
         return {}
 
 
 def write_folder(source: Synth, folder: Path) -> None:
-    """The frames as PNGs in rgb/, depth/ (uint16 millimetres) and label/, and classes.csv."""
+    """Writes PNGs to rgb/, depth/ (uint16 millimetres) and label/, and classes.csv."""
     for name in ("rgb", "depth", "label"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = [
@@ -251,14 +252,20 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, "synth")
     parser.add_argument("out", metavar="OUT_LMDB", type=Path)
     parser.add_argument(
-        "--count", type=cli.whole(1), default=100, metavar="N", help="frames (default 100)"
+        "--count",
+        type=cli.whole(1),
+        default=100,
+        metavar="N",
+        help="number of frames (default: 100)",
     )
-    parser.add_argument("--seed", type=cli.whole(0), default=0, metavar="S")
+    parser.add_argument(
+        "--seed", type=cli.whole(0), default=0, metavar="S", help="seed of the scenes (default: 0)"
+    )
     parser.add_argument(
         "--folder",
         type=Path,
         metavar="DIR",
-        help="also write PNGs (and classes.csv) that data_tools.folder reads",
+        help="also write PNGs and classes.csv, which data_tools.folder reads",
     )
     build.add_arguments(parser, "160x120", depth_range=False)
     return parser
@@ -268,7 +275,7 @@ def main() -> None:
     """`python -m data_tools.synth`."""
     args = cli.parse(arguments())
     source = Synth(args.count, args.size, args.seed)
-    # One range for all frames, so that a depth means the same in each.
+    # One range for all frames, so that equal values mean equal depth.
     format = RecordFormat(
         args.size,
         DepthUnit("steps", STEPS_PER_METRE),

@@ -1,6 +1,6 @@
-"""Pickles that hold nothing but arrays and plain containers; others are refused.
+"""Loads pickles of arrays and plain containers, and refuses all others.
 
-A pickle can run any code when it is loaded, so only what such files need is let in.
+A pickle can run any code when it is loaded, so only the functions that arrays need are allowed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
             return getattr(np, name)
         if module in ARRAY_MODULES and name in ARRAYS:
-            # Where the function lives has moved between NumPy 1 and 2.
+            # NumPy 2 moved the function to another module.
             core = "numpy._core" if hasattr(np, "_core") else "numpy.core"
             return super().find_class(f"{core}.{module.rpartition('.')[2]}", name)
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
@@ -33,10 +33,9 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def load(file: BinaryIO, where: str) -> Any:
-    """What a pickle (of Python 2 or 3) holds.
+    """The content of a pickle (of Python 2 or 3).
 
-    Raises DataError, naming `where`, for a broken pickle and for one that asks for other things
-    than arrays.
+    Raises DataError, naming `where`, if the pickle is broken or needs anything but arrays.
     """
     try:
         return _ArraysOnly(file, encoding="latin1").load()
@@ -46,13 +45,13 @@ def load(file: BinaryIO, where: str) -> Any:
 
 
 def load_pickle(path: str | Path) -> Any:
-    """A pickle file's content; raises as `load` does."""
+    """The content of a pickle file. Raises as `load`."""
     with open(path, "rb") as file:
         return load(file, str(path))
 
 
 def load_npy(path: str | Path) -> Any:
-    """The object in a .npy file that numpy.save made of a Python object."""
+    """The Python object in a .npy file of numpy.save."""
     with open(path, "rb") as file:
         try:
             version = np.lib.format.read_magic(file)
@@ -70,15 +69,15 @@ def load_npy(path: str | Path) -> Any:
 def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """A PyTorch state dict (.pth) as float64 arrays.
 
-    Raises DataError for a file that is none.
+    Raises DataError for any other file.
     """
-    import torch  # few commands need it, and it takes its time
+    import torch  # slow to import, and few commands need it
 
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpicklers meet
+    except Exception as error:  # torch raises many kinds of errors here
         raise DataError(f"{path}: not a PyTorch state dict ({describe(error)[:100]})") from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise DataError(f"{path}: not a PyTorch state dict (it holds other things than tensors)")

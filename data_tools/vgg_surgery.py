@@ -1,9 +1,9 @@
-"""A FuseNet's first weights from VGG-16's: both encoders, depth's first layer reduced.
+"""Initialises both encoders of a FuseNet with the weights of VGG-16.
 
 SOURCE is VGG_ILSVRC_16_layers.caffemodel (Simonyan and Zisserman, 2015) or a state dict of
-torchvision's vgg16 (.pth). The colour branch gets VGG's convolutions, the depth branch the same,
-its first layer reduced over colour; BatchNorm and Scale become the identity; the rest stays as its
-fillers draw it. Prints a table of what was done.
+torchvision's vgg16 (.pth). Both branches get VGG's convolutions; depth's first layer gets conv1_1
+reduced over the colours. BatchNorm and Scale become the identity. Everything else is drawn by its
+fillers. Prints a table of the source of each layer's weights.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from caffe.proto import caffe_pb2
 from data_tools import blank_net, cli, unpickle
 from data_tools.cli import DataError
 
-# VGG-16's convolutions and their outputs, in order.
+# VGG-16's convolutions, in order, and their numbers of outputs.
 CONVOLUTIONS = {
     "conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv2_2": 128,
     "conv3_1": 256, "conv3_2": 256, "conv3_3": 256, "conv4_1": 512, "conv4_2": 512,
     "conv4_3": 512, "conv5_1": 512, "conv5_2": 512, "conv5_3": 512,
 }  # fmt: skip
-# Where torchvision's vgg16 has them: features.<index>.weight.
+# Their indices in torchvision's vgg16: features.<index>.weight.
 TORCHVISION = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-# torchvision's inputs: (RGB / 255 - mean) / std.
+# Inputs of torchvision's models are (RGB / 255 - mean) / std.
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-# A net's layer that takes VGG's weights: VGG's name, then what marks depth or other inputs.
+# Names of layers that take VGG's weights: VGG's name and a suffix for depth or other inputs.
 ENCODER = re.compile(r"(conv[1-5]_[1-3])(_pair1ch|_pair|_1ch|_4ch)?")
 DECODER = re.compile(r"(conv[1-5]_[1-3])_D")
 
@@ -39,7 +39,7 @@ Weights = dict[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclass
 class Step:
-    """A line of the table: what was done to a layer and from where."""
+    """A row of the table. source: VGG's layer. done: how its weights were used."""
 
     layer: str
     source: str
@@ -48,15 +48,15 @@ class Step:
 
 
 def read_source(path: Path) -> tuple[Weights, list[str]]:
-    """VGG's convolutions (name -> weight, bias) for BGR 0..255, and the names of what is left.
+    """VGG's convolutions (name -> weight, bias) for BGR 0..255, and the names of its other layers.
 
-    Raises DataError for a file that is neither, or lacks a convolution.
+    Raises DataError for a file of neither kind, or without one of the convolutions.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     with open(path, "rb") as file:
         head = file.read(2)
-    # A state dict is a zip archive or, of old, a pickle of protocol 2.
+    # A state dict is a zip archive or, in the old format, a pickle of protocol 2.
     found, rest = _from_torchvision(path) if head in (b"PK", b"\x80\x02") else _from_caffe(path)
     fan_in = 3
     for name, outputs in CONVOLUTIONS.items():
@@ -74,11 +74,11 @@ def _from_caffe(path: Path) -> tuple[Weights, list[str]]:
     model = caffe_pb2.NetParameter()
     try:
         model.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError has moved between its versions
+    except Exception as error:  # DecodeError is in different modules of different protobufs
         raise DataError(f"{path}: neither a .caffemodel nor a PyTorch file") from error
     found, rest = {}, []
     for layer in (*model.layers, *model.layer):
-        # The oldest format keeps name and blobs one level further down.
+        # In the oldest format, name and blobs are one level deeper.
         inner = layer.layer if hasattr(layer, "layer") and layer.HasField("layer") else layer
         if inner.name in CONVOLUTIONS and len(inner.blobs) == 2:
             weight, bias = map(_array, inner.blobs)
@@ -110,9 +110,9 @@ def _from_torchvision(path: Path) -> tuple[Weights, list[str]]:
 
 
 def for_bgr_bytes(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A convolution for normalised RGB (N x 3 x k x k, N) as one for BGR 0..255.
+    """Converts a convolution for normalised RGB (N x 3 x k x k, N) to one for BGR 0..255.
 
-    The same everywhere but at the border, where zero padding now stands for black, not the mean.
+    Results are the same except at the border, where zero padding now means black, not the mean.
     """
     bias = bias - np.einsum("ncyx,c->n", weight, MEAN / STD)
     weight = weight / (255 * STD)[None, :, None, None]
@@ -120,23 +120,23 @@ def for_bgr_bytes(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def without_mean(weights: Weights, mean: np.ndarray) -> Weights:
-    """The weights with conv1_1 doing the subtraction of a BGR mean that VGG's inputs had."""
+    """The weights, with the subtraction of VGG's BGR mean folded into conv1_1."""
     weight, bias = weights["conv1_1"]
     folded = bias - np.einsum("ncyx,c->n", weight.astype(np.float64), mean)
     return {**weights, "conv1_1": (weight, folded)}
 
 
 def first_layer(weight: np.ndarray, channels: int, reduce: str) -> np.ndarray | None:
-    """VGG's first weight (N x 3 x k x k) for so many input channels: 3 colour, 1 depth, 4 both."""
+    """VGG's first weight (N x 3 x k x k) for 3 (colour), 1 (depth) or 4 (both) input channels."""
     reduced = getattr(weight, reduce)(axis=1, keepdims=True)
     return {3: weight, 1: reduced, 4: np.concatenate([weight, reduced], 1)}.get(channels)
 
 
 def operate(net: Any, types: dict[str, str], weights: Weights, reduce: str, decoder: str,
             epsilons: dict[str, float]) -> list[Step]:  # fmt: skip
-    """Puts the weights into the net's parameters; returns what was done, layer by layer.
+    """Copies the weights into the net's parameters; returns one step per layer.
 
-    Raises DataError where a layer's shape is not VGG's.
+    Raises DataError if a layer's shape is not VGG's.
     """
     steps = []
     for name, blobs in net.params.items():
@@ -145,7 +145,7 @@ def operate(net: Any, types: dict[str, str], weights: Weights, reduce: str, deco
         source, done = "-", "by its fillers"
         if types[name] == "BatchNorm":
             mean, variance, factor = (blob.data for blob in blobs)
-            # So that the root of variance + eps is 1, not nearly.
+            # Makes the root of variance + eps exactly 1.
             mean[...], variance[...], factor[...] = 0, 1 - epsilons[name], 1
             done = "identity"
         elif types[name] == "Scale":
@@ -176,7 +176,7 @@ def _transplant(blobs: Any, vgg: str, weights: Weights, reduce: str, name: str) 
 
 
 def _mirror(blobs: Any, vgg: str, weights: Weights, name: str) -> tuple[str, str]:
-    # A convolution's weight, taken as a deconvolution's, is its transpose.
+    # A deconvolution with a convolution's weight is the transpose of that convolution.
     weight, _ = weights[vgg]
     _check_shape(name, blobs[0].data.shape, vgg, weight.shape)
     blobs[0].data[...] = weight
@@ -193,7 +193,7 @@ def _check_shape(name: str, have: tuple, vgg: str, given: tuple) -> None:
 
 
 def table(steps: list[Step]) -> str:
-    """The steps as columns."""
+    """The steps as aligned text."""
     rows = [("layer", "from", "shapes", "what was done")]
     rows += [(step.layer, step.source, step.shape, step.done) for step in steps]
     first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
@@ -224,22 +224,25 @@ def arguments() -> argparse.ArgumentParser:
         "--reduce",
         choices=("mean", "sum"),
         default="mean",
-        help="colour weights to depth's one channel (default: mean, the authors')",
+        help="how the colour weights become depth's one channel (default: mean, as the authors')",
     )
     parser.add_argument(
         "--decoder",
         choices=("msra", "mirror"),
         default="msra",
-        help="by the net's fillers (default), or VGG's convolutions transposed",
+        help="initialise deconvolutions by the net's fillers (msra, default), or as the transposes "
+        "of VGG's convolutions",
     )
     parser.add_argument(
         "--mean",
         type=parse_mean,
         metavar="B,G,R",
-        help="let conv1_1 subtract this mean from colour, as the old model's inputs "
-        "had it (default: no; torchvision's normalisation is always taken in)",
+        help="fold the subtraction of this mean from colour, which the original model's inputs "
+        "had, into conv1_1 (default: no; torchvision's normalisation is always folded in)",
     )
-    parser.add_argument("--seed", type=cli.whole(0), default=1, help="of the fillers (default 1)")
+    parser.add_argument(
+        "--seed", type=cli.whole(0), default=1, help="seed of the fillers (default: 1)"
+    )
     return parser
 
 

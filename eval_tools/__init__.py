@@ -1,1 +1,1 @@
-"""Metrics, prediction, pictures and reports for labelled RGB-D frames."""
+"""Metrics, prediction, images and reports for labelled RGB-D frames."""

@@ -1,7 +1,7 @@
 """Reads the log of `caffe train`: losses, outputs and learning rates by iteration and by time.
 
-Understands the lines of every Caffe since 2014, with glog's date with or without a year, lines of
-other threads in between, restarts in one log, and logs that are still being written.
+It reads the logs of every Caffe since 2014: with or without a year in glog's date, with lines of
+other threads in between, with restarts in one log, and while they are still being written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DONE = "Optimization Done."
 
 @dataclass
 class Series:
-    """One curve: values at iterations, and the seconds since the run's first line (or NaN)."""
+    """One curve: values at iterations, and seconds since the run's first line (NaN if unknown)."""
 
     iterations: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -34,8 +34,9 @@ class Series:
 
 @dataclass
 class Run:
-    """One training. `series` are `loss`, `lr`, `train/<blob>` and `test/<blob>` (`test1/...` for a
-    second test net); a blob of several values is `<blob>[0]`, `<blob>[1]`, ..."""
+    """One training run. `series` has the keys `loss`, `lr`, `train/<blob>` and `test/<blob>`
+    (`test1/...` for a second test net); a blob of several values is `<blob>[0]`, `<blob>[1]`, ...
+    """
 
     name: str
     series: dict[str, Series] = field(default_factory=dict)
@@ -46,7 +47,7 @@ class Run:
 
 
 class Parser:
-    """Turns lines into a Run as they come; `feed` may be called again and again."""
+    """Parses lines into a Run; `feed` may be called repeatedly."""
 
     def __init__(self, name: str) -> None:
         self.run = Run(name)
@@ -85,7 +86,7 @@ class Parser:
         if repeats:
             name = self._member(name)
         series = self.run.series.setdefault(name, Series())
-        # A run that was resumed from a snapshot goes on from there: what came after is void.
+        # A run that was resumed from a snapshot replaces the points after that snapshot.
         while series.iterations and series.iterations[-1] >= iteration:
             for values in (series.iterations, series.seconds, series.values):
                 values.pop()
@@ -99,7 +100,7 @@ class Parser:
         """The name of the next value of a blob that has several."""
         count = self._seen.get(name, 0)
         self._seen[name] = count + 1
-        if count == 1 and name in self.run.series:  # only now it shows that there are several
+        if count == 1 and name in self.run.series:  # the second value: there are several
             self.run.series[f"{name}[0]"] = self.run.series.pop(name)
         if count or f"{name}[0]" in self.run.series:
             return f"{name}[{count}]"
@@ -110,12 +111,12 @@ class Parser:
         if not match:
             return
         year, *rest, fraction = match.groups()
-        # Without a year: a leap year, so that every day exists.
+        # Without a year, a leap year is assumed, so that every day exists.
         now = datetime(int(year or 2000), *map(int, rest), int(f"{fraction:0<6}"[:6]))
         if self._start is None:
             self._start = now
         elif year is None and now < self._start - timedelta(days=1):
-            now = now.replace(year=now.year + 1)  # over New Year
+            now = now.replace(year=now.year + 1)  # the run continued past New Year
         self._now = now
 
 
@@ -123,7 +124,7 @@ def read_log(path: str | Path, name: str | None = None) -> Run:
     """The run of a log file.
 
     Raises:
-        DataError: there is no line of a training in it.
+        DataError: it contains no line of a training.
         OSError: it cannot be read.
     """
     with open(path, errors="replace") as file:

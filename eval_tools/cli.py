@@ -1,4 +1,4 @@
-"""What the commands of eval_tools share: a quiet log, their options and checks of them."""
+"""Common to the commands of eval_tools: a quiet log, options and their checks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def parser(description: str | None, module: str) -> argparse.ArgumentParser:
 
 
 def run(module: str, main: Callable[[Sequence[str] | None], None]) -> None:
-    """Runs a command and ends the process: 0 done, 1 bad input (one line), 130 interrupted."""
+    """Runs a command. Bad input ends the process with one line and status 1, Ctrl-C with 130."""
     if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none
-        caffe.init_log(2)  # a net's hundred lines on how it is set up would bury ours
+        caffe.init_log(2)  # a net logs a hundred lines of setup, which would bury ours
     cli.run(lambda: main(None), f"python -m eval_tools.{module}")
 
 
 def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """An argparse type from a parser that raises ValueError: its message reaches the user."""
+    """Makes an argparse type of a parser that raises ValueError; users see its message."""
 
     def convert(text: str) -> Any:
         try:
@@ -40,31 +40,33 @@ def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the two files that make a trained net."""
+    """Adds the arguments for the two files of a trained net."""
     parser.add_argument("deploy", metavar="DEPLOY", help="deploy prototxt (netgen --deploy)")
     parser.add_argument("weights", metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5")
 
 
 def add_labels(group: argparse._ArgumentGroup) -> None:
-    """Adds which labels count and what they are called."""
+    """Adds the options on scored labels and class names."""
     group.add_argument(
         "--classes",
         type=argument(parse_classes),
         metavar="scannet-20|1-12,14",
-        help="these labels alone: the net chooses among them, and no others are scored",
+        help="only these labels: the net chooses among them, and no others are scored",
     )
     group.add_argument(
         "--names",
         metavar="FILE|nyuv2-40|...",
-        help="class names: a file with one a line, a table label,name[,r,g,b] in .csv, nyuv2-40, "
-        "nyuv2-13 or sunrgbd-37 (default: those of dataset.json)",
+        help="class names: a file with one per line, a .csv table label,name[,r,g,b], nyuv2-40, "
+        "nyuv2-13 or sunrgbd-37 (default: those in dataset.json)",
     )
 
 
 def add_inference(parser: argparse.ArgumentParser) -> None:
-    """Adds how a net is run."""
-    group = parser.add_argument_group("how the net is run")
-    group.add_argument("--batch-size", type=whole(1), default=1, metavar="N", help="default 1")
+    """Adds the options on running a net."""
+    group = parser.add_argument_group("inference")
+    group.add_argument(
+        "--batch-size", type=whole(1), default=1, metavar="N", help="frames per batch (default: 1)"
+    )
     group.add_argument("--gpu", type=whole(0), metavar="ID", help="run on that GPU")
     group.add_argument("--flip", action="store_true", help="average with the mirrored frame")
     group.add_argument(
@@ -86,7 +88,7 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
 def options(
     args: argparse.Namespace, size: tuple[int, int] | None, labels: tuple[int, ...] | None
 ) -> Options:
-    """The inference options that add_inference took."""
+    """The inference options, from arguments that add_inference defined."""
     return Options(size, args.flip, args.scales, args.crf, labels)
 
 
@@ -101,7 +103,7 @@ def _scales(text: str) -> tuple[float, ...]:
 
 
 def check_output(path: str | Path | None) -> None:
-    """Raises DataError where a file `path` could not be written: before long work, not after."""
+    """Raises DataError if the file `path` cannot be written; to be called before long work."""
     if path is None:
         return
     path = Path(path)

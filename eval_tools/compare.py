@@ -1,7 +1,7 @@
-"""How sure a figure is: bootstrap intervals over frames, and a paired test of two models.
+"""Uncertainty of metrics: bootstrap intervals over frames, and a paired test of two models.
 
-The unit that is drawn is the frame: the pixels of one frame are anything but independent. Frames of
-one room are not quite independent either, so intervals are, if anything, too narrow.
+Whole frames are drawn, because the pixels of a frame are far from independent. Frames of one room
+are not independent either, so the intervals tend to be too narrow.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 from eval_tools.metrics import figures
 
-CHUNK = 250  # resampled sets at a time: what bounds memory
+CHUNK = 250  # number of resampled sets at a time, which bounds memory
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of one model minus that of another: its 95 % interval and the paired test's p."""
+    """A metric of one model minus that of another, its 95 % interval and the paired test's p."""
 
     value: float
     low: float
@@ -29,13 +29,13 @@ class Difference:
 def intervals(
     frames: np.ndarray, samples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals of the four figures (Efron and Tibshirani, 1993, chapter 13).
+    """Percentile bootstrap intervals of the four metrics (Efron and Tibshirani, 1993, chapter 13).
 
     Args:
         frames: (frames, 3, classes): pixels right, true and predicted, as Tally.frames.
-        samples: how many sets of frames are drawn with replacement.
+        samples: the number of sets of frames drawn with replacement.
     Returns:
-        Figure -> (low, high); NaN where there is nothing to draw from.
+        Metric -> (low, high); NaN if the metric is undefined in all sets.
     """
     drawn = _resample(samples, seed, len(frames), lambda weights: _figures(weights, frames))
     return {name: _percentiles(values, level) for name, values in drawn.items()}
@@ -46,10 +46,10 @@ def paired(
 ) -> dict[str, Difference]:
     """Differences, one minus two, of two models on the same frames.
 
-    The interval is a bootstrap that draws the same frames for both models. p is that of an
-    approximate randomisation test (Noreen, 1989): how often a difference at least as large comes
-    about when, frame by frame, chance decides which model's output is whose; two-sided, counting
-    the observed outcome itself, so at least 1 / (samples + 1).
+    The interval is a bootstrap that draws the same frames for both models. p is that of a two-sided
+    approximate randomisation test (Noreen, 1989): the share of random assignments of the two
+    outputs to the models, frame by frame, that give a difference at least as large. The observed
+    outcome counts as one of them, so p is at least 1 / (samples + 1).
 
     Args:
         one, two: (frames, 3, classes) of the same frames in the same order.
@@ -76,7 +76,7 @@ def paired(
     found = {}
     for name, value in observed.items():
         low, high = _percentiles(spread[name], level)
-        # Equal up to rounding counts as equal: swapping every frame must give exactly that.
+        # Differences that are equal up to rounding count as equal: swapping all frames gives one.
         extreme = np.abs(chance[name]) >= abs(value) - 1e-12
         p = (1 + np.count_nonzero(extreme)) / (1 + samples)
         found[name] = Difference(value, low, high, float(p))
@@ -84,7 +84,7 @@ def paired(
 
 
 def _draws(random: np.random.Generator, sets: int, frames: int) -> np.ndarray:
-    """How often each frame is drawn in each set, with replacement: (sets, frames)."""
+    """The number of times each frame is drawn into each set, with replacement: (sets, frames)."""
     return random.multinomial(frames, np.full(frames, 1 / frames), sets).astype(np.float64)
 
 

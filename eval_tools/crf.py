@@ -1,10 +1,10 @@
 """Refines class probabilities with a fully connected CRF on a frame's colours.
 
 The model and its mean-field inference are those of Kraehenbuehl and Koltun, "Efficient inference in
-fully connected CRFs with Gaussian edge potentials", NIPS 2011: labels that differ cost more between
-pixels that are near each other, and more again where their colours are alike. The bilateral filter
-behind it runs on the permutohedral lattice of Adams, Baek and Davis, "Fast high-dimensional
-filtering using the permutohedral lattice", Eurographics 2010.
+fully connected CRFs with Gaussian edge potentials", NIPS 2011: different labels cost more between
+pixels that are near each other, and even more if their colours are alike. The bilateral filter uses
+the permutohedral lattice of Adams, Baek and Davis, "Fast high-dimensional filtering using the
+permutohedral lattice", Eurographics 2010.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import torch
 
 @dataclass(frozen=True)
 class Crf:
-    """Strengths and standard deviations; the values that the paper's authors use as a default.
+    """Strengths and standard deviations, with the defaults of the paper's authors.
 
-    Distances are pixels of a frame 500 wide (theirs) and scale with the frame; colour is 0..255.
+    Distances are in pixels of a frame 500 wide, as theirs, and scale with the frame. Colour is
+    0..255.
     """
 
     near_weight: float = 3.0
@@ -62,14 +63,14 @@ def refine(probabilities: np.ndarray, color: np.ndarray, crf: Crf | None = None)
 
 
 def _features(height: int, width: int, distance: float) -> np.ndarray:
-    """(pixels, 2): each pixel's place in units of the standard deviation."""
+    """(pixels, 2): each pixel's position in units of the standard deviation."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x.ravel(), y.ravel()], 1) / distance
 
 
 class _Normalised:
-    """A Gaussian filter divided by the root of its own response on both sides, as in the paper's
-    code, so that pixels with few neighbours weigh as much as others."""
+    """A Gaussian filter that is divided by the root of its own response before and after, as in the
+    paper's code, so that pixels with few neighbours weigh as much as others."""
 
     def __init__(self, features: np.ndarray) -> None:
         self._lattice = Lattice(features)
@@ -90,7 +91,7 @@ class Lattice:
     def __init__(self, features: np.ndarray) -> None:
         keys, weights = _simplices(features)
         points, vertices = weights.shape
-        # A key's coordinates as the digits of one number, with room for neighbours on each side.
+        # Encodes a key's coordinates as digits of one number, with room for neighbours.
         low = keys.min((0, 1)) - vertices
         base = keys.max((0, 1)) + vertices + 1 - low
         if np.prod(base.astype(np.float64)) >= 2**63:
@@ -98,8 +99,8 @@ class Lattice:
         digits = np.cumprod(np.concatenate([[1], base[:-1]]))
         codes = ((keys - low) * digits).sum(-1)
         known, index = np.unique(codes, return_inverse=True)
-        # Filtering is three kinds of sparse matrices: points to vertices (splat), each vertex with
-        # its two neighbours along one direction after the other (blur), and back (slice).
+        # Filtering multiplies by sparse matrices of three kinds: from points to vertices (splat),
+        # between neighbouring vertices along each direction in turn (blur), and back (slice).
         count = len(known)
         point = np.repeat(np.arange(points), vertices)
         self._slice = _sparse(point, index.ravel(), weights.ravel(), (points, count))
@@ -123,7 +124,7 @@ def _sparse(
 
 
 def _blur(known: np.ndarray, step: int) -> torch.Tensor:
-    """Half of each vertex and a quarter of its neighbours one step before and after, if known."""
+    """Half of each vertex, and a quarter of each existing neighbour one step before and after."""
     vertex = np.arange(len(known))
     place = np.minimum(np.searchsorted(known, known + step), len(known) - 1)
     found = known[place] == known + step
@@ -135,8 +136,8 @@ def _blur(known: np.ndarray, step: int) -> torch.Tensor:
 
 
 def _steps(digits: np.ndarray, vertices: int) -> list[int]:
-    """What a code changes by along each of the lattice's directions: +1 in all coordinates but -d
-    in one; the last coordinate is not stored, the others sum to its negative."""
+    """The change of a code by a step along each of the lattice's directions: +1 in all coordinates
+    except -d in one. The last coordinate is not stored; it is the negative sum of the others."""
     every = int(digits.sum())
     return [every - vertices * int(digit) for digit in digits] + [every]
 
@@ -144,14 +145,14 @@ def _steps(digits: np.ndarray, vertices: int) -> list[int]:
 def _simplices(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The simplex of each point: vertex keys (points, d + 1, d) and barycentric weights."""
     points, d = features.shape
-    # The lattice's blur and interpolation together have this variance along each axis.
+    # Scales by the standard deviation that blur and interpolation together have along each axis.
     axis = np.arange(d)
     scaled = features * (d + 1) * np.sqrt(2 / 3) / np.sqrt((axis + 1) * (axis + 2))
-    # Onto the plane of zero sum in d + 1 dimensions, by an orthogonal (triangular) basis.
+    # Maps to the plane of zero sum in d + 1 dimensions, by an orthogonal (triangular) basis.
     after = np.concatenate([np.cumsum(scaled[:, ::-1], 1)[:, ::-1], np.zeros((points, 1))], 1)
     elevated = after.copy()
     elevated[:, 1:] -= (axis + 1) * scaled
-    # The nearest lattice point of remainder 0, and the order of what is left.
+    # The nearest lattice point of remainder 0, and the order of the differences to it.
     nearest = np.rint(elevated / (d + 1)).astype(np.int64)
     excess = nearest.sum(1, keepdims=True)
     left = elevated - nearest * (d + 1)
@@ -163,7 +164,7 @@ def _simplices(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nearest += wrap
     rank += wrap * (d + 1)
     left = (elevated - nearest * (d + 1)) / (d + 1)
-    # Sorted by rank, successive differences are the barycentric coordinates.
+    # The barycentric coordinates are the successive differences in order of rank.
     ordered = np.empty_like(left)
     np.put_along_axis(ordered, rank, left, 1)
     weights = np.empty((points, d + 1))

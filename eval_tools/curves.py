@@ -1,7 +1,7 @@
 """Draws loss, accuracy and learning rate of Caffe training logs, several runs in one figure.
 
-Reads any Caffe's log (`caffe train ... 2> train.log`). Prints a line a run: iterations, last loss,
-best test accuracy.
+Reads the log of any Caffe version (`caffe train ... 2> train.log`). Prints one line per run:
+iterations, last loss, best test accuracy.
 """
 
 from __future__ import annotations
@@ -39,44 +39,44 @@ def arguments() -> argparse.ArgumentParser:
         type=Path,
         default=Path("curves.png"),
         metavar="FILE",
-        help=".png, .svg or .pdf (default: curves.png)",
+        help="the figure, as .png, .svg or .pdf (default: curves.png)",
     )
     parser.add_argument(
         "--x",
         choices=["iterations", "time"],
         default="iterations",
-        help="what the curves run over (default: iterations)",
+        help="the horizontal axis (default: iterations)",
     )
     parser.add_argument(
-        "--names", metavar="NAME,...", help="what to call the runs (default: the files' names)"
+        "--names", metavar="NAME,...", help="names of the runs (default: the files' names)"
     )
     parser.add_argument(
         "--smooth",
         type=cli.whole(1),
         default=1,
         metavar="N",
-        help="mean over N points of the training loss",
+        help="average the training loss over N points",
     )
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="draw again as the logs grow, until every training is done",
+        help="redraw as the logs grow, until all trainings are done",
     )
     parser.add_argument(
         "--tensorboard",
         type=Path,
         metavar="DIR",
-        help="also write event files for TensorBoard, a folder a run",
+        help="also write event files for TensorBoard, one folder per run",
     )
     return parser
 
 
 def draw(runs: Sequence[Run], x: str = "iterations", smooth: int = 1) -> Figure:
-    """The figure: a panel each for losses, accuracies and learning rates, where there are any.
+    """The figure, with one panel each for losses, accuracies and learning rates, if there are any.
 
     Args:
         x: `iterations` or `time`.
-        smooth: points of the training loss to average over.
+        smooth: the number of points over which the training loss is averaged.
     """
     from matplotlib.figure import Figure
 
@@ -115,10 +115,10 @@ def _pick(run: Run, panel: str) -> dict[str, Series]:
             return key == "lr"
         if panel == "accuracy":
             return "accura" in key.lower()
-        # `loss` averages what the train net puts out, which would only repeat it.
+        # `loss` already is the average of the train net's outputs.
         return "loss" in key.lower() and not key.startswith("train/")
 
-    # `loss` and what the train net puts out first, so that colours do not hang on the log's order.
+    # Test outputs come last, so that colours do not depend on the order of the log.
     keys = sorted(filter(belongs, run.series), key=lambda key: (key.startswith("test"), key))
     return {key: run.series[key] for key in keys}
 
@@ -137,7 +137,7 @@ def _style(key: str) -> dict[str, object]:
 
 
 def _clock(runs: Sequence[Run]) -> tuple[int, str]:
-    """What to divide seconds by, and the unit that this gives."""
+    """The divisor of seconds, and the name of the resulting unit."""
     seconds = [s for run in runs for series in run.series.values() for s in series.seconds]
     longest = max((s for s in seconds if not math.isnan(s)), default=0)
     for limit, divisor, unit in ((180, 1, "seconds"), (3 * 3600, 60, "minutes")):
@@ -154,7 +154,7 @@ def smoothed(values: Sequence[float], points: int) -> list[float]:
 
 
 def summary(runs: Sequence[Run]) -> Table:
-    """A row a run: iterations, last training loss, best test accuracy and where it was."""
+    """One row per run: iterations, last training loss, best test accuracy and its iteration."""
     rows = []
     for run in runs:
         loss = run.series.get("loss", Series())
@@ -188,13 +188,13 @@ class Followed:
 
     @property
     def run(self) -> Run:
-        """What is known of the run."""
+        """The run as read so far."""
         return self._parser.run
 
     def read(self) -> bool:
-        """Reads the whole lines that came; returns whether there were any."""
+        """Reads new complete lines; returns whether there were any."""
         with open(self._path, "rb") as file:
-            if file.seek(0, 2) < self._offset:  # written anew
+            if file.seek(0, 2) < self._offset:  # the file was overwritten
                 self._offset, self._parser = 0, Parser(self.run.name)
             file.seek(self._offset)
             data = file.read()
@@ -205,7 +205,7 @@ class Followed:
 
 
 def follow(args: argparse.Namespace, names: Sequence[str]) -> list[Run]:
-    """Draws whenever a log has grown, until every run is done or the user interrupts."""
+    """Redraws whenever a log has grown, until all runs are done or the user interrupts."""
     logs = [Followed(path, name) for path, name in zip(args.logs, names, strict=True)]
     try:
         while True:
@@ -218,7 +218,7 @@ def follow(args: argparse.Namespace, names: Sequence[str]) -> list[Run]:
                 break
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        pass  # how one stops to follow
+        pass  # Ctrl-C ends --follow
     return [log.run for log in logs if log.run]
 
 
@@ -245,13 +245,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _names(logs: Sequence[str]) -> list[str]:
-    """The files' stems, or, where these are not enough, their paths."""
+    """The files' stems, or their paths if stems are equal."""
     stems = [Path(log).stem for log in logs]
     return stems if len(set(stems)) == len(stems) else [str(log) for log in logs]
 
 
 def _scalars(run: Run) -> list[tuple[str, int, float, float]]:
-    # Logs may lack the year, so points are placed by the time since the start, which is today's.
+    # Logs may lack the year, so times are relative to the start, as if the run ended now.
     begin = time.time() - max((s for x in run.series.values() for s in x.seconds), default=0)
     return [
         (key, at, value, begin + (0 if math.isnan(seconds) else seconds))

@@ -1,4 +1,4 @@
-"""Deploy nets other than the one in the file: at another input size, or for its scores alone."""
+"""Variants of a deploy net: at another input size, or only for its scores."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from caffe.proto import caffe_pb2
 
 
 def read_deploy(path: str | Path) -> caffe_pb2.NetParameter | None:
-    """The net of a prototxt; None if it has no Input layers, as those of old formats."""
+    """The net of a prototxt; None if it has no Input layers, as in old formats."""
     param = caffe_pb2.NetParameter()
     try:
         text_format.Parse(Path(path).read_text(), param)
     except (text_format.ParseError, UnicodeDecodeError):
-        return None  # the engine says what is wrong with it
+        return None  # the engine reports the error
     return param if any(layer.type == "Input" for layer in param.layer) else None
 
 
 def scores_only(
     param: caffe_pb2.NetParameter, net: Any, wanted: set[str]
 ) -> tuple[caffe_pb2.NetParameter, Any]:
-    """The net without the Softmax layers that end it, and free to forget all but its outputs.
+    """The net without Softmax layers at its end, and without keeping blobs other than its outputs.
 
-    An engine that can do so (this project's) then needs less time and memory; on others, or if the
-    wanted blobs are not outputs even so, `param` and `net` come back as they are.
+    On this project's engine it then needs less time and memory. On other engines, or if the wanted
+    blobs do not become outputs, `param` and `net` are returned unchanged.
     """
     taken = {bottom for layer in param.layer for bottom in layer.bottom}
     ends = [
@@ -47,13 +47,14 @@ def scores_only(
 
 
 def at_input_size(param: caffe_pb2.NetParameter, size: tuple[int, int], source: Any) -> Any:
-    """A net like `source` (whose net `param` is) for inputs of size (height, width).
+    """A net like `source`, whose prototxt is `param`, for inputs of size (height, width).
 
-    Most nets take any size by reshaping. A net with Unpooling layers does not: netgen tells those
-    whose output is odd its size. Here each is given the size that its mask was pooled from.
+    Most nets can be reshaped to any size. A net with Unpooling layers cannot, because netgen writes
+    fixed output sizes into those of odd size. Here each gets the size from which its mask was
+    pooled.
 
     Raises:
-        RuntimeError: the engine's, where the net cannot have that size.
+        RuntimeError: the engine's error, if the net does not allow that size.
     """
     resized = caffe_pb2.NetParameter()
     resized.CopyFrom(param)
@@ -76,7 +77,7 @@ def has_unpooling(param: caffe_pb2.NetParameter) -> bool:
 
 
 def _pooled_sizes(param: caffe_pb2.NetParameter) -> dict[str, tuple[int, int]]:
-    """Mask -> (height, width) of what was pooled, by running shapes up to the first Unpooling."""
+    """Mask -> (height, width) of the pooled blob, from a net of the layers up to Unpooling."""
     encoder = caffe_pb2.NetParameter(name=param.name)
     for layer in param.layer:
         if layer.type == "Unpooling":
@@ -91,7 +92,7 @@ def _pooled_sizes(param: caffe_pb2.NetParameter) -> dict[str, tuple[int, int]]:
 
 
 def _like(param: caffe_pb2.NetParameter, source: Any) -> Any:
-    """A net with the weights of `source`, as watched as that is."""
+    """A net with the weights of `source` and the same `observed` setting."""
     net = _build(param)
     net.share_with(source)
     if hasattr(source, "observed"):
@@ -104,7 +105,7 @@ def _build(param: caffe_pb2.NetParameter) -> Any:
     bare.CopyFrom(param)
     for layer in bare.layer:
         _drop_fillers(layer)
-    # pycaffe builds nets from files alone.
+    # pycaffe can build nets only from files.
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(text_format.MessageToString(bare))
         file.flush()
@@ -112,7 +113,7 @@ def _build(param: caffe_pb2.NetParameter) -> Any:
 
 
 def _drop_fillers(layer: caffe_pb2.LayerParameter) -> None:
-    """The weights come from elsewhere, and drawing random ones takes its time."""
+    """Removes fillers: weights are shared from another net, and drawing random ones takes time."""
     for _, value in layer.ListFields():
         if hasattr(value, "DESCRIPTOR"):
             for field in value.DESCRIPTOR.fields:

@@ -1,4 +1,4 @@
-"""Pictures of results: label maps, overlays, legends, confusion matrices."""
+"""Images of results: label maps, overlays, legends, confusion matrices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MATRIX_FILES = (".npz", ".csv", ".png", ".svg", ".pdf")
 
 
 def label_png(label: np.ndarray, colors: np.ndarray) -> bytes:
-    """A palette PNG whose indices are the labels: reads back as labels, shows as colours.
+    """A palette PNG: its indices are the labels, and viewers show the colours.
 
     Args:
         label: uint8 (H, W).
@@ -38,14 +38,14 @@ def label_png(label: np.ndarray, colors: np.ndarray) -> bytes:
 
 
 def png(image: np.ndarray) -> bytes:
-    """A PNG of a picture, uint8 (H, W) or BGR (H, W, 3)."""
+    """A PNG of an image, uint8 (H, W) or BGR (H, W, 3)."""
     return cv2.imencode(".png", image)[1].tobytes()
 
 
 def overlay(
     color: np.ndarray, label: np.ndarray, colors: np.ndarray, strength: float = 0.55
 ) -> np.ndarray:
-    """The frame tinted with its labels, BGR uint8; edges between labels are dark, label 0 is clear.
+    """The frame tinted by its labels, BGR uint8. Edges between labels are dark, label 0 is clear.
 
     Args:
         color: BGR uint8 (H, W, 3).
@@ -63,13 +63,13 @@ def overlay(
 
 
 def smooth(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture at size (width, height) for people to look at."""
+    """An image resized smoothly to (width, height), for viewing."""
     shrinks = size[0] < image.shape[1]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def legend(names: Sequence[str], colors: np.ndarray, row: int = 24) -> np.ndarray:
-    """A picture that says which colour is which class, BGR uint8; label 0 is left out."""
+    """An image of the classes with their colours, BGR uint8, without label 0."""
     labels = range(1, len(names))
     rows = min(len(names) - 1, 20)
     columns = -(-(len(names) - 1) // rows)
@@ -84,10 +84,11 @@ def legend(names: Sequence[str], colors: np.ndarray, row: int = 24) -> np.ndarra
 
 
 def write_matrix(path: str | Path, matrix: ConfusionMatrix) -> None:
-    """Writes a confusion matrix in the form that the file's suffix says.
+    """Writes a confusion matrix in the format of the file's suffix.
 
-    .npz has `counts` (truth, prediction; the ignored label first where there is one), `names` and
-    the figures; .csv the counts with names; .png, .svg and .pdf are drawn, each row in per cent.
+    .npz has `counts` (truth, prediction; the ignored label first, if there is one), `names` and the
+    metrics; .csv has the counts with names; .png, .svg and .pdf are drawings, with each row in
+    percent.
 
     Raises:
         DataError: another suffix.
@@ -115,7 +116,7 @@ def write_matrix(path: str | Path, matrix: ConfusionMatrix) -> None:
 
 
 def check_matrix_file(path: str | Path) -> None:
-    """Raises DataError for a name whose suffix says no form of a confusion matrix."""
+    """Raises DataError if a confusion matrix cannot be written with the file's suffix."""
     if Path(path).suffix.lower() not in MATRIX_FILES:
         raise DataError(f"{path}: a confusion matrix is written as {', '.join(MATRIX_FILES)}")
 
@@ -131,7 +132,7 @@ def _matrix_csv(matrix: ConfusionMatrix) -> str:
 
 
 def matrix_figure(matrix: ConfusionMatrix) -> Figure:
-    """The confusion matrix drawn: each true class's pixels in per cent of where they went."""
+    """A drawing of the confusion matrix, with each row in percent of its true class."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

@@ -1,8 +1,8 @@
 """Scores a trained net on an LMDB of labelled RGB-D frames.
 
-Prints, from one confusion matrix over all frames, the figures of every class and their summary:
+Computes one confusion matrix over all frames and prints the metrics of every class and a summary:
 global pixel accuracy, mean class accuracy, mean IoU, frequency-weighted IoU. Pixels of label 0 are
-ignored; classes that the truth never shows are left out of the means and named.
+ignored. Classes without true pixels are left out of the means and named.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.
     """The parser of this command and of eval_tools.report."""
     parser = cli.parser(text, module)
     cli.add_model(parser)
-    parser.add_argument("lmdb", metavar="LMDB", help="five-channel records, as data_tools writes")
+    parser.add_argument("lmdb", metavar="LMDB", help="five-channel records, from data_tools")
     parser.add_argument(
         "--versus",
         nargs=2,
@@ -40,7 +40,7 @@ def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.
         metavar=("DEPLOY", "WEIGHTS"),
         help="another model to compare with the first on the same frames; may be repeated",
     )
-    _add_scored(parser.add_argument_group("what is scored"))
+    _add_scored(parser.add_argument_group("scoring"))
     cli.add_inference(parser)
     _add_output(parser.add_argument_group("output"))
     return parser
@@ -51,25 +51,26 @@ def _add_scored(group: argparse._ArgumentGroup) -> None:
         "--size",
         type=size,
         metavar="WxH",
-        help="score at this resolution: the net sees frames at its own inputs' size and its scores "
+        help="score at this resolution: frames are resized to the net's inputs, and its scores "
         "are resized bilinearly (default: the net is reshaped to the records)",
     )
     group.add_argument(
         "--labels",
         metavar="LMDB|DIR",
-        help="take labels from there instead (for --size): an LMDB with the same keys or label "
-        "pictures with the records' names",
+        help="other labels, for --size: an LMDB with the same keys, or label images with the "
+        "records' names",
     )
     group.add_argument(
         "--group",
         metavar="KEY",
-        help="figures for each value of a key of dataset.json's frames as well, e.g. camera",
+        help="also print metrics for each value of a key of the frames in dataset.json, e.g. "
+        "camera",
     )
     cli.add_labels(group)
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--json", metavar="FILE", type=Path, help="write every figure as JSON")
+    group.add_argument("--json", metavar="FILE", type=Path, help="write all metrics as JSON")
     group.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables as Markdown")
     group.add_argument(
         "--confusion",
@@ -77,35 +78,35 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         type=Path,
         action="append",
         default=[],
-        help="write the first model's confusion matrix: .npz, .csv, or drawn as .png, .svg, .pdf; "
-        "may be repeated",
+        help="write the first model's confusion matrix as .npz or .csv, or draw it as .png, .svg "
+        "or .pdf; may be repeated",
     )
     group.add_argument(
         "--report",
         metavar="FILE",
         type=Path,
-        help="write the first model's report with every frame, one HTML file",
+        help="write the first model's report, one HTML file with all frames",
     )
     group.add_argument(
         "--log",
         metavar="LOG",
         action="append",
         default=[],
-        help="training log whose curves the report shows; may be repeated",
+        help="show the curves of this training log in the report; may be repeated",
     )
     group.add_argument(
         "--bootstrap",
         metavar="N",
         type=whole(0, 100000),
         default=1000,
-        help="resampled sets of frames for the intervals and tests (default 1000; 0 for none)",
+        help="number of resampled sets for intervals and tests (default: 1000; 0 for none)",
     )
 
 
 def evaluate(
     args: argparse.Namespace, deploy: str, weights: str, name: str, watch: Watcher | None = None
 ) -> Tally:
-    """Scores one model as the options say. Raises DataError for what cannot be used."""
+    """Scores one model as the options say. Raises DataError for unusable input."""
     records = Records(args.lmdb)
     truths = Truths(records, args.labels)
     network = load(deploy, weights, args.gpu, args.score, args.scene)
@@ -126,7 +127,7 @@ def evaluate(
 
 
 def compared(args: argparse.Namespace, watch: Watcher | None = None) -> list[Result]:
-    """Scores the model and those that it is compared with. Raises DataError."""
+    """Scores the model and those to compare it with. Raises DataError."""
     models = [(args.deploy, args.weights), *map(tuple, args.versus)]
     tallies = [
         evaluate(args, deploy, weights, name, watch if i == 0 else None)
@@ -150,7 +151,7 @@ def compared(args: argparse.Namespace, watch: Watcher | None = None) -> list[Res
 
 
 def _names(models: Sequence[tuple[str, str]]) -> list[str]:
-    """A name for each model: the shortest of weights' stem and path that tells them apart."""
+    """Unique names of the models: the weights' stems, else their paths, else both files' paths."""
     for name in (
         lambda deploy, weights: Path(weights).stem,
         lambda deploy, weights: weights,
@@ -163,7 +164,7 @@ def _names(models: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Scores as the options say; prints the tables and writes the files. Raises DataError."""
+    """Scores as the options say, prints the tables and writes the files. Raises DataError."""
     for path in (args.json, args.markdown, args.report, *args.confusion):
         cli.check_output(path)
     for path in args.confusion:

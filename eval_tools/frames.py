@@ -1,4 +1,4 @@
-"""Frames to predict: colour and depth files, or records, as the net wants them."""
+"""Frames to predict, from colour and depth files or from records."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from eval_tools.records import Record, Records, short_name, unpack
 
 @dataclass(frozen=True)
 class Source:
-    """Colour and depth files that belong together, paired by name as data_tools.folder does.
+    """Colour and depth files, paired by name as in data_tools.folder.
 
-    rgb, depth: a folder, a file or a pattern with one `*`; None where the net does not look at it.
+    rgb, depth: a folder, a file or a pattern with one `*`; None if the net does not use it.
     """
 
     rgb: str | None
@@ -33,11 +33,11 @@ class Source:
     def pairs(self) -> dict[str, dict[str, Path]]:
         """Output name -> files by kind ('colour', 'depth'), in order of the names.
 
-        The output is named as the colour file (the depth file where there is none), its folder
-        within `rgb` included.
+        The output name is the name of the colour file (or of the depth file if there is none), with
+        its subfolders.
 
         Raises:
-            DataError: no files, or one without its partner.
+            DataError: no files, or one without a partner.
         """
         parts = {}
         if self.rgb is not None:
@@ -58,12 +58,12 @@ class Source:
 
 
 def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
-    """A frame as its record would be, guided by its colours at their own size.
+    """A frame as its record would be, with the full-size colours as guide.
 
-    Depth is zero where the files have none, colour grey where they have none.
+    Without a depth file, depth is zero; without a colour file, colour is grey.
 
     Raises:
-        DataError: a file cannot be used, or the two show different fields of view.
+        DataError: a file is unusable, or the two show different fields of view.
     """
     depth = images.read_depth(files["depth"]) if "depth" in files else None
     if "colour" in files:
@@ -79,7 +79,7 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
 
 
 def default_unit(files: dict[str, Path]) -> DepthUnit:
-    """What data_tools.folder takes a step to mean: millimetres of whole numbers, else metres."""
+    """The default unit, as in data_tools.folder: millimetres for integers, metres for floats."""
     if "depth" not in files:
         return DepthUnit.parse("mm")
     kind = images.read_depth(files["depth"]).dtype.kind
@@ -88,7 +88,7 @@ def default_unit(files: dict[str, Path]) -> DepthUnit:
 
 @dataclass(frozen=True)
 class Trained:
-    """How the depth that a net was trained on had been made, where anything records it."""
+    """The recorded depth format of a net's training data. where: the file that records it."""
 
     range: str
     floats: bool
@@ -99,12 +99,13 @@ class Trained:
 
 
 def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None:
-    """What the training data's dataset.json says, else a comment in the deploy prototxt.
+    """The depth format from the training data's dataset.json, else from the deploy prototxt.
 
-    Such a comment reads `# depth_range: valid`, with ` float` behind it for records of floats.
+    The prototxt states it in a comment, `# depth_range: valid`, followed by ` float` for records of
+    floats.
 
     Raises:
-        DataError: `dataset` is given and says nothing.
+        DataError: `dataset` is given but does not state it.
     """
     if dataset is not None:
         found = recorded(dataset_info(dataset), str(dataset))
@@ -119,7 +120,7 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
 
 
 def dataset_info(path: str | Path) -> dict[str, Any]:
-    """What a JSON file says, or the dataset.json in a folder; empty where there is none."""
+    """The content of a JSON file, or of the dataset.json in a folder; empty if there is none."""
     path = Path(path)
     if not path.is_file():
         return read_info(path)
@@ -133,7 +134,7 @@ def dataset_info(path: str | Path) -> dict[str, Any]:
 
 
 def recorded(info: dict[str, Any], where: str) -> Trained | None:
-    """dataset.json's depth_range, None where it has none."""
+    """The depth format in a dataset.json, or None."""
     options = info.get("options")
     if not isinstance(options, dict) or not isinstance(options.get("depth_range"), str):
         return None
@@ -141,7 +142,7 @@ def recorded(info: dict[str, Any], where: str) -> Trained | None:
 
 
 def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = None) -> str | None:
-    """A warning where an LMDB's depth is known not to be made as what the net was trained on."""
+    """A warning if an LMDB's depth is known to differ in format from the net's training data."""
     have = recorded(records.info, str(records.path))
     trained = trained_on(deploy, dataset)
     if have is None or trained is None or have.range == trained.range:
@@ -150,10 +151,10 @@ def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = 
 
 
 def parse_range(text: str) -> DepthRange:
-    """A depth range as dataset.json and the options say it.
+    """Parses a depth range of dataset.json or of the options.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not one.
     """
     if text == "none":
         return DepthRange("none")
@@ -164,7 +165,7 @@ def parse_range(text: str) -> DepthRange:
 
 
 def named(records: Records) -> Iterator[Record]:
-    """An LMDB's frames, each under its name instead of its key, where that tells them apart."""
+    """An LMDB's frames with names instead of keys, if the names are unique."""
     keys = records.keys()
     unique = len({short_name(key) for key in keys}) == len(keys)
     for frame in records:

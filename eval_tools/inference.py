@@ -1,4 +1,4 @@
-"""From frames to label maps: resolution, test-time augmentation, refinement, the best class."""
+"""Labels frames with a net: resolution, test-time augmentation, refinement, the best class."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from eval_tools.records import Record
 
 @dataclass(frozen=True)
 class Options:
-    """How frames are run.
+    """Options of inference.
 
-    size: (width, height) of the label maps; the net then sees frames at the size of its own
-        inputs, and its scores are resized bilinearly. None: the net is reshaped to the frames.
+    size: (width, height) of the label maps; frames are then resized to the net's inputs, and its
+        scores are resized bilinearly. None: the net is reshaped to the frames.
     flip: average with the frame mirrored left to right.
     scales: average over the frame at these multiples of its size.
-    crf: refine with a dense CRF on the frame's colours (its guide's, where it has one).
+    crf: refine with a dense CRF on the frame's colours (those of its guide, if it has one).
     labels: the labels to choose from; None for all that the net scores.
     """
 
@@ -53,11 +53,11 @@ def segment(
 ) -> list[Segmented]:
     """Labels a batch of frames of one size.
 
-    The label of a pixel is the first with the highest score. With several views their softmax
-    probabilities are averaged at the net's resolution before they are resized.
+    The label of a pixel is the first with the highest score. The softmax probabilities of several
+    views are averaged at the net's resolution before they are resized.
 
     Raises:
-        DataError: the net cannot take frames of that size, or its scores are not finite.
+        DataError: the net does not accept frames of that size, or its scores are not finite.
     """
     labels = np.array(options.labels or range(network.values), np.uint8)
     height, width = network.size if options.size else frames[0].size
@@ -74,14 +74,14 @@ def segment(
         scores = resize_maps(maps[n], size)
         found = scores if options.augments else scores[labels]
         if options.crf:
-            from eval_tools.crf import refine  # needs torch, which a real pycaffe may lack
+            from eval_tools.crf import refine  # needs torch, which may be missing with pycaffe
 
             found = found if options.augments else probabilities(scores, labels)
             found = refine(found, at_size(bilinear, frame.picture, size))
         index, best = first_highest(found)
         if not np.isfinite(best).all():
             raise DataError(f"{network.name}: the scores of frame {frame.key} are not finite")
-        # Labels come from the scores themselves: rounding in softmax can make ties.
+        # Labels come from the scores themselves, because rounding in softmax can make ties.
         if confidence and not (options.crf or options.augments):
             best = probabilities(scores, labels).max(0)
         scene = None if scenes is None else int(scenes[n].argmax())
@@ -119,7 +119,7 @@ def _average(
 def batches(
     frames: Iterable[Record], count: int, kind: Callable[[Record], Any] = lambda frame: frame.size
 ) -> Iterator[list[Record]]:
-    """Runs of at most `count` frames of one kind (by default of one size), in order."""
+    """Batches of at most `count` successive frames of one kind (by default of one size)."""
     batch: list[Record] = []
     for frame in frames:
         if batch and (len(batch) == count or kind(batch[0]) != kind(frame)):
@@ -131,7 +131,7 @@ def batches(
 
 
 def at_size(resize: Callable, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """image (H, W[, 3]) at size (width, height); as it is where it has that size."""
+    """image (H, W[, 3]) at size (width, height); unchanged if it has that size."""
     return image if image.shape[1::-1] == size else resize(np.ascontiguousarray(image), size)
 
 
@@ -146,7 +146,7 @@ def resize_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Softmax over some labels of scores (values, H, W): float32 (labels, H, W).
 
-    Scores that are probabilities already (a net that ends in Softmax) are only made to sum to 1.
+    Scores that are already probabilities (of a net that ends in Softmax) are only normalised.
     """
     found = scores[labels]
     if scores.min() < 0 or np.abs(scores.sum(0) - 1).max() > 1e-3:
@@ -158,7 +158,7 @@ def probabilities(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def first_highest(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first index of the highest value in (values, H, W), uint8 (H, W), and that value.
 
-    numpy.argmax says the same, three times slower. Where a value is not a number, so is the best.
+    It gives the same as numpy.argmax, three times faster. If a value is NaN, so is the highest.
     """
     best = maps[0].copy()
     index = np.zeros(best.shape, np.uint8)

@@ -1,4 +1,4 @@
-"""Which labels are scored, what they are called and how they are coloured."""
+"""Label sets: the scored labels, and the names and colours of labels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from data_tools.classes import IGNORED, ClassTable, benchmark, palette, read_tab
 from data_tools.cli import DataError
 
 BENCHMARKS = ("nyuv2-40", "nyuv2-13", "sunrgbd-37")
-# The labels, among NYUv2's 40, that ScanNet's benchmark scores (Dai et al., CVPR 2017).
+# The labels of NYUv2's 40 that ScanNet's benchmark scores (Dai et al., CVPR 2017).
 SCANNET_20 = (*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39)
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels a net tells apart, `values` of them with the ignored 0, and those that count.
+    """The `values` labels that a net predicts, including the ignored 0, and the scored ones.
 
-    `names` and `colors` (uint8 (values, 3), RGB) have one entry a label, 0 first. `scored` are the
-    labels that count, ascending: all but 0 unless a benchmark picks some.
+    `names` and `colors` (uint8 (values, 3), RGB) have one entry per label, 0 first. `scored` are
+    the scored labels in ascending order: all except 0, unless some are selected.
     """
 
     values: int
@@ -34,17 +34,17 @@ class LabelSet:
 
     @property
     def scored_names(self) -> list[str]:
-        """Names of the labels that count."""
+        """Names of the scored labels."""
         return [self.names[label] for label in self.scored]
 
     @property
     def all_scored(self) -> bool:
-        """Whether every label but the ignored one counts."""
+        """Whether every label except the ignored one is scored."""
         return len(self.scored) == self.values - 1
 
     @cached_property
     def ranks(self) -> np.ndarray:
-        """Label -> its place among those that count, from 1; 0 for the others: uint8, (256,)."""
+        """Label -> its rank among the scored labels, from 1; 0 for the others: uint8, (256,)."""
         table = np.zeros(256, np.uint8)
         table[list(self.scored)] = np.arange(1, len(self.scored) + 1)
         return table
@@ -59,12 +59,12 @@ def label_set(
     """The labels of a net with `values` score channels.
 
     Names and colours come from `names`: a benchmark (nyuv2-40, nyuv2-13, sunrgbd-37), a CSV with
-    the columns label, name and perhaps r, g, b, or a text file with one name a line (label 0 first
-    or left out). Else they come from dataset.json, else names are the labels' numbers.
+    the columns label, name and optionally r, g, b, or a text file with one name per line (label 0
+    first or left out). Without it they come from dataset.json; if that has none, names are numbers.
 
     Raises:
-        DataError: more than 256 values, another number of names, or a scored label that the net
-            does not tell.
+        DataError: more than 256 values, a wrong number of names, or a scored label that the net
+            does not have.
     """
     if values > 256:
         raise DataError(f"the net scores {values} values, at most 256 fit a label image")
@@ -106,7 +106,7 @@ def parse_classes(text: str) -> tuple[int, ...]:
     """argparse type: `scannet-20`, or labels as in `1-12,14,16`.
 
     Raises:
-        ValueError: neither of them.
+        ValueError: it is neither.
     """
     if text == "scannet-20":
         return SCANNET_20

@@ -1,4 +1,4 @@
-"""Every figure of semantic segmentation, derived from one confusion matrix."""
+"""The metrics of semantic segmentation, derived from one confusion matrix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class ConfusionMatrix:
-    """Counts of (true label, predicted label) pairs, and the usual figures derived from them.
+    """Counts of (true label, predicted label) pairs, and the usual metrics derived from them.
 
     `counts[i, j]` is the number of pixels whose truth is label i and whose prediction is label j,
     over all pixels whose truth is not `ignore_label`. With n_ij = counts[i, j], t_i = sum_j n_ij
@@ -23,24 +23,24 @@ class ConfusionMatrix:
         mean_iou               mean over i of iou
         frequency_weighted_iou sum_i t_i iou[i] / N
 
-    The four figures over all classes are those of Long, Shelhamer and Darrell, "Fully convolutional
+    The four metrics over all classes are those of Long, Shelhamer and Darrell, "Fully convolutional
     networks for semantic segmentation", CVPR 2015, section 5; the first two and the IoU go back to
     the PASCAL VOC challenge (Everingham et al., IJCV 2010). FuseNet's tables (Hazirbas et al.,
-    ACCV 2016) name them global, mean and IoU.
+    ACCV 2016) call them global, mean and IoU.
 
-    Labels follow the ignored one: with `ignore_label` 0, FuseNet's convention, the scored labels
-    are 1..classes and there are classes + 1 values; otherwise they are 0..classes - 1. A pixel
-    whose truth is ignored counts nowhere, whatever was predicted there. A pixel with a truth that
-    was predicted as the ignored label counts as wrong: in t_i and N, in no p_i.
+    With `ignore_label` 0, FuseNet's convention, the scored labels are 1..classes and there are
+    classes + 1 values; otherwise the scored labels are 0..classes - 1. A pixel whose true label is
+    ignored is not counted, whatever was predicted there. A labelled pixel that was predicted as the
+    ignored label counts as wrong: it is in t_i and N, and in no p_i.
 
-    A class that the truth never shows is `absent`: its figures are NaN and the means leave it out,
-    also where it was predicted (those pixels are wrong for the classes that they belong to). An
-    empty matrix has NaN for every figure.
+    A class without true pixels is `absent`: its metrics are NaN and the means leave it out, even if
+    it was predicted (those pixels are wrong for the classes to which they belong). All metrics of
+    an empty matrix are NaN.
 
     Args:
         classes: number of scored classes, at least 1.
         ignore_label: the label whose true pixels are left out; None to score every pixel.
-        names: one name a scored class, in order of the labels; by default their numbers.
+        names: one name per scored class, in order of the labels; by default their numbers.
     Raises:
         ValueError: an impossible number of classes or of names.
     """
@@ -71,13 +71,13 @@ class ConfusionMatrix:
         )
 
     def update(self, truth: Any, prediction: Any) -> ConfusionMatrix:
-        """Adds the pixels of two label maps of one shape (any) and returns the matrix.
+        """Adds the pixels of two label maps of the same shape and returns the matrix.
 
-        Both are numpy arrays (or what `numpy.asarray` takes) or torch tensors on any device; a GPU
-        counts what lies on it. Float labels are fine if they are whole.
+        Both are NumPy arrays (or convertible by `numpy.asarray`) or torch tensors on any device;
+        tensors on a GPU are counted there. Float labels must be integers.
 
         Raises:
-            ValueError: shapes differ, or a label lies outside the range of labels.
+            ValueError: shapes differ, or a label is outside the range of labels.
         """
         if _on_device(truth) or _on_device(prediction):
             count = _count_tensors
@@ -90,7 +90,7 @@ class ConfusionMatrix:
         """Adds another matrix's counts (of another process, group or part of the data).
 
         Raises:
-            ValueError: the other matrix has other classes or another ignored label.
+            ValueError: the matrices differ in their classes or ignored labels.
         """
         mine, theirs = (self.classes, self.ignore_label), (other.classes, other.ignore_label)
         if mine != theirs:
@@ -100,12 +100,12 @@ class ConfusionMatrix:
 
     @property
     def pixels(self) -> int:
-        """N, the pixels counted."""
+        """N, the number of counted pixels."""
         return int(self.counts.sum())
 
     @property
     def hits(self) -> np.ndarray:
-        """n_ii, rightly predicted pixels of each scored class: int64, (classes,)."""
+        """n_ii, correctly predicted pixels of each scored class: int64, (classes,)."""
         return np.diagonal(self.counts)[self.first :].copy()
 
     @property
@@ -120,37 +120,37 @@ class ConfusionMatrix:
 
     @property
     def absent(self) -> list[str]:
-        """Names of the classes that the truth never shows."""
+        """Names of the classes without true pixels."""
         return [name for name, count in zip(self.names, self.truths, strict=True) if count == 0]
 
     @property
     def global_accuracy(self) -> float:
-        """Share of all pixels that is right."""
+        """Share of correct pixels."""
         return float(figures(self.hits, self.truths, self.predictions)["global_accuracy"])
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """Share of each class's pixels that is right: float64, (classes,), NaN where absent."""
+        """Share of correct pixels of each class: float64, (classes,), NaN for absent classes."""
         return class_accuracy(self.hits, self.truths)
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean of `class_accuracy` over the classes that are there."""
+        """Mean of `class_accuracy` over the classes that are not absent."""
         return float(figures(self.hits, self.truths, self.predictions)["mean_accuracy"])
 
     @property
     def iou(self) -> np.ndarray:
-        """Intersection over union of each class: float64, (classes,), NaN where absent."""
+        """Intersection over union of each class: float64, (classes,), NaN for absent classes."""
         return class_iou(self.hits, self.truths, self.predictions)
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `iou` over the classes that are there."""
+        """Mean of `iou` over the classes that are not absent."""
         return float(figures(self.hits, self.truths, self.predictions)["mean_iou"])
 
     @property
     def frequency_weighted_iou(self) -> float:
-        """Mean of `iou`, each class weighted by its pixels in the truth."""
+        """Mean of `iou`, weighted by the true pixels of each class."""
         key = "frequency_weighted_iou"
         return float(figures(self.hits, self.truths, self.predictions)[key])
 
@@ -166,10 +166,10 @@ def class_iou(hits: np.ndarray, truths: np.ndarray, predictions: np.ndarray) -> 
 
 
 def figures(hits: np.ndarray, truths: np.ndarray, predictions: np.ndarray) -> dict[str, np.ndarray]:
-    """The four figures over all classes from n_ii, t_i and p_i, each (..., classes).
+    """The four metrics over all classes from n_ii, t_i and p_i, each (..., classes).
 
-    Leading axes stay: sums over many resampled sets of images give one figure for each set.
-    ConfusionMatrix says what the figures mean.
+    Leading axes are kept: sums over many resampled sets of images give one value for each set.
+    ConfusionMatrix defines the metrics.
     """
     accuracy = class_accuracy(hits, truths)
     iou = class_iou(hits, truths, predictions)
@@ -188,13 +188,13 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    """Mean over the last axis of the values that are not NaN; NaN if there are none."""
     return _ratio(np.nansum(values, -1), np.sum(~np.isnan(values), -1))
 
 
 def _on_device(value: Any) -> bool:
-    """Whether it is a tensor outside the CPU's memory; there numpy counts many times faster."""
-    # A tensor can only be there if torch is already loaded, so torch need not be installed.
+    """Whether it is a tensor outside the CPU's memory. On the CPU, numpy is many times faster."""
+    # If value is a tensor, torch is already loaded; so torch need not be installed.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor) and value.device.type != "cpu"
 
@@ -208,7 +208,7 @@ def _count_arrays(truth: Any, prediction: Any, values: int, ignore: int | None) 
         if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
             raise ValueError(f"{name} labels are not whole numbers")
     truth, prediction = truth.ravel(), prediction.ravel()
-    # Usually the ignored row is counted and then dropped, which is quicker than picking pixels.
+    # Usually the ignored row is counted and then dropped, which is faster than selecting pixels.
     if ignore is not None and not (0 <= ignore < values and _within(prediction, values)):
         keep = truth != ignore
         truth, prediction = truth[keep], prediction[keep]

@@ -1,6 +1,6 @@
-"""A trained net behind pycaffe's public API: frames in, scores out.
+"""Runs a trained net through pycaffe's public API: frames in, scores out.
 
-Nothing here goes beyond what BVLC's own pycaffe offers, so the tools run on either engine.
+It uses only what BVLC's own pycaffe offers, so the tools run on either engine.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
 from eval_tools.deploy import at_input_size, has_unpooling, read_deploy, scores_only
 
-# What an input of so many channels is fed: planes of (blue, green, red, depth).
+# The planes of (blue, green, red, depth) for an input, by its number of channels.
 _PLANES = {3: slice(0, 3), 1: slice(3, 4), 4: slice(0, 4)}
-# Nets of other sizes that are kept, for scales and for frames that differ in size.
+# The number of nets of different sizes that are kept, for scales and frames of different size.
 KEPT_SIZES = 6
 _EXPECTED = "colour (3 channels), depth (1) or both stacked (4)"
 
@@ -26,17 +26,18 @@ _EXPECTED = "colour (3 channels), depth (1) or both stacked (4)"
 class Network:
     """A deploy net: `scores` runs a batch of frames of one size through it.
 
-    The net's inputs are told apart by their channels: 3 take blue, green, red, 1 takes depth and 4
-    take all, stacked, so that netgen's fusion nets and its baselines (rgb, depth, rgbd) all run.
+    The net's inputs are identified by their channels: an input of 3 takes blue, green, red, one of
+    1 takes depth, and one of 4 takes all, stacked. So netgen's fusion nets and its baselines (rgb,
+    depth, rgbd) all run.
 
     Args:
-        net: a pycaffe Net in TEST phase, its weights loaded.
-        name: what to call it in messages, such as the path of its prototxt.
-        resize: makes a like net for inputs of (height, width), for nets that reshaping is not
-            enough for.
+        net: a pycaffe Net in TEST phase with loaded weights.
+        name: its name in messages, such as the path of its prototxt.
+        resize: makes a similar net for inputs of (height, width), for nets that cannot simply be
+            reshaped.
         score: the blob of class scores, (N, values, H, W); by default `score`, else the only
             output of four axes.
-        scene: the blob of scene scores, (N, scenes); by default `scene_score`, if there.
+        scene: the blob of scene scores, (N, scenes); by default `scene_score`, if it exists.
     Raises:
         DataError: inputs or score blob are not those of a net that labels pixels.
     """
@@ -60,12 +61,12 @@ class Network:
 
     @property
     def takes_depth(self) -> bool:
-        """Whether the net looks at depth at all."""
+        """Whether the net has an input for depth."""
         return any(planes.stop == 4 for planes in self.inputs.values())
 
     @property
     def scenes(self) -> int:
-        """The number of scene classes, 0 for a net that tells no scenes."""
+        """The number of scene classes; 0 for a net without a scene branch."""
         return self.net.blobs[self.scene].data.shape[1] if self.scene else 0
 
     def scores(self, color: Sequence[np.ndarray], depth: Sequence[np.ndarray]) -> np.ndarray:
@@ -75,9 +76,9 @@ class Network:
             color: N arrays (H, W, 3), BGR, 0..255.
             depth: N arrays (H, W), 0..255.
         Returns:
-            The net's own buffer: its content changes with the next call.
+            The net's own buffer, which the next call overwrites.
         Raises:
-            DataError: the net cannot take frames of that size.
+            DataError: the net does not accept frames of that size.
         """
         height, width = depth[0].shape
         frames = f"a batch of {len(depth)} frames of {width}x{height}"
@@ -91,7 +92,7 @@ class Network:
                     if planes.stop == 4:
                         blob[n, -1] = d
             self.net.forward()
-        except RuntimeError as error:  # what pycaffe raises when Caffe throws
+        except RuntimeError as error:  # raised by pycaffe if Caffe throws an exception
             raise DataError(f"{self.name} on {frames}: {describe(error)}") from error
         scores = self.net.blobs[self.score].data
         if scores.shape[2:] != (height, width):
@@ -128,10 +129,9 @@ def load(
     """The net of a deploy prototxt with the weights of a .caffemodel or .caffemodel.h5.
 
     Raises:
-        DataError: a file is missing or unreadable, or the weights are not this net's: a layer that
-            they lack or a blob of another shape is named. (Caffe itself silently leaves layers that
-            the file lacks as they were initialised, and on stock Caffe another shape ends the
-            process.)
+        DataError: a file is missing or unreadable, or the weights do not fit the net: the message
+            names a missing layer or a blob of another shape. (Caffe itself silently leaves missing
+            layers as they were initialised, and on stock Caffe another shape ends the process.)
     """
     for path in (deploy, weights):
         if not Path(path).is_file():
@@ -160,9 +160,9 @@ def load(
 
 
 def stored_shapes(path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
-    """Layer -> place -> shape of the blobs in a .caffemodel (V1 or newer) or .caffemodel.h5.
+    """Layer -> index -> shape of the blobs in a .caffemodel (V1 or newer) or .caffemodel.h5.
 
-    HDF5 files lack the blobs that a layer shares with an earlier one.
+    HDF5 files do not contain blobs that a layer shares with an earlier one.
 
     Raises:
         DataError: it is neither.
@@ -182,7 +182,7 @@ def _stored_binary(data: bytes, path: str | Path) -> dict[str, dict[int, tuple[i
     model = caffe_pb2.NetParameter()
     try:
         model.ParseFromString(data)
-    except Exception as error:  # protobuf's DecodeError, whose place differs between versions
+    except Exception as error:  # DecodeError is in different modules of different protobufs
         raise DataError(f"{path}: not a caffemodel") from error
     layers = [layer for layer in (*model.layer, *model.layers) if layer.blobs]
     return {layer.name: dict(enumerate(map(_shape, layer.blobs))) for layer in layers}
@@ -213,12 +213,12 @@ def _shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
 def _check_fit(net: Any, stored: dict, deploy: str | Path, weights: str | Path) -> None:
     fit = f"{weights} does not fit {deploy}"
     wanted: dict[str, dict[int, tuple[int, ...]]] = {}
-    seen: dict[int, np.ndarray] = {}  # by address; holding the arrays keeps addresses apart
+    seen: dict[int, np.ndarray] = {}  # by address; keeping the arrays keeps addresses unique
     for name, blobs in net.params.items():
         for i, blob in enumerate(blobs):
             values = blob.data
             place = values.__array_interface__["data"][0]
-            if place not in seen:  # else it is shared with an earlier layer
+            if place not in seen:  # otherwise an earlier layer shares it
                 wanted.setdefault(name, {})[i] = values.shape
             seen[place] = values
     missing = [name for name in wanted if name not in stored]
@@ -240,7 +240,7 @@ def _check_fit(net: Any, stored: dict, deploy: str | Path, weights: str | Path) 
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without leading ones: old models hold four axes for everything."""
+    """A shape without leading ones, because old models store four axes for every blob."""
     first = next((i for i, side in enumerate(shape) if side != 1), len(shape))
     return shape[first:]
 
@@ -254,7 +254,7 @@ def _with_file(text: str, path: str | Path) -> str:
 
 
 def _inputs(net: Any, name: str) -> dict[str, slice]:
-    """Input blob -> the planes it takes; every plane once."""
+    """Input blob -> its planes. Raises DataError if two inputs take the same plane."""
     if not net.inputs:
         raise DataError(f"{name}: the net has no inputs; expected a deploy net with {_EXPECTED}")
     found: dict[str, slice] = {}

@@ -1,9 +1,10 @@
-"""Labels frames with a trained net: one frame, folders of them, or an LMDB.
+"""Labels frames with a trained net: one frame, folders of frames, or an LMDB.
 
-Each frame gives OUT/NAME.png, its labels as a palette PNG (the indices are the labels), and on
-request NAME_overlay.png and NAME_probability.png (of the label taken, 0..255 for 0..1); NAME is the
-colour file's. Colour is resized bilinearly and depth by nearest neighbour to the net's inputs, and
-depth becomes 0..255 as in the records that the net was trained on: --dataset names these.
+For each frame the command writes OUT/NAME.png, its labels as a palette PNG (the indices are the
+labels), and on request NAME_overlay.png and NAME_probability.png (the probability of the predicted
+label, 0..1 as 0..255). NAME is the colour file's. Colour is resized bilinearly and depth by nearest
+neighbour to the net's inputs. Depth must become 0..255 as in the net's training records, which
+--dataset names.
 """
 
 from __future__ import annotations
@@ -48,28 +49,26 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def _add_frames(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--rgb", metavar="F", help="colour: a picture, a folder, or a pattern with *"
-    )
-    group.add_argument("--depth", metavar="F", help="depth: likewise; PNG (16-bit), EXR, NPY, TIFF")
-    group.add_argument("--lmdb", metavar="LMDB", help="records instead, as data_tools writes")
+    group.add_argument("--rgb", metavar="F", help="colour: an image, a folder, or a pattern with *")
+    group.add_argument("--depth", metavar="F", help="depth: the same; PNG (16-bit), EXR, NPY, TIFF")
+    group.add_argument("--lmdb", metavar="LMDB", help="records of data_tools instead of files")
     group.add_argument(
         "--depth-unit",
         type=DepthUnit.parse,
         metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
-        help="what a stored step means (default: mm for integers, m for floats)",
+        help="unit of the stored depth (default: mm for integers, m for floats)",
     )
     group.add_argument(
         "--depth-range",
         type=DepthRange.parse,
         metavar="authors|valid|MIN:MAX",
-        help="depth to 0..255 (default: as the net was trained, where --dataset or the prototxt "
-        "says so, else authors)",
+        help="mapping of depth to 0..255 (default: that of the net's training data, if --dataset "
+        "or the prototxt states it, else authors)",
     )
     group.add_argument(
         "--dataset",
         metavar="LMDB|JSON",
-        help="what the net was trained on: depth's range, class names and colours come from there",
+        help="the net's training data, for the depth range, class names and colours",
     )
 
 
@@ -80,23 +79,27 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         type=Path,
         default=Path("predictions"),
         metavar="OUT",
-        help="folder, or for one frame a name in .png (default: predictions)",
+        help="folder, or a .png file for a single frame (default: predictions)",
     )
     group.add_argument(
         "--size",
         type=_size,
         metavar="original|WxH",
-        help="of the output (default: of the net's inputs, or of the records)",
+        help="size of the output (default: that of the net's inputs, or of the records)",
     )
-    group.add_argument("--overlay", action="store_true", help="the frame tinted with its labels")
     group.add_argument(
-        "--probabilities", action="store_true", help="the probability of each label taken"
+        "--overlay", action="store_true", help="also write the frame tinted by its labels"
+    )
+    group.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also write the probabilities of the predicted labels",
     )
     cli.add_labels(group)
     group.add_argument(
         "--submission",
         choices=["scannet"],
-        help="write what the benchmark takes: 640x480, its file names and labels",
+        help="write files for the benchmark: 640x480, with its file names and labels",
     )
 
 
@@ -136,7 +139,7 @@ def _run(
 
 
 def _records(args: argparse.Namespace) -> tuple[Iterator[Record], int]:
-    """The LMDB's frames; warns if their depth is not what the net was trained on."""
+    """The LMDB's frames; warns if their depth differs in format from the training data."""
     records = Records(args.lmdb)
     if warning := mismatch(records, args.deploy, args.dataset):
         say(warning)
@@ -144,7 +147,7 @@ def _records(args: argparse.Namespace) -> tuple[Iterator[Record], int]:
 
 
 def _files(args: argparse.Namespace, network: Network) -> tuple[Iterator[Record], int]:
-    """The files' frames at the size of the net's inputs, depth as the net was trained."""
+    """The files' frames at the size of the net's inputs, with depth as in the training data."""
     planes = network.inputs.values()
     for option, given, needed in (
         ("--rgb", args.rgb, any(p.start == 0 for p in planes)),
@@ -168,7 +171,7 @@ def _files(args: argparse.Namespace, network: Network) -> tuple[Iterator[Record]
 def _range(
     args: argparse.Namespace, unit: DepthUnit, trained: Trained | None, matters: bool
 ) -> DepthRange:
-    """How depth becomes 0..255; says what it takes for granted and warns of a mismatch."""
+    """The mapping of depth to 0..255; reports if it is assumed, and warns of a mismatch."""
     if unit.kind == "scaled":
         return DepthRange("none")
     known = parse_range(trained.range) if trained else None
@@ -192,14 +195,14 @@ def _range(
 
 
 class Output:
-    """Where the pictures of each frame go."""
+    """Writes the images of each frame."""
 
     def __init__(self, args: argparse.Namespace, labels: LabelSet) -> None:
         self._args, self._labels, self._colors = args, labels, labels.colors
         self._file = args.out.suffix.lower() == ".png" and not args.out.is_dir()
 
     def check(self, frames: int) -> None:
-        """Makes the folder; draws the legend of overlays. Raises DataError if it cannot be."""
+        """Makes the folder and draws the legend of overlays. Raises DataError if it cannot."""
         out = self._args.out
         if self._file:
             cli.check_output(out)
@@ -214,7 +217,7 @@ class Output:
             write_bytes(out / "legend.png", drawings.png(picture))
 
     def write(self, frame: Record, found: Segmented) -> None:
-        """Writes a frame's pictures and prints the path of its labels."""
+        """Writes a frame's images and prints the path of its labels."""
         if self._args.submission == "scannet":
             label, path = scannet.nyu40(found.label, self._labels), scannet.file_name(frame.key)
             path = self._args.out / path

@@ -1,4 +1,4 @@
-"""RGB-D frames out of an LMDB, as the nets take them."""
+"""RGB-D frames of an LMDB, as inputs for nets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from data_tools.store import Reader
 
 @dataclass(frozen=True)
 class Record:
-    """One frame: color (H, W, 3) in BGR and depth (H, W), both 0..255 as the nets are trained on.
+    """One frame: color (H, W, 3) in BGR and depth (H, W), both 0..255, as in training.
 
-    `label` is (H, W) of whole numbers, 0 = ignored, or None where the frame has no label channel.
-    `scene` is the Datum's own label: the scene class, where the LMDB was made with scenes.
-    `guide` is the colour picture at another size, where there is one of finer detail.
+    `label` is (H, W) of integers, 0 = ignored, or None if the frame has no label channel.
+    `scene` is the Datum's own label: the scene class, if the LMDB was made with scenes.
+    `guide` is the colour image at a higher resolution, if there is one.
     """
 
     key: str
@@ -37,25 +37,25 @@ class Record:
 
     @property
     def picture(self) -> np.ndarray:
-        """The colours for people and refinement to look at: uint8 BGR, the finest there are."""
+        """The colours at the highest resolution, for drawings and refinement: uint8 BGR."""
         picture = self.color if self.guide is None else self.guide
         return np.ascontiguousarray(picture, np.uint8)
 
 
 def short_name(key: str) -> str:
-    """A record's key without the running number that data_tools puts in front."""
+    """A record's key without the leading number of data_tools."""
     number, _, name = key.partition("_")
     return name if number.isdigit() and name else key
 
 
 class Records:
-    """The frames of one LMDB in the order of their keys; read one at a time, never all at once.
+    """The frames of one LMDB in the order of their keys, read one at a time.
 
-    `info` is the content of dataset.json (empty where there is none).
+    `info` is the content of dataset.json (empty if there is none).
 
     Raises:
-        DataError: no LMDB there, no record in it, or (while reading) a record that is no Datum with
-            the channels blue, green, red, depth and, unless it has only these four, label.
+        DataError: there is no LMDB, it has no record, or (while reading) a record is not a Datum
+            with the channels blue, green, red, depth and optionally label.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -78,20 +78,20 @@ class Records:
         return [key.decode(errors="replace") for key in keys]
 
     def get(self, key: str) -> Record:
-        """The record of that key. Raises DataError where there is none."""
+        """The record of that key. Raises DataError if there is none."""
         return unpack(key, self._reader.get(key.encode()), str(self.path))
 
     def about(self, key: str) -> dict[str, Any]:
-        """What dataset.json says of one frame (its camera, its scene, ...); empty if nothing."""
+        """The facts about one frame in dataset.json (its camera, its scene, ...), or {}."""
         frames = self.info.get("frames")
         return frames.get(key, {}) if isinstance(frames, dict) else {}
 
 
 def unpack(key: str, value: bytes, where: str) -> Record:
-    """A serialised Datum as a frame.
+    """Decodes a serialised Datum to a frame.
 
     Raises:
-        DataError: naming `where` and the key, if it is no Datum of 4 or 5 plain channels.
+        DataError: naming `where` and the key, if it is not a Datum of 4 or 5 plain channels.
     """
     where = f"{where}: record {key}"
     planes, scene = from_datum(value, where)

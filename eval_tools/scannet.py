@@ -1,8 +1,8 @@
-"""What ScanNet's 2D semantic label benchmark takes (Dai et al., CVPR 2017, and its scripts).
+"""The file format of ScanNet's 2D semantic label benchmark (Dai et al., CVPR 2017, its scripts).
 
-One single-channel PNG a frame in one folder, named sceneNNNN_NN_NNNNNN.png, of 640x480 pixels (the
-benchmark resizes to that by nearest neighbour), whose values are those 20 of NYUv2's 40
-labels that are scored.
+A submission is one folder with a single-channel PNG per frame, named sceneNNNN_NN_NNNNNN.png, of
+640x480 pixels (the benchmark resizes to that by nearest neighbour). The values are the 20 scored
+labels of NYUv2's 40.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ SIZE = (640, 480)
 
 
 def classes(values: int) -> tuple[int, ...]:
-    """The net's labels that a submission may have.
+    """The net's labels that are allowed in a submission.
 
     Raises:
-        DataError: a net of neither 40 classes nor the 20 themselves.
+        DataError: the net has neither 40 classes nor the benchmark's 20.
     """
     if values == 41:
         return SCANNET_20
@@ -34,7 +34,7 @@ def classes(values: int) -> tuple[int, ...]:
 
 
 def nyu40(label: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """Labels of the net, uint8 (H, W), as those of NYUv2's 40."""
+    """Converts labels of the net, uint8 (H, W), to NYUv2's 40."""
     if labels.values == 41:
         return label
     return np.array([0, *SCANNET_20], np.uint8)[label]

@@ -1,4 +1,4 @@
-"""What a model scored on a set of frames: in all, per frame, per group of frames."""
+"""Scores a model on a set of frames: in total, per frame, and per group of frames."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from eval_tools.metrics import ConfusionMatrix
 from eval_tools.network import Network
 from eval_tools.records import Record, Records, short_name
 
-# Called for every frame with its truth, what was found there and the frame's own matrix.
+# Called for every frame with its truth, its prediction and its own matrix.
 Watcher = Callable[[Record, np.ndarray, Segmented, ConfusionMatrix], None]
 
 
 @dataclass
 class Tally:
-    """The counts of one model on one data set.
+    """The counts of one model on one dataset.
 
-    `frames` has, for every frame in order, the pixels that are right, true and predicted of every
-    scored class: int32 (3, classes). That is all that resampling frames needs.
+    For every frame in order, `frames` has the numbers of correct, true and predicted pixels of each
+    scored class: int32 (3, classes). Resampling of frames needs nothing else.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Tally:
 
     @classmethod
     def empty(cls, name: str, labels: LabelSet) -> Tally:
-        """Nothing counted yet."""
+        """A tally without counts."""
         return cls(name, labels, _matrix(labels))
 
     def add(self, key: str, truth: np.ndarray, found: np.ndarray, group: str | None = None) -> Any:
-        """Counts one frame, two label maps uint8 (H, W), and returns the frame's own matrix."""
+        """Counts one frame (two label maps, uint8 (H, W)) and returns the frame's own matrix."""
         ranks = self.labels.ranks
         one = _matrix(self.labels).update(ranks[truth], ranks[found])
         self.matrix.merge(one)
@@ -54,7 +54,7 @@ class Tally:
         return one
 
     def add_scene(self, truth: int, found: int, names: list[str]) -> None:
-        """Counts one frame's scene; both from 0."""
+        """Counts one frame's scene; scenes count from 0."""
         if self.scenes is None:
             self.scenes = ConfusionMatrix(len(names), ignore_label=None, names=names)
         self.scenes.update([truth], [found])
@@ -76,14 +76,14 @@ def score(
     group: str | None = None,
     watch: Watcher | None = None,
 ) -> Tally:
-    """Runs a net over every frame and counts; one batch is in memory at a time.
+    """Runs a net on all frames and counts, with one batch in memory at a time.
 
     Args:
-        group: a key of dataset.json's frames: counts are kept for each of its values as well.
-        watch: is shown every frame, such as by the report.
+        group: a key of the frames in dataset.json; counts are also kept for each of its values.
+        watch: called with every frame, e.g. the report.
     Raises:
-        DataError: a frame without a usable label, labels that the net cannot score, no labelled
-            pixel at all, or no frame with that group.
+        DataError: a frame without a usable label, labels that the net does not score, no labelled
+            pixel at all, or no frame with that key.
     """
     if group:
         _check_group(records, group)
@@ -107,14 +107,14 @@ def score(
 
 
 class Truths:
-    """Where the true labels come from: the records themselves, another LMDB, or a folder.
+    """The source of the true labels: the records themselves, another LMDB, or a folder.
 
-    In a folder a frame's label is the picture that carries the record's name (its key without the
-    running number).
+    In a folder, a frame's label is the image with the record's name (its key without the leading
+    number).
 
     Raises:
         DataError: the records are known to have no labels; when called: a frame has no label, or
-            one of another size.
+            its label has another size.
     """
 
     def __init__(self, records: Records, source: str | Path | None = None) -> None:
@@ -138,7 +138,7 @@ class Truths:
             raise DataError(f"{source}: expected an LMDB or a folder of label pictures")
 
     def __call__(self, frame: Record, size: tuple[int, int]) -> np.ndarray:
-        """The frame's labels, uint8 (H, W), of that size (height, width)."""
+        """The frame's labels, uint8 (H, W), which must have that size (height, width)."""
         label = self._find(frame)
         where = f"{self.where}: record {frame.key}"
         if label is None:

@@ -1,4 +1,4 @@
-"""Results as text: plain tables for a terminal, Markdown, and the numbers as JSON takes them."""
+"""Results as text: plain tables for a terminal, Markdown tables, and numbers for JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Result:
-    """A model's tally with its intervals and, against the first model, its differences."""
+    """A model's tally with its intervals and its differences to the first model."""
 
     tally: Tally
     intervals: dict[str, tuple[float, float]] | None = None
@@ -32,7 +32,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a heading; the first column is words, the others are numbers."""
+    """Rows of text under a heading; the first column has words, the others have numbers."""
 
     title: str
     head: Sequence[str]
@@ -52,7 +52,7 @@ class Table:
         return "\n".join(texts)
 
     def markdown(self) -> str:
-        """A table of GitHub's Markdown under a heading."""
+        """A GitHub Markdown table under a heading."""
         rows = [self.head, ["---", *["---:"] * (len(self.head) - 1)], *self.rows]
         text = "\n".join(
             "| " + " | ".join(c.replace("|", r"\|") for c in row) + " |" for row in rows
@@ -61,7 +61,7 @@ class Table:
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
-    """All that was found, as tables: classes, groups, scenes, the summary last."""
+    """All results as tables: classes, groups, scenes, summary, differences."""
     found = [_classes(results)]
     found += [_groups(result) for result in results if result.tally.groups]
     found += [_scenes(result) for result in results if result.tally.scenes]
@@ -71,7 +71,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
 
 
 def notes(results: Sequence[Result]) -> str:
-    """One line on what was counted, and the classes that the means leave out."""
+    """One line with the number of frames and pixels, and the classes left out of the means."""
     tally = results[0].tally
     frames = f"{len(tally.keys)} frame{'s' * (len(tally.keys) != 1)}"
     text = f"{frames}, {tally.matrix.pixels} labelled pixels"
@@ -81,7 +81,7 @@ def notes(results: Sequence[Result]) -> str:
 
 
 def percent(value: float) -> str:
-    """0.6604 -> 66.04, a dash for NaN."""
+    """0.6604 -> 66.04; a dash for NaN."""
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
@@ -149,9 +149,9 @@ def _scenes(result: Result) -> Table:
 
 
 def numbers(results: Sequence[Result]) -> dict[str, Any]:
-    """The first model's figures as JSON takes them, with the other models' under `versus`.
+    """The first model's metrics for JSON, with those of the other models under `versus`.
 
-    Shares are 0..1; null stands for what is not defined (a class absent from the truth).
+    Shares are 0..1; null means undefined (a class without true pixels).
     """
     found = _numbers(results[0])
     if len(results) > 1:
@@ -187,7 +187,7 @@ def _numbers(result: Result) -> dict[str, Any]:
 
 
 def matrix_numbers(matrix: ConfusionMatrix, labels: Sequence[int]) -> dict[str, Any]:
-    """A confusion matrix's figures; `labels` are the label of each class in the data."""
+    """A confusion matrix's metrics for JSON; `labels` has the label of each class in the data."""
     found: dict[str, Any] = {"pixels": matrix.pixels}
     found |= {figure: _null(getattr(matrix, figure)) for figure in FIGURES}
     found["absent"] = matrix.absent

@@ -1,7 +1,7 @@
 """Writes scalars as a TensorBoard event file, without TensorBoard.
 
-The file is a sequence of TFRecords, each an `Event` message of TensorFlow's event.proto; the few
-fields that a scalar needs are encoded here.
+The file is a sequence of TFRecords, each an `Event` message of TensorFlow's event.proto. This file
+encodes the few fields that a scalar needs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from data_tools.store import write_bytes
 
 
 def write_events(folder: str | Path, scalars: Iterable[tuple[str, int, float, float]]) -> Path:
-    """Writes one event file into `folder` (made if need be) and returns its path.
+    """Writes one event file into `folder`, which is made if missing, and returns its path.
 
     Args:
         scalars: (tag, step, value, seconds since 1970) of each point.
@@ -37,7 +37,7 @@ def _event(seconds: float, step: int, rest: bytes) -> bytes:
 
 
 def _record(data: bytes) -> bytes:
-    """A TFRecord: length, its checksum, the data, its checksum."""
+    """A TFRecord: the length, its checksum, the data, their checksum."""
     length = struct.pack("<Q", len(data))
     return length + struct.pack("<I", _masked(length)) + data + struct.pack("<I", _masked(data))
 
@@ -72,7 +72,7 @@ _CRC32C = _table()
 
 
 def _masked(data: bytes) -> int:
-    """CRC-32C, turned and shifted as TFRecords have it."""
+    """The CRC-32C, rotated and offset as TFRecords require."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = _CRC32C[(crc ^ byte) & 255] ^ crc >> 8

@@ -1,7 +1,7 @@
-"""One HTML file that shows how a net did: figures, curves, confusion, and every frame.
+"""The report of an evaluation in one HTML file: metrics, curves, confusion matrix, all frames.
 
-The file is self-contained: no network, no script or style from elsewhere. `page.html`, `page.css`
-and `page.js` beside this file are its parts.
+The file is self-contained and loads no script or style from elsewhere. It is assembled from
+`page.html`, `page.css` and `page.js` in this folder.
 """
 
 from eval_tools.report.page import Report

@@ -1,4 +1,4 @@
-"""Scores a net as `python -m eval_tools.evaluate` does and writes the report, one HTML file."""
+"""Scores a net like `python -m eval_tools.evaluate` and writes the report, one HTML file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         dest="report",
         type=Path,
         metavar="FILE",
-        help="the page (default: report.html)",
+        help="the report (default: report.html)",
     )
-    parser.set_defaults(report=Path("report.html"))  # evaluate's own --report has none
+    parser.set_defaults(report=Path("report.html"))  # evaluate's own --report has no default
     evaluate.run(parser.parse_args(argv))
 
 

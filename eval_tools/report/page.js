@@ -1,12 +1,12 @@
 "use strict";
-// The page's data: names and colours by label, the scored labels, and what is known of each frame.
+// The page's data: names and colours by label, the scored labels, and facts about each frame.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const scored = new Set(data.scored);
 const shown = new Set(data.names.keys());
 const state = { order: [], at: 0, frame: null, cross: null };
 
-// Labels come zlib-packed, pictures as WebP; both wait in a script element of their frame.
+// Labels are zlib-compressed and images are WebP; both are in the script element of their frame.
 async function unpack(base64) {
   const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -20,7 +20,7 @@ async function picture(base64) {
   return image;
 }
 
-// The parts of a frame, once the parser is past its element: before that its text is cut short.
+// The parts of a frame. Waits until the parser is past its element, whose text is then complete.
 async function block(index) {
   while (!$("f" + (index + 1)) && document.readyState === "loading") {
     await new Promise((done) => setTimeout(done, 50));
@@ -51,7 +51,7 @@ function layer(frame) {
   return canvas;
 }
 
-// A layer whose pixels are packed colours (alpha, blue, green, red), `at(i)` each.
+// A layer whose pixels are the packed colours (alpha, blue, green, red) of `at(i)`.
 function paint(frame, at) {
   const canvas = layer(frame);
   const context = canvas.getContext("2d");
@@ -64,7 +64,7 @@ function paint(frame, at) {
 
 const packed = (r, g, b) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;
 
-// The labels that are switched on in their colours; nothing where they are off or ignored.
+// Labels that are switched on, in their colours; all others are transparent.
 function labelLayer(frame, labels) {
   const table = Uint32Array.from(data.colors, (color, label) => (
     label && shown.has(label) ? packed(...color) : 0));
@@ -85,7 +85,7 @@ function errorLayer(frame) {
   });
 }
 
-// Draws layers over each other into one of the page's canvases.
+// Draws layers on top of each other into one of the page's canvases.
 function compose(id, frame, ...layers) {
   const canvas = $(id);
   canvas.width = frame.width;
@@ -99,7 +99,7 @@ function drawCompare() {
   const frame = state.frame;
   const split = $("split").value / 100;
   const edge = Math.round(split * frame.width);
-  // As large as the column, but never so high that the sliders below are out of sight.
+  // As wide as the column, but low enough that the sliders below stay visible.
   $("compare").parentNode.style.maxWidth = `${75 * frame.width / frame.height}vh`;
   const context = compose("compare", frame, frame.color);
   context.globalAlpha = $("strength").value / 100;
@@ -168,7 +168,7 @@ async function show(place) {
   $("frame").value = index;
   $("position").textContent = `${state.at + 1} of ${state.order.length}`;
   const frame = await load(index);
-  if (state.order[state.at] !== index) return;  // the user has gone on
+  if (state.order[state.at] !== index) return;  // the user has moved on to another frame
   state.frame = frame;
   state.cross = null;
   $("cross").style.display = "none";
@@ -237,7 +237,7 @@ function watchPictures() {
     event.preventDefault();
     const far = event.shiftKey ? 10 : 1;
     const [x, y] = state.cross ?? [state.frame.width >> 1, state.frame.height >> 1];
-    // A reader hears what the keyboard asks for, not what a pointer passes over.
+    // Screen readers announce pixels chosen by keyboard, not those that the pointer passes.
     $("readout").setAttribute("aria-live", "polite");
     placeCross(x + far * steps[event.key][0], y + far * steps[event.key][1]);
   });
@@ -262,7 +262,7 @@ function choose(labels) {
   updateShown();
 }
 
-// The classes that truth and prediction disagree on in this frame.
+// The classes on which truth and prediction disagree in this frame.
 function confused() {
   const found = new Set();
   const { truth, found: guess } = state.frame;
@@ -328,7 +328,7 @@ function buildPicker() {
   }
 }
 
-// Six thumbnails at either end, each loaded when it comes into sight.
+// Six thumbnails each of the worst and best frames, loaded when they become visible.
 function buildEnds() {
   const ranked = [...data.frames.keys()].filter((i) => data.frames[i].iou !== null).sort(byIou);
   const seen = new IntersectionObserver((entries) => {
@@ -359,7 +359,7 @@ function buildEnds() {
   }
 }
 
-// Tables sort by the column whose heading is pressed.
+// Clicking a heading sorts the table by that column.
 function buildTables() {
   for (const table of document.querySelectorAll("table.sortable")) {
     const heads = [...table.tHead.rows[0].cells];

@@ -22,15 +22,15 @@ from eval_tools.report.pictures import Pictures, pack
 from eval_tools.tables import FIGURES, Result, Table, notes, percent, tables
 
 MAX_BYTES = 38e6
-# What a frame takes at most, though a small report has room for more.
+# Limit for one frame, even if a small report has room for more.
 FRAME_BYTES = 150e3
 
 
 class Report:
-    """Frames as they come (a `watch` of scoring.score), then the page.
+    """Collects frames (as the `watch` of scoring.score), then writes the page.
 
     Args:
-        frames: how many will come: the page's size is shared among them.
+        frames: the number of frames, which share the page's size.
     """
 
     def __init__(self, frames: int, max_bytes: float = MAX_BYTES) -> None:
@@ -69,9 +69,9 @@ class Report:
         """Writes the page.
 
         Args:
-            results: the model's own first; others it is compared with may follow.
-            source: what was evaluated on, for the title.
-            runs: trainings to draw the curves of.
+            results: the model's own first; those of compared models may follow.
+            source: the name of the evaluation data, for the title.
+            runs: training runs whose curves are drawn.
         """
         tally = results[0].tally
         data = {
@@ -107,7 +107,7 @@ def _fill(text: str, parts: dict[str, str]) -> str:
 
 
 def _script_safe(text: str) -> str:
-    """JSON that no name can end the script element of."""
+    """JSON in which no name can end the script element."""
     return text.replace("<", "\\u003c")
 
 
@@ -160,7 +160,7 @@ def _table(table: Table, attributes: str = "") -> str:
 
 
 def _class_table(result: Result, table: Table, models: int) -> str:
-    """The table of classes; of a single model, with its bars."""
+    """The table of classes; for a single model, with bars."""
     if models > 1:
         return _table(table, ' class="sortable"')
     labels = result.tally.labels
@@ -183,7 +183,7 @@ def _class_table(result: Result, table: Table, models: int) -> str:
 
 
 def _confusion(matrix: ConfusionMatrix) -> str:
-    """The confusion matrix as a table: each row in per cent of its true class."""
+    """The confusion matrix as a table, with each row in percent of its true class."""
     first = matrix.first
     head = ['<tr><th scope="col">truth \\ prediction</th>']
     names = ["(ignored)"] * first + matrix.names

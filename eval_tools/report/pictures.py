@@ -1,4 +1,4 @@
-"""A frame's pictures, small enough that a report of hundreds of frames stays small."""
+"""Compresses a frame's images, so that a report of hundreds of frames stays small."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 
 from eval_tools.drawings import smooth
 
-# From fine to coarse: (longest side, WebP quality) of the colour picture; depth gets half the side.
+# From fine to coarse: (longest side, WebP quality) of the colour image; depth gets half the side.
 STEPS = ((640, 70), (640, 50), (480, 50), (320, 60), (320, 40), (240, 40), (160, 40), (120, 30))
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """One frame for the page: WebP colour and depth, zlib-packed truth and prediction.
+    """One frame for the page: WebP colour and depth, zlib-compressed truth and prediction.
 
-    `size` is (width, height) of the label maps; `step` says how many pixels of the evaluated maps
-    one of them stands for along each side (1: all are there), `fineness` which of STEPS was taken.
+    `size` is (width, height) of the label maps. They have every `step`-th pixel of the evaluated
+    maps along each side. `fineness` is the index in STEPS.
     """
 
     color: bytes
@@ -49,16 +49,16 @@ def pack(
     budget: float,
     finest: int = 0,
 ) -> Pictures:
-    """Packs a frame into about `budget` bytes of text, or the least there is.
+    """Compresses a frame into about `budget` bytes of text, or as few as possible.
 
-    Labels are kept whole if they fit; else every second, third, ... pixel is. Colour and depth take
-    what is left, as fine as fits.
+    Label maps keep all pixels if they fit, else every second, third, ... pixel. Colour and depth
+    get what is left, as fine as fits.
 
     Args:
         color: BGR uint8 (H, W, 3) of any size.
         depth: (H, W) 0..255 of any size.
         truth, found: uint8 label maps of one size.
-        finest: where in STEPS to begin; frames are alike, so it is quick to begin near the last's.
+        finest: the first index in STEPS to try; frames are alike, so start near the last frame's.
     """
     step = 1
     while True:
