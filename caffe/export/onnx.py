@@ -63,7 +63,7 @@ class _Finish:
         used = {name for node in self.graph.nodes for name in node.input}
         inputs = [name for name in self.inputs if name in used]
         constants = [
-            numpy_helper.from_array(np.ascontiguousarray(values), name)
+            numpy_helper.from_array(np.asarray(values, order="C"), name)
             for name, values in self.graph.constants.items()
             if name in used
         ]

@@ -3,118 +3,165 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register
+from caffe.layers.coordinates import IDENTITY, Map
+from caffe.layers.look import ACTIVATION, Look
 from caffe.proto import caffe_pb2 as pb
 
-IN_PLACE = "In place, too, it has its derivative; Caffe takes it at the values written over."
+IN_PLACE = "In place, too, the gradient is the derivative; Caffe's is taken at the values written."
 
 
-class _Unchecked(Layer):
-    """A layer that takes any shape, and keeps it."""
+class _Elementwise(Layer):
+    """A layer that takes a bottom of any shape and keeps it."""
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [tuple(shapes[0])]
 
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
+
 
 @register("ReLU")
-class ReLU(_Unchecked):
+class ReLU(_Elementwise):
     """max(x, 0) + negative_slope min(x, 0)."""
 
     reads = ("relu_param",)
     differs = ENGINE
+    look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         slope = self.layer_param.relu_param.negative_slope
         return F.leaky_relu(bottom[0], slope) if slope else F.relu(bottom[0])
 
+    def reduces(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        slope = self.layer_param.relu_param.negative_slope
+        (x,) = bottoms
+        return graph.add("LeakyRelu", x, alpha=slope) if slope else graph.add("Relu", x)
+
 
 @register("PReLU")
-class PReLU(Layer):
-    """max(x, 0) + slope min(x, 0), with a learned slope for each channel (axis 1) or for all."""
+class PReLU(_Elementwise):
+    """max(x, 0) + slope min(x, 0), with a learned slope for each channel (axis 1) or for all
+    (He et al., 2015).
+    """
 
     reads = ("prelu_param",)
+    look = ACTIVATION
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.prelu_param
-        self._check_axes(shapes[0])
         quarter = pb.FillerParameter(type="constant", value=0.25)
         filler = p.filler if p.HasField("filler") else quarter
         self.add_blob(() if p.channel_shared else shapes[0][1:2], filler)
 
-    def _check_axes(self, shape: Shape) -> None:
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = tuple(shapes[0])
         self.check(len(shape) >= 2, f"bottom has the shape {shape}, expected at least 2 axes")
+        slopes = self.blobs[0].shape
+        self.check(
+            not slopes or slopes == (shape[1],),
+            f"bottom has {shape[1]} channels on axis 1, expected {math.prod(slopes)}",
+        )
+        return [shape]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        x, slope = bottom[0], blobs[0]
-        self._check_axes(tuple(x.shape))
-        if slope.dim():
-            self.check(
-                x.shape[1] == slope.shape[0],
-                f"bottom has {x.shape[1]} channels on axis 1, expected {slope.shape[0]}",
-            )
-        return F.prelu(x, slope)
+        self.top_shapes(bottom)
+        return F.prelu(bottom[0], blobs[0])
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        slope = self.array(0).reshape(-1, *[1] * (len(x.shape) - 2))
+        return graph.add("PRelu", x, graph.constant(slope, name=f"{self.name}.0"))
 
 
 @register("ELU")
-class ELU(_Unchecked):
+class ELU(_Elementwise):
     """x where it is positive, else alpha (e^x - 1) (Clevert et al., 2015)."""
 
     reads = ("elu_param",)
+    look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         return F.elu(bottom[0], self.layer_param.elu_param.alpha)
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Elu", *bottoms, alpha=self.layer_param.elu_param.alpha)
+
 
 @register("Sigmoid")
-class Sigmoid(_Unchecked):
+class Sigmoid(_Elementwise):
     """1 / (1 + e^-x)."""
 
     reads = ("sigmoid_param",)
     differs = ENGINE
+    look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         return bottom[0].sigmoid()
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Sigmoid", *bottoms)
+
 
 @register("TanH")
-class TanH(_Unchecked):
+class TanH(_Elementwise):
     """The hyperbolic tangent."""
 
     reads = ("tanh_param",)
     differs = ENGINE
+    look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         return bottom[0].tanh()
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Tanh", *bottoms)
+
 
 @register("Swish")
-class Swish(_Unchecked):
+class Swish(_Elementwise):
     """x sigmoid(beta x) (Ramachandran et al., 2017)."""
 
     reads = ("swish_param",)
+    look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         x = bottom[0]
         return x * (x * self.layer_param.swish_param.beta).sigmoid()
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        scaled = graph.affine(x, self.layer_param.swish_param.beta, 0)
+        return graph.add("Mul", x, graph.add("Sigmoid", scaled))
+
 
 @register("BNLL")
-class BNLL(_Unchecked):
+class BNLL(_Elementwise):
     """log(1 + e^x), the binomial normal log likelihood."""
 
     differs = IN_PLACE
+    look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         return F.softplus(bottom[0], threshold=50)
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Softplus", *bottoms)
+
 
 @register("AbsVal")
-class AbsVal(_Unchecked):
+class AbsVal(_Elementwise):
     """|x|."""
 
     in_place = False
@@ -122,22 +169,31 @@ class AbsVal(_Unchecked):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         return bottom[0].abs()
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Abs", *bottoms)
+
 
 @register("Clip")
-class Clip(_Unchecked):
+class Clip(_Elementwise):
     """x limited to [min, max]."""
 
     reads = ("clip_param",)
     differs = IN_PLACE
+    look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.clip_param
-        # One after the other: if min exceeds max, min is what comes out.
+        # Two steps, because clamp(min, max) gives max if min exceeds it, where Caffe gives min.
         return bottom[0].clamp(max=p.max).clamp(min=p.min)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p = self.layer_param.clip_param
+        limited = graph.add("Min", *bottoms, graph.constant(p.max))
+        return graph.add("Max", limited, graph.constant(p.min))
 
 
 @register("Threshold")
-class Threshold(_Unchecked):
+class Threshold(_Elementwise):
     """1 where x exceeds the threshold, else 0. It has no gradient."""
 
     reads = ("threshold_param",)
@@ -147,27 +203,45 @@ class Threshold(_Unchecked):
         x = bottom[0]
         return (x > self.layer_param.threshold_param.threshold).to(x.dtype)
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        limit = graph.constant(self.layer_param.threshold_param.threshold)
+        return graph.to_float(graph.add("Greater", *bottoms, limit))
+
 
 @register("Dropout")
-class Dropout(Layer):
-    """In TRAIN: zero a share of the values and scale the rest by 1 / (1 - ratio)."""
+class Dropout(_Elementwise):
+    """In TRAIN: zeros a share dropout_ratio of the values and scales the rest by 1 / (1 - ratio)
+    (Srivastava et al., 2014). In TEST: the bottom.
+    """
 
     reads = ("dropout_param",)
+    look = Look(stripe="dropout")
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        self.ratio = self.layer_param.dropout_param.dropout_ratio
+        self.check(0 <= self.ratio < 1, f"dropout_ratio is {self.ratio:g}, expected 0 <= ratio < 1")
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        ratio = self.layer_param.dropout_param.dropout_ratio
-        self.check(0 <= ratio < 1, f"dropout_ratio is {ratio:g}, expected 0 <= ratio < 1")
-        x = bottom[0]
-        if x.is_meta:
-            return x
+        x, ratio = bottom[0], self.ratio
         if self.phase == pb.TRAIN and x.device.type == "cpu" and (256 * ratio).is_integer():
             return x * _byte_mask(x, ratio)
         return F.dropout(x, ratio, training=self.phase == pb.TRAIN)
 
+    def copies(self) -> bool:
+        return self.phase == pb.TEST
+
+    def reduces(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return bottoms[0].name
+
 
 def _byte_mask(x: torch.Tensor, ratio: float) -> torch.Tensor:
-    """0 for a share `ratio` of the values, else 1 / (1 - ratio); a random byte each, an eighth of
-    the draws that PyTorch's own mask takes. Exact for multiples of 1/256.
+    """A mask like x: 0 for a share `ratio` of the values, else 1 / (1 - ratio).
+
+    ratio is a multiple of 1/256, because each value takes one random byte. That is an eighth of
+    the draws that PyTorch's own mask takes.
     """
     draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     keep = draws.view(torch.uint8)[: x.numel()] >= round(256 * ratio)
@@ -177,7 +251,7 @@ def _byte_mask(x: torch.Tensor, ratio: float) -> torch.Tensor:
 
 
 @register("Power")
-class Power(_Unchecked):
+class Power(_Elementwise):
     """(shift + scale x) ^ power."""
 
     reads = ("power_param",)
@@ -197,13 +271,21 @@ class Power(_Unchecked):
         except (ValueError, ZeroDivisionError):  # a root of a negative number, or 1 / 0
             return math.inf if p.shift == 0 else math.nan
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p = self.layer_param.power_param
+        y = graph.affine(bottoms[0], p.scale, p.shift)
+        return y if p.power == 1 else graph.add("Pow", y, graph.constant(p.power))
 
-class _Logarithmic(Layer):
-    """What Exp and Log share: a base, of which -1 stands for e."""
 
-    def log_base(self, base: float) -> float:
+class _Logarithmic(_Elementwise):
+    """Exp and Log have a base; -1 stands for e."""
+
+    log_base: float
+
+    def set_base(self, base: float) -> None:
+        """Read the base. Raises CaffeError unless it has a logarithm."""
         self.check(base == -1 or base > 0, f"base is {base:g}, expected a positive number, or -1")
-        return 1.0 if base == -1 else math.log(base)
+        self.log_base = 1.0 if base == -1 else math.log(base)
 
 
 @register("Exp")
@@ -212,10 +294,20 @@ class Exp(_Logarithmic):
 
     reads = ("exp_param",)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        self.set_base(self.layer_param.exp_param.base)
+
+    def _exponent(self) -> tuple[float, float]:
+        """The scale and shift that x has as an exponent of e."""
         p = self.layer_param.exp_param
-        log_base = self.log_base(p.base)
-        return (bottom[0] * (log_base * p.scale) + log_base * p.shift).exp()
+        return self.log_base * p.scale, self.log_base * p.shift
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        scale, shift = self._exponent()
+        return (bottom[0] * scale + shift).exp()
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Exp", graph.affine(bottoms[0], *self._exponent()))
 
 
 @register("Log")
@@ -225,8 +317,15 @@ class Log(_Logarithmic):
     reads = ("log_param",)
     differs = IN_PLACE
 
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        self.set_base(self.layer_param.log_param.base)
+        self.check(self.log_base != 0, "base is 1, of which there are no logarithms")
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.log_param
-        log_base = self.log_base(p.base)
-        self.check(log_base != 0, "base is 1, of which there are no logarithms")
-        return (bottom[0] * p.scale + p.shift).log() / log_base
+        return (bottom[0] * p.scale + p.shift).log() / self.log_base
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p = self.layer_param.log_param
+        logarithm = graph.add("Log", graph.affine(bottoms[0], p.scale, p.shift))
+        return graph.affine(logarithm, 1 / self.log_base, 0)

@@ -4,32 +4,65 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
+from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
+from caffe.layers.coordinates import IDENTITY, Map
+from caffe.layers.look import OUTPUT, Look
 from caffe.proto import caffe_pb2 as pb
+
+
+def _resized(shape: Shape, axis: int, extent: int) -> Shape:
+    """The shape with another extent on one axis, which is not negative."""
+    return (*shape[:axis], extent, *shape[axis + 1 :])
 
 
 @register("Split")
 class Split(Layer):
-    """The bottom, once for each layer that takes it; its gradient is the sum of theirs."""
+    """Hands the bottom to several layers, one top for each; the gradients of the tops add up."""
 
     tops = (1, None)
     in_place = False
     shares_memory = True
+    look = Look(open=True)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return [tuple(shapes[0])] * self.num_tops
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         return [bottom[0]] * self.num_tops
 
+    def copies(self) -> bool:
+        return True
+
+    def reduces(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return [bottoms[0].name] * self.num_tops
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
+
 
 @register("Silence")
 class Silence(Layer):
-    """Takes blobs that nobody needs, so that they are no outputs; their gradient is zero."""
+    """Takes blobs that no other layer needs, so that they are not outputs of the net. Their
+    gradient is zero.
+    """
 
     bottoms = (1, None)
     tops = (0, 0)
+    look = Look(open=True)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return []
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         return []
@@ -37,32 +70,45 @@ class Silence(Layer):
 
 @register("Concat")
 class Concat(Layer):
-    """Joins the bottoms along an axis."""
+    """Joins bottoms along an axis; their other axes are equal."""
 
     bottoms = (1, None)
     reads = ("concat_param",)
+    look = Look("Fusion")
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.concat_param
+        old = p.HasField("concat_dim")
+        self.check(not (old and p.HasField("axis")), "give either axis or concat_dim, not both")
+        self.joined_axis = p.concat_dim if old else p.axis
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        first = tuple(shapes[0])
+        axis = self.axis(self.joined_axis, first)
+        for i, shape in enumerate(shapes):
+            self.check(
+                len(shape) == len(first) and _resized(shape, axis, 0) == _resized(first, axis, 0),
+                f"bottom {i} has the shape {tuple(shape)}; all but axis {axis} must be as in "
+                f"bottom 0, {first}",
+            )
+        return [_resized(first, axis, sum(shape[axis] for shape in shapes))]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p = self.layer_param.concat_param
-        shape = tuple(bottom[0].shape)
-        if p.HasField("concat_dim"):
-            self.check(not p.HasField("axis"), "give either axis or concat_dim, not both")
-            axis = self.axis(p.concat_dim, shape)
-        else:
-            axis = self.axis(p.axis, shape)
-        for i, x in enumerate(bottom):
-            fits = x.dim() == len(shape) and all(
-                a == b for k, (a, b) in enumerate(zip(x.shape, shape, strict=True)) if k != axis
-            )
-            self.check(
-                fits,
-                f"bottom {i} has the shape {tuple(x.shape)}; all but axis {axis} must be as in "
-                f"bottom 0, {shape}",
-            )
-        if bottom[0].is_meta:
-            total = sum(x.shape[axis] for x in bottom)
-            return bottom[0].new_empty(*shape[:axis], total, *shape[axis + 1 :])
-        return torch.cat(list(bottom), axis) if len(bottom) > 1 else bottom[0]
+        self.top_shapes(bottom)
+        return torch.cat(list(bottom), self.joined_axis) if len(bottom) > 1 else bottom[0]
+
+    def copies(self) -> bool:
+        return self.num_bottoms == 1
+
+    def reduces(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Concat", *bottoms, axis=self.joined_axis)
+
+    @classmethod
+    def symbol(cls, param: pb.LayerParameter) -> str:
+        return "C"
 
 
 @register("Slice")
@@ -71,41 +117,62 @@ class Slice(Layer):
 
     tops = (1, None)
     reads = ("slice_param",)
+    look = Look(open=True)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
-        p = self.layer_param.slice_param
-        x, shape = bottom[0], tuple(bottom[0].shape)
-        if p.HasField("slice_dim"):
-            self.check(not p.HasField("axis"), "give either axis or slice_dim, not both")
-            axis = self.axis(p.slice_dim, shape)
-        else:
-            axis = self.axis(p.axis, shape)
-        return torch.split(x, self._sizes(list(p.slice_point), shape[axis], axis), axis)
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p, tops = self.layer_param.slice_param, self.num_tops
+        old = p.HasField("slice_dim")
+        self.check(not (old and p.HasField("axis")), "give either axis or slice_dim, not both")
+        self.cut_axis = p.slice_dim if old else p.axis
+        self.points = list(p.slice_point)
+        self.check(
+            not self.points or len(self.points) == tops - 1,
+            f"{tops} tops need {tops - 1} slice_point(s), got {len(self.points)}",
+        )
 
-    def _sizes(self, points: list[int], extent: int, axis: int) -> list[int]:
-        tops = self.num_tops
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        axis, sizes = self._sizes(shapes[0])
+        return [_resized(shapes[0], axis, size) for size in sizes]
+
+    def _sizes(self, shape: Shape) -> tuple[int, list[int]]:
+        """The axis that is cut, not negative, and the extents of the parts."""
+        axis = self.axis(self.cut_axis, shape)
+        extent, tops, points = shape[axis], self.num_tops, self.points
         if not points:
             self.check(
                 extent % tops == 0, f"axis {axis} of {extent} cannot be cut into {tops} equal parts"
             )
-            return [extent // tops] * tops
-        self.check(
-            len(points) == tops - 1,
-            f"{tops} tops need {tops - 1} slice_point(s), got {len(points)}",
-        )
-        edges = [0, *points, extent]
-        sizes = [b - a for a, b in itertools.pairwise(edges)]
+            return axis, [extent // tops] * tops
+        sizes = [b - a for a, b in itertools.pairwise([0, *points, extent])]
         self.check(
             min(sizes[:-1]) > 0 and sizes[-1] >= 0 and tops <= extent,
             f"slice_point {points} must rise within the {extent} of axis {axis}",
         )
-        return sizes
+        return axis, sizes
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
+        axis, sizes = self._sizes(tuple(bottom[0].shape))
+        return torch.split(bottom[0], sizes, axis)
+
+    def copies(self) -> bool:
+        return self.num_tops == 1
+
+    def reduces(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        axis, sizes = self._sizes(x.shape)
+        sizes = graph.constant(sizes, np.int64)
+        parts = graph.add("Split", x, sizes, outputs=self.num_tops, axis=axis)
+        return [parts] if isinstance(parts, str) else parts
 
 
 class _LastMaximum(torch.autograd.Function):
-    """Maximum of bottoms with Caffe's choice on a tie: of the first two the second, then the older.
+    """The maximum of the bottoms, with Caffe's choice among equals: bottom 1 beats bottom 0, and
+    later bottoms must be larger.
 
-    The gradient goes to the chosen one alone; torch.maximum would halve it.
+    The whole gradient goes to the chosen bottom; torch.maximum would halve it.
     """
 
     @staticmethod
@@ -133,6 +200,7 @@ class Eltwise(Layer):
 
     bottoms = (2, None)
     reads = ("eltwise_param",)
+    look = Look("Fusion")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.eltwise_param
@@ -144,16 +212,18 @@ class Eltwise(Layer):
         product = p.operation == pb.EltwiseParameter.PROD
         self.check(not (p.coeff and product), "coeff is for SUM, not for PROD")
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p = self.layer_param.eltwise_param
-        for i, x in enumerate(bottom):
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        first = tuple(shapes[0])
+        for i, shape in enumerate(shapes):
             self.check(
-                x.shape == bottom[0].shape,
-                f"bottom {i} has the shape {tuple(x.shape)}, bottom 0 {tuple(bottom[0].shape)}; "
-                "they must be equal",
+                tuple(shape) == first,
+                f"bottom {i} has the shape {tuple(shape)}, bottom 0 {first}; they must be equal",
             )
-        if bottom[0].is_meta:
-            return bottom[0]
+        return [first]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p = self.layer_param.eltwise_param
         if p.operation == pb.EltwiseParameter.MAX:
             return _LastMaximum.apply(*bottom)
         if p.operation == pb.EltwiseParameter.PROD:
@@ -167,16 +237,43 @@ class Eltwise(Layer):
         product = math.prod(bottom[1:], start=bottom[0])
         if self.layer_param.eltwise_param.stable_prod_grad:
             return product
-        # On demand Caffe divides the product by each bottom, and has no gradient where one is 0.
+        # Without stable_prod_grad, Caffe divides the product by each bottom: where one is 0, there
+        # is no gradient.
         return with_gradient_of(product, sum(x * (product / x).detach() for x in bottom))
+
+    def reduces(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p, ops = self.layer_param.eltwise_param, pb.EltwiseParameter
+        op = {ops.PROD: "Mul", ops.SUM: "Add", ops.MAX: "Max"}[p.operation]
+        terms = [x.name for x in bottoms]
+        if p.operation == ops.SUM and p.coeff:
+            terms = [graph.affine(x, c, 0) for x, c in zip(bottoms, p.coeff, strict=True)]
+        total = terms[0]
+        for term in terms[1:]:
+            total = graph.add(op, total, term)
+        return total
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
+
+    @classmethod
+    def symbol(cls, param: pb.LayerParameter) -> str:
+        operations = {pb.EltwiseParameter.PROD: "\u00d7", pb.EltwiseParameter.MAX: "max"}
+        return operations.get(param.eltwise_param.operation, "+")
 
 
 @register("InnerProduct")
 class InnerProduct(Layer):
-    """The fully connected layer: axes from `axis` on are one vector."""
+    """The fully connected layer. The axes from `axis` on are one vector, which becomes one axis of
+    num_output values.
+    """
 
     multiplies = True
     reads = ("inner_product_param",)
+    look = Look("InnerProduct", color="#CC33FF")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.inner_product_param
@@ -187,27 +284,58 @@ class InnerProduct(Layer):
         if p.bias_term:
             self.add_blob((p.num_output,), p.bias_filler)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p = self.layer_param.inner_product_param
-        x = bottom[0]
-        start = self.axis(p.axis, tuple(x.shape))
-        lead, features = x.shape[:start], math.prod(x.shape[start:])
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        p, shape = self.layer_param.inner_product_param, tuple(shapes[0])
+        start = self.axis(p.axis, shape)
+        features = math.prod(shape[start:])
         self.check(
             features == self.features,
-            f"bottom {tuple(x.shape)} has {features} values from axis {start} on, "
-            f"expected {self.features}",
+            f"bottom {shape} has {features} values from axis {start} on, expected {self.features}",
         )
-        if x.is_meta:
-            return x.new_empty(*lead, p.num_output)
+        return [(*shape[:start], p.num_output)]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p = self.layer_param.inner_product_param
+        (shape,) = self.top_shapes(bottom)
         weight = blobs[0].t() if p.transpose else blobs[0]
         bias = blobs[1] if p.bias_term else None
-        y = torch.nn.functional.linear(x.reshape(math.prod(lead), features), weight, bias)
-        return y.reshape(*lead, p.num_output)
+        rows = bottom[0].reshape(math.prod(shape[:-1]), self.features)
+        return torch.nn.functional.linear(rows, weight, bias).reshape(shape)
+
+    def macs(self, shapes: Sequence[Shape]) -> int:
+        (shape,) = self.infer_shapes(shapes)
+        return math.prod(shape) * self.features
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p, (x,) = self.layer_param.inner_product_param, bottoms
+        start = self.axis(p.axis, x.shape)
+        if start == 1:
+            blobs = [graph.blob(self, i) for i in range(len(self.blobs))]
+            flat = x if len(x.shape) == 2 else graph.add("Flatten", x, axis=1)
+            return graph.add("Gemm", flat, *blobs, transB=int(not p.transpose))
+        weight = self.array(0) if p.transpose else self.array(0).T
+        flat = graph.reshape(x, (*x.shape[:start], self.features), keeps_batch=start > 0)
+        y = graph.add("MatMul", flat, graph.constant(weight, name=f"{self.name}.0"))
+        return graph.add("Add", y, graph.blob(self, 1)) if p.bias_term else y
+
+    def from_torch(self, index: int, values: torch.Tensor) -> torch.Tensor:
+        p = self.layer_param.inner_product_param
+        return values.t() if p.transpose and index == 0 and values.dim() == 2 else values
+
+    @classmethod
+    def detail(cls, param: pb.LayerParameter) -> str:
+        return str(param.inner_product_param.num_output)
+
+    @classmethod
+    def edge(cls, param: pb.LayerParameter) -> str:
+        return str(param.inner_product_param.num_output)
 
 
 @register("Embed")
 class Embed(Layer):
-    """A row of a learned table for each index, along a new last axis."""
+    """Looks each index up in a learned table of input_dim rows: its row of num_output values lies
+    along a new last axis.
+    """
 
     reads = ("embed_param",)
     labels = (0,)
@@ -221,16 +349,23 @@ class Embed(Layer):
         if p.bias_term:
             self.add_blob((p.num_output,), p.bias_filler)
 
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return [(*shapes[0], self.layer_param.embed_param.num_output)]
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         index = bottom[0].detach().long()
         self.check_range(index, blobs[0].shape[0], "index")
         y = torch.nn.functional.embedding(index, blobs[0])
         return y + blobs[1] if len(blobs) > 1 else y
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        y = graph.add("Gather", graph.blob(self, 0), graph.to_int(bottoms[0]))
+        return graph.add("Add", y, graph.blob(self, 1)) if len(self.blobs) > 1 else y
+
 
 @register("Parameter")
 class Parameter(Layer):
-    """A learned blob as a top."""
+    """A learned blob of any shape as a top."""
 
     bottoms = (0, 0)
     shares_memory = True
@@ -238,17 +373,30 @@ class Parameter(Layer):
     differs = "Gradients of several backward passes add up; in Caffe the last one replaces them."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
-        self.add_blob(self.layer_param.parameter_param.shape.dim, pb.FillerParameter())
+        with self.named():  # a dim may be negative
+            self.add_blob(self.layer_param.parameter_param.shape.dim, pb.FillerParameter())
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return [self.blobs[0].shape]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         return blobs[0]
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.blob(self, 0)
+
 
 @register("Reduction")
 class Reduction(Layer):
-    """Sum, sum of magnitudes, sum of squares or mean of all axes from `axis` on, times coeff."""
+    """Sum, sum of magnitudes, sum of squares or mean over all axes from `axis` on, times coeff.
+    The top has the axes before.
+    """
 
     reads = ("reduction_param",)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = tuple(shapes[0])
+        return [shape[: self.axis(self.layer_param.reduction_param.axis, shape)]]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p, ops = self.layer_param.reduction_param, pb.ReductionParameter
@@ -260,6 +408,17 @@ class Reduction(Layer):
         total = x.mean(-1) if p.operation == ops.MEAN else x.sum(-1)
         return total if p.coeff == 1 else total * p.coeff
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p, ops = self.layer_param.reduction_param, pb.ReductionParameter
+        (x,) = bottoms
+        axes = list(range(self.axis(p.axis, x.shape), len(x.shape)))
+        if p.operation == ops.SUM:  # takes its axes as an input in opset 17, the others do not
+            y = graph.add("ReduceSum", x, graph.constant(axes, np.int64), keepdims=0)
+        else:
+            op = {ops.MEAN: "ReduceMean", ops.ASUM: "ReduceL1", ops.SUMSQ: "ReduceSumSquare"}
+            y = graph.add(op[p.operation], x, axes=axes, keepdims=0)
+        return graph.affine(y, p.coeff, 0)
+
 
 @register("Softmax")
 class Softmax(Layer):
@@ -267,42 +426,60 @@ class Softmax(Layer):
 
     reads = ("softmax_param",)
     differs = ENGINE
+    look = OUTPUT
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = tuple(shapes[0])
+        self.axis(self.layer_param.softmax_param.axis, shape)
+        return [shape]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         axis = self.axis(self.layer_param.softmax_param.axis, tuple(bottom[0].shape))
-        return bottom[0] if bottom[0].is_meta else bottom[0].softmax(axis)
+        return bottom[0].softmax(axis)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Softmax", *bottoms, axis=self.layer_param.softmax_param.axis)
 
 
 @register("ArgMax")
 class ArgMax(Layer):
-    """The places (and values) of the top_k largest; of equals the highest place comes first."""
+    """The places (and values) of the top_k largest; among equals the highest place comes first.
+
+    With `axis`, each line of values along it has its own, and the axis becomes one of top_k places,
+    or values with out_max_val. Without, each sample of a bottom (N, ...) has its own, and the top
+    is (N, 1, top_k, 1, ...), or (N, 2, top_k, 1, ...) with the values behind the places.
+    """
 
     labels = (0,)
     reads = ("argmax_param",)
+    look = OUTPUT
 
-    def setup(self, shapes: Sequence[Shape]) -> None:
-        p = self.layer_param.argmax_param
-        axis = self.axis(p.axis, shapes[0]) if p.HasField("axis") else None
-        extent = shapes[0][axis] if axis is not None else math.prod(shapes[0][1:])
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        p, shape = self.layer_param.argmax_param, tuple(shapes[0])
+        axis = self.axis(p.axis if p.HasField("axis") else 0, shape)
+        extent = shape[axis] if p.HasField("axis") else math.prod(shape[1:])
         self.check(
             1 <= p.top_k <= extent, f"top_k is {p.top_k}, expected 1 to {extent}, the values"
         )
+        if p.HasField("axis"):
+            return [_resized(shape, axis, p.top_k)]
+        # Caffe keeps the bottom's number of axes, from 3 on.
+        return [(shape[0], 2 if p.out_max_val else 1, p.top_k, *[1] * (len(shape) - 3))]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.argmax_param
-        x = bottom[0]
+        x, (shape,) = bottom[0], self.top_shapes(bottom)
         if p.HasField("axis"):
-            axis = self.axis(p.axis, tuple(x.shape))
-            place, value = self._largest(x, axis, p.top_k)
+            place, value = self._largest(x, p.axis % x.dim(), p.top_k)
             return value if p.out_max_val else place
-        place, value = self._largest(x.reshape(x.shape[0], 1, -1), 2, p.top_k)
+        flat = x.reshape(x.shape[0], 1, math.prod(x.shape[1:]))
+        place, value = self._largest(flat, 2, p.top_k)
         top = torch.cat([place, value], 1) if p.out_max_val else place
-        # Caffe keeps the bottom's number of axes: (N, 1 or 2, top_k, 1, ...)
-        return top.reshape(*top.shape, *[1] * (x.dim() - 3))
+        return top.reshape(shape)
 
     @staticmethod
     def _largest(x: torch.Tensor, axis: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        flipped = x.flip(axis)  # so that the first of equals is the highest place
+        flipped = x.flip(axis)  # torch finds the first of equals, Caffe the last
         if k == 1:
             index = flipped.argmax(axis, keepdim=True)
             value = flipped.gather(axis, index)
@@ -311,45 +488,89 @@ class ArgMax(Layer):
             value, index = value.narrow(axis, 0, k), index.narrow(axis, 0, k)
         return (x.shape[axis] - 1 - index).to(x.dtype), value
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p, (x,) = self.layer_param.argmax_param, bottoms
+        if p.HasField("axis"):
+            place, value = self._write_largest(graph, x, self.axis(p.axis, x.shape))
+            return value if p.out_max_val else place
+        flat = (x.shape[0], 1, math.prod(x.shape[1:]))
+        place, value = self._write_largest(graph, Value(graph.reshape(x, flat), flat), 2)
+        top = graph.add("Concat", place, value, axis=1) if p.out_max_val else place
+        return graph.reshape(top, *self.infer_shapes([x.shape]))
 
-@register("Flatten")
-class Flatten(Layer):
-    """Axes axis .. end_axis become one."""
+    def _write_largest(self, graph: Graph, x: Value, axis: int) -> tuple[str, str]:
+        """Write _largest; returns the names of the places and the values."""
+        k, extent = self.layer_param.argmax_param.top_k, x.shape[axis]
+        if k == 1:
+            place = graph.add("ArgMax", x, axis=axis, keepdims=1, select_last_index=1)
+            return graph.to_float(place), graph.add("ReduceMax", x, axes=[axis], keepdims=1)
+        ends = [[-1], [-extent - 1], [axis], [-1]]
+        flipped = graph.add("Slice", x, *(graph.constant(v, np.int64) for v in ends))
+        count = graph.constant([k], np.int64)
+        value, place = graph.add("TopK", flipped, count, outputs=2, axis=axis)
+        return graph.affine(graph.add("Neg", graph.to_float(place)), 1, extent - 1), value
+
+
+class _View(Layer):
+    """A layer that gives the bottom's values another shape, in the same memory."""
 
     in_place = False
     shares_memory = True
-    reads = ("flatten_param",)
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p = self.layer_param.flatten_param
-        shape = tuple(bottom[0].shape)
+        (shape,) = self.top_shapes(bottom)
+        return bottom[0].reshape(shape)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        (shape,) = self.infer_shapes([x.shape])
+        keeps_batch = bool(shape) and shape[:1] == x.shape[:1]
+        self.check(
+            keeps_batch or not graph.dynamic_batch, "mixes the samples, whose number is to be free"
+        )
+        return graph.reshape(x, shape, keeps_batch)
+
+
+@register("Flatten")
+class Flatten(_View):
+    """Axes axis .. end_axis become one."""
+
+    reads = ("flatten_param",)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        p, shape = self.layer_param.flatten_param, tuple(shapes[0])
         start, end = self.axis(p.axis, shape), self.axis(p.end_axis, shape)
         self.check(start <= end + 1, f"axis {p.axis} lies behind end_axis {p.end_axis} of {shape}")
-        flat = math.prod(shape[start : end + 1])
-        return bottom[0].reshape(*shape[:start], flat, *shape[end + 1 :])
+        return [(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])]
 
 
 @register("Reshape")
-class Reshape(Layer):
+class Reshape(_View):
     """A new shape for the same values: 0 keeps an axis, -1 is inferred.
 
     Only num_axes axes from `axis` on are replaced; a negative `axis` counts from behind the last.
     """
 
-    in_place = False
-    shares_memory = True
     reads = ("reshape_param",)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        shape = tuple(bottom[0].shape)
-        new = self._new_shape(shape)
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        dims = list(self.layer_param.reshape_param.shape.dim)
+        self.check(
+            dims.count(-1) <= 1 and min(dims, default=0) >= -1,
+            f"shape {dims} may hold one -1, and no other negative number",
+        )
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = tuple(shapes[0])
+        new = self._inferred(self._replaced(shape), shape)
         self.check(
             math.prod(new) == math.prod(shape),
             f"bottom {shape} has {math.prod(shape)} values, the new shape {new} {math.prod(new)}",
         )
-        return bottom[0].reshape(new)
+        return [new]
 
-    def _new_shape(self, shape: Shape) -> Shape:
+    def _replaced(self, shape: Shape) -> Shape:
+        """The new shape, in which -1 may stand for an axis that is to be inferred."""
         p = self.layer_param.reshape_param
         axes, dims = len(shape), list(p.shape.dim)
         start = p.axis if p.axis >= 0 else axes + p.axis + 1
@@ -359,16 +580,15 @@ class Reshape(Layer):
             p.num_axes >= -1 and end <= axes,
             f"num_axes {p.num_axes} from axis {start} on is out of range for the bottom's {shape}",
         )
-        self.check(
-            dims.count(-1) <= 1 and min(dims, default=0) >= -1,
-            f"shape {dims} may hold one -1, and no other negative number",
-        )
         for i, dim in enumerate(dims):
             if dim == 0:
                 self.check(start + i < axes, f"shape {dims}: there is no axis {start + i} to keep")
                 dims[i] = shape[start + i]
-        new = (*shape[:start], *dims, *shape[end:])
-        if -1 not in dims:
+        return (*shape[:start], *dims, *shape[end:])
+
+    def _inferred(self, new: Shape, shape: Shape) -> Shape:
+        """The new shape without -1."""
+        if -1 not in new:
             return new
         open_axis = new.index(-1)
         before, behind = new[:open_axis], new[open_axis + 1 :]
@@ -386,34 +606,61 @@ class Tile(Layer):
 
     reads = ("tile_param",)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        tiles = self.layer_param.tile_param.tiles
+        self.check(tiles > 0, f"tiles is {tiles}, expected a positive number")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = tuple(shapes[0])
+        return [tuple(n * times for n, times in zip(shape, self._repeats(shape), strict=True))]
+
+    def _repeats(self, shape: Shape) -> list[int]:
+        """How often each axis is repeated."""
         p = self.layer_param.tile_param
-        axis = self.axis(p.axis, tuple(bottom[0].shape))
-        self.check(p.tiles > 0, f"tiles is {p.tiles}, expected a positive number")
-        return bottom[0].repeat([p.tiles if i == axis else 1 for i in range(bottom[0].dim())])
+        return list(_resized((1,) * len(shape), self.axis(p.axis, shape), p.tiles))
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        return bottom[0].repeat(self._repeats(tuple(bottom[0].shape)))
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        return graph.add("Tile", x, graph.constant(self._repeats(x.shape), np.int64))
 
 
 @register("BatchReindex")
 class BatchReindex(Layer):
-    """The samples of bottom 0 that bottom 1 names, in its order and as often as it does."""
+    """Picks samples of bottom 0, one for each index in bottom 1, which has one axis."""
 
     bottoms = (2, 2)
     labels = (1,)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        x, index = bottom
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape, index = (tuple(s) for s in shapes)
         self.check(
-            index.dim() == 1 and x.dim() > 0,
-            f"the indices (bottom 1) have the shape {tuple(index.shape)}, expected one axis",
+            len(index) == 1, f"the indices (bottom 1) have the shape {index}, expected one axis"
         )
-        index = index.detach().long()
+        self.check(len(shape) > 0, f"bottom 0 has the shape {shape}, expected at least 1 axis")
+        return [(*index, *shape[1:])]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        x, index = bottom[0], bottom[1].detach().long()
         self.check_range(index, x.shape[0], "index", ", the samples of bottom 0")
         return x.index_select(0, index)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        x, index = bottoms
+        return graph.add("Gather", x, graph.to_int(index), axis=0)
 
 
 @register("Filter")
 class Filter(Layer):
-    """The samples of all bottoms but the last for which the last, the selector, is not zero."""
+    """Keeps the samples for which the last bottom, the selector, is not zero; the other bottoms
+    have one top each.
+
+    The selector has one value a sample: (N), or (N, 1, ...). The number of samples kept is known
+    after the forward pass; until then the tops have the shapes of all samples, as in Caffe.
+    """
 
     bottoms = (2, None)
     tops = (1, None)
@@ -427,20 +674,28 @@ class Filter(Layer):
             f"and {self.num_tops} top(s)",
         )
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
-        *items, selector = bottom
-        count = selector.numel()
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        *items, selector = (tuple(shape) for shape in shapes)
+        count = math.prod(selector)
         self.check(
-            selector.dim() > 0 and selector.shape[0] == count,
-            f"the selector has the shape {tuple(selector.shape)}; all axes but the first must be 1",
+            selector[:1] == (count,),
+            f"the selector has the shape {selector}; all axes but the first must be 1",
         )
-        for i, x in enumerate(items):
+        for i, shape in enumerate(items):
             self.check(
-                x.dim() > 0 and x.shape[0] == count,
-                f"bottom {i} has the shape {tuple(x.shape)}, expected the {count} samples of the "
-                "selector",
+                shape[:1] == (count,),
+                f"bottom {i} has the shape {shape}, expected the {count} samples of the selector",
             )
-        if selector.is_meta:  # nothing is known so far: Caffe, too, starts from all
-            return items
+        return items
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
+        self.top_shapes(bottom)
+        *items, selector = bottom
         index = selector.detach().reshape(-1).nonzero()[:, 0]
         return [x.index_select(0, index) for x in items]
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        *items, selector = bottoms
+        flat = graph.add("Reshape", selector, graph.constant([-1], np.int64))
+        chosen = graph.to_bool(flat)
+        return [graph.add("Compress", x, chosen, axis=0) for x in items]

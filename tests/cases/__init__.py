@@ -18,6 +18,7 @@ import caffe
 from caffe.blob import Blob
 from caffe.formats.prototext import parse
 from caffe.layers import FAMILIES, Layer, create_layer
+from caffe.layers.base import REGISTRY
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -109,12 +110,14 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
 
 
 def layer_param(name: str, param: str, bottoms: int, phase: int = caffe.TRAIN) -> pb.LayerParameter:
-    """The message of a case's layer "l"; bottoms are bottom0, bottom1, ..., the first top "top"."""
+    """The message of a case's layer "l"; bottoms are bottom0, bottom1, ..., and the
+    first top is "top", where the type has any.
+    """
     message = parse(f'name: "l" type: "{name}" {param}'.encode(), pb.LayerParameter, "layer")
     message.phase = phase
     if not message.bottom:
         message.bottom.extend(f"bottom{i}" for i in range(bottoms))
-    if not message.top:
+    if not message.top and REGISTRY[name].tops != (0, 0):
         message.top.append("top")
     return message
 
