@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 
 from caffe.kernels import winograd
+from caffe.kernels.geometry import Geometry
 from caffe.kernels.winograd import F2, F4, Filtering
-from caffe.layers.vision import Geometry
 
 Task = Literal["forward", "data", "weight"]
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from caffe.formats.onnx import Graph, Names, Value
+from caffe.kernels.geometry import Geometry, convolve, deconvolve
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register
+from caffe.layers.coordinates import Map, crop_of, transposed, windowed
+from caffe.layers.look import Look
+from caffe.proto import caffe_pb2 as pb
 
 
 class _Kernels(Layer):
@@ -18,6 +24,7 @@ class _Kernels(Layer):
     reads = ("convolution_param",)
 
     def read_geometry(self, shape: Shape) -> None:
+        """Read kernel, stride, pad and dilation, one number for each spatial axis of `shape`."""
         p = self.layer_param.convolution_param
         self.channel_axis = self.axis(p.axis, shape)
         self.spatial = len(shape) - self.channel_axis - 1
@@ -53,41 +60,83 @@ class _Kernels(Layer):
         )
         return tuple(values) if len(values) == self.spatial else (values[0],) * self.spatial
 
+    def check_axes(self, shape: Shape) -> None:
+        """Raise CaffeError unless a bottom has the axes and channels of the one at set-up."""
+        fits = len(shape) == self.channel_axis + 1 + self.spatial
+        if not (fits and shape[self.channel_axis] == self.channels):
+            self.check(
+                False,
+                f"bottom has the shape {shape}, expected {self.channels} channels on axis "
+                f"{self.channel_axis} and {self.spatial} spatial axes",
+            )
+
+    def extents(self, shape: Shape) -> Shape:
+        """The top's spatial axes."""
+        size = tuple(self.extent(*axis) for axis in self._along_axes(shape))
+        if min(size, default=1) <= 0:
+            self.check(
+                False, f"bottom {shape} is too small for kernel {self.kernel} and pad {self.pad}"
+            )
+        return size
+
+    def _along_axes(self, shape: Shape) -> Iterable[tuple[int, ...]]:
+        """(size, kernel, stride, pad, dilation) of each spatial axis."""
+        sizes = shape[self.channel_axis + 1 :]
+        return zip(sizes, self.kernel, self.stride, self.pad, self.dilation, strict=True)
+
+    def extent(self, size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
+        """How many places the kernel has along one axis: the top's size there."""
+        return int((size + 2 * pad - dilation * (kernel - 1) - 1) / stride) + 1
+
+    def filling(self, image: Shape) -> list[int]:
+        """How many zeros each spatial axis of the image gets at its end.
+
+        It gets some where the kernel is larger than the padded image by less than a stride:
+        Caffe's division rounds to zero, so the kernel still has one place there.
+        """
+        axes = zip(image, self.kernel, self.pad, self.dilation, strict=True)
+        return [
+            max(dilation * (kernel - 1) + 1 - size - 2 * pad, 0)
+            for size, kernel, pad, dilation in axes
+        ]
+
+    def filled(self, x: torch.Tensor) -> torch.Tensor:
+        """x (samples, channels, image) with the zeros of `filling`."""
+        edges = [n for more in reversed(self.filling(x.shape[2:])) for n in (0, more)]
+        return F.pad(x, edges) if any(edges) else x
+
     def samples(self, x: torch.Tensor) -> torch.Tensor:
         """x with all axes before the channels as one."""
-        self.check(
-            x.dim() == self.channel_axis + 1 + self.spatial
-            and x.shape[self.channel_axis] == self.channels,
-            f"bottom has the shape {tuple(x.shape)}, expected {self.channels} channels on axis "
-            f"{self.channel_axis} and {self.spatial} spatial axes",
-        )
+        if self.channel_axis == 1:
+            return x
         lead = x.shape[: self.channel_axis]
         return x.reshape(math.prod(lead), *x.shape[self.channel_axis :])
 
-    def filled(self, x: torch.Tensor) -> torch.Tensor:
-        """x with zeros behind, where the kernel is larger than the padded image by less than a
-        stride: Caffe's division rounds to zero, and so sees one position there.
-        """
-        edges = []
-        for axis in reversed(range(self.spatial)):
-            extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-            edges += [0, max(extent - x.shape[2 + axis] - 2 * self.pad[axis], 0)]
-        return F.pad(x, edges) if any(edges) else x
-
-    def positions(self, size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-        """How many places the kernel has along one axis."""
-        return int((size + 2 * pad - dilation * (kernel - 1) - 1) / stride) + 1
-
-    def along_axes(self, x: torch.Tensor) -> Iterable[tuple[int, ...]]:
-        """(size, kernel, stride, pad, dilation) of each spatial axis."""
-        sizes = x.shape[self.channel_axis + 1 :]
-        return zip(sizes, self.kernel, self.stride, self.pad, self.dilation, strict=True)
-
-    def check_size(self, x: torch.Tensor, size: Sequence[int]) -> None:
+    def onnx_convolve(
+        self, graph: Graph, op: str, x: Value, weights: Sequence[str], group: int
+    ) -> str:
+        """A convolution in ONNX, which has one axis of samples and at least one spatial axis."""
+        image = x.shape[self.channel_axis + 1 :]
+        attributes = self._onnx_attributes(image)
+        if self.channel_axis == 1 and image:
+            return graph.add(op, x, *weights, group=group, **attributes)
         self.check(
-            min(size, default=1) > 0,
-            f"bottom {tuple(x.shape)} is too small for kernel {self.kernel} and pad {self.pad}",
+            self.channel_axis > 0 or not graph.dynamic_batch,
+            "the first axis holds the channels, whose number cannot be free",
         )
+        (top,) = self.infer_shapes([x.shape])
+        flat = graph.reshape(x, (-1, self.channels, *(image or [1])), keeps_batch=False)
+        y = graph.add(op, flat, *weights, group=group, **attributes)
+        return graph.reshape(y, (-1, *top[1:]), keeps_batch=False)
+
+    def _onnx_attributes(self, image: Shape) -> dict[str, list[int]]:
+        behind = [pad + more for pad, more in zip(self.pad, self.filling(image), strict=True)]
+        return {
+            "kernel_shape": list(self.kernel) or [1],
+            "strides": list(self.stride) or [1],
+            "dilations": list(self.dilation) or [1],
+            "pads": [*self.pad, *behind] or [0, 0],
+        }
 
 
 class _ConvolutionBase(_Kernels):
@@ -98,167 +147,169 @@ class _ConvolutionBase(_Kernels):
     one_top_each = True
     multiplies = True
     channels_last = True
+    fresh = True
     differs = f"{ENGINE} So is `force_nd_im2col`."
+    onnx_op = ""
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.convolution_param
         self.read_geometry(shapes[0])
-        self.group = p.group
-        self.geometry = Geometry(self.stride, self.pad, self.dilation, self.group)
-        self.check(p.num_output > 0, "num_output must be positive")
+        self.num_output, self.group = p.num_output, p.group
+        self.kernel_geometry = Geometry(self.stride, self.pad, self.dilation, self.group)
+        self.check(self.num_output > 0, "num_output must be positive")
+        self.check(self.channels > 0, f"bottom {shapes[0]} has no channels")
         self.check(
-            self.group > 0 and self.channels % self.group == 0 and p.num_output % self.group == 0,
+            self.group > 0
+            and self.channels % self.group == 0
+            and self.num_output % self.group == 0,
             f"group {self.group} does not divide the {self.channels} input channels "
-            f"and the {p.num_output} outputs",
+            f"and the {self.num_output} outputs",
         )
-        self.add_blob(
-            (*self.filter_shape(self.channels, p.num_output), *self.kernel), p.weight_filler
-        )
+        self.add_blob((*self.filter_shape(), *self.kernel), p.weight_filler)
         if p.bias_term:
-            self.add_blob((p.num_output,), p.bias_filler)
+            self.add_blob((self.num_output,), p.bias_filler)
 
-    def filter_shape(self, channels: int, num_output: int) -> Shape:
-        return (num_output, channels // self.group)
+    def filter_shape(self) -> Shape:
+        """The first two axes of the weight."""
+        raise AssertionError("set by the subclass")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        first = shapes[0]
+        for i, shape in enumerate(shapes):
+            self.check(
+                shape == first,
+                f"bottom {i} has the shape {shape}, bottom 0 {first}; they must be equal",
+            )
+        self.check_axes(first)
+        lead, image = first[: self.channel_axis], first[self.channel_axis + 1 :]
+        top = (*lead, self.num_output, *self.extents(first))
+        if 0 in image and 0 not in lead:
+            filled = [size + more for size, more in zip(image, self.filling(image), strict=True)]
+            self.check(min(filled) > 0, f"bottom {first} has an empty spatial axis")
+        return [top] * len(shapes)
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
+        self.top_shapes(bottom)
         tops = []
-        for i, x in enumerate(bottom):
-            self.check(
-                x.shape == bottom[0].shape,
-                f"bottom {i} has the shape {tuple(x.shape)}, bottom 0 {tuple(bottom[0].shape)}; "
-                "they must be equal",
-            )
-            self.check_image(x)
-            if x.is_meta:
-                tops.append(x.new_empty(self.top_shape(x)))
-                continue
+        for x in bottom:
             y = self.convolve(self.samples(x), blobs[0], blobs[1] if len(blobs) > 1 else None)
-            tops.append(y.reshape(*x.shape[: self.channel_axis], *y.shape[1:]))
+            if self.channel_axis != 1:
+                y = y.reshape(*x.shape[: self.channel_axis], *y.shape[1:])
+            tops.append(y)
         return tops
-
-    def check_image(self, x: torch.Tensor) -> None:
-        """Raise CaffeError unless `x` has the axes and channels that the filters take."""
-        self.samples(x)
-        self.check_size(x, self.extents(x))
-
-    def top_shape(self, x: torch.Tensor) -> Shape:
-        outputs = self.layer_param.convolution_param.num_output
-        return (*x.shape[: self.channel_axis], outputs, *self.extents(x))
-
-    def extents(self, x: torch.Tensor) -> Shape:
-        """The top's spatial axes."""
-        return tuple(self.extent(*axis) for axis in self.along_axes(x))
-
-    def extent(self, size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
-        """The top's size along one axis."""
-        raise AssertionError("set by the subclass")
 
     def convolve(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
+        """The top of x (samples, channels, image)."""
         raise AssertionError("set by the subclass")
+
+    def macs(self, shapes: Sequence[Shape]) -> int:
+        samples = math.prod(shapes[0][: self.channel_axis])
+        uses = samples * math.prod(self.places(shapes[0]))  # of each weight, for each bottom
+        return len(shapes) * uses * math.prod(self.blobs[0].shape)
+
+    def places(self, shape: Shape) -> Shape:
+        """How many places the kernel has along each spatial axis."""
+        raise AssertionError("set by the subclass")
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        blobs = [graph.blob(self, i) for i in range(len(self.blobs))]
+        if not self.spatial:  # ONNX has at least one spatial axis
+            blobs[0] = graph.constant(self.array(0)[..., None], name=f"{self.name}.0")
+        return [self.onnx_convolve(graph, self.onnx_op, x, blobs, self.group) for x in bottoms]
+
+    @classmethod
+    def detail(cls, param: pb.LayerParameter) -> str:
+        p = param.convolution_param
+        kernel = [*p.kernel_size] or [p.kernel_h, p.kernel_w]
+        kernel = kernel * 2 if len(kernel) == 1 else kernel
+        return "\u00d7".join(map(str, kernel)) + f", {p.num_output}"
+
+    @classmethod
+    def edge(cls, param: pb.LayerParameter) -> str:
+        return str(param.convolution_param.num_output)
+
+    @classmethod
+    def geometry(cls, param: pb.LayerParameter) -> list[str]:
+        p = param.convolution_param
+        one_sided = p.HasField("kernel_h")
+        kernel = f"{p.kernel_h}x{p.kernel_w}" if one_sided else _joined(p.kernel_size, 1)
+        stride, pad = _joined(p.stride, 1), _joined(p.pad, 0)
+        return [f"kernel size: {kernel}", f"stride: {stride}", f"pad: {pad}"]
+
+
+def _joined(values: Sequence[int], default: int) -> str:
+    return "x".join(map(str, values)) or str(default)
 
 
 @register("Convolution")
 class Convolution(_ConvolutionBase):
-    """Convolution (cross-correlation) with groups, dilation, any number of spatial axes."""
+    """Convolution (cross-correlation) with groups, dilation, any number of spatial axes.
 
-    def extent(self, *axis: int) -> int:
-        return self.positions(*axis)
+    Each bottom (..., C, image) gives a top (..., num_output, image'). The channels are on `axis`;
+    all axes before it count samples. The weight has the shape (num_output, C / group, kernel), the
+    bias (num_output). Source: Caffe's conv_layer.cpp.
+    """
+
+    look = Look("Convolution", color="#FF5050")
+    onnx_op = "Conv"
+
+    def filter_shape(self) -> Shape:
+        return (self.num_output, self.channels // self.group)
 
     def convolve(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        return _convolve(self.filled(x), weight, bias, self.geometry)
+        return convolve(self.filled(x), weight, bias, self.kernel_geometry)
+
+    def places(self, shape: Shape) -> Shape:
+        return self.extents(shape)
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return windowed(cls.type, params)
 
 
 @register("Deconvolution")
 class Deconvolution(_ConvolutionBase):
-    """Transposed convolution; the weight's first two axes are (inputs, outputs / group)."""
+    """Transposed convolution; the weight's first two axes are (inputs, outputs / group).
 
-    def filter_shape(self, channels: int, num_output: int) -> Shape:
-        return (channels, num_output // self.group)
+    Each bottom (..., C, image) gives a top (..., num_output, image'); a spatial axis of n becomes
+    stride (n - 1) + dilation (kernel - 1) + 1 - 2 pad. Source: Caffe's deconv_layer.cpp.
+    """
+
+    look = Look("Deconvolution", color="#FF5050")
+    onnx_op = "ConvTranspose"
+
+    def filter_shape(self) -> Shape:
+        return (self.channels, self.num_output // self.group)
 
     def extent(self, size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:
         return stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
 
+    def filling(self, image: Shape) -> list[int]:
+        return [0] * len(image)
+
     def convolve(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        return _deconvolve(x, weight, bias, self.geometry)
+        return deconvolve(x, weight, bias, self.kernel_geometry)
 
+    def places(self, shape: Shape) -> Shape:
+        return shape[self.channel_axis + 1 :]
 
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_DECONV = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-
-
-class Geometry(NamedTuple):
-    """How a kernel steps over the spatial axes."""
-
-    stride: Sequence[int]
-    pad: Sequence[int]
-    dilation: Sequence[int]
-    group: int
-
-    @property
-    def behind(self) -> Geometry:
-        """The same without the first spatial axis."""
-        return Geometry(self.stride[1:], self.pad[1:], self.dilation[1:], self.group)
-
-
-def _convolve(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, g: Geometry
-) -> torch.Tensor:
-    """Convolution over any number of spatial axes; torch has it for one to three."""
-    spatial = weight.dim() - 2
-    if spatial in _CONV:
-        return _CONV[spatial](x, weight, bias, g.stride, g.pad, g.dilation, g.group)
-    if spatial == 0:
-        point = Geometry((1,), (0,), (1,), g.group)
-        return _convolve(x[..., None], weight[..., None], bias, point)[..., 0]
-    # Sum over the first kernel axis, that axis of the image moved to the samples.
-    stride, dilation = g.stride[0], g.dilation[0]
-    x = F.pad(x, [0, 0] * (spatial - 1) + [g.pad[0], g.pad[0]])
-    size = (x.shape[2] - dilation * (weight.shape[2] - 1) - 1) // stride + 1
-    total: torch.Tensor | float = 0.0
-    for k in range(weight.shape[2]):
-        start = k * dilation
-        rows = x[:, :, start : start + (size - 1) * stride + 1 : stride].transpose(1, 2)
-        y = _convolve(rows.flatten(0, 1), weight[:, :, k], bias if k == 0 else None, g.behind)
-        total = total + y.unflatten(0, (x.shape[0], size)).transpose(1, 2)
-    return total
-
-
-def _deconvolve(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, g: Geometry
-) -> torch.Tensor:
-    """The transpose of _convolve."""
-    spatial = weight.dim() - 2
-    if spatial in _DECONV:
-        return _DECONV[spatial](x, weight, bias, g.stride, g.pad, 0, g.group, g.dilation)
-    if spatial == 0:
-        point = Geometry((1,), (0,), (1,), g.group)
-        return _deconvolve(x[..., None], weight[..., None], bias, point)[..., 0]
-    # Step k of the first kernel axis makes the row k dilation, and every stride-th from there.
-    stride, dilation, count = g.stride[0], g.dilation[0], x.shape[2]
-    size = stride * (count - 1) + dilation * (weight.shape[2] - 1) + 1
-    rows = x.transpose(1, 2).flatten(0, 1)
-    total: torch.Tensor | None = None
-    for k in range(weight.shape[2]):
-        y = _deconvolve(rows, weight[:, :, k], None, g.behind)
-        y = y.unflatten(0, (x.shape[0], count)).transpose(1, 2)
-        if total is None:
-            total = y.new_zeros(*y.shape[:2], size, *y.shape[3:])
-        places = torch.arange(count, device=x.device) * stride + k * dilation
-        total = total.index_add(2, places, y)
-    assert total is not None
-    total = total.narrow(2, g.pad[0], size - 2 * g.pad[0])
-    return total if bias is None else total + bias.view(-1, *[1] * spatial)
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return transposed(cls.type, params)
 
 
 @register("Im2col")
 class Im2col(_Kernels):
-    """The patches that a convolution would see, along the channels: (N, C kernel, positions)."""
+    """The patches that a convolution would see, along the channels: (N, C kernel, positions).
+
+    Source: Caffe's im2col_layer.cpp.
+    """
 
     differs = "`force_nd_im2col` and the fields of the filters are accepted and without effect."
 
@@ -266,48 +317,85 @@ class Im2col(_Kernels):
         self.read_geometry(shapes[0])
         self.check(self.spatial >= 1, f"bottom {shapes[0]} has no axis behind the channels")
 
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = shapes[0]
+        self.check_axes(shape)
+        patches = self.channels * math.prod(self.kernel)
+        return [(*shape[: self.channel_axis], patches, *self.extents(shape))]
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        lead = bottom[0].shape[: self.channel_axis]
-        x = self.samples(bottom[0])
-        self.check_size(bottom[0], [self.positions(*axis) for axis in self.along_axes(bottom[0])])
-        x = F.pad(self.filled(x), [p for pad in reversed(self.pad) for p in (pad, pad)])
+        (top,) = self.top_shapes(bottom)
+        x = self.filled(self.samples(bottom[0]))
+        x = F.pad(x, [p for pad in reversed(self.pad) for p in (pad, pad)])
         for axis, dilation in enumerate(self.dilation):
             # A new last axis holds each window; of it every dilation-th place counts.
             extent = dilation * (self.kernel[axis] - 1) + 1
             x = x.unfold(2 + axis, extent, self.stride[axis])[..., ::dilation]
         behind = 2 + self.spatial
-        x = x.permute(0, 1, *range(behind, x.dim()), *range(2, behind))
-        return x.reshape(*lead, self.channels * math.prod(self.kernel), *x.shape[-self.spatial :])
+        return x.permute(0, 1, *range(behind, x.dim()), *range(2, behind)).reshape(top)
+
+    def onnx(self, graph: Graph, x: Value) -> str:
+        size = math.prod(self.kernel)
+        one_hot = np.eye(size).reshape(size, 1, *self.kernel)  # each filter picks one place
+        picks = np.tile(one_hot, (self.channels, *[1] * (self.spatial + 1)))
+        return self.onnx_convolve(graph, "Conv", x, [graph.constant(picks)], self.channels)
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return windowed(cls.type, params)
 
 
 @register("Crop")
 class Crop(Layer):
-    """Cuts bottom 0 to the size of bottom 1 on all axes from `axis` on, starting at `offset`."""
+    """Cuts bottom 0 to the size of bottom 1 on all axes from `axis` on, starting at `offset`.
+
+    Bottom 1 may have further axes, which do not count. Source: Caffe's crop_layer.cpp.
+    """
 
     bottoms = (2, 2)
     reads = ("crop_param",)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p = self.layer_param.crop_param
-        x, shape, size = bottom[0], tuple(bottom[0].shape), tuple(bottom[1].shape)
-        start = self.axis(p.axis, shape)
-        axes = len(shape) - start
-        offsets = list(p.offset)
-        self.check(
-            len(offsets) in (0, 1, axes),
-            f"offset is given {len(offsets)} times, expected none, one, or one for each of {axes} "
-            f"axes from axis {start} on",
-        )
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape, size = shapes
+        start = self.axis(self.layer_param.crop_param.axis, shape)
+        offsets = self._offsets(len(shape) - start, start)
         self.check(
             len(size) >= len(shape),
             f"the size (bottom 1) has the shape {size}, expected {len(shape)} axes as bottom 0",
         )
-        if len(offsets) < axes:
-            offsets = (offsets or [0]) * axes
         for axis, offset in enumerate(offsets, start):
             self.check(
                 offset + size[axis] <= shape[axis],
                 f"axis {axis}: {size[axis]} from {offset} on exceed the {shape[axis]} of bottom 0",
             )
-            x = x.narrow(axis, offset, size[axis])
+        return [(*shape[:start], *size[start : len(shape)])]
+
+    def _offsets(self, axes: int, start: int) -> list[int]:
+        """Where to start on each of the last `axes` axes."""
+        offsets = list(self.layer_param.crop_param.offset)
+        self.check(
+            len(offsets) in (0, 1, axes),
+            f"offset is given {len(offsets)} times, expected none, one, or one for each of {axes} "
+            f"axes from axis {start} on",
+        )
+        return offsets if len(offsets) == axes else (offsets or [0]) * axes
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        (top,) = self.top_shapes(bottom)
+        x = bottom[0]
+        start = self.axis(self.layer_param.crop_param.axis, tuple(x.shape))
+        for axis, offset in enumerate(self._offsets(x.dim() - start, start), start):
+            x = x.narrow(axis, offset, top[axis])
         return x
+
+    def onnx(self, graph: Graph, x: Value, size: Value) -> str:
+        start = self.axis(self.layer_param.crop_param.axis, x.shape)
+        axes = range(start, len(x.shape))
+        offsets = self._offsets(len(axes), start)
+        ends = [offset + size.shape[axis] for axis, offset in zip(axes, offsets, strict=True)]
+        return graph.slice(x, axes, offsets, ends)
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        axis, offset = crop_of(params)
+        return axis - 1, 1, -offset

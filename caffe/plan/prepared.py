@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from caffe.blob import Blob
 from caffe.kernels import winograd
 from caffe.kernels.fused import Convolving
+from caffe.kernels.geometry import Geometry
 from caffe.kernels.winograd import F2, F4
 from caffe.layers.activation import ReLU
 from caffe.layers.base import Layer, Tensors
 from caffe.layers.normalization import BatchNorm, Scale
-from caffe.layers.vision import Deconvolution, Geometry
+from caffe.layers.vision import Deconvolution
 from caffe.plan.ir import Circumstances
 from caffe.process import memory
 
@@ -67,7 +68,7 @@ class PreparedConvolution:
         self.transposed = isinstance(self.conv, Deconvolution)
         self.relu = isinstance(layers[-1], ReLU)
         self.how = Convolving(
-            self.conv.geometry, self.transposed, made_for.dtype, made_for.channels_last
+            self.conv.kernel_geometry, self.transposed, made_for.dtype, made_for.channels_last
         )
         self._watch = Watch([blob for layer in layers for blob in layer.blobs])
         self._for: tuple[object, ...] | None = None
@@ -75,7 +76,7 @@ class PreparedConvolution:
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
-        self.conv.check_image(x)
+        self.conv.top_shapes(bottom)  # refuses what does not fit
         if not self.transposed:
             x = self.conv.filled(x)
         key = (tuple(x.shape), x.device)
@@ -166,7 +167,7 @@ class PreparedConvolution:
 
     def _as_convolution(self, weight: torch.Tensor) -> tuple[torch.Tensor, Geometry, bool]:
         """A transposed convolution of stride 1 is one of the turned kernel."""
-        g = self.conv.geometry
+        g = self.conv.kernel_geometry
         extent = [d * (k - 1) for d, k in zip(g.dilation, weight.shape[2:], strict=True)]
         pad = [e - p for e, p in zip(extent, g.pad, strict=True)]
         if not self.transposed or g.group > 1 or max(g.stride) > 1 or min(pad) < 0:

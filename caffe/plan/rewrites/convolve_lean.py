@@ -34,12 +34,14 @@ def _action(program: Program, match: Match) -> None:
 
 def _lean(layer: Convolution | Deconvolution, made_for: Circumstances) -> Operation:
     transposed = isinstance(layer, Deconvolution)
-    how = fused.Convolving(layer.geometry, transposed, made_for.dtype, made_for.channels_last)
+    how = fused.Convolving(
+        layer.kernel_geometry, transposed, made_for.dtype, made_for.channels_last
+    )
     plain, recompute = pure(layer, made_for), made_for.settings.recompute
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
-        layer.check_image(x)
+        layer.top_shapes(bottom)  # refuses what does not fit
         if not transposed and layer.filled(x) is not x:
             return plain([x.float()], blobs)
         return [fused.convolve(x, blobs[0], blobs[1] if len(blobs) > 1 else None, how, recompute)]

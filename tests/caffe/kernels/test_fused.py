@@ -11,7 +11,7 @@ import torch
 
 import caffe
 from caffe.kernels.fused import Convolving, Kept, Recomputed, convolve
-from caffe.layers.vision import Geometry
+from caffe.kernels.geometry import Geometry
 
 CONV = """
 layer {{ name: "{0}" type: "Convolution" bottom: "{1}" top: "{0}" convolution_param {{
