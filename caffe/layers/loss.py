@@ -10,67 +10,100 @@ import torch.nn.functional as F
 
 from caffe.formats.files import read_blob
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
+from caffe.layers.look import OUTPUT
 from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
 
-# Caffe takes the logarithm of no probability below these: SoftmaxWithLoss, and the older losses.
+# Caffe raises smaller probabilities to these before it takes the logarithm: SoftmaxWithLoss to the
+# first (this is its logarithm), older losses to the second.
 LOG_FLT_MIN = math.log(torch.finfo(torch.float32).tiny)
 LEAST_PROBABILITY = 1e-20
 NO_WEIGHTS = "`use_weights` and `label_weights` count for SoftmaxWithLoss alone, as in FuseNet."
 
 
 class _Loss(Layer):
-    """A loss of weight 1 by default, whose top need not be named; bottom 1 is the labels."""
+    """A loss: one value, of weight 1 by default, whose top need not be named.
+
+    Bottoms: predictions (N, ...) and labels (N, ...), which have no gradient.
+    """
 
     bottoms = (2, 2)
     auto_tops = True
     loss = True
     labels = (1,)
+    look = OUTPUT
 
-    def check_samples(self, bottom: Tensors) -> None:
-        first = [tuple(x.shape[:1]) for x in bottom[:2]]
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        first, second = (shape[:1] for shape in shapes[:2])
         self.check(
-            first[0] == first[1] != (),
-            f"bottoms of shapes {tuple(bottom[0].shape)} and {tuple(bottom[1].shape)}: their first "
-            "axes must be equal, one entry for each sample",
+            first == second != (),
+            f"bottoms of shapes {shapes[0]} and {shapes[1]}: their first axes must be equal, one "
+            "entry for each sample",
         )
+        return [()]
+
+
+class _PerSample(_Loss):
+    """A loss of scores (N, ...), one value for each class, and one label for each sample."""
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        tops = super().infer_shapes(shapes)
+        scores, labels = shapes
+        self.check(
+            math.prod(labels) == labels[0],
+            f"labels (bottom 1) have the shape {labels}, expected one a sample",
+        )
+        self.check(
+            labels[0] == 0 or math.prod(scores[1:]) > 0,
+            f"scores (bottom 0) have the shape {scores}: there is no class to choose from",
+        )
+        return tops
 
     def per_sample(self, bottom: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores as (samples, classes) and one label for each, as (samples, 1), in range."""
-        self.check_samples(bottom)
+        self.top_shapes(bottom)
         scores, labels = rows(bottom[0]), bottom[1].detach().long()
-        self.check(
-            labels.numel() == labels.shape[0],
-            f"labels (bottom 1) have the shape {tuple(labels.shape)}, expected one a sample",
-        )
         self.check_range(labels, scores.shape[1], "label")
         return scores, labels.reshape(-1, 1)
 
 
 class _PerPosition(Layer):
-    """Scores (bottom 0) along a class axis, and one label (bottom 1) for each of the others."""
+    """Scores (bottom 0) along a class axis, and one label (bottom 1) for each other position."""
 
-    def class_axis(self) -> int:
+    def class_axis(self, scores: Shape) -> int:
+        """The axis of the scores along which the classes lie."""
         raise AssertionError("set by the subclass")
+
+    def count_classes(self, shapes: Sequence[Shape]) -> int:
+        """How many classes the scores have. Raises CaffeError unless there is a label for each
+        position.
+        """
+        scores, labels = shapes[:2]
+        axis = self.class_axis(scores)
+        classes, positions = scores[axis], math.prod(scores[:axis] + scores[axis + 1 :])
+        self.check(
+            positions == math.prod(labels),
+            f"there must be one label for each prediction: scores {scores} with classes on axis "
+            f"{axis} need {positions}, labels {labels} are {math.prod(labels)}",
+        )
+        self.check(
+            positions == 0 or classes > 0,
+            f"scores {scores} have no class on axis {axis} to choose from",
+        )
+        return classes
 
     def split_axes(self, bottom: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores as (outer, classes, inner) and labels as (outer, inner), int64."""
         scores, labels = bottom[:2]
-        axis = self.axis(self.class_axis(), tuple(scores.shape))
+        axis = self.class_axis(tuple(scores.shape))
         outer, inner = math.prod(scores.shape[:axis]), math.prod(scores.shape[axis + 1 :])
-        self.check(
-            outer * inner == labels.numel(),
-            f"there must be one label for each prediction: scores {tuple(scores.shape)} with "
-            f"classes on axis {axis} need {outer * inner}, labels {tuple(labels.shape)} are "
-            f"{labels.numel()}",
-        )
         flat = scores.reshape(outer, scores.shape[axis], inner)
         return flat, labels.detach().long().reshape(outer, inner)
 
     def valid_labels(
         self, labels: torch.Tensor, classes: int, ignore: int | None
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """A mask of those that count (None: all), and labels with the ignored ones made 0."""
+        """Which labels count (None: all), and the labels, the ignored ones replaced by 0."""
         valid = None if ignore is None else labels != ignore
         if valid is not None:
             labels = torch.where(valid, labels, 0)
@@ -88,7 +121,10 @@ def rows(x: torch.Tensor) -> torch.Tensor:
 def normalizer(
     mode: int, outer: int, inner: int, valid: torch.Tensor | None
 ) -> torch.Tensor | float:
-    """What a loss is divided by (LossParameter.normalization); never less than 1."""
+    """The divisor of a loss (LossParameter.normalization), at least 1.
+
+    outer, inner: samples, and positions in each. valid: which of them count; None: all.
+    """
     modes = pb.LossParameter
     if mode == modes.VALID and valid is not None:
         return valid.sum().clamp(min=1)
@@ -98,7 +134,9 @@ def normalizer(
 
 
 def loss_settings(param: pb.LossParameter, default: int) -> tuple[int, int | None]:
-    """(normalization mode, ignored label or None) of a loss layer."""
+    """(normalization mode, ignored label or None) of a loss layer; default: the mode that counts
+    where the parameters name none.
+    """
     modes = pb.LossParameter
     if param.HasField("normalization"):
         mode = param.normalization
@@ -117,7 +155,7 @@ class _LogSoftmaxAt(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, scores: torch.Tensor, labels: torch.Tensor):
-        # Where the classes lie side by side in memory, they stay so.
+        # Classes that lie side by side in memory (channels-last) stay so: that is faster.
         ctx.turned = scores.stride(1) == 1 and scores.shape[2] > 1
         rows, places = (scores.mT, labels[..., None]) if ctx.turned else (scores, labels[:, None])
         ctx.axis = 2 if ctx.turned else 1
@@ -140,6 +178,8 @@ class _LogSoftmaxAt(torch.autograd.Function):
 class SoftmaxWithLoss(_Loss, _PerPosition):
     """Softmax and multinomial logistic loss; a second top is the probabilities.
 
+    Bottoms: scores (N, ...), with the classes on softmax_param.axis; labels, one for each other
+    position. Tops: the loss; the probabilities in the scores' shape (softmax_loss_layer.cpp).
     FuseNet: with `use_weights`, each label's loss and gradient are multiplied by its
     `label_weights`; the divisor stays the count that `normalization` says.
     """
@@ -155,27 +195,27 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
         emit("layer_factory.hpp:77", f"Creating layer {self.name}")  # Caffe's inner Softmax
         p = self.layer_param.loss_param
         self.mode, self.ignore = loss_settings(p, pb.LossParameter.VALID)
-        classes = shapes[0][self.axis(self.class_axis(), shapes[0])]
-        self.weights: torch.Tensor | None = None
-        if p.use_weights:
-            self.check(
-                len(p.label_weights) == classes,
-                f"{len(p.label_weights)} label_weights are given, the scores have {classes} "
-                "classes",
-            )
-            self.weights = torch.tensor(list(p.label_weights))
+        self.weights = torch.tensor(list(p.label_weights)) if p.use_weights else None
 
-    def class_axis(self) -> int:
-        return self.layer_param.softmax_param.axis
+    def class_axis(self, scores: Shape) -> int:
+        return self.axis(self.layer_param.softmax_param.axis, scores)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        super().infer_shapes(shapes)
+        classes = self.count_classes(shapes)
+        given = classes if self.weights is None else len(self.weights)
+        self.check(
+            given == classes,
+            f"{given} label_weights are given, the scores have {classes} classes",
+        )
+        return [(), shapes[0]][: self.num_tops]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
-        self.check_samples(bottom)
+        self.top_shapes(bottom)
         scores, labels = self.split_axes(bottom)
-        if scores.is_meta:
-            return [scores.new_empty(()), bottom[0]][: self.num_tops]
         valid, labels = self.valid_labels(labels, scores.shape[1], self.ignore)
         chosen, logs = _LogSoftmaxAt.apply(scores, labels)
-        # Clamped in the value alone: the gradient is the softmax's everywhere.
+        # The clamp does not touch the gradient, which is the softmax's everywhere.
         each = -with_gradient_of(chosen.clamp(min=LOG_FLT_MIN), chosen)
         if self.weights is not None:
             each = each * self.weights.to(each.device, each.dtype)[labels]
@@ -184,7 +224,7 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
         loss = each.sum() / normalizer(self.mode, *labels.shape, valid)
         if self.num_tops == 1:
             return loss
-        # Caffe's backward takes nothing from this top's gradient.
+        # Caffe's backward pass ignores the gradient of the second top.
         return loss, logs.exp().reshape(bottom[0].shape)
 
 
@@ -192,26 +232,30 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
 class Accuracy(_PerPosition):
     """Share of labels among the top_k scores; a second top holds it for each class.
 
-    A score equal to the label's counts as better, so that ties are wrong.
+    Bottoms: scores, with the classes on `axis`; labels, one for each other position. Tops: the
+    share; the shares of the C classes, (C) (accuracy_layer.cpp). A score equal to the label's
+    counts as better, so that ties are wrong.
     """
 
     bottoms = (2, 2)
     tops = (1, 2)
     reads = ("accuracy_param",)
     labels = (0, 1)
+    look = OUTPUT
 
-    def class_axis(self) -> int:
-        return self.layer_param.accuracy_param.axis
+    def class_axis(self, scores: Shape) -> int:
+        return self.axis(self.layer_param.accuracy_param.axis, scores)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        classes, top_k = self.count_classes(shapes), self.layer_param.accuracy_param.top_k
+        self.check(top_k <= classes, f"top_k is {top_k}, expected at most the {classes} classes")
+        return [(), (classes,)][: self.num_tops]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
+        self.top_shapes(bottom)
         p = self.layer_param.accuracy_param
         scores, labels = self.split_axes(bottom)
         classes = scores.shape[1]
-        self.check(
-            p.top_k <= classes, f"top_k is {p.top_k}, expected at most the {classes} classes"
-        )
-        if scores.is_meta:
-            return [scores.new_empty(()), scores.new_empty(classes)][: self.num_tops]
         ignore = p.ignore_label if p.HasField("ignore_label") else None
         valid, labels = self.valid_labels(labels, classes, ignore)
         better = (scores >= scores.gather(1, labels[:, None])).sum(1) - 1
@@ -229,8 +273,12 @@ class Accuracy(_PerPosition):
 
 
 @register("MultinomialLogisticLoss")
-class MultinomialLogisticLoss(_Loss):
-    """Mean of -log p over the samples, with p the label's entry in bottom 0, probabilities."""
+class MultinomialLogisticLoss(_PerSample):
+    """Mean of -log p over the samples, with p the label's entry in bottom 0, probabilities.
+
+    Bottoms: (N, ...), the values of a sample being its classes; labels, N of them
+    (multinomial_logistic_loss_layer.cpp).
+    """
 
     differs = "A label out of range is an error; Caffe reads stray memory."
 
@@ -238,7 +286,7 @@ class MultinomialLogisticLoss(_Loss):
         scores, labels = self.per_sample(bottom)
         p = scores.gather(1, labels)
         least = p.detach().clamp(min=LEAST_PROBABILITY)
-        # 1 / p, clamped likewise, is the gradient also where p is below the least.
+        # The gradient is 1 / least, also where p itself is smaller.
         return -with_gradient_of(least.log(), p / least).sum() / scores.shape[0]
 
 
@@ -246,7 +294,9 @@ class MultinomialLogisticLoss(_Loss):
 class InfogainLoss(_Loss, _PerPosition):
     """Softmax, then the mean of -sum_k H[label, k] log p_k; a second top is the probabilities.
 
-    H, classes x classes, is bottom 2 or the blob in the file `source`.
+    Bottoms: scores (N, ...), with the classes on `axis`; labels, one for each other position;
+    perhaps H. H has C x C values for C classes; it is bottom 2 or the blob in the file `source`.
+    Tops: the loss; the probabilities in the scores' shape (infogain_loss_layer.cpp).
     """
 
     bottoms = (2, 3)
@@ -272,19 +322,25 @@ class InfogainLoss(_Loss, _PerPosition):
                 gains = read_blob(p.infogain_loss_param.source)
             self.gains = torch.from_numpy(gains.astype("float32"))
 
-    def class_axis(self) -> int:
-        return self.layer_param.infogain_loss_param.axis
+    def class_axis(self, scores: Shape) -> int:
+        return self.axis(self.layer_param.infogain_loss_param.axis, scores)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        super().infer_shapes(shapes)
+        classes = self.count_classes(shapes)
+        gains = shapes[2] if self.gains is None else tuple(self.gains.shape)
+        self.check(
+            math.prod(gains) == classes**2,
+            f"the matrix H has the shape {gains}, expected {classes} x {classes}",
+        )
+        return [(), shapes[0]][: self.num_tops]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
-        self.check_samples(bottom)
+        self.top_shapes(bottom)
         scores, labels = self.split_axes(bottom)
         classes = scores.shape[1]
         valid, labels = self.valid_labels(labels, classes, self.ignore)
-        gains = (self.gains if len(bottom) == 2 else bottom[2]).detach().to(scores)
-        self.check(
-            gains.numel() == classes**2,
-            f"the matrix H has the shape {tuple(gains.shape)}, expected {classes} x {classes}",
-        )
+        gains = (bottom[2] if self.gains is None else self.gains).detach().to(scores)
         logs = scores.log_softmax(1)
         clamped = with_gradient_of(logs.clamp(min=math.log(LEAST_PROBABILITY)), logs)
         rows = gains.reshape(classes, classes)[labels].movedim(2, 1)  # (outer, classes, inner)
@@ -297,7 +353,10 @@ class InfogainLoss(_Loss, _PerPosition):
 
 @register("SigmoidCrossEntropyLoss")
 class SigmoidCrossEntropyLoss(_Loss):
-    """Logistic loss of each score against its target in [0, 1] (bottom 1)."""
+    """Logistic loss of each score against its target in [0, 1] (bottom 1).
+
+    Bottoms: scores (N, ...); as many targets, (N, ...) (sigmoid_cross_entropy_loss_layer.cpp).
+    """
 
     reads = ("loss_param",)
     differs = NO_WEIGHTS
@@ -306,15 +365,19 @@ class SigmoidCrossEntropyLoss(_Loss):
         modes = pb.LossParameter
         self.mode, self.ignore = loss_settings(self.layer_param.loss_param, modes.BATCH_SIZE)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        self.check_samples(bottom)
-        scores, targets = bottom[0], bottom[1].detach()
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        scores, targets = shapes
+        tops = super().infer_shapes(shapes)
         self.check(
-            scores.numel() == targets.numel(),
-            f"bottoms of shapes {tuple(scores.shape)} and {tuple(targets.shape)} must have equally "
-            "many values",
+            math.prod(scores) == math.prod(targets),
+            f"bottoms of shapes {scores} and {targets} must have equally many values",
         )
-        targets = targets.reshape(scores.shape)
+        return tops
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        scores = bottom[0]
+        targets = bottom[1].detach().reshape(scores.shape)
         each = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
         valid = None
         if self.ignore is not None:
@@ -326,24 +389,35 @@ class SigmoidCrossEntropyLoss(_Loss):
 
 @register("EuclideanLoss")
 class EuclideanLoss(_Loss):
-    """Half the mean over the samples of the squared distance between the bottoms."""
+    """Half the mean over the samples of the squared distance between the bottoms.
+
+    Bottoms: two of (N, ...), with equally many values a sample (euclidean_loss_layer.cpp).
+    """
 
     labels = ()
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        self.check_samples(bottom)
-        a, b = (rows(x) for x in bottom)
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        tops = super().infer_shapes(shapes)
+        a, b = shapes
         self.check(
-            a.shape == b.shape,
-            f"bottoms of shapes {tuple(bottom[0].shape)} and {tuple(bottom[1].shape)} must have "
-            "equally many values a sample",
+            math.prod(a[1:]) == math.prod(b[1:]),
+            f"bottoms of shapes {a} and {b} must have equally many values a sample",
         )
+        return tops
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        a, b = (rows(x) for x in bottom)
         return (a - b).square().sum() / (2 * a.shape[0])
 
 
 @register("HingeLoss")
-class HingeLoss(_Loss):
-    """One against all: the mean over the samples of sum_k max(0, 1 -+ score_k), or its square."""
+class HingeLoss(_PerSample):
+    """One against all: the mean over the samples of sum_k max(0, 1 -+ score_k), or its square.
+
+    The sign is - for the label's score. Bottoms: (N, ...), the values of a sample being the scores
+    of its classes; labels, N of them (hinge_loss_layer.cpp).
+    """
 
     reads = ("hinge_loss_param",)
     differs = "A label out of range is an error; Caffe writes to stray memory."
@@ -361,31 +435,36 @@ class HingeLoss(_Loss):
 class ContrastiveLoss(_Loss):
     """Pulls the pairs of bottoms 0 and 1 together where bottom 2 is not 0, else a margin apart.
 
-    Hadsell et al., 2006; `legacy_version` compares the margin with the squared distance.
+    Bottoms: two of (N, C), perhaps with axes of 1 behind; N similarities. `legacy_version` compares
+    the margin with the squared distance (contrastive_loss_layer.cpp; Hadsell et al., 2006).
     """
 
     bottoms = (3, 3)
     labels = (2,)
     reads = ("contrastive_loss_param",)
 
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        tops = super().infer_shapes(shapes)
+        a, b, similar = shapes
+        self.check(
+            math.prod(a) == math.prod(a[:2])
+            and math.prod(a[1:]) == math.prod(b[1:])
+            and a[1:2] == b[1:2],
+            f"bottoms of shapes {a} and {b} must be equal, with axes of 1 behind samples and "
+            "channels",
+        )
+        self.check(
+            math.prod(similar) == a[0] == math.prod(similar[:1]),
+            f"bottom 2 has the shape {similar}, expected one entry for each of {a[0]} samples",
+        )
+        return tops
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        self.check_samples(bottom)
+        self.top_shapes(bottom)
         a, b, similar = bottom
-        samples = a.shape[0]
-        self.check(
-            a.numel() == b.numel() == samples * math.prod(a.shape[1:2])
-            and a.shape[1:2] == b.shape[1:2],
-            f"bottoms of shapes {tuple(a.shape)} and {tuple(b.shape)} must be equal, with axes of "
-            "1 behind samples and channels",
-        )
-        self.check(
-            similar.numel() == samples == math.prod(similar.shape[:1]),
-            f"bottom 2 has the shape {tuple(similar.shape)}, expected one entry for each of "
-            f"{samples} samples",
-        )
         squared = (rows(a) - rows(b)).square().sum(1)
         similar = similar.detach().reshape(-1).long() != 0
-        return self._loss(squared, similar).sum() / (2 * samples)
+        return self._loss(squared, similar).sum() / (2 * a.shape[0])
 
     def _loss(self, squared: torch.Tensor, similar: torch.Tensor) -> torch.Tensor:
         p = self.layer_param.contrastive_loss_param
@@ -393,6 +472,6 @@ class ContrastiveLoss(_Loss):
             return torch.where(similar, squared, F.relu(p.margin - squared))
         distance = squared.detach().sqrt()
         missing = F.relu(p.margin - distance)
-        # Caffe divides by the distance plus 1e-4, and so has a gradient where the distance is 0.
+        # Caffe divides by the distance plus 1e-4, so that a distance of 0 has a gradient, too.
         push = with_gradient_of(missing.square(), -squared * (missing / (distance + 1e-4)))
         return torch.where(similar, squared, push)

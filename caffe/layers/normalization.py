@@ -2,47 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from caffe.formats.onnx import Graph, Value
 from caffe.kernels.sync_bn import sync_batch_norm
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
+from caffe.layers.coordinates import IDENTITY, Map
+from caffe.layers.look import NORM
 from caffe.process import ranks
 from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 
+class _Normalizing(Layer):
+    """A layer that shifts and scales values, which keep their places."""
+
+    look = NORM
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
+
+
 @register("BatchNorm")
-class BatchNorm(Layer):
+class BatchNorm(_Normalizing):
     """Normalisation per channel (axis 1), without gain and bias: those are Scale's.
 
-    Blobs: sums of means and of variances, and the factor that both are to be divided by
-    (batch_norm_layer.cpp). The running variance is unbiased, m / (m - 1); the batch's is not.
+    Bottom and top: (N, C, ...), or (N) as one channel. Blobs: the sum of means (C), the sum of
+    variances (C), and the factor (1) that divides both (batch_norm_layer.cpp; Ioffe and Szegedy,
+    2015). The running variance is unbiased, m / (m - 1); the batch's is not.
     """
 
     gathers = True
+    fresh = True
     reads = ("batch_norm_param",)
     differs = "Also takes a bottom of one axis, as one channel."
+    torch_names: Mapping[str, int] = {"running_mean": 0, "running_var": 1}
+    torch_affine = "Scale"
+    # PyTorch keeps means and variances; Caffe keeps sums of them, and the factor (blob 2).
+    torch_defaults: Mapping[int, float] = {2: 1.0}
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.batch_norm_param
         self.fraction, self.eps = p.moving_average_fraction, p.eps
-        self.channels = shapes[0][1] if len(shapes[0]) > 1 else 1
+        self.channels = self._channels(shapes[0])
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_blob(shape, pb.FillerParameter())
         self._fix_learning_rates()
 
+    def _channels(self, shape: Shape) -> int:
+        self.check(len(shape) > 0, "bottom has no axes, expected samples, channels, ...")
+        return shape[1] if len(shape) > 1 else 1
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        channels = self._channels(shapes[0])
+        self.check(
+            channels == self.channels,
+            f"bottom has {channels} channels on axis 1, expected {self.channels}",
+        )
+        return [shapes[0]]
+
     @property
     def use_global(self) -> bool:
-        """Whether the statistics that were gathered serve, and not the batch's."""
+        """Whether the gathered statistics normalise, and not the batch's own."""
         p = self.layer_param.batch_norm_param
         given = p.HasField("use_global_stats")
         return p.use_global_stats if given else self.phase == pb.TEST
 
     def _fix_learning_rates(self) -> None:
-        """The statistics are no parameters: the solver must leave them alone."""
+        """The blobs are statistics, so the solver must leave them alone."""
         specs = self.layer_param.param
         for i in range(3):
             if i == len(specs):
@@ -54,21 +87,16 @@ class BatchNorm(Layer):
             )
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
         x = bottom[0]
         flat = x.dim() == 1
         x = x[:, None] if flat else x
-        self.check(
-            x.shape[1] == self.channels,
-            f"bottom has {x.shape[1]} channels on axis 1, expected {self.channels}",
-        )
-        if x.is_meta:
-            return bottom[0]
         y = self._by_global(x, blobs) if self.use_global else self._by_batch(x, blobs)
         return y[:, 0] if flat else y
 
     def _by_global(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
         mean, variance, factor = (b.detach() for b in blobs)
-        # A factor of 0 means that nothing was gathered yet.
+        # The factor is 0 until the first batch was gathered.
         scale = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
         return torch.batch_norm(
             x, None, None, mean * scale, variance * scale, False, 0.0, self.eps, True
@@ -85,43 +113,92 @@ class BatchNorm(Layer):
             y, mean, variance = sync_batch_norm(x, eps=self.eps)
         elif x.numel() == self.channels:  # one value a channel: torch has no unbiased variance
             y, mean = x - x, x.detach().reshape(self.channels)
-        else:  # momentum 1: torch leaves this batch's mean and unbiased variance in these two
+        else:  # with momentum 1, torch writes this batch's mean and unbiased variance to these two
             y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)
         with torch.no_grad():
             for blob, new in zip(blobs, (mean, variance, torch.ones_like(blobs[2])), strict=True):
                 blob.mul_(self.fraction).add_(new)
         return y
 
+    def onnx(self, graph: Graph, x: Value) -> str:
+        if not self.use_global:
+            axes = [axis for axis in range(len(x.shape)) if axis != 1]
+            centred = graph.add("Sub", x, graph.add("ReduceMean", x, axes=axes, keepdims=1))
+            square = graph.add("Mul", centred, centred)
+            variance = graph.add("ReduceMean", square, axes=axes, keepdims=1)
+            return graph.add("Div", centred, graph.add("Sqrt", graph.affine(variance, 1, self.eps)))
+        if len(x.shape) == 1:  # ONNX normalises axis 1
+            column = graph.reshape(x, (*x.shape, 1))
+            return graph.reshape(self._onnx_by_global(graph, column), x.shape)
+        return self._onnx_by_global(graph, x)
+
+    def _onnx_by_global(self, graph: Graph, x: Value | str) -> str:
+        mean, variance, factor = (self.array(i) for i in range(3))
+        scale = 0 if factor[0] == 0 else 1 / factor[0]
+        return graph.add(
+            "BatchNormalization",
+            x,
+            graph.constant(np.ones(self.channels), name=f"{self.name}.gain"),
+            graph.constant(np.zeros(self.channels), name=f"{self.name}.offset"),
+            graph.constant(mean * scale, name=f"{self.name}.mean"),
+            graph.constant(variance * scale, name=f"{self.name}.variance"),
+            epsilon=self.eps,
+        )
+
 
 @register("MVN")
-class MVN(Layer):
+class MVN(_Normalizing):
     """Each sample's channel (or whole sample) to a mean of 0 and, on demand, a variance of 1.
 
-    The top has 4 axes. eps is added to the standard deviation (mvn_layer.cpp).
+    Bottom: up to 4 axes. Top: the same values with 4 axes, (N, C, H, W). eps is added to the
+    standard deviation (mvn_layer.cpp).
     """
 
     reads = ("mvn_param",)
 
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = shapes[0]
+        self.check(len(shape) <= 4, f"bottom has the shape {shape}, expected at most 4 axes")
+        return [(*shape, *[1] * (4 - len(shape)))]
+
+    @property
+    def _axes(self) -> list[int]:
+        """The axes of the top that are normalised together."""
+        return [1, 2, 3] if self.layer_param.mvn_param.across_channels else [2, 3]
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p, x = self.layer_param.mvn_param, bottom[0]
-        self.check(x.dim() <= 4, f"bottom has the shape {tuple(x.shape)}, expected at most 4 axes")
-        x = x.reshape(*x.shape, *[1] * (4 - x.dim()))
-        axes = (1, 2, 3) if p.across_channels else (2, 3)
+        p, axes = self.layer_param.mvn_param, self._axes
+        x = bottom[0].reshape(self.top_shapes(bottom)[0])
         centred = x - x.mean(axes, keepdim=True)
         if not p.normalize_variance:
             return centred
         deviation = centred.detach().square().mean(axes, keepdim=True).sqrt() + p.eps
         y = centred / deviation
-        # Caffe's gradient, (g - mean g - y mean(g y)) / deviation, does not mind where eps stands,
-        # and so is finite where all values are equal. With respect to y it is that of:
+        # Caffe's gradient, (g - mean g - y mean(g y)) / deviation, does not depend on where eps is
+        # added, so it is finite where all values are equal. With respect to y it is that of:
         half = y.square().mean(axes, keepdim=True) / 2
         return with_gradient_of(y, y * (1 - half + half.detach()))
 
+    def onnx(self, graph: Graph, x: Value) -> str:
+        p, axes = self.layer_param.mvn_param, self._axes
+        y = x.name
+        if len(x.shape) < 4:
+            (shape,) = self.infer_shapes([x.shape])
+            y = graph.reshape(x, shape, keeps_batch=bool(x.shape))
+        centred = graph.add("Sub", y, graph.add("ReduceMean", y, axes=axes, keepdims=1))
+        if not p.normalize_variance:
+            return centred
+        square = graph.add("Mul", centred, centred)
+        deviation = graph.add("Sqrt", graph.add("ReduceMean", square, axes=axes, keepdims=1))
+        return graph.add("Div", centred, graph.affine(deviation, 1, p.eps))
+
 
 @register("LRN")
-class LRN(Layer):
+class LRN(_Normalizing):
     """x / (k + alpha s)^beta, s the mean of squares over local_size neighbouring channels, or over
     a local_size x local_size window of the own channel, where k is always 1 (Krizhevsky, 2012).
+
+    Bottom and top: (N, C, H, W) (lrn_layer.cpp).
     """
 
     reads = ("lrn_param",)
@@ -131,13 +208,19 @@ class LRN(Layer):
         size = self.layer_param.lrn_param.local_size
         self.check(size % 2 == 1, f"local_size is {size}, expected an odd number")
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p, x = self.layer_param.lrn_param, bottom[0]
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         self.check(
-            x.dim() == 4,
-            f"bottom has the shape {tuple(x.shape)}, expected 4 axes: samples, channels, height, "
-            "width",
+            len(shapes[0]) == 4,
+            f"bottom has the shape {shapes[0]}, expected 4 axes: samples, channels, height, width",
         )
+        self.check(
+            all(shapes[0][1:]), f"bottom has the shape {shapes[0]}: its samples have no values"
+        )
+        return [shapes[0]]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p, x = self.layer_param.lrn_param, bottom[0]
         size, pad = p.local_size, p.local_size // 2
         if p.norm_region == pb.LRNParameter.WITHIN_CHANNEL:
             return x * (1 + p.alpha * F.avg_pool2d(x.square(), size, 1, pad)).pow(-p.beta)
@@ -146,14 +229,32 @@ class LRN(Layer):
         squares = F.avg_pool2d(planes, (size, 1), 1, (pad, 0)).reshape(x.shape)
         return x * (p.k + p.alpha * squares).pow(-p.beta)
 
+    def onnx(self, graph: Graph, x: Value) -> str:
+        p = self.layer_param.lrn_param
+        size, pad = p.local_size, p.local_size // 2
+        if p.norm_region == pb.LRNParameter.ACROSS_CHANNELS:
+            return graph.add("LRN", x, size=size, alpha=p.alpha, beta=p.beta, bias=p.k)
+        square = graph.add("Mul", x, x)
+        squares = graph.add(
+            "AveragePool", square, count_include_pad=1, kernel_shape=[size] * 2, pads=[pad] * 4
+        )
+        total = graph.affine(squares, p.alpha, 1)
+        return graph.add("Mul", x, graph.add("Pow", total, graph.constant(-p.beta)))
 
-class _Broadcast(Layer):
-    """A blob, learned or the second bottom, that is broadcast over the first from an axis on."""
+
+class _Broadcast(_Normalizing):
+    """Values, learned or the second bottom, that are broadcast over the first bottom from `axis`.
+
+    Bottoms: any shape, and perhaps the values; their shape is a run of the first bottom's axes.
+    Top: the shape of the first bottom.
+    """
 
     bottoms = (1, 2)
+    first_axis = 1
 
-    def make_blob(self, shape: Shape, axis: int, num_axes: int, filler: pb.FillerParameter) -> None:
-        start = self.axis(axis, shape)
+    def declare(self, shape: Shape, num_axes: int, filler: pb.FillerParameter) -> None:
+        """One more parameter: as large as num_axes of the bottom's axes (-1: all) from `axis`."""
+        start = self.axis(self.first_axis, shape)
         self.check(num_axes >= -1, f"num_axes is {num_axes}, expected at least -1")
         self.check(
             num_axes == -1 or start + num_axes <= len(shape),
@@ -161,59 +262,107 @@ class _Broadcast(Layer):
         )
         self.add_blob(shape[start:] if num_axes == -1 else shape[start : start + num_axes], filler)
 
-    def spread(self, values: torch.Tensor, x: torch.Tensor, axis: int) -> torch.Tensor:
-        """`values` with axes of one around, so that they broadcast over x."""
-        start = 0 if values.dim() == 0 else self.axis(axis, tuple(x.shape))
-        end = start + values.dim()
-        self.check(
-            tuple(x.shape[start:end]) == tuple(values.shape),
-            f"shape {tuple(values.shape)} does not fit the bottom's {tuple(x.shape)} "
-            f"from axis {start} on",
-        )
-        return values.view(*values.shape, *[1] * (x.dim() - end))
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        for values in (*shapes[1:], *(blob.shape for blob in self.blobs)):
+            start, end = self._span(values, shapes[0])
+            self.check(
+                shapes[0][start:end] == values,
+                f"shape {values} does not fit the bottom's {shapes[0]} from axis {start} on",
+            )
+        return [shapes[0]]
+
+    def _span(self, values: Shape, shape: Shape) -> tuple[int, int]:
+        """The axes of the bottom that the values are for: first .. before last."""
+        start = self.axis(self.first_axis, shape) if values else 0
+        return start, start + len(values)
+
+    def _wide(self, values: Shape, shape: Shape) -> Shape:
+        """The values' shape with axes of one behind it, so that they broadcast over the bottom."""
+        return (*values, *[1] * (len(shape) - self._span(values, shape)[1]))
+
+    def spread(self, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """`values` in the shape that broadcasts over x."""
+        return values.view(self._wide(tuple(values.shape), tuple(x.shape)))
+
+    def onnx_spread(self, graph: Graph, x: Value, values: int | Value) -> str:
+        """A parameter, or the second bottom, in the shape that broadcasts over x."""
+        if isinstance(values, Value):
+            starts_at_batch = bool(values.shape) and self._span(values.shape, x.shape)[0] == 0
+            return graph.reshape(values, self._wide(values.shape, x.shape), starts_at_batch)
+        array = self.array(values)
+        wide = array.reshape(self._wide(array.shape, x.shape))
+        return graph.constant(wide, name=f"{self.name}.{values}")
 
 
 @register("Scale")
 class Scale(_Broadcast):
-    """bottom * scale (+ bias); scale is learned, or the second bottom."""
+    """bottom * scale (+ bias); scale is learned, or the second bottom.
 
+    Blobs: scale, if it is learned, and bias, both of a run of the bottom's axes (scale_layer.cpp).
+    """
+
+    fresh = True
     reads = ("scale_param",)
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.scale_param
+        self.first_axis = p.axis
         learned = len(shapes) == 1
         if learned:
             unit = pb.FillerParameter(type="constant", value=1)
-            filler = p.filler if p.HasField("filler") else unit
-            self.make_blob(shapes[0], p.axis, p.num_axes, filler)
+            self.declare(shapes[0], p.num_axes, p.filler if p.HasField("filler") else unit)
         if p.bias_term:
             emit("layer_factory.hpp:77", f"Creating layer {self.name}")  # Caffe's inner Bias
             num_axes = p.num_axes if learned else len(shapes[1])
-            self.make_blob(shapes[0], p.axis, num_axes, p.bias_filler)
+            self.declare(shapes[0], num_axes, p.bias_filler)
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p = self.layer_param.scale_param
+        self.top_shapes(bottom)
         x = bottom[0]
-        scale = bottom[1] if len(bottom) == 2 else blobs[0]
-        gain = self.spread(scale, x, p.axis)
-        bias = self.spread(blobs[-1], x, p.axis) if p.bias_term else None
-        if x.is_meta:
-            return x
-        return x * gain if bias is None else x * gain + bias
+        y = x * self.spread(bottom[1] if len(bottom) == 2 else blobs[0], x)
+        return y + self.spread(blobs[-1], x) if self.layer_param.scale_param.bias_term else y
+
+    def onnx(self, graph: Graph, x: Value, factor: Value | None = None) -> str:
+        if factor is None and (joined := self._join_batch_norm(graph, x)):
+            return joined
+        y = graph.add("Mul", x, self.onnx_spread(graph, x, 0 if factor is None else factor))
+        if not self.layer_param.scale_param.bias_term:
+            return y
+        return graph.add("Add", y, self.onnx_spread(graph, x, len(self.blobs) - 1))
+
+    def _join_batch_norm(self, graph: Graph, x: Value) -> str | None:
+        """A Scale behind a BatchNorm: ONNX's BatchNormalization has its own gain and offset."""
+        node = next((n for n in graph.nodes if x.name in n.output), None)
+        if node is None or node.op_type != "BatchNormalization":
+            return None
+        if self.first_axis not in (1, 1 - len(x.shape)) or self.blobs[0].shape != (x.shape[1],):
+            return None
+        image, _, offset, mean, variance = node.input
+        if self.layer_param.scale_param.bias_term:
+            offset = graph.blob(self, 1)
+        gain, epsilon = graph.blob(self, 0), node.attribute[0].f
+        return graph.add("BatchNormalization", image, gain, offset, mean, variance, epsilon=epsilon)
 
 
 @register("Bias")
 class Bias(_Broadcast):
-    """bottom + bias; the bias is learned, or the second bottom."""
+    """bottom + bias; the bias is learned, or the second bottom.
+
+    Blobs: the bias, if it is learned, of a run of the bottom's axes (bias_layer.cpp).
+    """
 
     reads = ("bias_param",)
+    torch_names: Mapping[str, int] = {"bias": 0}
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.bias_param
+        self.first_axis = p.axis
         if len(shapes) == 1:
-            self.make_blob(shapes[0], p.axis, p.num_axes, p.filler)
+            self.declare(shapes[0], p.num_axes, p.filler)
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        x = bottom[0]
-        bias = bottom[1] if len(bottom) == 2 else blobs[0]
-        return x + self.spread(bias, x, self.layer_param.bias_param.axis)
+        self.top_shapes(bottom)
+        return bottom[0] + self.spread(bottom[1] if len(bottom) == 2 else blobs[0], bottom[0])
+
+    def onnx(self, graph: Graph, x: Value, term: Value | None = None) -> str:
+        return graph.add("Add", x, self.onnx_spread(graph, x, 0 if term is None else term))
