@@ -1,4 +1,4 @@
-"""How coordinates of one blob relate to those of another, to crop one blob onto the other.
+"""Maps between the coordinates of two blobs, to crop one blob onto the other.
 
 A map is (axis, scale, shift): a position i of the blob that a layer takes lies at scale * i + shift
 in the blob that it makes. `axis` is the one before the first mapped axis (1 for N x C x H x W),
@@ -8,25 +8,26 @@ mapped axis.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from caffe.net_spec import Function, Top, layers
 
-Map = tuple[int | None, Any, Any]
-IDENTITY: Map = (None, 1, 0)
-
-PASS_THROUGH_LAYERS = [
-    *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Dropout", "Eltwise", "ELU", "Exp", "Log"),
-    *("LRN", "MVN", "Power", "PReLU", "ReLU", "Scale", "Sigmoid", "Split", "Swish", "TanH"),
-    "Threshold",
-]
-_ONE_SIDED = {f"{what}_{side}" for what in ("pad", "kernel", "stride") for side in "hw"}
+# Each layer class knows its map. Importing the classes loads torch, so functions do it when called.
+if TYPE_CHECKING:
+    from caffe.layers.coordinates import Map
 
 
-class UndefinedMapException(Exception):
-    """A layer that has no map of coordinates."""
+def __getattr__(name: str) -> Any:
+    if name == "PASS_THROUGH_LAYERS":
+        return _pass_through_layers()
+    if name in ("IDENTITY", "Map", "UndefinedMapException"):
+        from caffe.layers import coordinates
+
+        return getattr(coordinates, name)
+    raise AttributeError(f"module 'caffe.coord_map' has no attribute {name!r}")
 
 
 class AxisMismatchException(Exception):
@@ -36,41 +37,47 @@ class AxisMismatchException(Exception):
 def conv_params(fn: Function) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """(axis, stride, dilated kernel size, padding) of a layer that slides a kernel.
 
-    Raises AssertionError for kernels given as kernel_h and kernel_w, and the like.
+    Raises AssertionError for kernels given as kernel_h and kernel_w, and the like, and
+    UndefinedMapException for global pooling.
     """
-    params = fn.params.get("convolution_param", fn.params)
-    params = params.get("pooling_param", params)
-    found = _ONE_SIDED & params.keys()
-    assert not found, f"{fn.type_name}: {min(found)} is not supported; give one list for all axes"
-    if "kernel_size" not in params:  # global pooling
-        raise UndefinedMapException(f"{fn.type_name} without kernel_size")
-    kernel, stride, pad, dilation = (
-        np.array(params.get(name, default), ndmin=1)
-        for name, default in (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1))
-    )
-    return params.get("axis", 1), stride, (kernel - 1) * dilation + 1, pad
+    from caffe.layers.coordinates import kernel_of
+
+    return kernel_of(fn.type_name, fn.params)
 
 
 def crop_params(fn: Function) -> tuple[int, np.ndarray]:
     """(axis, offset) of a Crop layer."""
-    params = fn.params.get("crop_param", fn.params)
-    return params.get("axis", 2), np.array(params.get("offset", 0), ndmin=1)
+    from caffe.layers.coordinates import crop_of
+
+    return crop_of(fn.params)
+
+
+@functools.cache
+def _pass_through_layers() -> list[str]:
+    """The types that map every axis onto itself. It is one list: scripts may add names to it."""
+    from caffe.layers.base import REGISTRY
+    from caffe.layers.coordinates import IDENTITY, UndefinedMapException
+
+    def passes_through(name: str) -> bool:
+        try:
+            return REGISTRY[name].coordinates({}) == IDENTITY
+        except UndefinedMapException:  # it needs parameters
+            return False
+
+    return [name for name in sorted(REGISTRY) if passes_through(name)]
 
 
 def coord_map(fn: Function) -> Map:
     """The map from a layer's bottoms to its tops. Raises UndefinedMapException without one."""
-    if fn.type_name in PASS_THROUGH_LAYERS:
+    from caffe.layers.base import REGISTRY, Layer
+    from caffe.layers.coordinates import IDENTITY, UndefinedMapException
+
+    if fn.type_name in _pass_through_layers():
         return IDENTITY
-    if fn.type_name == "Crop":
-        axis, offset = crop_params(fn)
-        return axis - 1, 1, -offset
-    if fn.type_name == "Deconvolution":
-        axis, stride, kernel, pad = conv_params(fn)
-        return axis, stride, (kernel - 1) / 2 - pad
-    if fn.type_name in ("Convolution", "Pooling", "Im2col"):
-        axis, stride, kernel, pad = conv_params(fn)
-        return axis, 1 / stride, (pad - (kernel - 1) / 2) / stride
-    raise UndefinedMapException(f"{fn.type_name} has no map of coordinates")
+    found = REGISTRY.get(fn.type_name, Layer).coordinates(fn.params)
+    if found is None:
+        raise UndefinedMapException(f"{fn.type_name} has no map of coordinates")
+    return found
 
 
 def compose(base_map: Map, next_map: Map) -> Map:
@@ -105,7 +112,9 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
 
 
 def _ancestor_maps(top: Top) -> dict[Top, Map]:
-    """The map from every blob that `top` is made of, itself first, to `top`."""
+    """For `top` and every blob that it is made of, the map from that blob to `top`."""
+    from caffe.layers.coordinates import IDENTITY, UndefinedMapException
+
     maps = {top: IDENTITY}
     waiting = [top]
     while waiting:

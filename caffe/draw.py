@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import os
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caffe.errors import CaffeError
 from caffe.formats.files import atomic_write
 from caffe.proto import caffe_pb2 as pb
 
+if TYPE_CHECKING:
+    from caffe.layers.base import Layer
+
 BLOB_STYLE = {"shape": "octagon", "fillcolor": "#E0E0E0", "style": "filled"}
 IN_PLACE_COLOR = "#90EE90"
-LAYER_COLORS = {
-    "Convolution": "#FF5050",
-    "Deconvolution": "#FF5050",
-    "Pooling": "#FF9900",
-    "InnerProduct": "#CC33FF",
-}
-DEFAULT_COLOR = "#6495ED"
-_LEARNING = ("Convolution", "Deconvolution", "InnerProduct")
+
+
+def _class_of(layer_type: str) -> type[Layer]:
+    """The class of a type; Layer, which says what holds for most, for types without a class."""
+    from caffe.layers.base import REGISTRY, Layer  # not above: it loads torch
+
+    return REGISTRY.get(layer_type, Layer)
 
 
 def get_pooling_types_dict() -> dict[int, str]:
@@ -31,14 +33,8 @@ def get_pooling_types_dict() -> dict[int, str]:
 
 
 def get_edge_label(layer: pb.LayerParameter) -> str:
-    """What is written on the edge to a layer's tops: batch size or number of outputs."""
-    if layer.type == "Data":
-        return f"Batch {layer.data_param.batch_size}"
-    if layer.type in ("Convolution", "Deconvolution"):
-        return str(layer.convolution_param.num_output)
-    if layer.type == "InnerProduct":
-        return str(layer.inner_product_param.num_output)
-    return '""'
+    """The label of the edges to a layer's tops: batch size or number of outputs."""
+    return _class_of(layer.type).edge(layer) or '""'
 
 
 def get_layer_lr_mult(layer: pb.LayerParameter) -> tuple[float, float]:
@@ -47,7 +43,7 @@ def get_layer_lr_mult(layer: pb.LayerParameter) -> tuple[float, float]:
     Raises ValueError for layers other than Convolution, Deconvolution and InnerProduct, or with
     more than two `param`.
     """
-    if layer.type not in _LEARNING:
+    if not _class_of(layer.type).multiplies:
         raise ValueError(f"{layer.type} layers do not have a learning rate multiplier")
     if len(layer.param) > 2:
         raise ValueError(f"layer {layer.name!r} has {len(layer.param)} param, expected at most 2")
@@ -62,20 +58,11 @@ def get_layer_label(layer: pb.LayerParameter, rankdir: str, display_lrm: bool = 
     rankdir: direction of the drawing; layers beside each other get their text in several lines.
     display_lrm: also the multipliers of the learning rate.
     """
-    parts = [layer.name, f"({layer.type})"]
-    if layer.type == "Pooling":
-        p = layer.pooling_param
-        parts[1] = f"(Pooling {get_pooling_types_dict()[p.pool]})"
-        kernel = p.kernel_size or f"{p.kernel_h}x{p.kernel_w}"
-        parts += _geometry(kernel, p.stride, p.pad)
-    elif layer.type in ("Convolution", "Deconvolution"):
-        c = layer.convolution_param
-        if c.HasField("kernel_h"):
-            kernel = f"{c.kernel_h}x{c.kernel_w}"
-        else:
-            kernel = _joined(c.kernel_size, 1)
-        parts += _geometry(kernel, _joined(c.stride, 1), _joined(c.pad, 0))
-    if display_lrm and layer.type in _LEARNING:
+    kind = layer.type
+    if kind == "Pooling":
+        kind += f" {get_pooling_types_dict()[layer.pooling_param.pool]}"
+    parts = [layer.name, f"({kind})", *_class_of(layer.type).geometry(layer)]
+    if display_lrm and _class_of(layer.type).multiplies:
         weights, bias = get_layer_lr_mult(layer)
         if weights or bias:
             parts.append(f"lr mult: {weights:.1f}, {bias:.1f}")
@@ -83,22 +70,14 @@ def get_layer_label(layer: pb.LayerParameter, rankdir: str, display_lrm: bool = 
     return f'"{separator.join(_escaped(part) for part in parts)}"'
 
 
-def _geometry(kernel: Any, stride: Any, pad: Any) -> list[str]:
-    return [f"kernel size: {kernel}", f"stride: {stride}", f"pad: {pad}"]
-
-
-def _joined(values: Any, default: int) -> str:
-    return "x".join(map(str, values)) or str(default)
-
-
 def _escaped(text: str) -> str:
-    """Text for a box: what Graphviz would take for structure is marked."""
+    """Text for a box: characters that have a meaning for Graphviz are marked."""
     return "".join(f"\\{c}" if c in '\\"{}|<>' else c for c in text)
 
 
 def choose_color_by_layertype(layertype: str) -> str:
     """The colour of a layer's box."""
-    return LAYER_COLORS.get(layertype, DEFAULT_COLOR)
+    return _class_of(layertype).look.color
 
 
 def get_pydot_graph(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from caffe.data.datum import datum_values, decode_picture
 from caffe.errors import CaffeError
 from caffe.formats.arrays import (
     array_to_blobproto,
@@ -54,11 +55,8 @@ def datum_to_array(datum: caffe_pb2.Datum) -> np.ndarray:
     """
     if datum.encoded:
         return decode_datum(datum)
-    if datum.data:
-        values = np.frombuffer(datum.data, np.uint8).copy()
-    else:
-        values = np.array(datum.float_data, dtype=float)
-    return values.reshape(datum.channels, datum.height, datum.width)
+    values = datum_values(datum)
+    return values.copy() if values.dtype == np.uint8 else values.astype(float)
 
 
 def decode_datum(datum: caffe_pb2.Datum, color: bool | None = None) -> np.ndarray:
@@ -68,16 +66,13 @@ def decode_datum(datum: caffe_pb2.Datum, color: bool | None = None) -> np.ndarra
 
     Raises CaffeError if it cannot be decoded or has more than 8 bits a channel.
     """
-    import cv2
-
-    flags = {None: cv2.IMREAD_UNCHANGED, True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE}
-    data = np.frombuffer(datum.data, np.uint8)
-    image = cv2.imdecode(data, flags[color]) if data.size else None
+    image = decode_picture(datum.data, color)
     if image is None:
-        raise CaffeError(f"encoded Datum of {data.size} bytes: no picture that can be decoded")
+        size = len(datum.data)
+        raise CaffeError(f"encoded Datum of {size} bytes: no picture that can be decoded")
     if image.dtype != np.uint8:
         raise CaffeError(f"encoded Datum: the picture has {image.dtype} values; expected uint8")
-    return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
+    return image
 
 
 # ---------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from caffe.formats import files
-from caffe.proto.caffe_pb2 import EltwiseParameter, NetParameter
-from netgen.graph import FOLDED, Box, build
+from caffe.proto.caffe_pb2 import NetParameter
+from netgen.graph import Box, build, class_of, look_of
 from netgen.layout import arrange
 from netgen.phases import layers_in
 from netgen.picture import Circle, Line, Picture, Rectangle, Text, text_width
@@ -17,19 +17,19 @@ from netgen.summary import parameters
 
 _INK = "#2b2b33"
 _PALE = "#6b6b76"
-# Families of layer types: label in the legend, fill, types. The last one takes the rest.
-_FAMILIES = (
-    ("Data", "#dfe1e6", ("Input", "Data", "DummyData", "ImageData", "MemoryData", "HDF5Data")),
-    ("Convolution", "#a9cbf0", ("Convolution",)),
-    ("Deconvolution", "#f8c690", ("Deconvolution",)),
-    ("InnerProduct", "#9ddcd5", ("InnerProduct",)),
-    ("Pooling", "#b8e0a5", ("Pooling",)),
-    ("Unpooling", "#dcbdea", ("Unpooling",)),
-    ("Fusion", "#ffe07a", ("Eltwise", "Concat")),
-    ("Output", "#f5b0b0", ("Softmax", "Accuracy", "ArgMax")),
-    ("Other", "#ece4d6", ()),
-)
-# Layers folded into a box: label, colour of the stripe.
+# The families of layer types (Look.family) in the legend's order, and how their boxes are filled.
+_FAMILIES = {
+    "Data": "#dfe1e6",
+    "Convolution": "#a9cbf0",
+    "Deconvolution": "#f8c690",
+    "InnerProduct": "#9ddcd5",
+    "Pooling": "#b8e0a5",
+    "Unpooling": "#dcbdea",
+    "Fusion": "#ffe07a",
+    "Output": "#f5b0b0",
+    "Other": "#ece4d6",
+}
+# The stripes of folded layers (Look.stripe): label in the legend, colour.
 _STRIPES = {
     "norm": ("BatchNorm, Scale, LRN", "#5b6b9a"),
     "activation": ("ReLU, other activation", "#c8434f"),
@@ -102,20 +102,15 @@ def compose(
 
 
 def _symbol(box: Box) -> str:
-    """What stands in the circle of a box that joins its inputs; empty for boxes that do not."""
-    if box.layer.type == "Concat":
-        return "C"
-    if box.layer.type != "Eltwise":
-        return ""
-    operations = {EltwiseParameter.PROD: "\u00d7", EltwiseParameter.MAX: "max"}
-    return operations.get(box.layer.eltwise_param.operation, "+")
+    """The text in the circle of a box that joins its inputs; empty for boxes that do not."""
+    return class_of(box.layer).symbol(box.layer)
 
 
 def _stripes(box: Box) -> list[str]:
     """Kinds of the folded layers in order, neighbours of one kind once."""
     kinds: list[str] = []
     for layer in box.folded:
-        kind = FOLDED[layer.type]
+        kind = look_of(layer).stripe
         if kind not in kinds[-1:]:
             kinds.append(kind)
     return kinds
@@ -138,21 +133,12 @@ def _detail(box: Box, shapes: dict[str, Shape]) -> str:
     if shape:
         # The number of records is the same everywhere.
         return " \u00d7 ".join(map(str, shape[1:] or shape))
-    if box.layer.type in ("Convolution", "Deconvolution"):
-        p = box.layer.convolution_param
-        kernel = [*p.kernel_size] or [p.kernel_h, p.kernel_w]
-        kernel = kernel * 2 if len(kernel) == 1 else kernel
-        return "\u00d7".join(map(str, kernel)) + f", {p.num_output}"
-    if box.layer.type == "InnerProduct":
-        return str(box.layer.inner_product_param.num_output)
-    return box.layer.type
+    return class_of(box.layer).detail(box.layer)
 
 
-def _family(box: Box) -> int:
-    for i, (_, _, types) in enumerate(_FAMILIES):
-        if box.layer.type in types or (i == 7 and box.layer.type.endswith("Loss")):
-            return i
-    return len(_FAMILIES) - 1
+def _family(box: Box) -> str:
+    family = look_of(box.layer).family
+    return family if family in _FAMILIES else "Other"
 
 
 def _darker(colour: str, share: float = 0.62) -> str:
@@ -163,7 +149,7 @@ def _darker(colour: str, share: float = 0.62) -> str:
 def _draw_box(
     picture: Picture, box: Box, p: Place, shapes: dict[str, Shape], direction: int
 ) -> None:
-    fill = _FAMILIES[_family(box)][1]
+    fill = _FAMILIES[_family(box)]
     stroke = _darker(fill)
     layers = (box.layer, *box.folded)
     hint = "\n".join(_describe(layer.name, layer.type, shapes) for layer in layers)
@@ -215,9 +201,9 @@ def _count(number: int) -> str:
 
 def _legend(boxes: list[Box], masks: bool) -> list[tuple[str, str]]:
     """Labels and colours of what is in the picture."""
-    families = sorted({_family(box) for box in boxes})
+    families = {_family(box) for box in boxes}
     kinds = {kind for box in boxes for kind in _stripes(box)}
-    found = [_FAMILIES[i][:2] for i in families]
+    found = [(family, fill) for family, fill in _FAMILIES.items() if family in families]
     found += [_STRIPES[kind] for kind in _STRIPES if kind in kinds]
     return [*found, ("pooling mask", _LINES["mask"])] if masks else found
 

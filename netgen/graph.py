@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from caffe.proto.caffe_pb2 import LayerParameter
 
-# Layers that are part of the box before them if nothing else takes their bottom.
-FOLDED = {
-    "BatchNorm": "norm",
-    "Scale": "norm",
-    "Bias": "norm",
-    "LRN": "norm",
-    "MVN": "norm",
-    "ReLU": "activation",
-    "PReLU": "activation",
-    "ELU": "activation",
-    "Sigmoid": "activation",
-    "TanH": "activation",
-    "Swish": "activation",
-    "Clip": "activation",
-    "BNLL": "activation",
-    "Dropout": "dropout",
-}
-# Boxes that hand out data rather than compute; nothing is folded into them.
-_SOURCES = {"Input", "Data", "DummyData", "ImageData", "MemoryData", "HDF5Data", "WindowData"}
-_OPEN = {*_SOURCES, "Slice", "Split", "Python", "Silence"}
+if TYPE_CHECKING:
+    from caffe.layers.base import Layer
+    from caffe.layers.look import Look
+
+
+def class_of(layer: LayerParameter) -> type[Layer]:
+    """The class of a layer's type; Layer, which holds the defaults, for types without a class."""
+    from caffe.layers.base import REGISTRY, Layer  # not above: it loads torch
+
+    return REGISTRY.get(layer.type, Layer)
+
+
+def look_of(layer: LayerParameter) -> Look:
+    """How a layer is drawn. A type without a look of its own is a loss if its name ends in Loss."""
+    from caffe.layers.look import OUTPUT, Look
+
+    look = class_of(layer).look
+    return OUTPUT if look == Look() and layer.type.endswith("Loss") else look
 
 
 @dataclass(eq=False)
@@ -40,8 +39,8 @@ class Box:
 
 @dataclass(eq=False)
 class Arrow:
-    """A blob's way from one box to another. kind: "data", "mask" (into Unpooling) or "label"
-    (from the net's data straight into a loss or figure)."""
+    """A blob's way from one box to another. kind: "data", "mask" (into Unpooling) or "label" (from
+    the net's data straight into a loss or a measure such as accuracy)."""
 
     source: Box
     target: Box
@@ -61,15 +60,16 @@ def build(layers: Iterable[LayerParameter], fold: bool = True) -> tuple[list[Box
     version: Counter[str] = Counter()
     for layer in layers:
         found = [(maker[name], name) for name in layer.bottom if name in maker]
-        # A box per Silence says nothing that a missing arrow does not say.
-        if fold and layer.type == "Silence":
+        look = look_of(layer)
+        # A box that only ends blobs (Silence) shows no more than a missing arrow does.
+        if fold and look.open and class_of(layer).tops == (0, 0):
             continue
         box = found[0][0] if len(found) == 1 else None
         if (
             fold
             and box is not None
-            and layer.type in FOLDED
-            and box.layer.type not in _OPEN
+            and look.stripe
+            and not look_of(box.layer).open
             and takers[found[0][1], version[found[0][1]]] == 1
         ):
             box.folded.append(layer)
@@ -97,12 +97,9 @@ def _takers(layers: list[LayerParameter]) -> Counter[tuple[str, int]]:
 
 
 def _kind(source: Box, target: LayerParameter, index: int) -> str:
-    if target.type == "Unpooling" and index == 1:
+    look = look_of(target)
+    if index == look.mask:
         return "mask"
-    if (
-        index
-        and source.layer.type in _OPEN
-        and (target.type.endswith("Loss") or target.type == "Accuracy")
-    ):
+    if index and look.family == "Output" and look_of(source.layer).open:
         return "label"
     return "data"

@@ -1,15 +1,14 @@
-"""What a net's data look like: records counted and measured without running anything."""
+"""Counts and measures the records of a net's data without running the net."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
+from caffe.data.datum import decode_picture, open_database, parse_datum
 from caffe.errors import CaffeError
 from caffe.formats.db import Database
-from caffe.proto.caffe_pb2 import DataParameter, Datum
+from caffe.proto.caffe_pb2 import DataParameter
 
 
 def count_records(source: DataParameter) -> int:
@@ -25,13 +24,11 @@ def record_shape(source: DataParameter) -> tuple[int, int, int]:
 
     Raises CaffeError where it is missing, empty or cannot be read.
     """
-    datum = Datum()
-    try:
-        datum.ParseFromString(next(_open(source).items())[1])
-    except DecodeError:
-        raise CaffeError(f"{source.source}: its first record is not a Datum") from None
+    key, value = next(_open(source).items())
+    where = f"{source.source}: record {key!r}"
+    datum = parse_datum(value, where)
     if datum.encoded:
-        return _picture_shape(datum.data, f"{source.source}: its first record")
+        return _picture_shape(datum.data, where)
     return datum.channels, datum.height, datum.width
 
 
@@ -46,11 +43,11 @@ def depth_range(lmdb: str) -> str | None:
 
 
 def _open(source: DataParameter) -> Database:
-    backend = DataParameter.DB.Name(source.backend).lower()
     if not Path(source.source).exists():
         # Sooner than asking for a package that could read it.
-        raise CaffeError(f"{backend.upper()} {source.source} does not exist")
-    return Database.open(source.source, backend)
+        backend = DataParameter.DB.Name(source.backend)
+        raise CaffeError(f"{backend} {source.source} does not exist")
+    return open_database(source.source, source.backend)
 
 
 def picture_shape(path: str) -> tuple[int, int, int]:
@@ -63,11 +60,8 @@ def picture_shape(path: str) -> tuple[int, int, int]:
 
 
 def _picture_shape(data: bytes, what: str) -> tuple[int, int, int]:
-    import cv2
-    import numpy as np
-
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    picture = decode_picture(data)
     if picture is None:
         raise CaffeError(f"{what} is not a picture that can be decoded")
-    height, width, *channels = picture.shape
-    return (*(channels or [1]), height, width)
+    channels, height, width = picture.shape
+    return channels, height, width

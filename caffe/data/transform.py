@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from caffe.data.augment import Augmentation
+from caffe.data.datum import datum_values
 from caffe.errors import CaffeError
 from caffe.process.log import ERROR, emit
 from caffe.proto import caffe_pb2 as pb
@@ -39,38 +40,34 @@ class RecordTransformer:
         self._warned = False
 
     def pixels(self, datum: pb.Datum, where: str) -> np.ndarray:
-        """The record's values, channels x height x width, uint8 or float32, decoded if need be."""
-        p = self.param
-        if datum.encoded:
-            import cv2  # not above: 16 MB that most records do without
+        """The record's values, channels x height x width, uint8 or float32, decoded if need be.
 
-            if p.force_color and p.force_gray:
-                raise CaffeError("transform_param: force_color and force_gray exclude each other")
-            mode = cv2.IMREAD_UNCHANGED
-            if p.force_color or p.force_gray:
-                mode = cv2.IMREAD_COLOR if p.force_color else cv2.IMREAD_GRAYSCALE
-            image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), mode)
-            if image is None:
-                raise CaffeError(f"{where}: the encoded picture cannot be decoded")
-            return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
-        if (p.force_color or p.force_gray) and not self._warned:
+        Raises CaffeError, which says `where`, for a record that cannot be used.
+        """
+        color = self._forced_color(datum.encoded)
+        try:
+            values = datum_values(datum, color)
+        except (CaffeError, ValueError) as error:
+            raise CaffeError(f"{where}: {error}") from None
+        if not values.size:
+            raise CaffeError(f"{where}: the record holds 0 values")
+        return values
+
+    def _forced_color(self, encoded: bool) -> bool | None:
+        """Whether the parameters ask for three channels or one; None: as many as there are."""
+        p = self.param
+        if not (p.force_color or p.force_gray):
+            return None
+        if not encoded and not self._warned:
             self._warned = True
             emit(
                 "data_transformer.cpp:152",
                 "force_color and force_gray only for encoded datum",
                 ERROR,
             )
-        shape = (datum.channels, datum.height, datum.width)
-        if datum.data:
-            values = np.frombuffer(datum.data, np.uint8)
-        else:
-            values = np.array(datum.float_data, np.float32)
-        if values.size != shape[0] * shape[1] * shape[2] or not values.size:
-            raise CaffeError(
-                f"{where}: the record holds {values.size} values, its shape "
-                f"{' x '.join(map(str, shape))} needs {shape[0] * shape[1] * shape[2]}"
-            )
-        return values.reshape(shape)
+        if encoded and p.force_color and p.force_gray:
+            raise CaffeError("transform_param: force_color and force_gray exclude each other")
+        return p.force_color
 
     def shape(self, pixels: np.ndarray) -> tuple[int, int, int]:
         """The shape after cropping."""

@@ -15,8 +15,10 @@ from caffe.data.order import RecordRandom, Turns, endless_records
 from caffe.data.prefetch import Batch, Prefetcher
 from caffe.data.transform import RecordTransformer
 from caffe.errors import CaffeError
+from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import Layer, Shape, register
 from caffe.layers.fillers import fill
+from caffe.layers.look import SOURCE
 from caffe.process import device, ranks, seeds
 from caffe.process.log import WARNING, emit
 from caffe.proto import caffe_pb2 as pb
@@ -28,10 +30,11 @@ class SourceLayer(Layer):
     bottoms = (0, 0)
     tops = (1, None)
     source = True
+    look = SOURCE
     _shaped = False
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Shape the tops once; later they are as the user, or the last batch, left them."""
+        """Shape the tops once; later they keep the shape that the user or the last batch gave."""
         if not self._shaped:
             super().reshape(bottom, top)
             self._shaped = True
@@ -39,35 +42,25 @@ class SourceLayer(Layer):
     def backward_blobs(self, top, propagate_down, bottom, keep_graph: bool = True) -> None:
         """Nothing lies before a source."""
 
-    def position(self) -> dict[str, Any] | None:
-        """Where its data stands after the batches handed out so far, in what JSON can hold; None
-        where there is nothing to go on from.
-        """
-        return None
-
-    def go_on(self, position: dict[str, Any]) -> None:
-        """Hand out next what followed when position() gave this.
-
-        Raises CaffeError where the data has become another; then nothing has changed.
-        """
-        raise CaffeError(f"a layer of type {self.type} remembers no position")
-
 
 @register("Input")
 class Input(SourceLayer):
-    """Tops that the user fills: one shape for all, one each, or none so far."""
+    """Tops that the user fills. `shape` is given once for all, once each, or not at all."""
 
     reads = ("input_param",)
     is_input = True
 
-    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+    def setup(self, shapes: Sequence[Shape]) -> None:
         given = [tuple(s.dim) for s in self.layer_param.input_param.shape]
         self.check(
             len(given) in (0, 1, self.num_tops),
             f"shape must be given never, once, or once for each of {self.num_tops} top(s); "
             f"it is given {len(given)} times",
         )
-        return given if len(given) == self.num_tops else (given or [()]) * self.num_tops
+        self.shapes = given if len(given) == self.num_tops else (given or [()]) * self.num_tops
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return self.shapes
 
     def forward_blobs(self, bottom, top, record: bool) -> None:
         """The tops hold what the user wrote."""
@@ -75,7 +68,7 @@ class Input(SourceLayer):
 
 @register("DummyData")
 class DummyData(SourceLayer):
-    """Tops made by fillers; those that are not constant are filled anew in every pass."""
+    """Tops made by fillers. Constant ones are filled once, others in every pass."""
 
     reads = ("dummy_data_param",)
 
@@ -89,9 +82,11 @@ class DummyData(SourceLayer):
         if len(given) < self.num_tops:
             given = (given or [pb.FillerParameter()]) * self.num_tops
         self.fillers = given
+        self.shapes = self._read_shapes()
         self._filled: set[int] = set()
 
-    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+    def _read_shapes(self) -> list[Shape]:
+        """The tops' shapes, from `shape` or from the four fields of older nets."""
         p = self.layer_param.dummy_data_param
         legacy = {name: getattr(p, name) for name in ("num", "channels", "height", "width")}
         if not any(legacy.values()):
@@ -108,6 +103,20 @@ class DummyData(SourceLayer):
         full = [v * self.num_tops if len(v) == 1 else v for v in map(list, fields.values())]
         return full[0] if "shape" in fields else list(zip(*full, strict=True))
 
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return self.shapes
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        constant = all(filler.type == "constant" for filler in self.fillers)
+        self.check(constant, "only constant fillers have an ONNX form")
+        return [
+            graph.constant(np.full(shape, filler.value))
+            for shape, filler in zip(self.shapes, self.fillers, strict=True)
+        ]
+
+    def fillers_of_tops(self) -> Sequence[pb.FillerParameter]:
+        return self.fillers
+
     def forward_blobs(self, bottom, top: Sequence[Blob], record: bool) -> None:
         for i, (blob, filler) in enumerate(zip(top, self.fillers, strict=True)):
             if filler.type != "constant" or i not in self._filled:
@@ -117,11 +126,11 @@ class DummyData(SourceLayer):
 
 
 class PrefetchingLayer(SourceLayer):
-    """A source whose batches are made ahead in a thread; subclasses define `batches`.
+    """A source that reads batches ahead in a thread; subclasses define `batches` and `contents`.
 
-    Its records have numbers, counted over all solvers that share them out; with the seed, the
-    number of the next one is all there is to remember. Subclasses set: `origin`, the path of what
-    they read; `batch_size`; `rand_skip`.
+    Records are numbered over all solvers that share them, so the seed and the next record's number
+    are enough to resume. Subclasses set `origin`, the path that they read, `batch_size`, and, if
+    they have them, `prefetch` and `rand_skip`.
     """
 
     tops = (1, 2)
@@ -138,18 +147,20 @@ class PrefetchingLayer(SourceLayer):
         self._order = ""
 
     def batches(self) -> Iterator[Batch]:
-        """Endless batches, as CPU tensors. Runs in the reading thread: must not refer to self."""
+        """Endless batches of CPU tensors. The reading thread runs this, so the generator must not
+        hold `self`: the thread would keep the layer alive.
+        """
         raise AssertionError("set by the subclass")
 
     def contents(self) -> dict[str, int]:
-        """How much its source holds: by this a position knows its data again."""
+        """How much the source holds; go_on() refuses a source that holds another amount."""
         raise AssertionError("set by the subclass")
 
     def forward_blobs(self, bottom, top: Sequence[Blob], record: bool) -> None:
         target = device.current_device()
         if self._prefetcher is None:
             make = self.batches().__next__
-            pinned = target.type == "cuda"  # then it is copied there while the GPU computes
+            pinned = target.type == "cuda"  # pinned memory is copied while the GPU computes
             self._prefetcher = Prefetcher((lambda: make().pin()) if pinned else make, self.prefetch)
         batch = self._prefetcher.get()
         self._next = self.next_record() + self.batch_size * self._readers()[1]
@@ -161,22 +172,22 @@ class PrefetchingLayer(SourceLayer):
         """Seconds that passes waited for batches so far."""
         return self._prefetcher.waited if self._prefetcher else 0.0
 
-    # -- what subclasses read by --------------------------------------------------------------
+    # -- helpers for subclasses ---------------------------------------------------------------
 
     @property
     def seed(self) -> int:
-        """What order and random numbers go by: the seed when it was first asked for."""
+        """The seed of order and random numbers, drawn when it is first asked for."""
         if self._seed is None:
             self._seed = seeds.common_seed()
         return self._seed
 
     @property
     def order(self) -> str:
-        """The name that the order goes by: `origin`, or what that was where a run began."""
+        """The name that the shuffled order depends on: `origin`, as it was when the run began."""
         return self._order or self.origin
 
     def turns(self) -> Turns:
-        """What falls to this of several solvers from now on. In TEST only one runs."""
+        """The records that this solver reads from now on. In TEST only one solver runs."""
         rank, count = self._readers()
         return Turns(self.next_record() + rank, count)
 
@@ -188,10 +199,10 @@ class PrefetchingLayer(SourceLayer):
         with self.named():
             return RecordTransformer(self.layer_param.transform_param, self.phase)
 
-    # -- its position -------------------------------------------------------------------------
+    # -- resuming -----------------------------------------------------------------------------
 
     def next_record(self) -> int:
-        """The number of the record that comes next; at first one drawn below rand_skip."""
+        """The next record's number; the first one is drawn at random below rand_skip."""
         if self._next is None:
             entropy = [self.seed & 0xFFFFFFFF, zlib.crc32(self.name.encode())]
             skip = self.rand_skip
@@ -215,7 +226,7 @@ class PrefetchingLayer(SourceLayer):
         self._order = str(position["source"])
 
     def _readers(self) -> tuple[int, int]:
-        """This reader's rank, and how many share the records out."""
+        """This reader's rank, and the number of readers that share the records."""
         return (0, 1) if self.phase == pb.TEST else (ranks.solver_rank(), ranks.solver_count())
 
 
@@ -236,8 +247,8 @@ def read_text(path: str) -> str:
 class Data(PrefetchingLayer):
     """Records of a database: top 0 the values (N, C, H, W), top 1 the integer label (N).
 
-    `shuffle` (FuseNet) permutes the records anew each epoch. Several solvers share the records
-    out by turns, and never see one twice in an epoch.
+    `shuffle` (FuseNet) permutes the records anew each epoch. Several solvers take the records in
+    turns, so none is seen twice in an epoch (data_layer.cpp).
     """
 
     reads = ("data_param", "transform_param")
@@ -245,6 +256,10 @@ class Data(PrefetchingLayer):
         "LevelDB (the default of `backend`) needs the extra fusenet[leveldb]. "
         "`shuffle` is FuseNet's; here it works on LevelDBs, too."
     )
+
+    @classmethod
+    def edge(cls, param: pb.LayerParameter) -> str:
+        return f"Batch {param.data_param.batch_size}"
 
     def __init__(self, param: pb.LayerParameter) -> None:
         super().__init__(param)
@@ -289,7 +304,7 @@ class Sample(NamedTuple):
     """A record before its transformation."""
 
     number: int  # in the stream of records
-    where: str  # it is from
+    where: str  # names it in messages
     pixels: np.ndarray  # channels x height x width
     label: float
 
@@ -340,7 +355,7 @@ def in_batches(
 
 @register("MemoryData")
 class MemoryData(SourceLayer):
-    """Batches from arrays in memory, which Net.set_input_arrays hands over; (N, C, H, W), (N)."""
+    """Batches of the arrays given to Net.set_input_arrays: values (N, C, H, W), labels (N)."""
 
     tops = (2, 2)
     reads = ("memory_data_param",)
@@ -354,19 +369,20 @@ class MemoryData(SourceLayer):
         )
         self._arrays: tuple[torch.Tensor, torch.Tensor] | None = None
         self._position = 0
-        self._later: dict[str, Any] | None = None  # where to go on in arrays yet to come
+        self._later: dict[str, Any] | None = None  # a position in arrays that are not here yet
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.shape, self.shape[:1]]
 
     def set_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
-        """Take batches from these two from now on, from the start; they are not copied.
+        """Take batches from these two arrays from now on, from their start. They are not copied.
 
-        The first after a snapshot was restored are taken up where those of then stood, if they are
-        as many.
+        After a snapshot was restored, the first arrays with as many samples as then go on where the
+        snapshot was taken.
 
-        data: float32, samples x channels x height x width as the layer says, with the samples a
-        multiple of batch_size. labels: float32, one a sample. Raises CaffeError if they do not fit.
+        data: float32, samples x channels x height x width as the layer says; the number of samples
+        is a multiple of batch_size. labels: float32, one for each sample. Raises CaffeError if they
+        do not fit.
         """
         size = self.shape[0]
         for what, array in (("data", data), ("labels", labels)):
@@ -395,6 +411,7 @@ class MemoryData(SourceLayer):
                 "MemoryData does not transform array data on Reset()",
                 WARNING,
             )
+        # Caffe's layer gives its labels four axes in passes and one axis in its setup.
         self._arrays = torch.from_numpy(data), torch.from_numpy(labels.reshape(-1, 1, 1, 1))
         later, self._later = self._later, None
         self._position = later["next"] if later and later["samples"] == len(data) else 0

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class HDF5Data(PrefetchingLayer):
     """Rows of the HDF5 files that the text file `source` lists; each top is a dataset by its name.
 
-    `shuffle` permutes the files and the rows of each. Several solvers share the rows out by turns.
+    A top has the shape (batch_size, *shape of a row). `shuffle` permutes the files and the rows of
+    each. Several solvers take the rows in turns (hdf5_data_layer.cpp).
     """
 
     tops = (1, None)
@@ -71,7 +72,7 @@ def _row_batches(rows: Iterator[Sequence[np.ndarray]], size: int) -> Iterator[Ba
 
 @dataclass(frozen=True)
 class _File:
-    """One of the files, whose datasets `names` must have rows of these shapes."""
+    """One of the files. Its datasets `names` must have rows of these shapes."""
 
     path: str
     names: list[str]
@@ -80,13 +81,13 @@ class _File:
 
     @functools.cached_property
     def count(self) -> int:
-        """Its rows."""
+        """The number of its rows."""
         self._check()
         with _open(self.path) as file:
             return len(file[self.names[0]])
 
     def read(self) -> list[np.ndarray]:
-        """All its rows, one array a dataset. Raises CaffeError where they are not as expected."""
+        """All its rows, one array for each dataset. Raises CaffeError where they do not fit."""
         self._check()
         with _open(self.path) as file:
             return [np.asarray(file[name][...], np.float32) for name in self.names]
@@ -106,10 +107,10 @@ class _File:
 def _endless_rows(
     files: list[_File], turns: Turns, seed: int | None, source: str
 ) -> Iterator[Sequence[np.ndarray]]:
-    """A reader's rows, one array a top, file by file, forever. With a seed the files are permuted
-    anew each epoch, and the rows of each.
+    """A reader's rows, one array for each top, file by file, forever. With a seed, the files and
+    the rows of each are permuted anew in each epoch.
     """
-    ahead, epoch = turns.first, 0  # ahead: rows before the next one of ours, from here
+    ahead, epoch = turns.first, 0  # ahead: how many rows other readers take before our next one
     whole = sum(file.count for file in files) if ahead else None
     if whole:
         epoch, ahead = divmod(ahead, whole)
@@ -169,7 +170,10 @@ def _open(path: str) -> h5py.File:
 
 @register("HDF5Output")
 class HDF5Output(Layer):
-    """Writes bottom 0 as dataset `data` and bottom 1 as `label` of an HDF5 file, 4 axes each."""
+    """Writes bottom 0 as dataset `data` and bottom 1 as `label` of an HDF5 file, 4 axes each.
+
+    Bottoms have 1 to 4 axes and as many samples (hdf5_output_layer.cpp).
+    """
 
     bottoms = (2, 2)
     tops = (0, 0)

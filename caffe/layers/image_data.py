@@ -44,7 +44,7 @@ def read_image(path: str, color: bool = True) -> np.ndarray:
 class ImageData(PrefetchingLayer):
     """Pictures of a list, "path label" on each line: top 0 (N, C, H, W), top 1 the label (N).
 
-    Several solvers share the pictures out by turns.
+    Several solvers take the pictures in turns (image_data_layer.cpp).
     """
 
     tops = (2, 2)
@@ -141,7 +141,7 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowFile:
-    """What a window file lists: pictures, and windows on objects and on background."""
+    """A window file: its pictures, and its windows on objects and on background."""
 
     images: list[str]
     channels: int
@@ -153,7 +153,8 @@ class WindowFile:
 class WindowData(PrefetchingLayer):
     """Windows of pictures, drawn at random, warped to crop_size: values and label (R-CNN).
 
-    In each batch a share fg_fraction shows objects, the rest background with label 0.
+    Top 0 is (N, C, crop_size, crop_size), top 1 the label (N). In each batch a share fg_fraction
+    shows objects, the rest background with label 0 (window_data_layer.cpp).
     """
 
     tops = (2, 2)

@@ -15,6 +15,7 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.layers import base
+from caffe.layers.look import Look
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -27,7 +28,7 @@ class BlobVec(list):
 
 
 class Layer:
-    """What layers written in Python derive from (`caffe.Layer`).
+    """The base class of layers written in Python (`caffe.Layer`).
 
     A net makes one for each layer of type Python whose python_param names its module and class.
     `bottom` and `top` are lists of blobs, whose `.data` and `.diff` are float32 numpy views:
@@ -36,10 +37,11 @@ class Layer:
     tops their shapes; forward(bottom, top) writes top[i].data; backward(top, propagate_down,
     bottom) writes bottom[i].diff where propagate_down[i], and adds to self.blobs[i].diff.
 
-    A layer that draws on data may define get_state(), whatever JSON can hold, and set_state(state),
-    to go on from there: snapshots keep it, and a resumed run hands it back.
+    A layer that reads data may define get_state(), which returns something that JSON can hold, and
+    set_state(state): snapshots keep the state, and a resumed run hands it back.
 
-    What they raise comes out as a CaffeError that names the layer, and as what it was.
+    An exception of theirs reaches the caller with the layer's name, as a CaffeError that is of the
+    exception's own class, too.
     """
 
     param_str = ""
@@ -84,14 +86,15 @@ class Layer:
 class PythonLayer(base.Layer):
     """The engine's side of a layer written in Python.
 
-    Autograd has no part in it: the user's forward and backward are called as they are, with the
-    net's own blobs, and may keep what they like from one to the other.
+    Autograd takes no part: the net calls the user's forward and backward with its own blobs, and
+    the user's object may keep values from one call to the next (python_layer.hpp).
     """
 
     bottoms = (0, None)
     tops = (0, None)
     reads = ("python_param",)
-    source = True  # calling it twice for one pass could show: it may count, or draw at random
+    source = True  # a second call in one pass may show: the user's code may count or draw numbers
+    look = Look(open=True)
 
     def __init__(self, param: pb.LayerParameter) -> None:
         super().__init__(param)
@@ -105,13 +108,13 @@ class PythonLayer(base.Layer):
         return self.user
 
     def position(self) -> dict[str, Any] | None:
-        """What get_state() gives, for a snapshot; None where there is no such method."""
+        """The user's get_state(), for a snapshot; None where the class does not define both."""
         if not (hasattr(self.user, "get_state") and hasattr(self.user, "set_state")):
             return None
         return {"state": self._attempt("get_state", self.user.get_state)}
 
     def go_on(self, position: dict[str, Any]) -> None:
-        """Hand back what a snapshot kept."""
+        """Hand the state that a snapshot kept to the user's set_state()."""
         self._attempt("set_state", self.user.set_state, position["state"])
 
     def attach(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -124,6 +127,14 @@ class PythonLayer(base.Layer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         self._call("reshape", list(bottom), list(top))
+        self._shapes = [blob.shape for blob in top]
+
+    def infer_shapes(self, shapes: Sequence[base.Shape]) -> list[base.Shape]:
+        """The tops' shapes, by the user's reshape() on blobs beside the net's."""
+        # The tops start from their shapes in the net: setup() may have given them once for all.
+        bottom, top = [Blob(shape) for shape in shapes], [Blob(shape) for shape in self._shapes]
+        self._call("reshape", bottom, top)
+        return [blob.shape for blob in top]
 
     def forward_blobs(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
         for blob in bottom:
@@ -186,7 +197,9 @@ class PythonLayer(base.Layer):
 
 
 def import_user_module(name: str) -> Any:
-    """The module; the working directory counts even where sys.path lacks it (console scripts)."""
+    """The module. The working directory is searched, too, where sys.path lacks it, as it does in
+    console scripts.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -102,3 +105,29 @@ def test_many_paths_are_walked_once():
         top = L.Eltwise(L.ReLU(top), L.AbsVal(top))
     assert coord_map_from_to(top, n.data) == (None, 1, 0)
     text_format.MessageToString(caffe.to_proto(crop(top, n.data)))
+
+
+def test_layers_that_pass_coordinates_through():
+    names = coord_map.PASS_THROUGH_LAYERS
+    assert names == [
+        *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Dropout", "ELU", "Eltwise", "Exp", "LRN"),
+        *("Log", "MVN", "PReLU", "Power", "ReLU", "Scale", "Sigmoid", "Split", "Swish", "TanH"),
+        "Threshold",
+    ]
+
+
+def test_scripts_may_add_types_that_pass_coordinates_through():
+    n = fcn()
+    n.mine = L.TheirLayer(n.score)
+    with pytest.raises(coord_map.UndefinedMapException, match="TheirLayer has no map"):
+        coord_map.coord_map(n.mine.fn)
+    coord_map.PASS_THROUGH_LAYERS.append("TheirLayer")
+    try:
+        assert coord_map_from_to(n.mine, n.data) == (1, 1, -19)
+    finally:
+        coord_map.PASS_THROUGH_LAYERS.remove("TheirLayer")
+
+
+def test_importing_loads_no_torch():
+    code = "import sys, caffe.coord_map, caffe.draw; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,11 +13,11 @@ from google.protobuf import text_format
 
 from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
-from caffe.proto.caffe_pb2 import NetParameter
+from caffe.proto.caffe_pb2 import LayerParameter, NetParameter
 from netgen import Architecture, Training, deploy_net, train_net
 from netgen.cli import main
 from netgen.draw import compose, draw
-from netgen.graph import Arrow, Box, build
+from netgen.graph import Arrow, Box, build, look_of
 from netgen.layout import Layout, arrange
 from netgen.phases import layers_in
 from netgen.picture import Circle, Line, Rectangle, Text
@@ -106,6 +106,15 @@ def test_no_two_boxes_share_a_place(name: str, scenes: int) -> None:
         for x0, y0, x1, y1 in boxes:
             assert 0 <= x0 < x1 <= picture.width
             assert 0 <= y0 < y1 <= picture.height
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("WindowData", "Data"), ("Loss", "Output"), ("TheirLoss", "Output"), ("TheirLayer", "Other")],
+)
+def test_families(name: str, family: str) -> None:
+    """A type that the engine does not know is a loss if its name says so."""
+    assert look_of(LayerParameter(type=name)).family == family
 
 
 def test_arrows_end_at_their_boxes_and_masks_are_dashed() -> None:

@@ -284,6 +284,7 @@ def test_colour_is_only_forced_on_encoded_pictures(transformed, capsys) -> None:
          r"mean_value is given 3 time\(s\), expected 1 or the record's 2 channels"),
         ("force_color: true force_gray: true", _encoded(IMAGE[0]), "exclude each other"),
         ("", pb.Datum(encoded=True, data=b"\x89PNG no more"), "picture cannot be decoded"),
+        ("", pb.Datum(encoded=True), "picture cannot be decoded"),
         ("", pb.Datum(channels=2, height=2, width=2, data=b"1234567"),
          "the record holds 7 values, its shape 2 x 2 x 2 needs 8"),
         ("", pb.Datum(), "the record holds 0 values"),
