@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, can_look, register
+from caffe.layers.coordinates import Map, windowed
+from caffe.layers.look import Look
 from caffe.proto import caffe_pb2 as pb
 
 LOWEST = torch.finfo(torch.float32).min
@@ -49,7 +54,7 @@ class Windows:
         return F.pad(x, edges, value=value) if any(edges) else x
 
     def maximum(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first of the largest values, and its place in the plane; -1 where there is none."""
+        """The first of the largest values, and its place in the plane; -1 in an empty window."""
         lowest = max(LOWEST, torch.finfo(x.dtype).min)
         padded, count = self.padded(x, lowest), self.count(x.shape[2:])
         y, index = F.max_pool2d(padded, self.kernel, self.stride, return_indices=True)
@@ -71,7 +76,9 @@ class Windows:
         return y, index.to(x.dtype)
 
     def average(self, x: torch.Tensor) -> torch.Tensor:
-        """The mean of each window, clipped to the padded image: padding counts, overhang not."""
+        """The mean of each window, clipped to the padded image: padding counts, overhang does
+        not.
+        """
         padded, count = self.padded(x, 0.0), self.count(x.shape[2:])
         total = F.avg_pool2d(padded, self.kernel, self.stride, divisor_override=1)
         lengths = []
@@ -83,8 +90,8 @@ class Windows:
         return total[:, :, : count[0], : count[1]] / torch.outer(*lengths)
 
     def stochastic(self, x: torch.Tensor, train: bool) -> torch.Tensor:
-        """In TRAIN a value of each window drawn by its share of the sum (Zeiler and Fergus, 2013);
-        in TEST the mean weighted by these shares. For values that are not negative.
+        """In TRAIN a value of each window, drawn by its share of the window's sum; in TEST the
+        mean weighted by these shares (Zeiler and Fergus, 2013). Values must not be negative.
         """
         values = self._gathered(self.padded(x, 0.0), x.shape[2:])
         if not train:
@@ -109,39 +116,124 @@ class Windows:
 class _PoolingLayer(Layer):
     """What Pooling and SPP share: one of Caffe's three methods over windows."""
 
-    def pool(self, x: torch.Tensor, windows: Windows, method: int) -> torch.Tensor | Tensors:
-        methods = pb.PoolingParameter
+    def check_image(self, shape: Shape) -> None:
+        """Raise CaffeError unless there are planes to pool."""
         self.check(
-            min(windows.count(x.shape[2:])) > 0,
-            f"bottom {tuple(x.shape)} is too small for kernel {windows.kernel} and pad "
-            f"{windows.pad}",
+            len(shape) == 4,
+            f"bottom has the shape {shape}, expected 4 axes: samples, channels, height, width",
         )
-        padded = method == methods.STOCHASTIC and any(windows.pad)
+        self.check(shape[1] > 0, f"bottom {shape} has no channels")
+
+    def check_padding(self, method: int, pad: Pair) -> None:
+        """Raise CaffeError if the method does not take padding."""
+        padded = method == pb.PoolingParameter.STOCHASTIC and any(pad)
         self.check(not padded, "padding is for MAX and AVE only")
-        if x.is_meta:
-            return (x.new_empty(*x.shape[:2], *windows.count(x.shape[2:])),) * 2
+
+    def pooled_shape(self, shape: Shape, windows: Windows) -> Shape:
+        """The shape with one value for each window. Raises CaffeError for too small an image."""
+        count = windows.count(shape[2:])
+        self.check(
+            min(*windows.kernel, *count) > 0,
+            f"bottom {shape} is too small for kernel {windows.kernel} and pad {windows.pad}",
+        )
+        return (*shape[:2], *count)
+
+    def pool(self, x: torch.Tensor, windows: Windows, method: int) -> torch.Tensor | Tensors:
+        """The top; MAX also gives the mask."""
+        methods = pb.PoolingParameter
         if method == methods.AVE:
             return windows.average(x)
         if method == methods.STOCHASTIC:
             return windows.stochastic(x, self.phase == pb.TRAIN)
         return windows.maximum(x)
 
-    def check_image(self, shape: Shape) -> None:
-        self.check(
-            len(shape) == 4,
-            f"bottom has the shape {shape}, expected 4 axes: samples, channels, height, width",
-        )
+    def onnx_pool(self, graph: Graph, x: Value, windows: Windows, method: int) -> str:
+        """Pooling in ONNX, in TEST phase, without a mask."""
+        attributes = _onnx_attributes(self, x, windows)
+        if method == pb.PoolingParameter.MAX:
+            return graph.add("MaxPool", x, **attributes)
+        if method == pb.PoolingParameter.AVE:
+            return _onnx_average(graph, x, windows, attributes)
+        # STOCHASTIC: the mean of the values, weighted by the values themselves.
+        total = _onnx_average(graph, x, windows, attributes)
+        squares = Value(graph.add("Mul", x, x), x.shape)
+        weighted = _onnx_average(graph, squares, windows, attributes)
+        some = graph.add("Greater", total, graph.constant(0))
+        divisor = graph.add("Where", some, total, graph.constant(1))
+        return graph.add("Where", some, graph.add("Div", weighted, divisor), graph.constant(0))
 
 
 def _first(tops: torch.Tensor | Tensors) -> torch.Tensor:
     return tops if isinstance(tops, torch.Tensor) else tops[0]
 
 
+def _onnx_attributes(layer: Layer, x: Value, windows: Windows) -> dict[str, list[int]]:
+    """Attributes of ONNX's pooling: padding behind the image reaches as far as Caffe's windows."""
+    sides = zip(
+        windows.count(x.shape[2:]), windows.stride, windows.kernel, windows.pad, strict=True
+    )
+    reach = [(n - 1) * stride + kernel - pad for n, stride, kernel, pad in sides]
+    behind = [max(end - size, 0) for end, size in zip(reach, x.shape[2:], strict=True)]
+    layer.check(
+        all(pad < kernel for pad, kernel in zip(behind, windows.kernel, strict=True)),
+        f"a window lies wholly beyond the image {x.shape[2:]}, which ONNX does not have",
+    )
+    return {
+        "kernel_shape": list(windows.kernel),
+        "strides": list(windows.stride),
+        "pads": [*windows.pad, *behind],
+    }
+
+
+def _onnx_average(
+    graph: Graph, x: Value, windows: Windows, attributes: dict[str, list[int]]
+) -> str:
+    """The mean of each window, clipped to the padded image."""
+    if not any(windows.pad):  # what hangs over the image does not count
+        return graph.add("AveragePool", x, count_include_pad=0, **attributes)
+    y = graph.add("AveragePool", x, count_include_pad=1, **attributes)
+    image, lengths = x.shape[2:], []
+    for axis, n in enumerate(windows.count(image)):
+        start = np.arange(n) * windows.stride[axis] - windows.pad[axis]
+        end = np.minimum(start + windows.kernel[axis], image[axis] + windows.pad[axis])
+        lengths.append(end - start)
+    share = np.outer(*lengths) / math.prod(windows.kernel)
+    return y if (share == 1).all() else graph.add("Div", y, graph.constant(share))
+
+
+@dataclass
+class Mask:
+    """Where a pooling mask in an ONNX graph comes from: the image, its windows, and one of:
+
+    - `places`: the chosen places in the whole tensor, as MaxPool counts them;
+    - `chosen`, where max_unpool is off: the image in the form of `_onnx_tiles`, 1 at the chosen
+      place of each window and 0 elsewhere.
+    """
+
+    image: Value
+    windows: Windows
+    places: str = ""
+    chosen: str = ""
+
+
+def _onnx_tiles(graph: Graph, x: Value, windows: Windows) -> str:
+    """An image cut into windows: (samples, channels, rows, height, columns, width)."""
+    count, behind, y = windows.count(x.shape[2:]), [], x.name
+    for n, kernel, size in zip(count, windows.kernel, x.shape[2:], strict=True):
+        behind.append(n * kernel - size)
+    if any(behind):
+        edges = graph.constant([0, 0, 0, 0, 0, 0, *behind], np.int64)
+        y = graph.add("Pad", y, edges, graph.constant(LOWEST))
+    (rows, columns), (height, width) = count, windows.kernel
+    return graph.reshape(y, (*x.shape[:2], rows, height, columns, width))
+
+
 @register("Pooling")
 class Pooling(_PoolingLayer):
     """Maximum, average or random choice over windows; MAX has a second top, the places chosen.
 
-    The mask's places are flat indices into one channel's plane, as Unpooling takes them.
+    The bottom (N, C, H, W) gives tops (N, C, rows, columns). The mask's places are flat indices
+    into one channel's plane, as Unpooling takes them. Source: Caffe's pooling_layer.cpp.
     """
 
     tops = (1, 2)
@@ -151,6 +243,7 @@ class Pooling(_PoolingLayer):
         "or of NaN alone, passes no gradient; Caffe writes it to stray memory. "
         f"On a GPU, as with cuDNN, and in nets that run by a plan a NaN wins in MAX. {ENGINE}"
     )
+    look = Look("Pooling", color="#FF9900")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.pooling_param
@@ -171,6 +264,7 @@ class Pooling(_PoolingLayer):
             self.num_tops == 1 or p.pool == pb.PoolingParameter.MAX,
             "only MAX pooling has a second top, the mask",
         )
+        self.check_padding(p.pool, self.pad)
 
     def _check_geometry(self) -> None:
         if self.layer_param.pooling_param.global_pooling:
@@ -195,45 +289,131 @@ class Pooling(_PoolingLayer):
         )
         return (getattr(p, f"{name}_h"), getattr(p, f"{name}_w")) if has_h else (value, value)
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
-        p, x = self.layer_param.pooling_param, bottom[0]
-        self.check_image(tuple(x.shape))
-        kernel = tuple(x.shape[2:]) if p.global_pooling else self.kernel
+    def windows(self, shape: Shape) -> Windows:
+        """The windows over a bottom of this shape."""
+        p = self.layer_param.pooling_param
+        kernel = (shape[2], shape[3]) if p.global_pooling else self.kernel
         floor = p.round_mode == pb.PoolingParameter.FLOOR
-        pooled = self.pool(x, Windows(kernel, self.stride, self.pad, floor), p.pool)
+        return Windows(kernel, self.stride, self.pad, floor)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = shapes[0]
+        self.check_image(shape)
+        return [self.pooled_shape(shape, self.windows(shape))] * self.num_tops
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
+        self.top_shapes(bottom)
+        x = bottom[0]
+        pooled = self.pool(x, self.windows(tuple(x.shape)), self.layer_param.pooling_param.pool)
         return pooled if self.num_tops == 2 else _first(pooled)
+
+    def reduces(self) -> bool:
+        # A mask holds places and the other methods divide by sums: bfloat16 counts to 256 only.
+        maximum = self.layer_param.pooling_param.pool == pb.PoolingParameter.MAX
+        return maximum and self.num_tops == 1
+
+    def onnx(self, graph: Graph, x: Value) -> Names:
+        if self.num_tops == 1:
+            method = self.layer_param.pooling_param.pool
+            return self.onnx_pool(graph, x, self.windows(x.shape), method)
+        windows = self.windows(x.shape)
+        if not graph.max_unpool:
+            return self._onnx_choice(graph, x, windows)
+        y, places = graph.add("MaxPool", x, outputs=2, **_onnx_attributes(self, x, windows))
+        plane = graph.constant(math.prod(x.shape[2:]), np.int64)
+        mask = graph.to_float(graph.add("Mod", places, plane))
+        graph.masks[mask] = Mask(x, windows, places=places)
+        return y, mask
+
+    def _onnx_choice(self, graph: Graph, x: Value, windows: Windows) -> Names:
+        """Maxima and mask without MaxPool's indices."""
+        count, (rows, columns) = windows.count(x.shape[2:]), windows.kernel
+        self.check(
+            windows.kernel == windows.stride and not any(windows.pad),
+            "its windows overlap or are padded: there is no form without MaxPool's indices",
+        )
+        tiles = _onnx_tiles(graph, x, windows)
+        maximum = graph.add("ReduceMax", tiles, axes=[3, 5], keepdims=1)
+        # Of several largest the first counts: it has the highest rank.
+        rank = np.arange(rows * columns, 0, -1).reshape(1, 1, 1, rows, 1, columns)
+        largest = graph.to_float(graph.add("Equal", tiles, maximum))
+        ranks = graph.add("Mul", largest, graph.constant(rank))
+        first = graph.add("ReduceMax", ranks, axes=[3, 5], keepdims=1)
+        chosen = graph.to_float(graph.add("Equal", ranks, first))
+        plane = np.arange(count[0] * rows)[:, None] * x.shape[3] + np.arange(count[1] * columns)
+        place = graph.constant(plane.reshape(1, 1, count[0], rows, count[1], columns))
+        axes = graph.constant([3, 5], np.int64)
+        places = graph.add("ReduceSum", graph.add("Mul", chosen, place), axes)
+        shape = (*x.shape[:2], *count)
+        mask = graph.reshape(places, shape)
+        graph.masks[mask] = Mask(x, windows, chosen=chosen)
+        return graph.reshape(maximum, shape), mask
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return windowed(cls.type, params)
+
+    @classmethod
+    def geometry(cls, param: pb.LayerParameter) -> list[str]:
+        p = param.pooling_param
+        kernel = p.kernel_size or f"{p.kernel_h}x{p.kernel_w}"
+        return [f"kernel size: {kernel}", f"stride: {p.stride}", f"pad: {p.pad}"]
 
 
 @register("SPP")
 class SPP(_PoolingLayer):
-    """Spatial pyramid pooling: 1, 4, 16, ... windows over the image, joined (He et al., 2014)."""
+    """Spatial pyramid pooling: 1, 4, 16, ... windows over the image, joined (He et al., 2014).
+
+    The bottom (N, C, H, W) gives the top (N, 21 C), say, with a pyramid_height of 3. A pyramid of
+    one level gives (N, C, 1, 1), as in Caffe. Source: Caffe's spp_layer.cpp.
+    """
 
     reads = ("spp_param",)
     differs = f"STOCHASTIC also runs on the CPU, and knows the phase. {ENGINE}"
 
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        height = self.layer_param.spp_param.pyramid_height
+        self.check(height > 0, "pyramid_height must be positive")
+
+    def levels(self, shape: Shape) -> list[Windows]:
+        """The windows of each level over a bottom of this shape."""
+        p, levels = self.layer_param.spp_param, []
+        for level in range(p.pyramid_height):
+            bins = 2**level
+            height, width = ((-(-n // bins), (-n % bins + 1) // 2) for n in shape[2:])
+            kernel, pad = tuple(zip(height, width, strict=True))
+            self.check(
+                pad[0] < kernel[0] and pad[1] < kernel[1],
+                f"bottom {shape} is too small for level {level} of the pyramid, "
+                f"{bins} x {bins} windows",
+            )
+            self.check_padding(p.pool, pad)
+            levels.append(Windows(kernel, kernel, pad))
+        return levels
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = shapes[0]
+        self.check_image(shape)
+        self.check(min(shape[2:]) > 0, f"bottom {shape} is empty")
+        pooled = [self.pooled_shape(shape, windows) for windows in self.levels(shape)]
+        return pooled if len(pooled) == 1 else [(shape[0], sum(math.prod(s[1:]) for s in pooled))]
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p, x = self.layer_param.spp_param, bottom[0]
-        self.check_image(tuple(x.shape))
-        self.check(min(x.shape[2:]) > 0, f"bottom {tuple(x.shape)} is empty")
-        self.check(p.pyramid_height > 0, "pyramid_height must be positive")
-        levels = [self._level(x, k) for k in range(p.pyramid_height)]
-        # As in Caffe, a pyramid of one level keeps the form of Pooling.
+        self.top_shapes(bottom)
+        x, method = bottom[0], self.layer_param.spp_param.pool
+        levels = [_first(self.pool(x, windows, method)) for windows in self.levels(tuple(x.shape))]
         return levels[0] if len(levels) == 1 else torch.cat([y.flatten(1) for y in levels], 1)
 
-    def _level(self, x: torch.Tensor, level: int) -> torch.Tensor:
-        bins = 2**level
-        height, width = ((-(-n // bins), (-n % bins + 1) // 2) for n in x.shape[2:])
-        kernel, pad = tuple(zip(height, width, strict=True))
-        self.check(
-            pad[0] < kernel[0] and pad[1] < kernel[1],
-            f"bottom {tuple(x.shape)} is too small for level {level} of the pyramid, "
-            f"{bins} x {bins} windows",
-        )
-        return _first(self.pool(x, Windows(kernel, kernel, pad), self.layer_param.spp_param.pool))
+    def onnx(self, graph: Graph, x: Value) -> str:
+        method = self.layer_param.spp_param.pool
+        levels = [self.onnx_pool(graph, x, windows, method) for windows in self.levels(x.shape)]
+        if len(levels) == 1:
+            return levels[0]
+        return graph.add("Concat", *(graph.add("Flatten", y, axis=1) for y in levels), axis=1)
 
 
 def _last_writer(out: torch.Tensor, planes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Scatter in which the last value written to a place stays, found by a maximum."""
+    """Scatter the values; where several go to one place the last stays, found by a maximum."""
     order = torch.arange(planes.shape[2], device=out.device).expand_as(planes)
     last = torch.full(out.shape, -1, dtype=torch.int64, device=out.device)
     last.scatter_reduce_(2, planes, order, "amax")
@@ -241,17 +421,18 @@ def _last_writer(out: torch.Tensor, planes: torch.Tensor, values: torch.Tensor) 
 
 
 class _Unpool(torch.autograd.Function):
-    """Scatter by mask; where places repeat the last value stays, and every one reads it back."""
+    """Scatter by mask; where places repeat, the last value stays, and all of them get its
+    gradient.
+    """
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, place: torch.Tensor, height: int, width: int):
         ctx.save_for_backward(place)
         n, c = x.shape[:2]
         planes, values = place.flatten(2), x.flatten(2)
-        if x.is_meta:
-            return x.new_empty(n, c, height, width)
         out = x.new_zeros(n, c, height * width).scatter_(2, planes, values)
-        # torch leaves the winner undefined where places repeat; reading back shows if any do.
+        # PyTorch does not define which value stays where places repeat; reading back shows if any
+        # do.
         if can_look(x) and not torch.equal(out.gather(2, planes), values):
             out = _last_writer(out, planes, values)
         return out.view(n, c, height, width)
@@ -266,13 +447,15 @@ class _Unpool(torch.autograd.Function):
 class Unpooling(Layer):
     """FuseNet's unpooling: values (bottom 0) go to the places of a pooling mask (bottom 1).
 
-    The plane is output_h x output_w, else the bottom's height and width times `scale`.
+    Both bottoms are (N, C, rows, columns), the top is (N, C, output_h, output_w), or the bottom's
+    height and width times `scale`.
     Source: the FuseNet authors' fork of Caffe (Hazirbas et al., ACCV 2016).
     """
 
     bottoms = (2, 2)
     reads = ("unpooling_param",)
     differs = "FuseNet's, not BVLC's. Its size follows the bottom's; the fork's is fixed at set-up."
+    look = Look("Unpooling", mask=1)
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.unpooling_param
@@ -286,16 +469,20 @@ class Unpooling(Layer):
         else:
             self.check(False, "unpooling_param needs output_h and output_w, or scale")
 
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        x, mask = bottom
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape, mask = shapes
         self.check(
-            x.dim() == 4 and x.shape == mask.shape,
-            f"the mask's shape {tuple(mask.shape)} must be the bottom's, {tuple(x.shape)}, "
-            "with 4 axes",
+            len(shape) == 4 and shape == mask,
+            f"the mask's shape {mask} must be the bottom's, {shape}, with 4 axes",
         )
         height, width = self.size
         if self.scale:
-            height, width = x.shape[2] * self.scale, x.shape[3] * self.scale
+            height, width = shape[2] * self.scale, shape[3] * self.scale
+        return [(*shape[:2], height, width)]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        ((*_, height, width),) = self.top_shapes(bottom)
+        x, mask = bottom
         place = mask.detach().long()
         self.check_range(
             place,
@@ -305,3 +492,31 @@ class Unpooling(Layer):
             "pooling layer",
         )
         return _Unpool.apply(x, place, height, width)
+
+    def onnx(self, graph: Graph, x: Value, mask: Value) -> str:
+        (shape,) = self.infer_shapes([x.shape, mask.shape])
+        origin = graph.masks.get(mask.name)
+        if origin is not None and tuple(origin.image.shape[2:]) == shape[2:]:
+            if origin.chosen:
+                return self._onnx_untile(graph, x, origin, shape)
+            size = graph.shape_like(x, shape)
+            attributes = _onnx_attributes(self, origin.image, origin.windows)
+            return graph.add("MaxUnpool", x, origin.places, size, **attributes)
+        plane = (*shape[:2], shape[2] * shape[3])
+        zeros = graph.add("Expand", graph.constant(0), graph.shape_like(x, plane))
+        flat = (*x.shape[:2], math.prod(x.shape[2:]))
+        places = graph.to_int(graph.reshape(mask, flat))
+        filled = graph.add("ScatterElements", zeros, places, graph.reshape(x, flat), axis=2)
+        return graph.reshape(filled, shape)
+
+    def _onnx_untile(self, graph: Graph, x: Value, origin: Mask, shape: Shape) -> str:
+        """Unpooling without MaxUnpool: each value fills its window, times 1 at the chosen place
+        and 0 elsewhere.
+        """
+        (rows, columns), (height, width) = origin.windows.count(shape[2:]), origin.windows.kernel
+        spread = graph.reshape(x, (*shape[:2], rows, 1, columns, 1))
+        image = graph.add("Mul", origin.chosen, spread)
+        image = graph.reshape(image, (*shape[:2], rows * height, columns * width))
+        if (rows * height, columns * width) == shape[2:]:
+            return image
+        return graph.slice(image, [2, 3], [0, 0], shape[2:])
