@@ -1,4 +1,4 @@
-"""`python -m bench`: nets, data and metrics, one table after another; flags as bench.speed's."""
+"""`python -m bench` prints the tables of bench.speed, whose flags it takes, and bench.metrics."""
 
 from bench import metrics, speed
 

@@ -1,13 +1,13 @@
-"""Frames a second and memory of writing and reading LMDBs, beside BVLC Caffe's tools.
+"""Measures the speed and memory of writing and reading LMDBs, and compares with BVLC Caffe's tools.
 
     python bench/data.py [--frames 200] [--rounds 3] [--convert-imageset P] [--caffe P] [--json F]
 
-Writing: data_tools.nyuv2 on a generated nyu_depth_v2_labeled.mat of full-size frames (colour, depth
-and label, to 320x240) with 1 and 2 workers; convert_imageset on the same pictures as PNGs, to
-320x240: colour alone, and colour, depth and label, an LMDB each. Start-up
-counts. Reading: records a second of a Data layer, in order and shuffled, by `caffe time`, start-up
+Writing: data_tools.nyuv2 converts a generated nyu_depth_v2_labeled.mat of full-size frames (colour,
+depth and label) to 320x240, with 1 and 2 workers. convert_imageset converts the same images, as
+PNGs, to 320x240: only colour, or colour, depth and label into an LMDB each. Start-up time counts.
+Reading: a Data layer reads records in order and shuffled, timed by `caffe time`; start-up time is
 subtracted. Contenders take turns; figures are medians over the rounds. CPU ms is the processor time
-of all threads, which other programs hardly change. Caffe's own programs are optional.
+of all threads, which other programs hardly affect. Caffe's own programs are optional.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ layer {{ name: "silence" type: "Silence" bottom: "data" }}
 
 
 def generate(folder: Path, count: int) -> None:
-    """count full-size frames: as the data set's .mat (compressed, a chunk a frame) and as PNGs."""
+    """Write `count` full-size frames: as the dataset's .mat (compressed, one chunk per frame), and
+    as PNGs."""
     source = Synth(count, SIZE, 0)
     shapes = {"images": ((3, *SIZE), np.uint8), "depths": (SIZE, np.float32),
               "labels": (SIZE, np.uint16)}  # fmt: skip
@@ -69,8 +70,8 @@ def generate(folder: Path, count: int) -> None:
 
 @dataclass
 class Cost:
-    """What a command took: wall-clock and processor seconds of all its processes, and the peak
-    memory, in MiB, of the largest."""
+    """The cost of a command: wall-clock seconds, processor seconds of all its processes, and the
+    peak memory of the largest process in MiB."""
 
     seconds: float
     cpu: float
@@ -78,8 +79,8 @@ class Cost:
 
 
 def run(command: list[str], folder: Path) -> Cost:
-    """Runs a command. Its cost is taken by a process of its own, since the children's high-water
-    mark only rises."""
+    """Runs a command and measures its cost. The measurement runs in a child process, because the
+    children's memory high-water mark of one process never falls."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -102,7 +103,7 @@ def run(command: list[str], folder: Path) -> Cost:
 
 
 def writers(convert_imageset: str | None) -> dict[str, list[str]]:
-    """The commands that write, by the names of their rows."""
+    """The writing commands by row name."""
     found = {
         f"data_tools.nyuv2, {workers} worker{'s' * (workers > 1)}":
             [sys.executable, "-m", "data_tools.nyuv2", "nyu.mat", f"out{workers}", "--workers",
@@ -120,7 +121,7 @@ def writers(convert_imageset: str | None) -> dict[str, list[str]]:
 
 
 def write_rows(folder: Path, count: int, rounds: int, convert_imageset: str | None) -> list[dict]:
-    """Writing, a row a contender."""
+    """Measures writing: one row per contender."""
     found: dict[str, list[Cost]] = {}
     for _ in range(rounds):
         for name, command in writers(convert_imageset).items():
@@ -137,7 +138,7 @@ def write_rows(folder: Path, count: int, rounds: int, convert_imageset: str | No
 
 
 def read_rows(folder: Path, rounds: int, caffe: str | None) -> list[dict]:
-    """Reading out1/trainval, a row a contender and an order."""
+    """Measures reading of out1/trainval: one row per contender and order."""
     ours = [sys.executable, "-m", "caffe"]
     contenders = [("this engine, in order", ours, ""),
                   ("this engine, shuffled", ours, "shuffle: true")]  # fmt: skip
@@ -161,7 +162,7 @@ def read_rows(folder: Path, rounds: int, caffe: str | None) -> list[dict]:
 
 
 def machine() -> dict[str, str]:
-    """What the figures are of."""
+    """The date, the machine and its load."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     cpu = models[0] if models else platform.machine()
@@ -170,7 +171,7 @@ def machine() -> dict[str, str]:
 
 
 def table(rows: list[dict]) -> str:
-    """Rows as columns."""
+    """The rows as aligned text."""
     head = list(rows[0])
     lines = [f"{head[0]:34}" + "".join(f"{name:>15}" for name in head[1:])]
     for row in rows:
@@ -180,15 +181,15 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    """Both tables."""
+    """Prints both tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--frames", type=int, default=200, help="default: 200")
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--convert-imageset", metavar="PROGRAM", help="BVLC Caffe's")
-    parser.add_argument("--caffe", metavar="PROGRAM", help="BVLC Caffe's")
-    parser.add_argument("--json", type=Path, metavar="F")
+    parser.add_argument("--frames", type=int, default=200, help="number of frames (default: 200)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns per contender (default: 3)")
+    parser.add_argument("--convert-imageset", metavar="PROGRAM", help="BVLC's convert_imageset")
+    parser.add_argument("--caffe", metavar="PROGRAM", help="BVLC's caffe")
+    parser.add_argument("--json", type=Path, metavar="F", help="also write the figures to F")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder), args.frames)

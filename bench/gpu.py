@@ -1,10 +1,10 @@
-"""All that a machine with a GPU is asked for, in one call.
+"""Runs all benchmarks and recorded tests of a GPU in one call.
 
     python -m bench.gpu [--out bench/results] [--device cuda]
 
-The table of bench.speed on the GPU (fp32 with TF32 off, tf32, bf16; eager PyTorch beside it; batch
-4 and 16), then the recorded layers and solvers of tests/golden on it. Writes gpu.json and
-gpu.txt; exit status 1 if a recording is not met. `--device cpu` does the same on the CPU.
+Prints the tables of bench.speed on the GPU (fp32 without TF32, tf32, bf16, and eager PyTorch; batch
+4 and 16), then tests the recorded layers and solvers of tests/golden on it. Writes gpu.json and
+gpu.txt. The exit status is 1 if a recording is not reproduced. `--device cpu` uses the CPU.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from bench import speed
 
 ROOT = Path(__file__).parent.parent
-GOLDEN = ("tests/caffe/layers/test_golden.py", "tests/caffe/test_solvers_golden.py")
+GOLDEN = ("tests/caffe/layers/test_golden.py", "tests/caffe/solver/test_golden.py")
 
 
 class _Both(io.TextIOBase):
-    """Shows what is printed, and keeps it."""
+    """Writes text to stdout and keeps a copy."""
 
     def __init__(self) -> None:
         self.kept: list[str] = []
@@ -38,7 +38,7 @@ class _Both(io.TextIOBase):
 
 
 def golden(device: str, more: Sequence[str] = ()) -> tuple[int, str]:
-    """Run the recorded cases on `device`: pytest's exit status and its closing lines."""
+    """Run the recorded cases on `device`; returns pytest's exit status and its last lines."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *GOLDEN, *more]
     env = {**os.environ, "CAFFE_TEST_DEVICE": device}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

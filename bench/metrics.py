@@ -1,9 +1,9 @@
-"""Time and memory of the confusion matrix beside torchmetrics and scikit-learn.
+"""Compares time and memory of the confusion matrix with torchmetrics and scikit-learn.
 
     python bench/metrics.py [--frames 654] [--size 640x480] [--classes 40] [--json F]
 
-Each contender counts the same drawn label maps in a process of its own; memory is what that process
-takes above what it had after its imports and with one frame loaded. The others are optional:
+Each contender counts the same random label maps in its own process. Extra memory is what that
+process uses beyond its imports and one loaded frame. The other packages are optional:
 pip install torchmetrics scikit-learn.
 """
 
@@ -26,7 +26,7 @@ CONTENDERS = {"eval_tools": "numpy", "eval_tools, tensors": "torch", "torchmetri
 
 
 def frames(count: int, size: tuple[int, int], classes: int):
-    """Label maps as they come: truth with ignored pixels, predictions about two thirds right."""
+    """Yields realistic label maps: truth with ignored pixels, predictions two thirds right."""
     random = np.random.default_rng(0)
     width, height = size
     base = random.integers(0, classes + 1, (height // 16, width // 16), dtype=np.uint8)
@@ -71,14 +71,14 @@ def sklearn(data, classes: int) -> float:
 
 
 def mean_iou(counts: np.ndarray) -> float:
-    """As ConfusionMatrix has it, from a matrix whose row 0 is empty."""
+    """The mean IoU as ConfusionMatrix defines it, from a matrix whose row 0 is empty."""
     hits = np.diagonal(counts)[1:]
     union = counts.sum(1)[1:] + counts.sum(0)[1:] - hits
     return float((hits / union)[counts.sum(1)[1:] > 0].mean())
 
 
 def run_one(name: str, args: argparse.Namespace) -> dict[str, float]:
-    """Runs in the contender's own process."""
+    """Measures one contender; runs in its own process."""
     if CONTENDERS[name] != "numpy":
         importlib.import_module("torch" if "torch" in CONTENDERS[name] else "sklearn.metrics")
     run = {

@@ -1,4 +1,4 @@
-"""FuseNet-SF5 as a user of plain PyTorch would write it: what the engine is measured against."""
+"""FuseNet-SF5 as a user of plain PyTorch would write it: the baseline of the benchmarks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def decoder_block(inputs: int, outputs: tuple[int, ...]) -> nn.Sequential:
 
 
 class PlainFuseNet(nn.Module):
-    """Two VGG-16 encoders, depth added into colour after each block, an unpooling decoder.
+    """Two VGG-16 encoders, depth added to colour after each block, an unpooling decoder.
 
-    width: times all channels. Input: N x 3 x H x W and N x 1 x H x W; output: N x classes + 1 x H
-    x W.
+    width: multiplies all channels. Inputs: N x 3 x H x W and N x 1 x H x W; output: N x (classes +
+    1) x H x W.
     """
 
     def __init__(self, classes: int, width: float = 1.0) -> None:

@@ -1,16 +1,17 @@
-"""Time and memory of training steps and predictions of FuseNet-SF5, all contenders in one run.
+"""Measures time and memory of training steps and predictions of FuseNet-SF5.
 
     python -m bench.speed [--json F] [--rounds N] [--size 320x240] [--width F] [--device cpu|cuda]
 
-Contenders: the plan (what `caffe train` and `caffe test` run by) in each precision, the observed
-net (pycaffe's, layer by layer), the same net in plain PyTorch as a user would write it (eager, and
-with --compile through torch.compile), onnxruntime for predictions, and a Caffe, if CAFFE_BIN names
-its program (BVLC's needs caffe_patches; the authors' fork will do). Each is a process of its own;
-they take turns, so that a machine's moods meet all of them alike. Figures are medians. Memory is
-the largest resident size of the process, all included; on a GPU, PyTorch's largest allocation.
+Contenders: the plan (used by `caffe train` and `caffe test`) in each precision; the observed net
+(layer by layer, as in pycaffe); the same net in plain PyTorch as a user would write it (eager, and
+with --compile also torch.compile); onnxruntime for predictions; and a Caffe, if CAFFE_BIN names its
+program (the authors' fork, or BVLC's with caffe_patches). Each contender is a process of its own;
+they take turns, so that changes of the machine's speed affect all of them alike. Figures are
+medians. Memory is the process's peak resident size; on a GPU, PyTorch's peak allocation.
 
-The share of peak counts the multiplications and additions of direct convolutions against what 3x3
-convolutions of 256 and 512 channels reach here; Winograd's algorithms need fewer and may pass 1.
+The share of peak divides the multiplications and additions of direct convolutions per second by the
+rate that 3x3 convolutions of 256 and 512 channels reach on this machine. Winograd's algorithms need
+fewer operations, so the share may exceed 1.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ GIB = 2**30
 
 
 class Contender:
-    """A process that does passes of a Job when told to."""
+    """A process that runs passes of a Job on request."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.seconds, self.memory = job, [], 0.0
@@ -54,12 +55,12 @@ class Contender:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # what it said is on stderr
+            pass  # its error message is on stderr
         return self._answer()["seconds"]
 
     def turn(self) -> list[float]:
-        """The seconds of one pass; or, of short ones, of two after a first that finds in the caches
-        what another contender has left.
+        """The seconds of one pass. For short jobs: of two passes after a first one, which still
+        finds the caches filled by another contender.
         """
         if self.job.short:
             return [self.run() for _ in range(3)][1:]
@@ -80,9 +81,10 @@ class Contender:
 
 
 class CaffeContender(Contender):
-    """A Caffe, by its `time` command: a pass forth and back, or forth alone, that follows another.
+    """A Caffe, measured by its `time` command: a forward and backward pass, or the forward pass
+    only, after a first pass.
 
-    Memory is that of the whole command, which also runs backward where only prediction counts.
+    Memory is that of the whole command, which runs the backward pass even for predictions.
     """
 
     def __init__(self, job: Job, program: str) -> None:
@@ -109,7 +111,7 @@ class CaffeContender(Contender):
         return [float(found[1]) / 1e3]
 
     def end(self) -> None:
-        """Each turn was a process of its own."""
+        """Nothing to end: each turn was a process of its own."""
 
 
 def contender(job: Job) -> Contender:
@@ -119,10 +121,10 @@ def contender(job: Job) -> Contender:
 
 
 def measure(jobs: Sequence[Job], rounds: int, baseline: Job) -> list[dict]:
-    """The jobs' rows: medians of passes in turns; the first turn of each warms up.
+    """The jobs' rows: medians over the turns; the first turn of each job warms up.
 
-    Two at a time beside the baseline, to which their times are set in proportion: all at once would
-    not fit into every machine's memory.
+    Two jobs at a time take turns with the baseline, and their times are related to its time: all
+    jobs at once would not fit into every machine's memory.
     """
     rows = []
     others = [job for job in jobs if job != baseline]
@@ -156,7 +158,7 @@ def _row(job: Job, seconds: Sequence[float], memory: float) -> dict:
 
 
 def _for_caffe(job: Job) -> str:
-    """The job's net with inputs that fill themselves: `caffe time` leaves others at zero."""
+    """The job's net with DummyData as inputs, because `caffe time` leaves Input layers at zero."""
     from caffe.formats.prototext import text
     from caffe.proto import caffe_pb2 as pb
 
@@ -176,7 +178,7 @@ def _for_caffe(job: Job) -> str:
     return text(net)
 
 
-# -- what the machine can do ------------------------------------------------------------------
+# -- the machine's peak -----------------------------------------------------------------------
 
 
 def convolution_peak(device: str, precision: str) -> float:
@@ -202,7 +204,7 @@ def convolution_peak(device: str, precision: str) -> float:
 
 
 def flop(job: Job) -> float:
-    """Multiplications and additions of direct (de)convolutions: forth, and twice that back."""
+    """Multiplications and additions of direct (de)convolutions; backward takes twice forward's."""
     import caffe
     from caffe.process.log import lowest_level
 
@@ -222,7 +224,7 @@ def flop(job: Job) -> float:
 
 
 def jobs_of(task: str, batch: int, args: argparse.Namespace) -> list[Job]:
-    """All contenders."""
+    """The jobs of all contenders."""
     base = Job("plan", task, batch, args.size, width=args.width, device=args.device)
     precisions = ["fp32", "tf32", "bf16"] if args.device == "cuda" else ["fp32", "bf16"]
     jobs = [replace(base, precision=p) for p in precisions]
@@ -271,7 +273,7 @@ def compare(task: str, batch: int, args: argparse.Namespace, peaks: dict[str, fl
 
 
 def growth(args: argparse.Namespace) -> list[dict]:
-    """How a training step of the plan grows with image size and batch."""
+    """Measures how the time of a training step grows with image size and batch."""
     width, height = args.size
     base = Job("plan", "train", 1, args.size, width=args.width, device=args.device)
     sizes = [(width // 2, height // 2), (width, height), (width * 3 // 2, height * 3 // 2)]
@@ -288,7 +290,7 @@ def growth(args: argparse.Namespace) -> list[dict]:
 
 
 def scaling(args: argparse.Namespace) -> list[dict]:
-    """`caffe train` with one process and with two, batch 4 in all; seconds an iteration."""
+    """Measures seconds per iteration of `caffe train` with 1 and 2 processes, batch 4 in all."""
     rows = []
     for count in (1, 2):
         times = []
@@ -314,7 +316,7 @@ def scaling(args: argparse.Namespace) -> list[dict]:
 
 
 def parts(args: argparse.Namespace) -> list[dict]:
-    """What each part of a plan is worth: the plan without it, beside the whole."""
+    """Measures the effect of each part of a plan: the plan without it, compared with the whole."""
     rows = []
     print(f"\nthe plan without one of its parts, fp32\n{'':38}{'seconds':>9}{'x':>7}{'GiB':>8}")
     for task, batch in (("train", args.batch), ("predict", 1)):
@@ -334,31 +336,35 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--json", type=Path, metavar="F", help="write the figures there, too")
+    made.add_argument("--json", type=Path, metavar="F", help="also write the figures to F")
     made.add_argument(
         "--rounds",
         type=int,
         default=3,
-        help="turns of each contender (3); thrice that for an image",
+        help="turns of each contender (default: 3); three times as many for single images",
     )
-    made.add_argument("--size", type=size, default=(320, 240), metavar="WxH", help="(320x240)")
-    made.add_argument("--batch", type=int, default=4, help="of the training step (4)")
-    made.add_argument("--width", type=float, default=1.0, help="times all channels (1)")
-    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    made.add_argument("--compile", action="store_true", help="torch.compile takes part")
+    made.add_argument(
+        "--size", type=size, default=(320, 240), metavar="WxH", help="image size (default: 320x240)"
+    )
+    made.add_argument("--batch", type=int, default=4, help="of the training step (default: 4)")
+    made.add_argument(
+        "--width", type=float, default=1.0, help="multiplies all channels (default: 1)"
+    )
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    made.add_argument("--compile", action="store_true", help="also measure torch.compile")
     made.add_argument(
         "--only",
         nargs="+",
         choices=SECTIONS,
         default=list(SECTIONS),
         metavar="SECTION",
-        help=f"{', '.join(SECTIONS)}; all by default",
+        help=f"measure only these: {', '.join(SECTIONS)} (default: all)",
     )
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
-    """Print the tables; returns all figures."""
+    """Prints the tables and returns all figures."""
     import torch
 
     args = parser().parse_args(arguments)

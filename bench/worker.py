@@ -1,7 +1,7 @@
-"""One contender in a process of its own: prepares, then does one pass for each line on stdin.
+"""One contender in its own process: sets up its net, then runs one pass for each line on stdin.
 
 It answers with a line of JSON: {"seconds": ...} after each pass, {"memory": bytes} at the end.
-`python -m bench` starts it; what it is to do stands in its one argument, a Job as JSON.
+`python -m bench` starts it; its argument is a Job as JSON.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ CLASSES = 40
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure: SF5 for 40 classes.
+    """One measurement: SF5 for 40 classes.
 
     who: a key of CONTENDERS. task: train (a solver's step), or predict (a deploy net's pass).
-    size: width, height. precision: fp32, tf32 or bf16. device: cpu or cuda. without: a key of
-    PARTS, what the plan has to do without.
+    size: width, height. precision: fp32, tf32 or bf16. width: multiplies all channels. device: cpu
+    or cuda. without: one of PARTS, which the plan leaves out.
     """
 
     who: str
@@ -39,7 +39,7 @@ class Job:
 
     @property
     def short(self) -> bool:
-        """Whether it is one image, done in less than a second."""
+        """Whether it predicts a single image, which takes less than a second."""
         return (self.task, self.batch) == ("predict", 1)
 
     def dumps(self) -> str:
@@ -47,7 +47,7 @@ class Job:
 
 
 def inputs(job: Job):
-    """Colour, depth and labels as a data layer would give them."""
+    """Random colour, depth and labels of the shapes and ranges that a data layer gives."""
     import torch
 
     width, height = job.size
@@ -58,7 +58,7 @@ def inputs(job: Job):
 
 
 def train_param(job: Job):
-    """netgen's train net with inputs in the place of its data."""
+    """netgen's train net with Input layers instead of its data layer."""
     from caffe.proto import caffe_pb2 as pb
     from netgen import Architecture, Training, train_net
 
@@ -85,14 +85,14 @@ def deploy_param(job: Job):
 
 
 def deploy_net_of(job: Job):
-    """The net for prediction, as if it had gathered a variance of 1 everywhere."""
+    """The deploy net, with running variances of 1."""
     import caffe
 
     net = caffe.Net(deploy_param(job), caffe.TEST)
     for name, blobs in net.params.items():
         if name.endswith("_bn") or "_bn_" in name:
             for blob in blobs[1:]:
-                blob.tensor().fill_(1)  # as a file would; no view of it is left with us
+                blob.tensor().fill_(1)  # keeps no view, like loading weights from a file
     return net
 
 
@@ -157,7 +157,7 @@ def _ours_recomputing(job: Job) -> Callable[[], object]:
 
 
 def _treat_memory(job: Job) -> None:
-    """As the caffe command does."""
+    """Sets the C library's memory options as the caffe command does."""
     from caffe.process import memory
 
     if job.task == "train":
@@ -181,7 +181,7 @@ def _eager(job: Job, compiled: bool = False) -> Callable[[], object]:
     model = PlainFuseNet(CLASSES, job.width).to(job.device)
     rgb, depth, label = (x.to(job.device) for x in inputs(job))
     half = job.precision == "bf16"
-    if half:  # as users write it
+    if half:  # the layout that PyTorch recommends for it
         model = model.to(memory_format=torch.channels_last)
         rgb, depth = (x.contiguous(memory_format=torch.channels_last) for x in (rgb, depth))
     call = torch.compile(model) if compiled else model
@@ -213,7 +213,7 @@ def _onnxruntime(job: Job) -> Callable[[], object]:
 
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "net.onnx")
-        # In a process of its own: its memory is not onnxruntime's.
+        # Written by another process, so that its memory is not counted as onnxruntime's.
         subprocess.run([sys.executable, "-m", "bench.worker", job.dumps(), path], check=True)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -237,7 +237,7 @@ def main() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     values = json.loads(sys.argv[1])
     job = Job(**{**values, "size": tuple(values["size"])})
-    if len(sys.argv) > 2:  # only write the net there
+    if len(sys.argv) > 2:  # only write the net to that path
         from caffe.convert import to_onnx
 
         to_onnx(deploy_net_of(job), sys.argv[2], check=False)

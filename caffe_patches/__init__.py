@@ -1,5 +1,5 @@
-"""Makes a checkout of BVLC Caffe run FuseNet's prototxts: `python -m caffe_patches`.
+"""Patches a checkout of BVLC Caffe to run FuseNet's prototxts: `python -m caffe_patches`.
 
-Our own sources (overlay/) are added and a few lines of ours (insertions/) are put into Caffe's
-files, at places that short anchors name. Standard library only.
+It adds our own source files (overlay/) and inserts a few lines (insertions/) into Caffe's files, at
+places marked by short anchors. It uses only the standard library.
 """

@@ -1,4 +1,4 @@
-"""Where a source text holds an anchor, and which block of braces follows it."""
+"""Finds anchors in a source text, and the block of braces that follows one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 from caffe_patches.errors import PatchError
 
-# What can hold braces that are none: comments and literals of C++ and of the proto language.
+# Braces, and the tokens of C++ and proto in which braces do not count: comments and literals.
 _TOKEN = re.compile(
     r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[{}]", re.DOTALL
 )
 
 
 def find_once(text: str, anchor: str) -> int:
-    """The offset behind the anchor, which must stand in the text exactly once, as whole words.
+    """The offset after the anchor, which must occur in the text exactly once, as whole words.
 
-    Raises PatchError where it does not.
+    Raises PatchError otherwise.
     """
     before = r"(?<!\w)" if re.match(r"\w", anchor) else ""
     after = r"(?!\w)" if re.search(r"\w$", anchor) else ""
@@ -26,18 +26,18 @@ def find_once(text: str, anchor: str) -> int:
 
 
 def line_start(text: str, offset: int) -> int:
-    """The offset of the first character of the line that offset lies in."""
+    """The offset of the first character of the line that contains offset."""
     return text.rfind("\n", 0, offset) + 1
 
 
 def line_end(text: str, offset: int) -> int:
-    """The offset behind the line that offset lies in."""
+    """The offset after the line that contains offset."""
     newline = text.find("\n", offset)
     return len(text) if newline < 0 else newline + 1
 
 
 def block(text: str, offset: int) -> tuple[int, int]:
-    """The offsets of the first opening brace from offset on and of the brace that closes it.
+    """The offsets of the first opening brace at or after offset, and of its closing brace.
 
     Raises PatchError if there is no such pair.
     """

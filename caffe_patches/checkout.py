@@ -1,4 +1,4 @@
-"""A checkout of Caffe: what of ours is in it, which changes put parts in or take them out."""
+"""A checkout of Caffe: which parts are applied, and which changes apply or revert parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OVERLAY = HERE / "overlay"
 
 @dataclass(frozen=True)
 class Pin:
-    """The commit that the insertions were made for: its files' SHA-256."""
+    """The commit that the insertions were made for, with the SHA-256 of its files."""
 
     commit: str
     files: dict[str, str]
@@ -28,9 +28,9 @@ class Pin:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One of Caffe's files that gets lines of ours.
+    """One of Caffe's files that insertions change.
 
-    pristine: it without them; taken: those in it, part by part.
+    pristine: its text without our lines. taken: our lines in it, by part.
     """
 
     path: str
@@ -41,17 +41,17 @@ class SourceFile:
 
     @property
     def parts(self) -> set[str]:
-        """The parts that have lines in it."""
+        """The parts with lines in this file."""
         return {part for part, _ in self.taken}
 
     @property
     def intact(self) -> bool:
-        """Whether the lines of the parts in it are those of this version, wherever they stand."""
+        """Whether our lines in the file are those of this version, at any place."""
         ours = [(entry.part, entry.lines) for entry in self.insertions if entry.part in self.parts]
         return sorted(ours) == sorted(self.taken)
 
     def render(self, parts: Set[str]) -> bytes:
-        """The file with these parts' lines in it; PatchError for an anchor that is not there."""
+        """The file with the lines of these parts. Raises PatchError for a missing anchor."""
         chosen = [insertion for insertion in self.insertions if insertion.part in parts]
         if self.intact and {insertion.part for insertion in chosen} == self.parts:
             return self.data
@@ -60,7 +60,10 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class OverlayFile:
-    """One of our own sources."""
+    """One of our own source files.
+
+    ours: its content here. data: its content in the checkout, None if it is not there.
+    """
 
     part: str
     path: str
@@ -69,13 +72,13 @@ class OverlayFile:
 
     @property
     def installed(self) -> bool:
-        """Whether the checkout has it as it is here."""
+        """Whether the checkout has the same file."""
         return self.data == self.ours
 
 
 @dataclass
 class Plan:
-    """Changes to make; doubts that --force overrides; problems that nothing does."""
+    """Changes to make, doubts, which --force overrides, and problems, which nothing overrides."""
 
     changes: list[Change] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
@@ -83,9 +86,9 @@ class Plan:
 
 
 class Checkout:
-    """A folder with Caffe's sources. Reads; never writes.
+    """A folder with Caffe's sources. It is read, never written.
 
-    Raises PatchError if files that are to get our lines lack, or if our marks in them are damaged.
+    Raises PatchError if a file that insertions change is missing, or if our marks are damaged.
     """
 
     def __init__(self, root: Path, pin: Pin | None = None) -> None:
@@ -123,7 +126,7 @@ class Checkout:
 
     @cached_property
     def strangers(self) -> list[str]:
-        """Files that, our lines aside, are not the pinned commit's."""
+        """Files that, without our lines, differ from the pinned commit's."""
         return [
             file.path
             for file in self.sources
@@ -132,11 +135,11 @@ class Checkout:
 
     @cached_property
     def edited(self) -> list[str]:
-        """Files whose lines of ours are not as this version has them."""
+        """Files in which our lines differ from this version's."""
         return [file.path for file in self.sources if not file.intact]
 
     def present(self, part: str) -> tuple[list[str], list[str]]:
-        """A part's files that are as they should be, and those that are not."""
+        """The files of a part that are as applied, and those that are not."""
         there: dict[str, bool] = {}
         for file in self.sources:
             if any(insertion.part == part for insertion in file.insertions):
@@ -149,7 +152,7 @@ class Checkout:
         return set().union(*(file.parts for file in self.sources)) & set(PARTS)
 
     def plan_apply(self, parts: Set[str]) -> Plan:
-        """What it takes to have these parts in the checkout beside those already there."""
+        """The changes that add these parts to those already applied."""
         touched = {
             file.path for file in self.sources for entry in file.insertions if entry.part in parts
         }
@@ -177,7 +180,7 @@ class Checkout:
         return plan
 
     def plan_revert(self, parts: Set[str]) -> Plan:
-        """What it takes to have these parts out of the checkout."""
+        """The changes that remove these parts."""
         plan = Plan(doubts=self._edited_doubts())
         for file in self.sources:
             try:
@@ -188,7 +191,7 @@ class Checkout:
             if file.part not in parts or file.data is None:
                 continue
             if not file.installed and file.part not in self.applied():
-                continue  # nothing of that part is here: somebody else's file
+                continue  # the part is not applied, so the file is someone else's
             if not file.installed:
                 plan.doubts.append(f"{file.path}: was changed since it was put there")
             self._change(plan, file.path, file.data, None)
@@ -212,7 +215,7 @@ def load_pin() -> Pin:
 
 
 def _overlay_files(part: str) -> list[tuple[str, bytes]]:
-    """Our sources of a part: paths in Caffe's tree, and bytes."""
+    """Our source files of a part: paths in Caffe's tree, and their bytes."""
     folder = OVERLAY / part
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [

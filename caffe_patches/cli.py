@@ -20,12 +20,12 @@ NAME = "python -m caffe_patches"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns its exit status: 0, or 1 for a checkout that cannot be used.
+    """Runs one command and returns its exit status: 0, or 1 for an unusable checkout.
 
     Raises SystemExit(2) for bad usage, as argparse does.
     """
     args = parse(argv)
-    # As an exception, so that a change under way is undone.
+    # Turns the signal into an exception, so that an unfinished change is undone.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         args.run(args)
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             _talk(f"{NAME}: {line}")
         return 1
     except BrokenPipeError:
-        # The reader has seen enough; nothing may be written at exit either.
+        # The reader closed the pipe; Python must not write to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _talk(f"{NAME}: {error.filename or args.caffe_dir}: {error.strerror}")
@@ -58,26 +58,28 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "  shuffle        data_param { shuffle: true }: LMDB records in a new order each epoch\n"
         "  label-weights  loss_param { use_weights: true label_weights: ... }\n"
         "  unpooling      the Unpooling layer\n"
-        "  toolchain      compiles with today's libraries, CUDA and cuDNN\n",
+        "  toolchain      support for today's libraries, CUDA and cuDNN\n",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    apply = commands.add_parser("apply", help="put parts into the checkout (all, by default)")
-    status = commands.add_parser("status", help="say what of ours is in the checkout")
+    apply = commands.add_parser("apply", help="add parts to the checkout (default: all)")
+    status = commands.add_parser("status", help="list the applied parts")
     check = commands.add_parser(
-        "check", help="say whether apply would work, or what is in is whole"
+        "check", help="say whether apply would succeed, or whether the applied parts are complete"
     )
-    revert = commands.add_parser("revert", help="take parts out again, to the byte")
+    revert = commands.add_parser("revert", help="remove parts; files are as before, to the byte")
     for command, run in ((apply, _apply), (status, _status), (check, _check), (revert, _revert)):
-        command.add_argument("caffe_dir", type=Path, metavar="CAFFE_DIR", help="its checkout")
+        command.add_argument("caffe_dir", type=Path, metavar="CAFFE_DIR", help="Caffe's checkout")
         command.set_defaults(run=run)
     for command in (apply, check, revert):
-        command.add_argument("--only", type=_parts, metavar="PART,...", help="not all the parts")
+        command.add_argument("--only", type=_parts, metavar="PART,...", help="only these parts")
     for command, doubt in (
-        (apply, "also to another commit, if every anchor is there exactly once"),
-        (revert, "also what was changed since"),
+        (apply, "apply to another commit, if every anchor occurs exactly once"),
+        (revert, "also revert files that were changed since"),
     ):
         command.add_argument("--force", action="store_true", help=doubt)
-        command.add_argument("--dry-run", action="store_true", help="say it, do not do it")
+        command.add_argument(
+            "--dry-run", action="store_true", help="print the changes without making them"
+        )
     return parser.parse_args(argv)
 
 
@@ -95,7 +97,8 @@ def _change(
     done: str,
     idle: str,
 ) -> None:
-    """Plans and does it; done and idle say so, with the parts' names and the checkout."""
+    """Plans the changes and makes them. done and idle are the messages, formatted with the parts'
+    names and the checkout, for changes made and for nothing to do."""
     parts = args.only or set(PARTS)
     with _opened(args) as checkout:
         plan = plan_for(checkout, parts)
@@ -140,7 +143,7 @@ def _check(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _opened(args: argparse.Namespace) -> Iterator[Checkout]:
-    """The checkout, held against other runs; for a dry run only read."""
+    """The checkout, locked against other runs; a dry run only reads it."""
     cut_short = transaction.interrupted(args.caffe_dir)
     if args.dry_run:
         _refuse_interrupted(args.caffe_dir)
@@ -153,7 +156,7 @@ def _opened(args: argparse.Namespace) -> Iterator[Checkout]:
 
 
 def _carry_out(args: argparse.Namespace, plan: Plan, done: str) -> None:
-    """Makes the plan's changes, unless it has problems or, without --force, doubts."""
+    """Makes the plan's changes. Raises PatchError for problems and, without --force, for doubts."""
     if plan.problems or (plan.doubts and not args.force):
         hint = "--force does it all the same" if not plan.problems else "nothing was changed"
         raise PatchError(*plan.problems, *plan.doubts, hint)

@@ -2,7 +2,7 @@
 
 
 class PatchError(Exception):
-    """A checkout that cannot be patched: one clear line for each thing that is wrong."""
+    """A checkout that cannot be patched: one clear line for each fault."""
 
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))

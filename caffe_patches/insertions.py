@@ -1,4 +1,4 @@
-"""Our lines in Caffe's files: read from insertions/, put in at their anchors, taken out again."""
+"""Our lines in Caffe's files: reads them from insertions/, inserts and removes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MARK = re.compile(r"^(?://|#) (begin|end) fusenet ([\w-]+)\r?\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Insertion:
-    """Lines of ours for one file: before or after its anchor's line, or at the start or the end
+    """Lines of ours for one file. place: before or after the anchor's line, or the start or the end
     of the block of braces that follows the anchor."""
 
     part: str
@@ -31,15 +31,15 @@ class Insertion:
 
 
 def load(part: str) -> list[Insertion]:
-    """The insertions that make a part, in the order of its file."""
+    """The insertions of a part, in the order of its JSON file."""
     entries = json.loads((FOLDER / f"{part}.json").read_text(encoding="utf-8"))
     return [Insertion(part=part, **{**entry, "lines": tuple(entry["lines"])}) for entry in entries]
 
 
 def insert(text: str, insertions: Iterable[Insertion]) -> str:
-    """The text with the insertions in it, each between two marks that name its part.
+    """The text with the insertions, each between two marks that name its part.
 
-    Raises PatchError for the first anchor that is not there exactly once.
+    Raises PatchError for the first anchor that does not occur exactly once.
     """
     newline = "\r\n" if "\r\n" in text else "\n"
     pieces = []
@@ -61,9 +61,9 @@ def insert(text: str, insertions: Iterable[Insertion]) -> str:
 
 
 def strip(text: str) -> tuple[str, list[tuple[str, tuple[str, ...]]]]:
-    """The text without what lies between our marks, and that: parts and their lines.
+    """The text without our marks and the lines between them, and these lines with their parts.
 
-    Raises PatchError if a mark is without its other half.
+    Raises PatchError for a mark without its counterpart.
     """
     kept, taken, begun, at = [], [], None, 0
     for mark in _MARK.finditer(text):

@@ -1,7 +1,7 @@
-"""Changes to many files that happen all or not at all, even if the process is killed half-way.
+"""Changes many files, all or none of them, even if the process is killed half-way.
 
-A journal in the tree first takes a copy of every file to change. What a killed process leaves is
-put back from it by the next one.
+First a journal in the tree takes a copy of every file to change. If the process is killed, the next
+one restores the files from it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ JOURNAL = ".fusenet_patch"
 
 @dataclass(frozen=True)
 class Change:
-    """A file's new bytes; None where there was (before) or will be (after) no file."""
+    """A file's bytes before and after; None if there is no file."""
 
     path: str
     before: bytes | None
@@ -31,15 +31,15 @@ class Change:
 
 
 def interrupted(root: Path) -> bool:
-    """Whether a change of this tree was cut short and waits to be undone."""
+    """Whether a change of this tree was interrupted and must be undone."""
     return (root / JOURNAL / "journal.json").exists()
 
 
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
-    """Holds the tree against other runs of this program; first undoes what one cut short.
+    """Locks the tree against other runs of this program, and undoes an interrupted change.
 
-    Raises PatchError if another holds it or it cannot be written to.
+    Raises PatchError if another run holds the lock, or if the tree cannot be opened.
     """
     try:
         directory = os.open(root, os.O_RDONLY)
@@ -57,10 +57,10 @@ def exclusive(root: Path) -> Iterator[None]:
 
 
 def write(root: Path, changes: Sequence[Change]) -> None:
-    """Makes all the changes, or none if anything fails. Call it inside exclusive().
+    """Makes all changes, or none if anything fails. Call it inside exclusive().
 
-    Files keep their permissions; folders are made where they lack and removed when empty.
-    Raises PatchError, before anything is touched, for files that are read-only or no plain files.
+    Files keep their permissions. Missing folders are made, empty ones removed. Raises PatchError,
+    before any change, for files that are read-only or not regular.
     """
     problems = [problem for change in changes if (problem := _obstacle(root, change))]
     if problems:
@@ -69,7 +69,7 @@ def write(root: Path, changes: Sequence[Change]) -> None:
         _prepare(root, changes)
         for number, change in enumerate(changes):
             _carry_out(root, number, change)
-        os.remove(root / JOURNAL / "journal.json")  # from here on it is done
+        os.remove(root / JOURNAL / "journal.json")  # commits the changes
     except BaseException as error:
         roll_back(root)
         if isinstance(error, OSError):
@@ -81,7 +81,7 @@ def write(root: Path, changes: Sequence[Change]) -> None:
 
 
 def roll_back(root: Path) -> bool:
-    """Undoes what the journal tells of, if there is one; returns whether there was."""
+    """Undoes the changes in the journal, if there is one; returns whether there was."""
     journal = root / JOURNAL
     waiting = interrupted(root)
     if waiting:
@@ -90,7 +90,7 @@ def roll_back(root: Path) -> bool:
             if entry["existed"]:
                 again = journal / "again"
                 shutil.copy2(copy, again)
-                path.parent.mkdir(parents=True, exist_ok=True)  # it went with its last file
+                path.parent.mkdir(parents=True, exist_ok=True)  # it may have been removed as empty
                 os.replace(again, path)
             else:
                 path.unlink(missing_ok=True)
@@ -117,12 +117,12 @@ def _obstacle(root: Path, change: Change) -> str | None:
 
 
 def _writable(path: Path) -> bool:
-    # The mode too: root may write everything, and would take no notice of it.
+    # Also checks the mode: os.access lets root write everything.
     return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
 
 
 def _prepare(root: Path, changes: Sequence[Change]) -> None:
-    """Lays down copies of the old files and the new ones, then the journal that tells of them."""
+    """Writes copies of the old files and the new files, then the journal that lists them."""
     journal = root / JOURNAL
     journal.mkdir()
     entries = []
@@ -165,7 +165,7 @@ def _remove_empty(root: Path, folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's names, are on the disk."""
+    """Waits until a file's bytes, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,9 +1,9 @@
-"""The whole path in a few minutes on a CPU: rendered RGB-D frames to three trained, scored nets.
+"""Trains and scores three nets on rendered RGB-D frames, in a few minutes on a CPU.
 
-Renders a training and a test set, builds their LMDBs, generates a narrow FuseNet-SF5 and its
-colour-only and depth-only baselines, trains each for the same number of iterations with the
-`caffe` command, scores them, and draws what they see. Every step is a command that is printed and
-can be typed. Everything lands in demo/, made anew each time.
+Renders a training and a test set as LMDBs, generates a narrow FuseNet-SF5 and its colour-only and
+depth-only baselines, trains each for the same number of iterations with the `caffe` command, scores
+them, and draws their predictions. Each step is a command, which is printed so that you can repeat
+it. All files are written to demo/, which is emptied first.
 """
 
 from __future__ import annotations
@@ -37,17 +37,23 @@ FIGURES = ("global_accuracy", "mean_accuracy", "mean_iou")
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="default: demo")
-    parser.add_argument("--size", default="96x72", help="of the frames (default: 96x72)")
-    parser.add_argument("--frames", type=int, default=2000, help="to train on (default: 2000)")
-    parser.add_argument("--iterations", type=int, default=1200, help="of each net (default: 1200)")
-    parser.add_argument("--width", default="0.25", help="of the nets; 1 is the paper's")
-    parser.add_argument("--base-lr", default="0.2", help="default: 0.2")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
+    parser.add_argument("--size", default="96x72", help="size of the frames (default: 96x72)")
+    parser.add_argument(
+        "--frames", type=int, default=2000, help="number of training frames (default: 2000)"
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=1200, help="training iterations per net (default: 1200)"
+    )
+    parser.add_argument(
+        "--width", default="0.25", help="width multiplier; 1 is the paper's (default: 0.25)"
+    )
+    parser.add_argument("--base-lr", default="0.2", help="base learning rate (default: 0.2)")
     return parser.parse_args()
 
 
 def start_anew(folder: Path) -> None:
-    """Empties the demo's folder, if it is one."""
+    """Empties the folder; refuses if it holds anything but an earlier demo."""
     marker = folder / ".fusenet-demo"
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         sys.exit(f"{folder}: is not empty and no earlier demo's; name another with --out")
@@ -57,17 +63,17 @@ def start_anew(folder: Path) -> None:
 
 
 class Shell:
-    """Runs commands in the demo's folder, one thread each, and prints them."""
+    """Runs commands in the demo's folder, with one thread each, and prints them."""
 
     def __init__(self, folder: Path):
         self._folder = folder
         root = str(Path(__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        # Two nets train side by side; more threads each would only get in each other's way.
+        # Two nets train at the same time; with more threads each they would only slow each other.
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
     def __call__(self, *command: str, out: str | None = None, log: str | None = None) -> None:
-        """Runs `python -m <command>`, stdout to the file `out` and stderr to `log`."""
+        """Runs `python -m <command>` with stdout in the file `out` and stderr in `log`."""
         shown = " ".join(["python -m", *command, *([f"> {out}"] if out else [])])
         print(f"$ {shown}", flush=True)
         with ExitStack() as stack:
@@ -88,19 +94,19 @@ class Shell:
 
 
 def make_data(shell: Shell, args: argparse.Namespace) -> None:
-    """Two LMDBs: no frame of one is in the other, because their seeds differ."""
+    """Renders two LMDBs; their seeds differ, so no frame is in both."""
     for name, count, seed in (("train", args.frames, 1), ("test", 150, 2)):
         shell("data_tools.synth", f"lmdb/{name}", "--count", str(count), "--size", args.size,
               "--seed", str(seed))  # fmt: skip
 
 
 def make_nets(shell: Shell, args: argparse.Namespace) -> None:
-    """For each net its prototxts (train+test, deploy) and its solver."""
+    """Generates each net's prototxts (train+test, deploy) and solver."""
     classes = len(Reader(args.out / "lmdb" / "train").info["classes"]) - 1
     custom = ["--dataset", "custom", "--classes", str(classes), "--size", args.size]
     custom += ["--width-multiplier", args.width]
     for net in NETS:
-        # Running statistics over so few iterations need a shorter memory than Caffe's 0.999.
+        # With so few iterations, running statistics need a shorter memory than Caffe's 0.999.
         shell("netgen", net, *custom, "--source", "lmdb/train", "--test-source", "lmdb/test",
               "--batch-size", "4", "--moving-average-fraction", "0.95",
               out=f"{net}.prototxt")  # fmt: skip
@@ -112,7 +118,7 @@ def make_nets(shell: Shell, args: argparse.Namespace) -> None:
 
 
 def train(shell: Shell) -> None:
-    """Two at a time, the slowest first."""
+    """Trains the nets, two at a time, the slowest first."""
     with ThreadPoolExecutor(2) as pool:
         jobs = [
             pool.submit(shell, "caffe", "train", "-solver", f"{net}_solver.prototxt",
@@ -124,7 +130,7 @@ def train(shell: Shell) -> None:
 
 
 def evaluate(shell: Shell, args: argparse.Namespace) -> list[dict]:
-    """Scores of the nets on the test set, in the order of NETS."""
+    """Scores the nets on the test set; returns the figures in the order of NETS."""
     models = [[f"{net}_deploy.prototxt", f"{net}_iter_{args.iterations}.caffemodel"]
               for net in NETS]  # fmt: skip
     versus = [part for model in models[1:] for part in ("--versus", *model)]
@@ -135,7 +141,7 @@ def evaluate(shell: Shell, args: argparse.Namespace) -> list[dict]:
 
 
 def table(scores: list[dict]) -> str:
-    """The three nets side by side, in %."""
+    """The figures of the three nets in %, one net per line."""
     lines = [f"{'on the test set':18}{'global':>8}{'class':>8}{'IoU':>8}"]
     for name, score in zip(NETS.values(), scores, strict=True):
         figures = (score[key] for key in FIGURES)
@@ -144,7 +150,7 @@ def table(scores: list[dict]) -> str:
 
 
 def draw_frames(args: argparse.Namespace, count: int = 6) -> None:
-    """frames.png: test frames, evenly spread, their truth, and what each net makes of them."""
+    """Draws frames.png: evenly spaced test frames, their truth, and each net's prediction."""
     reader = Reader(args.out / "lmdb" / "test")
     palette = np.array(reader.info["palette"], np.uint8)
     keys = reader.keys()
@@ -159,7 +165,7 @@ def draw_frames(args: argparse.Namespace, count: int = 6) -> None:
         model = network.load(args.out / f"{net}_deploy.prototxt",
                              args.out / f"{net}_iter_{args.iterations}.caffemodel")  # fmt: skip
         best = model.scores([p[:3].transpose(1, 2, 0) for p in planes], [p[3] for p in planes])
-        # Label 0 is not a class: where the truth has it, nothing is asked.
+        # Label 0 is not a class, so it is never predicted.
         labels = best[:, 1:].argmax(axis=1) + 1
         columns[name] = [palette[label] for label in labels]
     colors = plt.get_cmap("viridis").with_extremes(bad="black")  # holes
@@ -178,9 +184,9 @@ def draw_frames(args: argparse.Namespace, count: int = 6) -> None:
 
 
 def main() -> None:
-    """The demo."""
+    """Runs the demo."""
     args = arguments()
-    caffe.init_log(2)  # a net's hundred lines on how it is set up would bury ours
+    caffe.init_log(2)  # a net logs a hundred lines of setup, which would bury ours
     start = time.monotonic()
     start_anew(args.out)
     shell = Shell(args.out)

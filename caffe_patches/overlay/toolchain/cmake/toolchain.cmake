@@ -1,12 +1,12 @@
-# What CMakeLists.txt leaves unsaid about today's libraries.
+# Settings for today's libraries that CMakeLists.txt lacks.
 
-# protobuf 22, CUDA 13 and Boost want C++17; Caffe's sources are not C++20.
+# protobuf 22, CUDA 13 and Boost need C++17; Caffe does not compile as C++20.
 if(NOT CMAKE_CXX_STANDARD)
   set(CMAKE_CXX_STANDARD 17)
 endif()
 
-# From 22 on, protobuf's headers call into Abseil, which has to be linked too.
-# Appends its libraries to the list named, where protobuf asks for them.
+# From 22 on, protobuf's headers call Abseil, which must be linked, too. Appends
+# Abseil's libraries to the given list, if protobuf requires them.
 macro(toolchain_append_abseil libraries)
   find_package(PkgConfig QUIET)
   if(PKG_CONFIG_FOUND)
@@ -20,7 +20,7 @@ macro(toolchain_append_abseil libraries)
   endif()
 endmacro()
 
-# The architectures that this nvcc knows, instead of those of its day.
+# Replaces Caffe's list of GPU architectures with those that this nvcc supports.
 macro(toolchain_known_gpu_archs)
   execute_process(COMMAND "${CUDA_NVCC_EXECUTABLE}" --list-gpu-arch
                   OUTPUT_VARIABLE __listed ERROR_QUIET)
@@ -30,7 +30,7 @@ macro(toolchain_known_gpu_archs)
   endif()
 endmacro()
 
-# Since cuDNN 8 its version stands in a header of its own.
+# Since cuDNN 8, a separate header has its version.
 macro(toolchain_read_cudnn_version include contents)
   if(EXISTS "${include}/cudnn_version.h")
     file(READ "${include}/cudnn_version.h" ${contents})

@@ -1,4 +1,4 @@
-"""What Caffe's Python files need from today's Python and libraries."""
+"""Adapts Caffe's Python files to today's Python and libraries."""
 
 import numpy as np
 import skimage
@@ -7,7 +7,7 @@ import skimage.io
 
 def instead(replacement):
     """
-    Decorate a function to give way to another of the same signature.
+    Decorate a function to be replaced by another of the same signature.
     """
     return lambda replaced: replacement
 
@@ -17,7 +17,7 @@ def load_image(filename, color=True):
     Load an image converting from grayscale or alpha as needed.
 
     scikit-image 0.16 renamed imread's as_grey to as_gray, which older releases
-    know too.
+    accept, too.
 
     Parameters
     ----------

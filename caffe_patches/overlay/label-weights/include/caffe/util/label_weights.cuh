@@ -1,9 +1,9 @@
 #ifndef CAFFE_UTIL_LABEL_WEIGHTS_CUH_
 #define CAFFE_UTIL_LABEL_WEIGHTS_CUH_
 
-// The kernels of the weighted softmax loss; label_weights.hpp says what they
-// compute. Launch them with one thread a label. A label that counts and names
-// no channel stops the kernel with an assertion, in every build.
+// The kernels of the weighted softmax loss, as defined in label_weights.hpp.
+// Launch them with one thread for each label. A label that is neither ignored
+// nor a channel stops the kernel with an assertion, in every build.
 
 #include <cuda_runtime.h>
 
@@ -14,7 +14,7 @@
 
 namespace caffe {
 
-/// The label at index; -1 where it is ignored.
+/// The label at index, or -1 if it is ignored.
 template <typename Dtype>
 __device__ inline int CheckedLabel(const LabelGrid& grid, const Dtype* label,
     const int index) {
@@ -29,7 +29,7 @@ __device__ inline int CheckedLabel(const LabelGrid& grid, const Dtype* label,
   return value;
 }
 
-/// Each label's own weighted loss, and 1 in counts where it counts, else 0.
+/// Each label's weighted loss; counts is 1 if the label counts, else 0.
 template <typename Dtype>
 __global__ void WeightedLossTerms(const LabelGrid grid, const Dtype* prob,
     const Dtype* label, const Dtype* weight, Dtype* loss, Dtype* counts) {
@@ -48,7 +48,7 @@ __global__ void WeightedLossTerms(const LabelGrid grid, const Dtype* prob,
   }
 }
 
-/// Each label's column of the gradient.
+/// The gradient of each label's column.
 template <typename Dtype>
 __global__ void WeightedLossColumnDiff(const LabelGrid grid, const Dtype* prob,
     const Dtype* label, const Dtype* weight, const Dtype scale, Dtype* diff) {

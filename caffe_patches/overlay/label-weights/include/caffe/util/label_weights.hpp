@@ -5,13 +5,13 @@
 #include <cfloat>
 #include <cmath>
 
-// The weighted softmax loss over a grid of labels and its gradient. Plain C++:
-// nothing of Caffe is needed to compile or to test it.
+// The weighted softmax loss over a grid of labels, and its gradient. Plain C++
+// that compiles and can be tested without Caffe.
 
 namespace caffe {
 
 /**
- * @brief How probabilities and labels lie in memory, and which labels count.
+ * @brief The memory layout of probabilities and labels, and the ignored label.
  *
  * Probabilities are outer x channels x inner, labels outer x inner.
  */
@@ -28,7 +28,7 @@ struct LabelGrid {
   }
 };
 
-/// The position of the first label that counts and names no channel, or -1.
+/// The position of the first label neither ignored nor a channel, or -1.
 template <typename Dtype>
 inline int FirstBadLabel(const LabelGrid& grid, const Dtype* label) {
   for (int i = 0; i < grid.outer * grid.inner; ++i) {
@@ -43,7 +43,7 @@ inline int FirstBadLabel(const LabelGrid& grid, const Dtype* label) {
 
 /**
  * @brief The sum of -weight[label] log(prob[label]) over the labels that
- *        count; *count becomes how many they are.
+ *        count; *count is set to their number.
  *
  * Probabilities are clamped at FLT_MIN. Every label that counts must name a
  * channel (see FirstBadLabel).
@@ -51,7 +51,7 @@ inline int FirstBadLabel(const LabelGrid& grid, const Dtype* label) {
 template <typename Dtype>
 inline Dtype WeightedLoss(const LabelGrid& grid, const Dtype* prob,
     const Dtype* label, const Dtype* weight, int* count) {
-  double loss = 0;  // a frame's many small terms are too much for a float
+  double loss = 0;  // a float would lose precision over a frame's many terms
   *count = 0;
   for (int i = 0; i < grid.outer; ++i) {
     for (int j = 0; j < grid.inner; ++j) {
@@ -69,7 +69,7 @@ inline Dtype WeightedLoss(const LabelGrid& grid, const Dtype* prob,
 
 /**
  * @brief WeightedLoss's gradient with respect to the softmax's input:
- *        scale weight[label] (prob[k] - [k is label]), 0 where ignored.
+ *        scale weight[label] (prob[k] - [k is label]), 0 for ignored labels.
  */
 template <typename Dtype>
 inline void WeightedLossDiff(const LabelGrid& grid, const Dtype* prob,
@@ -88,7 +88,7 @@ inline void WeightedLossDiff(const LabelGrid& grid, const Dtype* prob,
   }
 }
 
-/// How many labels count.
+/// The number of labels that count.
 template <typename Dtype>
 inline int CountLabels(const LabelGrid& grid, const Dtype* label) {
   int count = 0;

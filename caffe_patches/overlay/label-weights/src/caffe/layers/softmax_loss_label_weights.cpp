@@ -3,9 +3,9 @@
 #include "caffe/layers/softmax_loss_layer.hpp"
 #include "caffe/util/label_weights.hpp"
 
-// What SoftmaxWithLossLayer does where loss_param says use_weights: each
-// label's loss and gradient is multiplied by its weight. The divisor stays
-// that of the normalization, never the sum of weights.
+// SoftmaxWithLossLayer with use_weights in loss_param: each label's loss and
+// gradient are multiplied by its weight. The divisor remains that of the
+// normalization; it is never the sum of the weights.
 
 namespace caffe {
 

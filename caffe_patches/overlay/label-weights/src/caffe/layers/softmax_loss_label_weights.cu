@@ -20,7 +20,7 @@ void SoftmaxWithLossLayer<Dtype>::WeightedForward_gpu(
       CAFFE_CUDA_NUM_THREADS>>>(grid, prob_.gpu_data(), bottom[1]->gpu_data(),
       label_weights_.gpu_data(), terms, counts);
   CUDA_POST_KERNEL_CHECK;
-  // A product with ones sums the terms; asum would drop their signs.
+  // The dot product with counts sums the terms; asum would drop their signs.
   Dtype loss, count;
   caffe_gpu_dot(labels, terms, counts, &loss);
   caffe_gpu_asum(labels, counts, &count);
@@ -42,7 +42,7 @@ void SoftmaxWithLossLayer<Dtype>::WeightedBackward_gpu(
   }
   const LabelGrid grid = label_grid();
   const int labels = grid.outer * grid.inner;
-  // Forward has left there which labels count.
+  // Forward stored in this diff which labels count.
   Dtype count;
   caffe_gpu_asum(labels, weighted_terms_.gpu_diff(), &count);
   const Dtype scale = top[0]->cpu_diff()[0] /

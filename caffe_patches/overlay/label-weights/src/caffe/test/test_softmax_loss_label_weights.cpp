@@ -53,7 +53,7 @@ class SoftmaxLossLabelWeightsTest : public MultiDeviceTest<TypeParam> {
     return loss_.cpu_data()[0];
   }
 
-  // The sum of weighted losses, from the definition; *count is how many.
+  // The sum of weighted losses by definition; *count is their number.
   Dtype Sum(const int ignore_label, int* count) {
     double sum = 0;
     *count = 0;

@@ -16,13 +16,13 @@ namespace caffe { namespace db {
 /**
  * @brief Reads every record once an epoch, in a new order each epoch.
  *
- * Next() past the epoch's last record leaves the cursor invalid; SeekToFirst()
- * then starts the next epoch. Called before any Next(), it stays in the epoch.
+ * Next() after the epoch's last record makes the cursor invalid. SeekToFirst()
+ * starts the next epoch, unless no Next() was called since the epoch began.
  * Skipped records are not read.
  */
 class LMDBShuffledCursor : public Cursor {
  public:
-  /// Takes over the (read-only) transaction.
+  /// Takes ownership of the (read-only) transaction.
   LMDBShuffledCursor(MDB_txn* mdb_txn, MDB_dbi mdb_dbi, const string& source,
       const uint64_t seed);
   virtual ~LMDBShuffledCursor();
@@ -42,7 +42,7 @@ class LMDBShuffledCursor : public Cursor {
   uint64_t epoch_;
   size_t position_;
   vector<size_t> order_;
-  /// The keys as LMDB holds them: they stay in place during a transaction.
+  /// The keys in LMDB's own memory, where they stay during a transaction.
   vector<MDB_val> keys_;
 };
 

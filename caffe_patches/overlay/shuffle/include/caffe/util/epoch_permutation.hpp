@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-// The order in which an epoch's records are read. Plain C++: nothing of Caffe
-// is needed to compile or to test it, and unlike the standard library's
-// shuffles it gives the same order on every machine.
+// The order in which an epoch's records are read. Plain C++ that compiles and
+// can be tested without Caffe. Unlike the standard library's shuffles it gives
+// the same order on every machine.
 
 namespace caffe {
 
@@ -29,9 +29,9 @@ class SplitMix64 {
     return bits ^ (bits >> 31);
   }
 
-  /// A number from 0 to bound - 1, each as likely as the next; bound is not 0.
+  /// A uniformly distributed number from 0 to bound - 1; bound is not 0.
   uint64_t Below(const uint64_t bound) {
-    // 2^64 % bound numbers at the bottom would make the rest unequal.
+    // Rejects the lowest 2^64 % bound values, which would bias the remainder.
     const uint64_t uneven = (0 - bound) % bound;
     uint64_t bits = Next();
     while (bits < uneven) {
@@ -51,8 +51,8 @@ inline SplitMix64 EpochGenerator(const uint64_t seed,
   for (size_t i = 0; i < source.size(); ++i) {
     hash = (hash ^ static_cast<unsigned char>(source[i])) * 0x100000001b3ULL;
   }
-  // Each of the three passes through the generator, so that close seeds and
-  // successive epochs start far apart.
+  // Seed, source and epoch each pass through the generator, so that similar
+  // seeds and successive epochs start far apart.
   const uint64_t seeded = SplitMix64(seed).Next() ^ hash;
   return SplitMix64(SplitMix64(seeded).Next() + epoch);
 }

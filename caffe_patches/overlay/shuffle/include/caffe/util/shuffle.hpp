@@ -10,25 +10,25 @@
 namespace caffe {
 
 /**
- * @brief Sets the seed that all shuffling in this process starts from.
+ * @brief Sets the seed of all shuffling in this process.
  *
- * Solvers give their random_seed, without the rank that is added to it
- * elsewhere: the ranks have to agree on the order. A negative seed means none
- * and changes nothing. Cursors made before keep theirs.
+ * Solvers pass their random_seed, without the rank that is added to it
+ * elsewhere, because the ranks must agree on the order. A negative seed means
+ * none and changes nothing. Existing cursors keep their seed.
  */
 void SetShuffleSeed(const int64_t seed);
 
 /**
- * @brief The seed that all shuffling in this process starts from.
+ * @brief The seed of all shuffling in this process.
  *
- * If none was set, one is drawn at the first call, and it is 0 where the ranks
- * are processes of their own, which cannot agree on a drawn one.
+ * If none was set, the first call draws one. If the ranks are separate
+ * processes, which could not agree on a drawn seed, it is 0.
  */
 uint64_t ShuffleSeed();
 
 namespace db {
 
-/// Gives the cursor a new order each epoch, if the layer's parameter asks.
+/// Makes the cursor shuffle each epoch, if param.shuffle() is set.
 void ShuffleCursor(const DataParameter& param, DB* db,
     shared_ptr<Cursor>* cursor);
 

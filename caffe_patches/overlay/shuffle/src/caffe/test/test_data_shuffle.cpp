@@ -55,7 +55,7 @@ class DataShuffleTest : public MultiDeviceTest<TypeParam> {
     Caffe::set_solver_rank(0);
   }
 
-  // The labels that a layer reads in so many batches of one.
+  // The labels that a layer reads in this many batches of one record.
   vector<int> Read(const int batches, const bool shuffle = true) {
     LayerParameter layer_param;
     layer_param.set_phase(TRAIN);
@@ -79,7 +79,7 @@ class DataShuffleTest : public MultiDeviceTest<TypeParam> {
     return labels;
   }
 
-  // An epoch's labels, in their order.
+  // The labels of one epoch, in order.
   static vector<int> Epoch(const vector<int>& labels, const int epoch) {
     return vector<int>(labels.begin() + epoch * kRecords,
         labels.begin() + (epoch + 1) * kRecords);
@@ -116,20 +116,20 @@ TYPED_TEST(DataShuffleTest, TestNewOrderEachEpoch) {
 
 TYPED_TEST(DataShuffleTest, TestSeed) {
   const vector<int> labels = this->Read(2 * kRecords);
-  // The thread's own random numbers have no part in it.
+  // The thread's own random seed has no effect.
   Caffe::set_random_seed(17);
   EXPECT_EQ(labels, this->Read(2 * kRecords));
   SetShuffleSeed(1702);
   EXPECT_NE(labels, this->Read(2 * kRecords));
-  SetShuffleSeed(-1);  // none: the last one stays
+  SetShuffleSeed(-1);  // means none: the last seed stays
   EXPECT_EQ(1702, ShuffleSeed());
   SetShuffleSeed(1701);
   EXPECT_EQ(labels, this->Read(2 * kRecords));
 }
 
 TYPED_TEST(DataShuffleTest, TestRanksShareAnEpoch) {
-  // Rank r of 3 reads positions r, r + 3, ... of one common order, on through
-  // the epochs: in three epochs of 11 records, each rank reads 11.
+  // Rank r of 3 reads positions r, r + 3, ... of one common order, across
+  // epochs: in three epochs of 11 records, each rank reads 11.
   const int ranks = 3;
   Caffe::set_solver_count(1);
   const vector<int> common = this->Read(ranks * kRecords);

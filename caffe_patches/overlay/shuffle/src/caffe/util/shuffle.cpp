@@ -9,8 +9,8 @@
 
 namespace caffe {
 
-// One for the process, whatever thread asks: each rank has its own random
-// generator, and Caffe's Get() is one a thread.
+// One seed for the whole process. Caffe::Get() would not do: it is per thread,
+// and each rank has its own random generator.
 static boost::mutex shuffle_seed_mutex_;
 static bool has_shuffle_seed_ = false;
 static uint64_t shuffle_seed_ = 0;

@@ -1,9 +1,9 @@
 #ifndef CAFFE_UTIL_TOOLCHAIN_HPP_
 #define CAFFE_UTIL_TOOLCHAIN_HPP_
 
-// Names that today's libraries have dropped, for the few sources that use
-// them. They are macros: include this after every other header, and never from
-// a header.
+// Defines names that today's libraries have dropped, for the few sources that
+// use them. They are macros: include this file after all other headers, and
+// never from a header.
 
 #ifdef USE_OPENCV
 #include <opencv2/core/version.hpp>
@@ -14,14 +14,14 @@
 #endif  // CV_VERSION_MAJOR
 #endif  // USE_OPENCV
 
-// The limit at which to warn, a second argument, is gone since protobuf 3.6.
+// protobuf 3.6 dropped the second argument, the limit at which to warn.
 #include <google/protobuf/io/coded_stream.h>
 #define SetTotalBytesLimit(limit, warning) SetTotalBytesLimit(limit)
 
 #ifndef CPU_ONLY
 #include <cuda_runtime.h>  // NOLINT(build/include_alpha)
 #if CUDART_VERSION >= 13000
-/// The device's properties with those that CUDA 13 made attributes.
+/// The device's properties, including those that CUDA 13 made attributes.
 struct CaffeDeviceProp : public cudaDeviceProp {
   int clockRate;
   int deviceOverlap;

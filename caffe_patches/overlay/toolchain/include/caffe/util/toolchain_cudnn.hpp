@@ -3,7 +3,7 @@
 
 #include <cudnn.h>
 
-// Calls that cuDNN 8 dropped, made from those that replaced them.
+// Calls that cuDNN 8 dropped, implemented by those that replaced them.
 #if CUDNN_MAJOR >= 8
 
 enum CaffeConvolutionPreference {
@@ -13,10 +13,10 @@ enum CaffeConvolutionPreference {
 };
 
 /**
- * @brief The fastest of the algorithms that work and fit in the workspace.
+ * @brief The fastest algorithm that works and fits into the workspace.
  *
  * @param query one of the calls ..._v7, which list algorithms by expected speed
- * @param a, b, conv, c the descriptors that it takes, in its order
+ * @param a, b, conv, c the descriptors that query takes, in its order
  */
 template <typename A, typename B, typename C, typename Result,
     typename Algorithm>
@@ -70,7 +70,7 @@ inline cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm(
       handle, filter, top_diff, conv, bottom_diff, workspace_limit, algorithm);
 }
 
-/// Single precision stays that: by default TF32 rounds it from Ampere on.
+/// Keeps single precision: by default cuDNN uses TF32 from Ampere on.
 inline cudnnStatus_t CaffeKeepPrecision(cudnnConvolutionDescriptor_t conv) {
   return cudnnSetConvolutionMathType(conv, CUDNN_FMA_MATH);
 }

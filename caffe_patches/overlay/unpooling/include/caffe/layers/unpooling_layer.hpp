@@ -12,9 +12,10 @@ namespace caffe {
 /**
  * @brief Sends pooled values back to where max pooling found them.
  *
- * Everywhere else the output is zero. Where pooling windows overlap, the last
- * of the values sent to one place stays, and in the backward pass each of them
- * reads that place's diff; on the GPU the result is the same in every run.
+ * The output is zero everywhere else. Where pooling windows overlap, several
+ * values may be sent to the same place: the last one stays, and in the backward
+ * pass each of them reads that place's diff. On the GPU the result is the same
+ * in every run.
  *
  * @param bottom input Blob vector (length 2)
  *   -# @f$ (N \times C \times H \times W) @f$
@@ -32,9 +33,9 @@ class UnpoolingLayer : public Layer<Dtype> {
  public:
   /**
    * @param param provides UnpoolingParameter unpooling_param, with options:
-   *  - output_h, output_w. The output's size. Pooling rounds up, so an odd
-   *    size comes back only if it is said here.
-   *  - scale. The output's size in terms of the input's; used where output_h
+   *  - output_h, output_w. The output's size. Pooling rounds up, so odd sizes
+   *    must be given here.
+   *  - scale. The output's size as a multiple of the input's; used if output_h
    *    and output_w are not given.
    */
   explicit UnpoolingLayer(const LayerParameter& param)
@@ -47,7 +48,7 @@ class UnpoolingLayer : public Layer<Dtype> {
   virtual inline const char* type() const { return "Unpooling"; }
   virtual inline int ExactNumBottomBlobs() const { return 2; }
   virtual inline int ExactNumTopBlobs() const { return 1; }
-  /// The mask holds indices: it has no gradient to force.
+  /// The mask holds indices, so it has no gradient.
   virtual inline bool AllowForceBackward(const int bottom_index) const {
     return bottom_index == 0;
   }
@@ -62,7 +63,7 @@ class UnpoolingLayer : public Layer<Dtype> {
   virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom);
 
-  /// How many planes there are (N times C) and the values in each.
+  /// The number of planes (N times C), and the number of values in each.
   int planes_;
   int pooled_count_;
   int unpooled_count_;

@@ -1,15 +1,15 @@
 #ifndef CAFFE_UTIL_UNPOOL_CUH_
 #define CAFFE_UTIL_UNPOOL_CUH_
 
-// The kernels of memorized unpooling; unpool.hpp says what they compute.
-// Launch them with one thread for each of nthreads elements. A mask entry that
-// lies outside of its plane stops the kernel with an assertion, in every build.
+// The kernels of unpooling with a mask, as defined in unpool.hpp. Launch them
+// with one thread for each of nthreads elements. A mask entry outside its plane
+// stops the kernel with an assertion, in every build.
 
 #include <cuda_runtime.h>
 
 namespace caffe {
 
-/// The unsigned integer that is as wide as Dtype.
+/// The unsigned integer type of Dtype's size.
 template <typename Dtype>
 struct UnpoolWord;
 
@@ -20,10 +20,10 @@ struct UnpoolWord<float> {
 
 template <>
 struct UnpoolWord<double> {
-  typedef unsigned long long type;  // NOLINT(runtime/int): as atomicMax has it
+  typedef unsigned long long type;  // NOLINT(runtime/int): atomicMax needs it
 };
 
-/// The place that a mask entry names, asserted to lie in the plane.
+/// The place that a mask entry points to; asserts that it lies in the plane.
 template <typename Dtype>
 __device__ inline int UnpoolPlace(const Dtype entry, const int count) {
   if (!(entry >= Dtype(0) && entry < Dtype(count))) {
@@ -34,11 +34,11 @@ __device__ inline int UnpoolPlace(const Dtype entry, const int count) {
 }
 
 /**
- * @brief First of two passes: which pooled value stays at each place.
+ * @brief First pass: finds which pooled value stays at each place.
  *
- * The zeroed output itself takes the answers, as integers: 0 for none, else
- * 1 + the position in its plane of the last value sent there. The maximum is
- * the same in whatever order the threads come, which a plain store is not.
+ * It stores the result in the zeroed output, as integers: 0 for none, else
+ * 1 + the position in its plane of the last value sent there. Unlike a plain
+ * store, the maximum does not depend on the order of the threads.
  */
 template <typename Dtype>
 __global__ void UnpoolElect(const int nthreads, const Dtype* mask,
@@ -55,7 +55,7 @@ __global__ void UnpoolElect(const int nthreads, const Dtype* mask,
       static_cast<Word>(index % pooled_count + 1));
 }
 
-/// Second pass: each place, one thread each, fetches the value elected for it.
+/// Second pass: one thread for each place fetches the value elected for it.
 template <typename Dtype>
 __global__ void UnpoolFetch(const int nthreads, const Dtype* pooled,
     const int pooled_count, const int unpooled_count, Dtype* unpooled) {

@@ -1,28 +1,28 @@
 #ifndef CAFFE_UTIL_UNPOOL_HPP_
 #define CAFFE_UTIL_UNPOOL_HPP_
 
-// The index mapping of memorized unpooling, one plane at a time. Plain C++:
-// nothing of Caffe is needed to compile or to test it.
+// The index mapping of unpooling with a mask, one plane at a time. Plain C++
+// that compiles and can be tested without Caffe.
 
 namespace caffe {
 
-/// Whether a mask's entry names a place among the first count of a plane.
+/// Whether a mask entry points into a plane of count values.
 template <typename Dtype>
 inline bool InPlane(const Dtype place, const int count) {
   return place >= Dtype(0) && place < Dtype(count);  // false for NaN
 }
 
 /**
- * @brief Puts each pooled value at the place that the mask gives it.
+ * @brief Puts each pooled value at the place that its mask entry points to.
  *
- * Places that no value is sent to become 0. Where several are sent to one
- * place (overlapping pooling windows), the last one stays.
+ * All other places become 0. If several values are sent to the same place
+ * (overlapping pooling windows), the last one stays.
  *
- * @param pooled the values, pooled_count of them
+ * @param pooled the pooled_count values
  * @param mask for each value its flat index into the unpooled plane
  * @param unpooled the plane of unpooled_count values to fill
- * @return -1, or the position of the first mask entry that lies outside of the
- *     unpooled plane, which is then incomplete
+ * @return -1, or the position of the first mask entry outside the unpooled
+ *     plane, which is then incomplete
  */
 template <typename Dtype>
 inline int UnpoolPlane(const Dtype* pooled, const Dtype* mask,
@@ -42,7 +42,7 @@ inline int UnpoolPlane(const Dtype* pooled, const Dtype* mask,
 /**
  * @brief Reads for each pooled value the diff at its place.
  *
- * Where several values share a place, each reads that place's whole diff,
+ * If several values share a place, each reads the whole diff of that place,
  * although only the last of them reached the output.
  *
  * @return as UnpoolPlane

@@ -24,7 +24,7 @@ class UnpoolingLayerTest : public MultiDeviceTest<TypeParam> {
     top_vec_.push_back(&top_);
   }
 
-  // Two images of two channels; the same plane in each.
+  // Two images of two channels, all with the same plane.
   void FillPlanes(const int height, const int width, const Dtype* pooled,
       const Dtype* mask) {
     pooled_.Reshape(2, 2, height, width);
@@ -89,11 +89,11 @@ TYPED_TEST(UnpoolingLayerTest, TestSetUpScale) {
 
 TYPED_TEST(UnpoolingLayerTest, TestSetUpSize) {
   typedef typename TypeParam::Dtype Dtype;
-  this->Pool(5, 7, 2, 2);  // rounded up to 3 x 4
+  this->Pool(5, 7, 2, 2);  // to 3 x 4, rounded up
   LayerParameter layer_param;
   layer_param.mutable_unpooling_param()->set_output_h(5);
   layer_param.mutable_unpooling_param()->set_output_w(7);
-  layer_param.mutable_unpooling_param()->set_scale(2);  // gives way
+  layer_param.mutable_unpooling_param()->set_scale(2);  // is overridden
   UnpoolingLayer<Dtype> layer(layer_param);
   layer.SetUp(this->bottom_vec_, this->top_vec_);
   EXPECT_EQ(5, this->top_.height());
@@ -109,7 +109,7 @@ TYPED_TEST(UnpoolingLayerTest, TestForward) {
   layer_param.mutable_unpooling_param()->set_scale(2);
   UnpoolingLayer<Dtype> layer(layer_param);
   layer.SetUp(this->bottom_vec_, this->top_vec_);
-  // What was there before does not shine through.
+  // Earlier contents of the top must be overwritten.
   caffe_set(this->top_.count(), Dtype(9), this->top_.mutable_cpu_data());
   layer.Forward(this->bottom_vec_, this->top_vec_);
   const Dtype expected[] = {
@@ -146,12 +146,12 @@ TYPED_TEST(UnpoolingLayerTest, TestOverlap) {
 
 TYPED_TEST(UnpoolingLayerTest, TestOverlapIsRepeatable) {
   typedef typename TypeParam::Dtype Dtype;
-  this->Pool(61, 67, 3, 1);  // most maxima are those of several windows
+  this->Pool(61, 67, 3, 1);  // most maxima belong to several windows
   LayerParameter layer_param;
   layer_param.mutable_unpooling_param()->set_output_h(61);
   layer_param.mutable_unpooling_param()->set_output_w(67);
   UnpoolingLayer<Dtype> layer(layer_param);
-  // Other values than those pooled, so that it shows which of them stays.
+  // Replaces the pooled values by distinct ones, to see which of them stays.
   for (int i = 0; i < this->pooled_.count(); ++i) {
     this->pooled_.mutable_cpu_data()[i] = i;
   }
