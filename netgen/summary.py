@@ -84,7 +84,8 @@ def _totals(layers: list[LayerSketch]) -> list[str]:
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         lines.append(
-            f"not counted    unknown parts of {len(unknown)} layers: {', '.join(unknown[:5])}{more}"
+            f"not counted    unknown parts of {len(unknown)} layer{'s' * (len(unknown) > 1)}: "
+            f"{', '.join(unknown[:5])}{more}"
         )
     return lines
 
