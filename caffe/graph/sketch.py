@@ -6,12 +6,12 @@ connected; layers that are unknown, or whose data is not at hand, can be told th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.graph.rules import layers_in
+from caffe.graph.rules import layers_in, second_maker, unknown_bottom
 from caffe.layers import REGISTRY, Layer, create_layer, unknown_type
 from caffe.layers.data import PrefetchingLayer
 from caffe.proto import caffe_pb2 as pb
@@ -69,11 +69,7 @@ def sketch(
     told: set[str] = set()
     for param in layers_in(net, phase):
         param.phase = param.phase if param.HasField("phase") else phase
-        missing = [name for name in param.bottom if name not in blobs]
-        if missing:
-            raise CaffeError(
-                f"layer {param.name!r}: no layer before it makes its bottom {missing[0]!r}"
-            )
+        _check_names(param, blobs.keys())
         bottoms = [blobs[name] for name in param.bottom]
         made = _sketch_layer(param, bottoms, given)
         if not param.bottom or made.problem:
@@ -87,6 +83,17 @@ def sketch(
         if name and name not in told:
             raise CaffeError(f"{name!r} is not an input of the net: its shape cannot be given")
     return sketches
+
+
+def _check_names(param: pb.LayerParameter, made: Collection[str]) -> None:
+    """Raise CaffeError unless the bottoms are made so far, and the tops are not or are in place."""
+    for i, name in enumerate(param.bottom):
+        if name not in made:
+            raise unknown_bottom(param, i)
+    for i, name in enumerate(param.top):
+        in_place = name in param.bottom[i : i + 1]
+        if (name in made or name in param.top[:i]) and not in_place:
+            raise second_maker(param, i)
 
 
 def _is_known(param: pb.LayerParameter) -> bool:

@@ -159,7 +159,16 @@ def test_misfits_name_the_layer(layer: str, message: str) -> None:
 
 def test_a_missing_bottom_names_the_layer() -> None:
     param = with_inputs('name: "n" type: "ReLU" bottom: "nothing" top: "n"')
-    with pytest.raises(CaffeError, match="layer 'n': no layer before it makes its bottom"):
+    with pytest.raises(CaffeError, match=r"layer 'n': unknown bottom blob 'nothing' \(bottom 0\)"):
+        sketch(param, TEST)
+
+
+@pytest.mark.parametrize(
+    "layer", ['bottom: "x0" top: "x1"', 'bottom: "x0" bottom: "x1" top: "x1"', 'top: "t" top: "t"']
+)
+def test_a_blob_has_one_maker(layer: str) -> None:
+    param = with_inputs(f'name: "n" type: "Mystery" {layer}', (1, 2), (1, 2))
+    with pytest.raises(CaffeError, match=r"layer 'n': top blob '(x1|t)' is made by several"):
         sketch(param, TEST)
 
 
