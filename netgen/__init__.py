@@ -1,7 +1,7 @@
 """Generates FuseNet's networks, their baselines and solvers as Caffe prototxt.
 
 `python -m netgen --help` lists the commands; in Python, `deploy_net` and `train_net` give the
-NetParameter of an Architecture. Nothing here needs torch.
+NetParameter of an Architecture. Only `summary` and `draw` load the engine, and torch with it.
 """
 
 from netgen.datasets import DATASETS, Dataset

@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 
 from caffe.formats import files
+from caffe.graph.rules import layers_in
+from caffe.graph.sketch import LayerSketch, Shape
 from caffe.proto.caffe_pb2 import NetParameter
 from netgen.graph import Box, build, class_of, look_of
 from netgen.layout import arrange
-from netgen.phases import layers_in
 from netgen.picture import Circle, Line, Picture, Rectangle, Text, text_width
 from netgen.routes import Place, Router
-from netgen.shapes import Shape, SizedLayer, show
-from netgen.summary import parameters
+from netgen.summary import parameters, show
 
 _INK = "#2b2b33"
 _PALE = "#6b6b76"
@@ -47,16 +47,16 @@ def draw(
     net: NetParameter,
     out: Path,
     phase: int,
-    sizes: list[SizedLayer] | None = None,
+    sketches: list[LayerSketch] | None = None,
     title: str | None = None,
     expand: bool = False,
 ) -> None:
     """Writes a picture of the net in a phase to `out`, as SVG or PNG by its suffix.
 
-    sizes: what size_net found, or None to draw without. expand: a box for every layer.
+    sketches: those of the net, or None to draw it without shapes. expand: a box for every layer.
     Raises CaffeError where the file cannot be written.
     """
-    picture = compose(net, phase, sizes, title, expand)
+    picture = compose(net, phase, sketches, title, expand)
     data = picture.png() if out.suffix.lower() == ".png" else picture.svg().encode()
     with files.atomic_write(out) as temporary:
         temporary.write_bytes(data)
@@ -65,12 +65,13 @@ def draw(
 def compose(
     net: NetParameter,
     phase: int,
-    sizes: list[SizedLayer] | None = None,
+    sketches: list[LayerSketch] | None = None,
     title: str | None = None,
     expand: bool = False,
 ) -> Picture:
     """The picture of a net, as `draw` writes it."""
-    shapes = {item.layer.name: item.tops[0] for item in sizes or [] if item.tops}
+    first = {item.layer.name: item.tops[0] for item in sketches or [] if item.tops}
+    shapes = {name: shape for name, shape in first.items() if shape is not None}
     boxes, arrows = build(layers_in(net, phase), fold=not expand)
     router = Router(arrange(boxes, arrows), arrows, {box: _size(box, shapes) for box in boxes})
     title = title or net.name or "net"
@@ -81,7 +82,7 @@ def compose(
     picture = Picture(width, top + router.height + 22 * len(rows) + _MARGIN + 8, title)
     picture.add(
         Text(_MARGIN, _MARGIN + 6, title, size=16, bold=True, fill=_INK, start=True),
-        Text(_MARGIN, _MARGIN + 26, _subtitle(sizes, phase), size=11, fill=_PALE, start=True),
+        Text(_MARGIN, _MARGIN + 26, _subtitle(sketches, phase), size=11, fill=_PALE, start=True),
     )
     offset = ((width - router.width) / 2, top)
     for arrow, points in router.lines():
@@ -184,12 +185,17 @@ def _describe(name: str, kind: str, shapes: dict[str, Shape]) -> str:
 # -------------------------------------------------------------------------------------------------
 
 
-def _subtitle(sizes: list[SizedLayer] | None, phase: int) -> str:
+def _subtitle(sketches: list[LayerSketch] | None, phase: int) -> str:
     name = "phase TEST" if phase else "phase TRAIN"
-    if not sizes:
+    if not sketches:
         return name
-    learned = f"{_count(parameters(sizes))} parameters"
-    return f"{name} \u00b7 {learned} \u00b7 {_count(sum(s.macs for s in sizes))} multiply-adds"
+    parts = [
+        name,
+        f"{_count(parameters(sketches))} parameters",
+        f"{_count(sum(s.macs for s in sketches))} multiply-adds",
+        *(["unknown layers not counted"] if any(s.problem for s in sketches) else []),
+    ]
+    return " \u00b7 ".join(parts)
 
 
 def _count(number: int) -> str:

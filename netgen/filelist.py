@@ -1,4 +1,4 @@
-"""The data layer of a net that reads picture files by a list instead of an LMDB.
+"""The data layer of nets that read picture files by a list instead of an LMDB.
 
 It is data_tools' Python layer RGBDImages, whose settings are a JSON object in `param_str`.
 """
@@ -6,6 +6,7 @@ It is data_tools' Python layer RGBDImages, whose settings are a JSON object in `
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ def settings(layer: LayerParameter) -> dict[str, Any] | None:
         raise CaffeError(f"layer {layer.name}: param_str is not JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("source"), str):
         raise CaffeError(f'layer {layer.name}: param_str is no JSON object with "source"')
+    return found
+
+
+def shapes(layers: Iterable[LayerParameter]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the RGBDImages layers' tops by name, where the settings say a size.
+
+    Raises CaffeError where settings are not JSON.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for layer in layers:
+        given = settings(layer)
+        if given is not None and given.get("size"):
+            batch, (width, height) = given.get("batch_size", 1), given["size"]
+            planes = [(batch, channels, height, width) for channels in (3, 1, 1)]
+            found |= dict(zip(layer.top, [*planes, (batch,)], strict=False))
     return found
 
 

@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from caffe.layers import REGISTRY, Layer
+from caffe.layers.look import OUTPUT, Look
 from caffe.proto.caffe_pb2 import LayerParameter
-
-if TYPE_CHECKING:
-    from caffe.layers.base import Layer
-    from caffe.layers.look import Look
 
 
 def class_of(layer: LayerParameter) -> type[Layer]:
     """The class of a layer's type; Layer, which holds the defaults, for types without a class."""
-    from caffe.layers.base import REGISTRY, Layer  # not above: it loads torch
-
     return REGISTRY.get(layer.type, Layer)
 
 
 def look_of(layer: LayerParameter) -> Look:
     """How a layer is drawn. A type without a look of its own is a loss if its name ends in Loss."""
-    from caffe.layers.look import OUTPUT, Look
-
     look = class_of(layer).look
     return OUTPUT if look == Look() and layer.type.endswith("Loss") else look
 

@@ -11,21 +11,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.message import Message
+
 from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
+from caffe.graph.rules import layers_in
+from caffe.net_spec import param_name_dict
 from caffe.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from netgen import filelist
-from netgen.phases import layers_in
 from netgen.sources import count_records
 
-# Layers that read batches, and where they say how large.
-_BATCH_PARAM = {
-    "Data": "data_param",
-    "HDF5Data": "hdf5_data_param",
-    "ImageData": "image_data_param",
-    "MemoryData": "memory_data_param",
-    "WindowData": "window_data_param",
-}
+_PARAM_NAMES = param_name_dict()
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,16 @@ def batch_size(layer: LayerParameter) -> int:
     settings = filelist.settings(layer)
     if settings is not None:
         return int(settings.get("batch_size", 1))
-    return getattr(layer, _BATCH_PARAM[layer.type]).batch_size or 1
+    own = _batch_message(layer)
+    return own.batch_size or 1 if own is not None else 1
+
+
+def _batch_message(layer: LayerParameter) -> Message | None:
+    """The parameters of the layer's type if they say how large its batches are."""
+    name = _PARAM_NAMES.get(layer.type)
+    message = getattr(layer, f"{name}_param") if name else None
+    has_size = message is not None and "batch_size" in message.DESCRIPTOR.fields_by_name
+    return message if has_size else None
 
 
 def _learning(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:
@@ -155,7 +160,7 @@ def _testing(
 
 def _data_layer(net: NetParameter, path: str, phase: int) -> LayerParameter:
     for layer in layers_in(net, phase):
-        if layer.type in _BATCH_PARAM or filelist.settings(layer) is not None:
+        if _batch_message(layer) is not None or filelist.settings(layer) is not None:
             return layer
     name = "TRAIN" if phase == TRAIN else "TEST"
     raise CaffeError(f"net {path} has no data layer in phase {name}; expected a train+test net")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from caffe.data.datum import decode_picture, open_database, parse_datum
+from caffe.data.datum import datum_values, open_database, parse_datum
 from caffe.errors import CaffeError
 from caffe.formats.db import Database
 from caffe.proto.caffe_pb2 import DataParameter
@@ -27,9 +27,11 @@ def record_shape(source: DataParameter) -> tuple[int, int, int]:
     key, value = next(_open(source).items())
     where = f"{source.source}: record {key!r}"
     datum = parse_datum(value, where)
-    if datum.encoded:
-        return _picture_shape(datum.data, where)
-    return datum.channels, datum.height, datum.width
+    try:
+        channels, height, width = datum_values(datum).shape
+    except (CaffeError, ValueError) as error:
+        raise CaffeError(f"{where}: {error}") from None
+    return channels, height, width
 
 
 def depth_range(lmdb: str) -> str | None:
@@ -48,20 +50,3 @@ def _open(source: DataParameter) -> Database:
         backend = DataParameter.DB.Name(source.backend)
         raise CaffeError(f"{backend} {source.source} does not exist")
     return open_database(source.source, source.backend)
-
-
-def picture_shape(path: str) -> tuple[int, int, int]:
-    """Channels, height and width of a picture file. Raises CaffeError where it cannot be read."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise CaffeError(f"{path}: {error.strerror}") from None
-    return _picture_shape(data, path)
-
-
-def _picture_shape(data: bytes, what: str) -> tuple[int, int, int]:
-    picture = decode_picture(data)
-    if picture is None:
-        raise CaffeError(f"{what} is not a picture that can be decoded")
-    channels, height, width = picture.shape
-    return channels, height, width

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 
 from caffe import TRAIN
+from caffe.graph.sketch import LayerSketch, Shape
 from caffe.proto.caffe_pb2 import NetParameter
-from netgen.shapes import SizedLayer, show
 
 _BYTES = 4  # float32
 _HEADER = ("layer", "type", "tops", "parameter shapes", "parameters", "multiply-adds", "memory")
 
 
-def summary(net: NetParameter, phase: int, layers: list[SizedLayer]) -> str:
-    """The table of a net that size_net measured.
+def summary(net: NetParameter, phase: int, layers: list[LayerSketch]) -> str:
+    """The table of a net with its sketches.
 
-    Multiply-adds are those of convolutions, deconvolutions, inner products and recurrent layers,
-    for a whole batch. Memory is that of the tops as float32; a layer in place needs none.
+    Multiply-adds are those of a whole batch. Memory is that of the tops as float32; layers that
+    work in place or hand on their bottom's memory need none.
     """
     rows = [_HEADER, *map(_row, layers)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
@@ -30,7 +30,7 @@ def summary(net: NetParameter, phase: int, layers: list[SizedLayer]) -> str:
     return "\n".join([*lines, "", *_totals(layers)]) + "\n"
 
 
-def parameters(layers: list[SizedLayer]) -> int:
+def parameters(layers: list[LayerSketch]) -> int:
     """Number of parameters; blobs that layers share by name count once."""
     total, seen = 0, set()
     for item in layers:
@@ -43,24 +43,26 @@ def parameters(layers: list[SizedLayer]) -> int:
     return total
 
 
-def activation_bytes(layers: list[SizedLayer]) -> int:
+def activation_bytes(layers: list[LayerSketch]) -> int:
     """Bytes of all blobs as float32, gradients not counted."""
     return sum(map(_memory, layers))
 
 
-def _memory(item: SizedLayer) -> int:
-    # Split's tops are one blob under several names.
-    if item.layer.type == "Split":
-        return 0
+def show(shape: Shape | None) -> str:
+    """A shape as 1x3x240x320; a single value, which has no axes, as 1; "?" if it is not known."""
+    return "?" if shape is None else "x".join(map(str, shape)) or "1"
+
+
+def _memory(item: LayerSketch) -> int:
     return sum(math.prod(shape) for shape in item.own_tops) * _BYTES
 
 
-def _row(item: SizedLayer) -> tuple[str, ...]:
-    own = bool(item.own_tops) or not item.tops
+def _row(item: LayerSketch) -> tuple[str, ...]:
+    top, bottom = set(item.layer.top), set(item.layer.bottom)
     return (
         item.layer.name,
         item.layer.type,
-        " ".join(map(show, item.tops)) if own else "in place",
+        "in place" if top and top <= bottom else " ".join(map(show, item.tops)),
         " ".join(map(show, item.params)),
         f"{sum(map(math.prod, item.params)):,}" if item.params else "",
         f"{item.macs:,}" if item.macs else "",
@@ -68,16 +70,24 @@ def _row(item: SizedLayer) -> tuple[str, ...]:
     )
 
 
-def _totals(layers: list[SizedLayer]) -> list[str]:
+def _totals(layers: list[LayerSketch]) -> list[str]:
     count = parameters(layers)
     activations = activation_bytes(layers)
-    return [
+    lines = [
         f"layers         {len(layers)}",
         f"parameters     {count:,} ({mebibytes(count * _BYTES)} as float32)",
         f"multiply-adds  {sum(item.macs for item in layers):,} a batch, forward",
         f"activations    {mebibytes(activations)}; with their gradients, as training keeps them, "
         f"{mebibytes(2 * activations)}",
     ]
+    unknown = [item.layer.name for item in layers if item.problem]
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        lines.append(
+            f"not counted    unknown parts of {len(unknown)} layer{'s' * (len(unknown) > 1)}: "
+            f"{', '.join(unknown[:5])}{more}"
+        )
+    return lines
 
 
 def mebibytes(count: int) -> str:

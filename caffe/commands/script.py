@@ -17,7 +17,12 @@ from caffe.process.log import WARNING, init_log
 
 
 def run(program: str, main: Callable[[], None], quiet: bool = True) -> NoReturn:
-    """Run a command and end the process: 0 done, 1 bad input (one line), 130 interrupted.
+    """Run a command and end the process with its exit status()."""
+    sys.exit(status(program, main, quiet))
+
+
+def status(program: str, main: Callable[[], None], quiet: bool = True) -> int:
+    """Run a command; returns 0 for done, 1 for bad input (said in one line), 130 for interrupted.
 
     quiet: how nets are set up is not logged, unless GLOG_minloglevel asks for it.
     """
@@ -31,11 +36,11 @@ def run(program: str, main: Callable[[], None], quiet: bool = True) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CaffeError, OSError) as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
+        return 130
+    return 0
 
 
 def numbers(count: int | None = None) -> Callable[[str], list[int]]:

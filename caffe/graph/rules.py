@@ -121,5 +121,12 @@ def unknown_bottom(layer: pb.LayerParameter, index: int) -> CaffeError:
     )
 
 
+def second_maker(layer: pb.LayerParameter, index: int) -> CaffeError:
+    return CaffeError(
+        f"layer {layer.name!r}: top blob {layer.top[index]!r} is made by several layers; in place "
+        "means that it is bottom and top of one layer at the same position"
+    )
+
+
 def _name(param: pb.NetParameter, top: tuple[int, int], blob: str) -> str:
     return f"{blob}_{param.layer[top[0]].name}_{top[1]}_split"

@@ -6,13 +6,14 @@ connected; layers that are unknown, or whose data is not at hand, can be told th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from caffe.blob import Blob
 from caffe.errors import CaffeError
-from caffe.graph.rules import layers_in
+from caffe.graph.rules import layers_in, second_maker, unknown_bottom
 from caffe.layers import REGISTRY, Layer, create_layer, unknown_type
+from caffe.layers.data import PrefetchingLayer
 from caffe.proto import caffe_pb2 as pb
 
 Shape = tuple[int, ...]
@@ -23,7 +24,8 @@ class LayerSketch:
     """A layer with its shapes.
 
     tops: one a top; None where it is not known. params: of the parameter blobs. macs: multiply-adds
-    of a forward pass. problem: why shapes are not known; empty if all are.
+    of a forward pass. problem: why tops, parameters or multiply-adds are not known; empty if all
+    are. unknown: whether the reason is the layer's own type.
     """
 
     layer: pb.LayerParameter
@@ -31,6 +33,7 @@ class LayerSketch:
     params: list[Shape] = field(default_factory=list)
     macs: int = 0
     problem: str = ""
+    unknown: bool = False
 
     @property
     def own_tops(self) -> list[Shape]:
@@ -51,12 +54,14 @@ def sketch(
 ) -> list[LayerSketch]:
     """Every layer that a net has in a phase, in order.
 
-    inputs: shapes of blobs by name, for sources and for layers of an unknown type; under the name
-    "" the shape of the first top of data layers whose data is not at hand.
+    inputs: shapes of blobs by name, for sources, for layers of an unknown type and for those behind
+    them; under the name "" the shape of inputs without one, and of the first top of data layers
+    whose data is not at hand.
 
     A layer of an unknown type, and a Python layer, has unknown shapes unless told, and so have the
-    layers behind it. Raises UnknownShape for data that is not at hand, and CaffeError, naming the
-    layer, where a layer does not fit its bottoms or `inputs` names a blob that cannot be told.
+    layers behind it. Raises UnknownShape for inputs without a shape and data that is not at hand,
+    and CaffeError, naming the layer, where a layer does not fit its bottoms or `inputs` names a
+    blob that cannot be told.
     """
     given = dict(inputs or {})
     blobs: dict[str, Blob | None] = {}
@@ -64,14 +69,10 @@ def sketch(
     told: set[str] = set()
     for param in layers_in(net, phase):
         param.phase = param.phase if param.HasField("phase") else phase
-        missing = [name for name in param.bottom if name not in blobs]
-        if missing:
-            raise CaffeError(
-                f"layer {param.name!r}: no layer before it makes its bottom {missing[0]!r}"
-            )
+        _check_names(param, blobs.keys())
         bottoms = [blobs[name] for name in param.bottom]
         made = _sketch_layer(param, bottoms, given)
-        if not param.bottom or not _is_known(param) or made.problem:
+        if not param.bottom or made.problem:
             told |= set(param.top)
         blobs.update(
             (name, None if shape is None else Blob(shape))
@@ -84,6 +85,17 @@ def sketch(
     return sketches
 
 
+def _check_names(param: pb.LayerParameter, made: Collection[str]) -> None:
+    """Raise CaffeError unless the bottoms are made so far, and the tops are not or are in place."""
+    for i, name in enumerate(param.bottom):
+        if name not in made:
+            raise unknown_bottom(param, i)
+    for i, name in enumerate(param.top):
+        in_place = name in param.bottom[i : i + 1]
+        if (name in made or name in param.top[:i]) and not in_place:
+            raise second_maker(param, i)
+
+
 def _is_known(param: pb.LayerParameter) -> bool:
     """Whether the type is known, and sketched without running a user's code."""
     return param.type in REGISTRY and param.type != "Python"
@@ -93,31 +105,61 @@ def _sketch_layer(
     param: pb.LayerParameter, bottoms: list[Blob | None], given: Mapping[str, Shape]
 ) -> LayerSketch:
     told = [given.get(name) for name in param.top]
-    unknown = [blob is None for blob in bottoms]
-    if all(told) and told and (not bottoms or not _is_known(param) or any(unknown)):
-        return LayerSketch(param, told)
     if not _is_known(param):
+        tops = told if bottoms else _with_labels(told, given.get(""))
         own = "its Python class is not run here" if param.type == "Python" else unknown_type(param)
-        return LayerSketch(param, told, problem=own)
+        return LayerSketch(param, tops, problem=own, unknown=True)
+    unknown = [blob is None for blob in bottoms]
     if any(unknown):
         name = param.bottom[unknown.index(True)]
         return LayerSketch(param, told, problem=f"the shape of its bottom {name!r} is not known")
-    if not param.top and not param.bottom:
-        return LayerSketch(param, [])
+    if not bottoms and told and None not in told:
+        return LayerSketch(param, told)
+    layer_class = REGISTRY[param.type]
+    if layer_class.is_input and not param.input_param.shape:
+        return LayerSketch(param, _inputs(param, told, given.get("")))
     try:
         layer, tops = _attach(param, bottoms)
     except CaffeError as error:
-        if param.bottom:
+        if not issubclass(layer_class, PrefetchingLayer):
             raise
-        if "" not in given:
-            name = param.top[0] if param.top else "its top"
-            raise UnknownShape(f"{error}; give the shape of {name}") from None
-        # The further tops of a data layer are labels, one a record.
-        first = given[""]
-        return LayerSketch(param, [first, *[first[:1]] * (len(param.top) - 1)])
+        found = _with_labels(told, given.get(""))
+        if None in found or not found:
+            raise _unknown_shape(param, found, str(error)) from None
+        return LayerSketch(param, found)
+    found = [blob.shape for blob in tops]
+    if not bottoms:
+        found = [own if s is None else s for s, own in zip(told, found, strict=True)]
     shapes = [blob.shape for blob in bottoms if blob is not None]
     params = [blob.shape for blob in layer.blobs]
-    return LayerSketch(param, [blob.shape for blob in tops], params, layer.macs(shapes))
+    return LayerSketch(param, found, params, layer.macs(shapes))
+
+
+def _with_labels(told: list[Shape | None], first: Shape | None) -> list[Shape | None]:
+    """The tops of a data layer, whose first may be `first`; the others are labels, one a record."""
+    if told and told[0] is not None:
+        first = told[0]
+    if first is None:
+        return told
+    return [first if i == 0 else first[:1] if s is None else s for i, s in enumerate(told)]
+
+
+def _inputs(
+    param: pb.LayerParameter, told: list[Shape | None], one: Shape | None
+) -> list[Shape | None]:
+    """The tops of an input layer that states no shapes; `one` is for a single top not told."""
+    found = [one if s is None and told.count(None) == 1 else s for s in told]
+    if None in found or not found:
+        problem = f"layer {param.name!r} ({param.type}): its shape is not in the net"
+        raise _unknown_shape(param, found, problem)
+    return found
+
+
+def _unknown_shape(
+    param: pb.LayerParameter, tops: list[Shape | None], problem: str
+) -> UnknownShape:
+    name = param.top[tops.index(None)] if tops else "its top"
+    return UnknownShape(f"{problem}; give the shape of {name}")
 
 
 def _attach(param: pb.LayerParameter, bottoms: list[Blob | None]) -> tuple[Layer, list[Blob]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from caffe.blob import Blob, shape_string
 from caffe.errors import CaffeError
 from caffe.graph.parameters import Parameter, Parameters
-from caffe.graph.rules import unknown_bottom
+from caffe.graph.rules import second_maker, unknown_bottom
 from caffe.layers import Layer, create_layer
 from caffe.process.log import number
 from caffe.process.ranks import announce
@@ -165,10 +165,7 @@ class Wiring:
                 announce("net.cpp:369", f"{param.name} -> {name} (in-place)")
                 numbers.append(self._index[name])
             elif name in self._index:
-                raise CaffeError(
-                    f"layer {param.name!r}: top blob {name!r} is made by several layers; in place "
-                    "means that it is bottom and top of one layer at the same position"
-                )
+                raise second_maker(param, j)
             else:
                 announce("net.cpp:382", f"{param.name} -> {name}")
                 self._index[name] = self._new_blob(name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
 import pytest
 
+from caffe.process.log import init_log, lowest_level
 from caffe.proto.caffe_pb2 import Datum
 
 
@@ -26,3 +27,11 @@ def make_lmdb(tmp_path: Path) -> Callable[..., str]:
         return path
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _log_level_as_before() -> Iterator[None]:
+    """The commands set the engine's log level for their process."""
+    before = lowest_level()
+    yield
+    init_log(before)

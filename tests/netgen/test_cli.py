@@ -258,15 +258,81 @@ def test_commands_load_no_more_than_they_need() -> None:
     Path("net.prototxt").write_text(
         'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }'
     )
+    Path("train.prototxt").write_text(
+        'layer { name: "d" type: "Data" top: "d" data_param { batch_size: 2 } }'
+    )
+    images = ["--train-images", "6", "--test-images", "0"]
     for argv, loaded in (
         (["sf5"], []),
-        (["summary", "net.prototxt"], []),
-        (["draw", "net.prototxt", "net.svg"], ["torch"]),  # the layer classes say how they look
+        (["solver", "--net", "train.prototxt", *images], []),
+        (["papers", "out"], []),
+        (["summary", "net.prototxt"], ["torch"]),
+        (["draw", "net.prototxt", "net.svg"], ["torch"]),
     ):
         done = subprocess.run(
             [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True
         )
-        assert done.stderr == f"{loaded}\n", argv
+        # No log lines of the engine either.
+        said = [line for line in done.stderr.splitlines() if not line.startswith("netgen: wrote")]
+        assert said == [f"{loaded}"], argv
+
+
+MYSTERY = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "m" type: "%s" bottom: "x" top: "m" }
+layer { name: "conv" type: "Convolution" bottom: "m" top: "conv"
+        convolution_param { num_output: 4 kernel_size: 3 } }
+"""
+
+
+def test_unknown_layers_are_listed_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.prototxt").write_text(MYSTERY % "Mystery")
+    where = "netgen: warning: net.prototxt: layer 'm' (Mystery): unknown layer type 'Mystery'; "
+    warning = f"{where}give the shape of m with --input m=N,C,H,W\n"
+    for argv in (["summary", "net.prototxt"], ["draw", "net.prototxt", "net.svg"]):
+        status, out, err = run(capsys, *argv)
+        assert (status, err) == (0, warning)
+    picture = Path("net.svg").read_text()
+    assert "unknown layers not counted" in picture
+    assert "m (Mystery)<" in picture  # no shape
+    assert "x (Input) 1x3x8x8<" in picture
+    status, out, err = run(capsys, "summary", "net.prototxt", "--input", "m=1,2,8,8")
+    assert (status, err) == (0, "")
+    assert "4x2x3x3" in out
+    assert "not counted    unknown parts of 1 layer: m\n" in out
+    Path("net.prototxt").write_text(MYSTERY % "Convolutional")
+    assert "(did you mean Convolution?)" in run(capsys, "summary", "net.prototxt")[2]
+
+
+def test_python_layers_are_unknown_but_for_data_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("net.prototxt").write_text(MYSTERY % "Python")
+    err = run(capsys, "summary", "net.prototxt")[2]
+    assert "layer 'm' (Python): its Python class is not run here; give the shape of m" in err
+    size = ["--classes", "3", "--size", "64x32"]
+    text = run(capsys, "sf1", *size, "--data-list", "none.txt")[1]
+    Path("net.prototxt").write_text(text)
+    status, out, err = run(capsys, "summary", "net.prototxt")
+    assert (status, err) == (0, "")
+    assert "4x3x32x64 4x1x32x64 4x1x32x64" in out
+    assert "not counted" not in out
+    told = ["--input", "rgb=2,3,32,64", "--input", "depth=2,1,32,64", "--input", "label=2,1,32,64"]
+    out = run(capsys, "summary", "net.prototxt", *told)[1]
+    assert "2x3x32x64 2x1x32x64 2x1x32x64" in out
+
+
+def test_errors_in_nets_name_file_and_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    rules = "include { phase: TEST } exclude { phase: TRAIN }"
+    for text, message in (
+        (f'layer {{ name: "a" type: "ReLU" {rules} }}', "layer 'a': specify either include"),
+        ('layer { name: "x" type: "Input" top: "x" }', "give the shape of x with --input N,C,H,W"),
+        (MYSTERY % "ReLU" + 'layer { name: "z" type: "ReLU" bottom: "o" top: "z" }', "layer 'z'"),
+    ):
+        Path("net.prototxt").write_text(text)
+        status, out, err = run(capsys, "summary", "net.prototxt")
+        assert (status, out) == (1, "")
+        assert err.startswith("netgen: error: net.prototxt: ")
+        assert err.count("\n") == 1
+        assert message in err
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

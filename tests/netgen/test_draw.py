@@ -13,15 +13,15 @@ from google.protobuf import text_format
 
 from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
+from caffe.graph.rules import layers_in
+from caffe.graph.sketch import sketch
 from caffe.proto.caffe_pb2 import LayerParameter, NetParameter
 from netgen import Architecture, Training, deploy_net, train_net
 from netgen.cli import main
 from netgen.draw import compose, draw
 from netgen.graph import Arrow, Box, build, look_of
 from netgen.layout import Layout, arrange
-from netgen.phases import layers_in
 from netgen.picture import Circle, Line, Rectangle, Text
-from netgen.shapes import size_net
 
 ARCH = Architecture("sf5", 40, (320, 240))
 SF5 = deploy_net(ARCH)
@@ -118,7 +118,7 @@ def test_families(name: str, family: str) -> None:
 
 
 def test_arrows_end_at_their_boxes_and_masks_are_dashed() -> None:
-    picture = compose(SF5, TEST, size_net(SF5, TEST))
+    picture = compose(SF5, TEST, sketch(SF5, TEST))
     lines = [s for s in picture.shapes if isinstance(s, Line)]
     boxes, arrows, _ = laid_out(SF5)
     # One more in the legend.
@@ -133,7 +133,7 @@ def test_arrows_end_at_their_boxes_and_masks_are_dashed() -> None:
 
 
 def test_boxes_are_as_tall_as_their_blobs() -> None:
-    picture = compose(SF5, TEST, size_net(SF5, TEST))
+    picture = compose(SF5, TEST, sketch(SF5, TEST))
     height = {
         s.hint.split(" ")[0]: s.height
         for s in picture.shapes
@@ -146,7 +146,7 @@ def test_boxes_are_as_tall_as_their_blobs() -> None:
 
 def test_svg_is_well_formed_and_says_what_the_net_is(tmp_path: Path) -> None:
     out = tmp_path / "net.svg"
-    draw(SF5, out, TEST, size_net(SF5, TEST), title="A & <B>")
+    draw(SF5, out, TEST, sketch(SF5, TEST), title="A & <B>")
     root = ElementTree.parse(out).getroot()
     space = "{http://www.w3.org/2000/svg}"
     assert root.find(f"{space}title").text == "A & <B>"

@@ -1,4 +1,4 @@
-"""Emitted nets in the engine: they build, run and train, and their shapes are the rules' own."""
+"""Emitted nets in the engine: they build, run and train, and the sketch knows their shapes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 import caffe
 from caffe.formats import files
+from caffe.graph.sketch import sketch
 from netgen import NETS, Architecture, Training, deploy_net, train_net
-from netgen.shapes import size_net
 
 CLASSES, SCENES = 4, 3
 
@@ -42,7 +42,7 @@ def test_deploy_nets_run_at_any_size(net: str, size: tuple[int, int], tmp_path: 
     assert out["prob"].shape == (1, CLASSES + 1, size[1], size[0])
     np.testing.assert_allclose(out["prob"].sum(1), 1, rtol=1e-4)
     assert out["scene_prob"].shape == (1, SCENES)
-    for item in size_net(param, caffe.TEST):
+    for item in sketch(param, caffe.TEST):
         blobs = found.params.get(item.layer.name, [])
         assert [tuple(blob.data.shape) for blob in blobs] == item.params
         for top, shape in zip(item.layer.top, item.tops, strict=True):

@@ -10,12 +10,11 @@ from google.protobuf import text_format
 
 from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
+from caffe.graph.rules import layers_in
 from caffe.proto.caffe_pb2 import LayerParameter, NetParameter, SolverParameter
 from netgen import Architecture, Training, filelist, train_net
 from netgen.cli import main
 from netgen.filelist import Files
-from netgen.phases import layers_in
-from netgen.shapes import size_net
 
 ARCH = Architecture("sf1", classes=5, size=(64, 48))
 
@@ -71,8 +70,17 @@ def test_the_scene_is_a_fourth_top() -> None:
     arch = Architecture("sf1", classes=5, size=(64, 48), scene_classes=3)
     net = train_net(arch, Training("a", "b", files=Files()))
     assert list(net.layer[0].top) == ["rgb", "depth", "label", "scene"]
-    shapes = size_net(net, TRAIN)[0].tops
-    assert shapes == [(4, 3, 48, 64), (4, 1, 48, 64), (4, 1, 48, 64), (4,)]
+    planes = {"rgb": (4, 3, 48, 64), "depth": (4, 1, 48, 64), "label": (4, 1, 48, 64)}
+    assert filelist.shapes(layers_in(net, TRAIN)) == {**planes, "scene": (4,)}
+    assert filelist.shapes(layers_in(net, TEST))["rgb"] == (1, 3, 48, 64)
+
+
+def test_shapes_need_a_size() -> None:
+    """Without one, each frame keeps its own."""
+    layer = LayerParameter(name="p", type="Python", top=["rgb"])
+    layer.python_param.module, layer.python_param.layer = filelist.MODULE, filelist.LAYER
+    layer.python_param.param_str = json.dumps({"source": "x"})
+    assert filelist.shapes([layer, LayerParameter(type="Python", top=["y"])]) == {}
 
 
 def test_solvers_count_the_lines(capsys: pytest.CaptureFixture[str]) -> None:

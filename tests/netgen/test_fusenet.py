@@ -10,10 +10,11 @@ import pytest
 
 from caffe import TEST, TRAIN
 from caffe.errors import CaffeError
+from caffe.graph.rules import layers_in
+from caffe.graph.sketch import sketch
 from caffe.proto.caffe_pb2 import DataParameter, LayerParameter, NetParameter
 from netgen import NETS, Architecture, Training, deploy_net, train_net
-from netgen.phases import layers_in
-from netgen.shapes import show, size_net
+from netgen.summary import show
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fusenet"
 RELEASED = [
@@ -42,7 +43,7 @@ def test_layers_of_the_released_networks(name: str, released: Architecture) -> N
         expected = [tuple(row.values()) for row in csv.DictReader(file)]
     found = [
         (item.layer.name, item.layer.type, " ".join(map(show, item.params)))
-        for item in size_net(deploy_net(released), TEST)
+        for item in sketch(deploy_net(released), TEST)
         if item.layer.type != "Input"
     ]
     assert found == expected
@@ -84,7 +85,7 @@ def test_dense_fusion_adds_depth_after_every_convolution(fusions: int) -> None:
     # What sparse fusion learns has the same names and shapes here.
     sparse = deploy_net(arch(f"sf{fusions}"))
     shapes = [
-        {item.layer.name: item.params for item in size_net(n, TEST) if item.params}
+        {item.layer.name: item.params for item in sketch(n, TEST) if item.params}
         for n in (net, sparse)
     ]
     assert shapes[0] == shapes[1]
@@ -100,7 +101,7 @@ def test_the_depth_branch_ends_with_its_last_fusion(net: str) -> None:
 def test_baselines_and_their_inputs() -> None:
     first = {}
     for net in ("rgb", "depth", "rgbd"):
-        layers = size_net(deploy_net(arch(net)), TEST)
+        layers = sketch(deploy_net(arch(net)), TEST)
         inputs = [item.layer.name for item in layers if item.layer.type == "Input"]
         conv = next(item for item in layers if item.layer.type == "Convolution")
         first[net] = (inputs, conv.layer.name, conv.params[0])
@@ -205,7 +206,7 @@ def test_loss_ignores_label_0_and_weights_when_asked() -> None:
 def test_scene_branch() -> None:
     net = train_net(arch(scene_classes=10), TRAINING)
     assert [list(layer.top) for layer in of_type(net, "Data")] == [["data", "scene"]] * 2
-    layers = {item.layer.name: item for item in size_net(net, TRAIN, {"": (4, 5, 240, 320)})}
+    layers = {item.layer.name: item for item in sketch(net, TRAIN, {"": (4, 5, 240, 320)})}
     assert list(layers["scene_pool"].layer.bottom) == ["pool5"]
     assert layers["scene_pool"].tops == [(4, 512, 1, 1)]
     assert layers["scene_score"].params == [(10, 512), (10,)]
@@ -221,12 +222,12 @@ def test_scene_branch() -> None:
 @pytest.mark.parametrize("net", NETS)
 def test_scores_have_the_size_of_the_input(net: str, size: tuple[int, int]) -> None:
     width, height = size
-    layers = size_net(deploy_net(arch(net, size), batch_size=2), TEST)
+    layers = sketch(deploy_net(arch(net, size), batch_size=2), TEST)
     tops = {item.layer.name: item.tops[0] for item in layers}
     assert tops["prob"] == (2, 13, height, width)
     trained = train_net(arch(net, size), TRAINING)
     for phase in (TRAIN, TEST):
-        size_net(trained, phase, {"": (3, 5, height, width)})
+        sketch(trained, phase, {"": (3, 5, height, width)})
 
 
 def test_unpooling_is_told_odd_sizes_alone() -> None:
@@ -242,7 +243,7 @@ def test_unpooling_is_told_odd_sizes_alone() -> None:
 
 def test_floor_pooling() -> None:
     net = deploy_net(arch("sf2", (321, 243), floor_pooling=True))
-    tops = {item.layer.name: item.tops[0] for item in size_net(net, TEST)}
+    tops = {item.layer.name: item.tops[0] for item in sketch(net, TEST)}
     assert tops["pool1"][2:] == (121, 160)
     assert tops["pool5"][2:] == (7, 10)
     assert tops["prob"][2:] == (243, 321)
@@ -251,13 +252,13 @@ def test_floor_pooling() -> None:
 def test_width_multiplier() -> None:
     params = {
         item.layer.name: item.params
-        for item in size_net(deploy_net(arch(width_multiplier=0.25, classes=6)), TEST)
+        for item in sketch(deploy_net(arch(width_multiplier=0.25, classes=6)), TEST)
     }
     assert params["conv1_1_pair1ch"] == [(16, 1, 3, 3), (16,)]
     assert params["conv5_3"] == [(128, 128, 3, 3), (128,)]
     assert params["conv4_1_D"] == [(128, 64, 3, 3), (64,)]
     assert params["score"] == [(7, 16, 3, 3), (7,)]
-    thin = {i.layer.name: i.params for i in size_net(deploy_net(arch(width_multiplier=1e-9)), TEST)}
+    thin = {i.layer.name: i.params for i in sketch(deploy_net(arch(width_multiplier=1e-9)), TEST)}
     assert thin["conv5_3"] == [(1, 1, 3, 3), (1,)]
     assert thin["score"] == [(13, 1, 3, 3), (13,)]
 
