@@ -123,13 +123,21 @@ def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Callab
 
 
 def parts_of(task: str) -> list[str]:
-    """The parts of a plan that can be left out, to measure what each is worth: its rewrites, and
-    what its operations do.
+    """The parts of a plan that can be left out, to measure their effect: the rewrites that take
+    part in the task's plan, and what its operations do.
     """
+    import caffe
     from caffe.plan.rewrites import ORDER
 
-    own = [each.name for each in ORDER if (each.train if task == "train" else each.deploy)]
-    return [*own, "winograd", *(["recomputed"] if task == "train" else []), "memory"]
+    job = Job("plan", task, 1, (64, 48), width=0.1)  # the same plan, and soon made
+    param, phase = (
+        (train_param(job), caffe.TRAIN) if task == "train" else (deploy_param(job), caffe.TEST)
+    )
+    net = caffe.Net(param, phase)
+    net.observed = False
+    acted = net.plan.report.acted
+    rewrites = [each.name for each in ORDER if acted[each.name]]
+    return [*rewrites, "winograd", *(["recomputed"] if task == "train" else []), "memory"]
 
 
 def leave_out(part: str) -> None:
