@@ -1,4 +1,4 @@
-"""What a training net changes at random in its records: `--augment` and its transform_param."""
+"""Random augmentation of training records: `--augment` and its transform_param."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 # A record's channels: blue, green, red, depth, label.
 COLOR, LABEL = [0, 1, 2], [4]
-AMOUNTS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}  # and at most
+AMOUNTS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}  # highest values
 FORM = "scale=MIN:MAX,brightness=F,contrast=F,saturation=F,hue=F,mirror"
 
 

@@ -118,7 +118,7 @@ def _sketch(args: argparse.Namespace, net: NetParameter, phase: int) -> list[Lay
         raise CaffeError(f"{args.file}: {error}") from None
     for item in sketches:
         if item.unknown and filelist.settings(item.layer) and None not in item.tops:
-            item.problem, item.unknown = "", False  # RGBDImages has nothing but its tops
+            item.problem, item.unknown = "", False  # RGBDImages has no parameters
         if item.unknown and None in item.tops:
             _warn_of_unknown(args.file, item)
     return sketches

@@ -1,4 +1,4 @@
-"""The benchmarks as tables: class names, the published label weights, sizes and splits.
+"""Tables of the benchmarks: class names, published label weights, sizes and splits.
 
 Class names are those of the data sets' own lists, spelling included: the 40 classes of NYUv2 after
 Gupta et al. (CVPR 2013), the 13 after Couprie et al. (2013), the 37 of SUN RGB-D after Song et al.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Each row is a label, 0 first: its name and its published loss weight.
+# Each row holds the name and the published loss weight of a label; label 0 comes first.
 
 NYUV2_40 = (
     ("(ignored)", 0.342837),
@@ -120,7 +120,7 @@ SUNRGBD_37 = (
 
 @dataclass(frozen=True)
 class Dataset:
-    """One benchmark: what its nets are made for.
+    """A benchmark, as its nets need it.
 
     labels: a table as above. published_weights: whether its weights were published for this data
     set; weights_by_default: whether the authors trained with them. size: width and height in pixels
@@ -138,26 +138,26 @@ class Dataset:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One a label, label 0 first."""
+        """The name of each label, label 0 first."""
         return tuple(name for name, _ in self.labels)
 
     @property
     def classes(self) -> int:
-        """Number of classes, label 0 not counted."""
+        """The number of classes without label 0."""
         return len(self.labels) - 1
 
     @property
     def weights(self) -> tuple[float, ...] | None:
-        """The published loss weights, one a label, label 0 first; None where there are none."""
+        """The published loss weight of each label, label 0 first; None where none are published."""
         return tuple(w for _, w in self.labels) if self.published_weights else None
 
 
 # The papers train on Gupta et al.'s train + val.
 _NYUV2 = {"size": (320, 240), "splits": ("trainval", "test"), "images": (795, 654)}
-# 5285 training frames less 587 of the RealSense camera, too noisy for the paper. The authors' NYUv2
-# training has the label weights switched off; SUN RGB-D is trained with them.
+# The paper leaves out 587 of the 5285 training frames: those of the RealSense camera are too noisy.
+# The authors train SUN RGB-D with label weights and NYUv2 without.
 _SUNRGBD = {"size": (224, 224), "splits": ("train", "test"), "images": (4698, 5050)}
-# The benchmark's test frames come without labels: results are on val.
+# The benchmark publishes no labels of its test frames, so results are on val.
 _SCANNET = {"size": (320, 240), "splits": ("train", "val"), "published_weights": False}
 
 DATASETS = {

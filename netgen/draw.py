@@ -1,4 +1,4 @@
-"""Draws a net: a box a layer, as tall as its blob, coloured by type."""
+"""Draws a net: each layer is a box, whose height follows its blob and whose colour its type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from netgen.summary import parameters, show
 
 _INK = "#2b2b33"
 _PALE = "#6b6b76"
-# The families of layer types (Look.family) in the legend's order, and how their boxes are filled.
+# The families of layer types (Look.family) in the legend's order, and the colours of their boxes.
 _FAMILIES = {
     "Data": "#dfe1e6",
     "Convolution": "#a9cbf0",
@@ -38,7 +38,7 @@ _STRIPES = {
 _LINES = {"data": _INK, "mask": "#8a4fa3", "label": "#9a9aa5"}
 _STRIPE = 4
 _BAR = 30  # width of a box without stripes
-_RADIUS = 13  # of the circle of a box that joins its inputs
+_RADIUS = 13  # of the circle that stands for a box that joins its inputs
 _NAME, _DETAIL = 11, 9.5  # text sizes
 _MARGIN = 24
 
@@ -51,7 +51,7 @@ def draw(
     title: str | None = None,
     expand: bool = False,
 ) -> None:
-    """Writes a picture of the net in a phase to `out`, as SVG or PNG by its suffix.
+    """Write a picture of the net in a phase to `out`, as SVG or PNG by its suffix.
 
     sketches: those of the net, or None to draw it without shapes. expand: a box for every layer.
     Raises CaffeError where the file cannot be written.
@@ -108,7 +108,7 @@ def _symbol(box: Box) -> str:
 
 
 def _stripes(box: Box) -> list[str]:
-    """Kinds of the folded layers in order, neighbours of one kind once."""
+    """The kinds of the folded layers in order; neighbours of one kind appear once."""
     kinds: list[str] = []
     for layer in box.folded:
         kind = look_of(layer).stripe
@@ -132,7 +132,7 @@ def _size(box: Box, shapes: dict[str, Shape]) -> tuple[float, float]:
 def _detail(box: Box, shapes: dict[str, Shape]) -> str:
     shape = shapes.get(box.layer.name)
     if shape:
-        # The number of records is the same everywhere.
+        # Without the number of records, which is the same everywhere.
         return " \u00d7 ".join(map(str, shape[1:] or shape))
     return class_of(box.layer).detail(box.layer)
 
@@ -157,7 +157,7 @@ def _draw_box(
     symbol, stripes = _symbol(box), _stripes(box)
     if symbol:
         picture.add(
-            # Too small for stripes: what is folded into it colours its rim.
+            # A circle is too small for stripes: the last folded layer colours its rim.
             Circle(p.x, p.y, _RADIUS, fill, _STRIPES[stripes[-1]][1] if stripes else stroke, hint),
             Text(p.x, p.y, symbol, size=16 if len(symbol) == 1 else 9, bold=True, fill=_INK),
         )
@@ -165,7 +165,7 @@ def _draw_box(
     left, top = p.x - p.width / 2, p.y - p.height / 2
     picture.add(Rectangle(left, top, p.width, p.height, fill, "none", 3, hint))
     for i, kind in enumerate(reversed(stripes)):
-        # On the side where the data leave.
+        # Stripes stand on the side where the data leaves.
         edge = left + p.width - _STRIPE * (i + 1) if direction > 0 else left + _STRIPE * i
         picture.add(Rectangle(edge, top, _STRIPE, p.height, _STRIPES[kind][1]))
     picture.add(Rectangle(left, top, p.width, p.height, "none", stroke, 3))
@@ -206,7 +206,7 @@ def _count(number: int) -> str:
 
 
 def _legend(boxes: list[Box], masks: bool) -> list[tuple[str, str]]:
-    """Labels and colours of what is in the picture."""
+    """The labels and colours of the families, stripes and masks in the picture."""
     families = {_family(box) for box in boxes}
     kinds = {kind for box in boxes for kind in _stripes(box)}
     found = [(family, fill) for family, fill in _FAMILIES.items() if family in families]

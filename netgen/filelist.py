@@ -19,10 +19,11 @@ MODULE, LAYER = "data_tools.layers", "RGBDImages"
 
 @dataclass(frozen=True)
 class Files:
-    """How the files that a list names are read.
+    """How to read the files that a list names.
 
-    root: put before their paths. seed: of the order when shuffled. depth_unit and depth_range: as
-    the options of data_tools.folder; None for the layer's own, millimetres and 'authors'.
+    root: the folder that their paths are relative to. seed: of the shuffled order. depth_unit and
+    depth_range: as the options of data_tools.folder; None means the layer's defaults, millimetres
+    and 'authors'.
     """
 
     root: str = ""
@@ -31,15 +32,16 @@ class Files:
     depth_range: str | None = None
 
     def scaling(self) -> str:
-        """How depth becomes 0..255, as eval_tools.predict takes it."""
+        """How depth becomes 0..255, in the words of eval_tools.predict."""
         return self.depth_range or ("none" if self.depth_unit == "scaled" else "authors")
 
 
 def python_param(
     files: Files, source: str, batch_size: int, size: tuple[int, int], classes: int, shuffle: bool
 ) -> dict[str, str]:
-    """The layer's python_param. source: the list. size: width and height that frames get.
-    classes: the highest label allowed."""
+    """The layer's python_param. source: the list. size: width and height that all
+    frames get. classes: the highest label allowed.
+    """
     settings: dict[str, Any] = {"source": source, "batch_size": batch_size, "size": list(size)}
     settings |= {"classes": classes}
     if shuffle:
@@ -49,7 +51,7 @@ def python_param(
 
 
 def settings(layer: LayerParameter) -> dict[str, Any] | None:
-    """The settings of an RGBDImages layer; None for any other.
+    """The settings of an RGBDImages layer; None for any other layer.
 
     Raises CaffeError where they are not JSON.
     """
@@ -66,7 +68,7 @@ def settings(layer: LayerParameter) -> dict[str, Any] | None:
 
 
 def shapes(layers: Iterable[LayerParameter]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the RGBDImages layers' tops by name, where the settings say a size.
+    """The shapes of the tops of RGBDImages layers, by name. Layers without a size have none.
 
     Raises CaffeError where settings are not JSON.
     """
@@ -81,7 +83,7 @@ def shapes(layers: Iterable[LayerParameter]) -> dict[str, tuple[int, ...]]:
 
 
 def count_frames(path: str) -> int:
-    """Number of frames that a list names, one a line. Raises CaffeError where it cannot be read."""
+    """The number of frames, which is that of lines. Raises CaffeError if the list is unreadable."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -39,12 +39,12 @@ _FILLERS = {"weight_filler": {"type": "msra"}, "bias_filler": {"type": "constant
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network computes, whatever data it is trained on.
+    """What a network computes, without its data.
 
-    net: one of NETS. classes: number of classes; scores have one channel more, for the ignored
+    net: one of NETS. classes: number of classes; the scores have one more channel, for the ignored
     label 0. size: width and height in pixels. width_multiplier scales the channels of every
     (de)convolution but `score`. moving_average_fraction: BatchNorm's, None for Caffe's default.
-    dropout: share of the values that are dropped in training.
+    dropout: share of the values that training drops.
     scene_classes: classes of the scene branch on pool5, 0 for none. floor_pooling: drop the last
     odd row or column, as PyTorch does, instead of rounding up.
 
@@ -106,13 +106,13 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Training:
-    """What a net is trained on: two LMDBs of five-channel records and how to read them.
+    """A net's data: two LMDBs of five-channel records, and how to read them.
 
-    files: set where the sources are lists of picture files instead of LMDBs. test_source: None for
-    a net that is never tested.
-    transform: the transform_param of the training data, as a dict; None: records as they are.
+    files: set if the sources are lists of picture files instead of LMDBs. test_source: None for a
+    net without a test phase.
+    transform: the transform_param of the training data, as a dict; None leaves records unchanged.
     label_weights: loss weight of each label, label 0 first, or None for equal weights.
-    scene_loss_weight: what the scene branch's loss counts beside the segmentation's 1.
+    scene_loss_weight: weight of the scene branch's loss; the segmentation's is 1.
     """
 
     source: str
@@ -143,11 +143,11 @@ def deploy_net(arch: Architecture, name: str = "", batch_size: int = 1) -> NetPa
 
 
 def train_net(arch: Architecture, training: Training, name: str = "") -> NetParameter:
-    """The net for training and testing in one: a data layer a phase (LMDBs: N x 5 x H x W, which is
-    cut into colour, depth and label; lists of files: these three), `loss` and `accuracy` over the
-    labelled pixels, and the scene's with a scene branch.
+    """The net for training and testing. Each phase has a data layer: an LMDB gives N x 5 x H x W,
+    which a Slice layer cuts into colour, depth and label; a list of files gives these three.
+    `loss` and `accuracy` are over the labelled pixels; a scene branch adds its own two.
 
-    Raises CaffeError where the label weights are not one a label.
+    Raises CaffeError unless there is one label weight for each label.
     """
     weights = training.label_weights
     if weights is not None and len(weights) != arch.classes + 1:
@@ -158,7 +158,7 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
     builder = _Builder(arch)
     n = builder.n
     phases = [TRAIN] if training.test_source is None else [TRAIN, TEST]
-    # NetSpec knows one layer a name; the data layers differ in their phase alone.
+    # NetSpec holds one layer for each name, but the data layers differ only in their phase.
     *others, last = phases
     data = [_data(net_spec.NetSpec(), arch, training, phase).to_proto() for phase in others]
     _data(n, arch, training, last)
@@ -190,7 +190,7 @@ def _named(name: str, layers: Iterable[Any]) -> NetParameter:
 def _data(
     n: net_spec.NetSpec, arch: Architecture, training: Training, phase: int
 ) -> net_spec.NetSpec:
-    """Adds the data layer of one phase to a spec."""
+    """Add the data layer of one phase to a spec."""
     train = phase == TRAIN
     source = training.source if train else training.test_source
     batch_size = training.batch_size if train else training.test_batch_size
@@ -209,7 +209,7 @@ def _data(
         param = filelist.python_param(
             training.files, source, batch_size, arch.size, arch.classes, shuffle
         )
-        # The name that it has in nets that read LMDBs; else it would be called rgb.
+        # Without this name, which it has in nets that read LMDBs, it would be called rgb.
         tops = L.Python(name="data", ntop=len(blobs), include={"phase": phase}, python_param=param)
     for blob, top in zip(blobs, tops if len(blobs) > 1 else [tops], strict=True):
         n[blob] = top
@@ -218,8 +218,9 @@ def _data(
 
 @dataclass(frozen=True)
 class _Unit:
-    """Layer names of a convolution, BatchNorm, Scale and ReLU, the convolution's blob, and whether
-    BatchNorm and Scale work in place or have blobs of their own names."""
+    """The layer names of a convolution, BatchNorm, Scale and ReLU, the name of the convolution's
+    blob, and whether BatchNorm and Scale work in place or have blobs of their own names.
+    """
 
     conv: str
     bn: str
@@ -241,7 +242,7 @@ def _encoder_unit(arch: Architecture, block: int, index: int, pair: bool) -> _Un
             relu = f"{stem}_relu"
         else:
             relu = f"{stem}_pair_relu" if block <= 2 else f"{stem}_relu_pair"
-    # Inputs of other than three channels carry a name that VGG-16's conv1_1 does not fit.
+    # A convolution of other than three channels is named so that VGG-16's conv1_1 is not copied in.
     first = {"depth": "_1ch", "rgbd": "_4ch"}.get(arch.net, "1ch" if pair else "")
     blob = f"{stem}{suffix}"
     return _Unit(
@@ -261,14 +262,14 @@ def _decoder_unit(block: int, index: int) -> _Unit:
 
 
 class _Builder:
-    """Fills a NetSpec whose inputs are there with encoder, fusion, decoder and scores."""
+    """Adds encoder, fusion, decoder and scores to a NetSpec that has the inputs."""
 
     def __init__(self, arch: Architecture, use_global_stats: bool | None = None) -> None:
         self.arch = arch
         self.n = net_spec.NetSpec()
         self.inputs = {"rgb": ("rgb",), "depth": ("depth",)}.get(arch.net, ("rgb", "depth"))
         self.batch_norm: dict[str, Any] = {}
-        # Left alone, the phase decides which statistics are used.
+        # If it is not set, the phase decides which statistics are used.
         if use_global_stats is not None:
             self.batch_norm["use_global_stats"] = use_global_stats
         if arch.moving_average_fraction is not None:
@@ -307,7 +308,7 @@ class _Builder:
             for index in range(1, count + 1):
                 main = self._encode(block, index, False, main)
             return main, None
-        # Whole branch after branch for sf; for df in step, since each sum feeds the next.
+        # sf builds one branch after the other; df builds them in step, as each sum feeds the next.
         steps = [(i,) for i in range(1, count + 1)] if arch.dense else [range(1, count + 1)]
         for step in steps:
             for index in step:
@@ -331,7 +332,7 @@ class _Builder:
         """Unpooling, then the encoder block in reverse; block 1's last convolution is `score`."""
         n, arch = self.n, self.arch
         width, height = arch.level_size(block)
-        # A scale of 2 would make the size even.
+        # With an odd size, a scale of 2 would give one pixel too many.
         odd = width % 2 or height % 2
         size = {"output_h": height, "output_w": width} if odd else {"scale": 2}
         n[f"pool{block}_D"] = L.Unpooling(
@@ -339,7 +340,7 @@ class _Builder:
         )
         top = n[f"pool{block}_D"]
         for index in range(len(BLOCKS[block - 1]), 1 if block == 1 else 0, -1):
-            # Each deconvolution gives what its mirror image in the encoder takes.
+            # Each deconvolution has as many outputs as its mirror image in the encoder has inputs.
             outputs = (
                 arch.channels(block, index - 1)
                 if index > 1
@@ -360,7 +361,7 @@ class _Builder:
         """(De)Convolution, BatchNorm, Scale, ReLU."""
         n = self.n
         n[unit.blob] = self._convolve(layer, bottom, outputs, name=unit.conv)
-        # BatchNorm's blobs are running statistics: nothing to learn or to decay.
+        # BatchNorm's blobs are running statistics, which are neither learned nor decayed.
         params = {"param": _FROZEN_PARAM, "in_place": unit.in_place}
         if self.batch_norm:
             params["batch_norm_param"] = self.batch_norm

@@ -1,4 +1,4 @@
-"""A net as boxes and arrows: layers that only touch up their bottom are folded into its box."""
+"""A net as boxes and arrows. Normalisation, activation and dropout are folded into a box."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def look_of(layer: LayerParameter) -> Look:
 
 @dataclass(eq=False)
 class Box:
-    """A layer and those folded into it, in order."""
+    """A layer and the layers folded into it, in order."""
 
     layer: LayerParameter
     folded: list[LayerParameter] = field(default_factory=list)
@@ -33,7 +33,8 @@ class Box:
 @dataclass(eq=False)
 class Arrow:
     """A blob's way from one box to another. kind: "data", "mask" (into Unpooling) or "label" (from
-    the net's data straight into a loss or a measure such as accuracy)."""
+    the net's data straight into a loss or a measure such as accuracy).
+    """
 
     source: Box
     target: Box
@@ -43,7 +44,7 @@ class Arrow:
 def build(layers: Iterable[LayerParameter], fold: bool = True) -> tuple[list[Box], list[Arrow]]:
     """Boxes in the layers' order, and the arrows between them.
 
-    layers: those of one phase. fold: whether to fold; without it every layer has its box.
+    layers: those of one phase. fold: False gives every layer a box of its own.
     """
     layers = list(layers)
     takers = _takers(layers)
@@ -80,7 +81,7 @@ def build(layers: Iterable[LayerParameter], fold: bool = True) -> tuple[list[Box
 
 
 def _takers(layers: list[LayerParameter]) -> Counter[tuple[str, int]]:
-    """How many layers take each state of each blob; a layer in place makes a new state."""
+    """How many layers take each version of each blob; a layer in place makes a new version."""
     takers: Counter[tuple[str, int]] = Counter()
     version: Counter[str] = Counter()
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Loss weights of the labels: the published ones, a file's, or none."""
+"""Loss weights of the labels: published ones, those of a file, or none."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from netgen.datasets import Dataset
 
 
 def choose(what: str | None, dataset: Dataset | None, classes: int) -> tuple[float, ...] | None:
-    """The weights that `what` stands for, one a label with label 0 first, or None for none.
+    """The weights that `what` stands for, one for each label, label 0 first; None for no weights.
 
-    what: "paper", "none", a file's path, or None for what the authors trained the data set with.
-    dataset: None for data of the user's own.
+    what: "paper", "none", the path of a file, or None for the authors' choice for the data set.
+    dataset: None for a user's own data.
 
     Raises CaffeError where there are no published weights or the file does not fit.
     """
@@ -30,7 +30,7 @@ def choose(what: str | None, dataset: Dataset | None, classes: int) -> tuple[flo
 
 
 def read(path: str, classes: int) -> tuple[float, ...]:
-    """The weights in a text file: numbers, label 0's first, between white space or commas; `#`
+    """The weights in a text file: numbers separated by white space or commas, label 0's first. `#`
     starts a comment.
 
     Raises CaffeError, with the line, for anything that is not a number from 0 up, and unless there

@@ -1,7 +1,7 @@
-"""Where the boxes of a net go: columns along the flow of data, lanes across it.
+"""The places of a net's boxes: columns along the flow of data, lanes across it.
 
-Data flow from left to right. In a net with Unpooling the part from there on flows back beneath the
-rest, from right to left, each Unpooling under the Pooling whose mask it takes.
+Data flows from left to right. Unpoolings and all that depends on them flow back beneath the rest,
+from right to left; each Unpooling lies under the Pooling whose mask it takes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain, count
 
-from netgen.graph import Arrow, Box
+from netgen.graph import Arrow, Box, look_of
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Layout:
     back: set[Box] = field(default_factory=set)
 
     def is_free(self, lane: int, first: int, last: int) -> bool:
-        """Whether a lane has no box from one column to another, both included, in any order."""
+        """Whether a lane has no box between two columns, both included, in either order."""
         first, last = min(first, last), max(first, last)
         return not any(
             self.lane[box] == lane and first <= column <= last
@@ -39,8 +39,8 @@ def arrange(boxes: list[Box], arrows: list[Arrow]) -> Layout:
         into[arrow.target].append(arrow.source)
     layout = Layout()
     for box in boxes:
-        # Whatever an Unpooling feeds flows back.
-        if box.layer.type == "Unpooling" or layout.back.intersection(into[box]):
+        # An Unpooling, which takes a mask, flows back with all that depends on it.
+        if look_of(box.layer).mask >= 0 or layout.back.intersection(into[box]):
             layout.back.add(box)
     ahead = [box for box in boxes if box not in layout.back]
     back = [box for box in boxes if box in layout.back]
@@ -48,7 +48,7 @@ def arrange(boxes: list[Box], arrows: list[Arrow]) -> Layout:
     _columns_back(layout, back, into)
     _normalise(layout.column)
 
-    # Side branches go below, but above where the way back needs the room below.
+    # Side branches go below; with a way back, which needs the room below, they go above.
     _lanes(layout, ahead, into, 0, (lambda: count(-1, -1)) if back else _alternating)
     base = max((layout.lane[box] for box in ahead), default=-1) + 1
     _lanes(layout, back, into, base, lambda: count(1))
@@ -69,8 +69,9 @@ def _normalise(positions: dict[Box, int]) -> None:
 
 
 def _columns_ahead(layout: Layout, boxes: list[Box], into: dict[Box, list[Box]]) -> None:
-    """As far left as the inputs allow, then as far right as the users of each box allow, so that
-    branches end up beside what they are joined to."""
+    """Put boxes as far left as their inputs allow, then as far right as the boxes that take them
+    allow, so that branches end beside the box that joins them.
+    """
     column = layout.column
     for box in boxes:
         column[box] = max((column[source] + 1 for source in into[box]), default=0)
@@ -82,7 +83,7 @@ def _columns_ahead(layout: Layout, boxes: list[Box], into: dict[Box, list[Box]])
 
 
 def _columns_back(layout: Layout, boxes: list[Box], into: dict[Box, list[Box]]) -> None:
-    """As far right as the inputs allow: left of those that flow back, beneath the others."""
+    """Put boxes as far right as their inputs allow: left of those that flow back, else beneath."""
     column = layout.column
     for box in boxes:
         column[box] = min(
@@ -97,8 +98,10 @@ def _lanes(
     base: int,
     sides: Callable[[], Iterable[int]],
 ) -> None:
-    """A box goes on in the lane of an input, the one nearest to `base` that is free up to it, so
-    that chains are straight; else it opens the nearest free lane on one of the `sides`."""
+    """Give boxes their lanes. A box continues the lane of an input, so that chains are straight: of
+    the lane nearest to `base` that is free between them. Otherwise it opens the nearest free lane
+    on one of the `sides`.
+    """
     order = {box: i for i, box in enumerate(boxes)}
     sign = -1 if layout.back.intersection(boxes) else 1
     for box in sorted(boxes, key=lambda b: (sign * layout.column[b], order[b])):

@@ -1,4 +1,4 @@
-"""The papers' networks and solvers, as the folder prototxt/ holds them."""
+"""The papers' networks and solvers, which are the contents of the folder prototxt/."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from netgen.datasets import DATASETS
 from netgen.fusenet import BASELINES
 from netgen.texts import net_text, solver_text
 
-# Sparse fusion after each number of blocks, dense fusion as far as results were published, and
-# what they are compared with.
+# Sparse fusion after each number of blocks, the dense fusion with published results, and the
+# baselines that they are compared with.
 PAPER_NETS = ("sf1", "sf2", "sf3", "sf4", "sf5", "df1", *BASELINES)
 PAPER_DATASETS = ("nyuv2-40", "sunrgbd-37")
-# Where the files lie, seen from where `caffe train` is run.
+# The folder's path from where `caffe train` is run.
 FOLDER = "prototxt"
 
 
 def paper_files() -> Iterator[tuple[str, str]]:
-    """Path, relative to the folder, and text of every file."""
+    """The path, relative to the folder, and the text of every file."""
     for name in PAPER_DATASETS:
         images = DATASETS[name].images
         for net in PAPER_NETS:
@@ -38,7 +38,7 @@ def paper_files() -> Iterator[tuple[str, str]]:
 
 
 def write_papers(folder: str) -> list[Path]:
-    """Writes every file below `folder`; returns their paths.
+    """Write every file below `folder`; returns their paths.
 
     Raises CaffeError where one cannot be written.
     """
@@ -56,5 +56,5 @@ def write_papers(folder: str) -> list[Path]:
 
 
 def _net_text(*argv: str) -> str:
-    text, _ = net_text(parse(list(argv)))  # warnings would be of data that merely lies here
+    text, _ = net_text(parse(list(argv)))  # warnings would concern LMDBs in the working directory
     return text

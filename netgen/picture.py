@@ -18,13 +18,13 @@ _DASH = (4, 3)
 
 
 def text_width(text: str, size: float) -> float:
-    """About how wide a text is."""
+    """The approximate width of a text."""
     return len(text) * size * _CHARACTER
 
 
 @dataclass
 class Rectangle:
-    """A rectangle with rounded corners; `hint` shows when the pointer rests on it."""
+    """A rectangle with rounded corners; viewers show `hint` when the pointer rests on it."""
 
     x: float
     y: float
@@ -50,7 +50,7 @@ class Circle:
 
 @dataclass
 class Text:
-    """A text centred on (x, y), or beginning there; upright ones read from bottom to top."""
+    """A text centred on (x, y), or with `start` beginning there; `upright` reads from below."""
 
     x: float
     y: float
@@ -75,7 +75,7 @@ class Line:
 
 @dataclass
 class Picture:
-    """Shapes in drawing order on a white ground; y grows downwards, units are pixels."""
+    """Shapes in drawing order on a white background; y grows downwards, in pixels."""
 
     width: float
     height: float
@@ -83,7 +83,7 @@ class Picture:
     shapes: list[Any] = field(default_factory=list)
 
     def add(self, *shapes: Any) -> None:
-        """Draws shapes over those that are there."""
+        """Draw shapes over the present ones."""
         self.shapes += shapes
 
     def svg(self) -> str:
@@ -102,12 +102,12 @@ class Picture:
         )
 
     def png(self, scale: float = 2) -> bytes:
-        """The picture as PNG with `scale` dots a pixel, fewer where it would be too large."""
+        """The picture as PNG with `scale` dots per pixel, or fewer if it would become too large."""
         return _png(self, min(scale, 20000 / max(self.width, self.height)))
 
 
 def _corners(points: Sequence[Point], radius: float = 6) -> list[tuple[Point, Point, Point]]:
-    """For each inner point of a line: where its rounding begins, the point, where it ends."""
+    """For each inner point of a line: the start of its rounding, the point, and the end."""
     found = []
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         ends = []
@@ -155,7 +155,7 @@ def _svg_circle(c: Circle) -> str:
 
 
 def _svg_text(t: Text) -> str:
-    # A third of the size down puts the middle of the letters on the point.
+    # Moving it down by a third of its size centres the letters on the point.
     place = f'x="{t.x:.1f}" y="{t.y:.1f}"'
     if t.upright:
         place += f' transform="rotate(-90 {t.x:.1f} {t.y:.1f})"'
@@ -191,11 +191,11 @@ _SVG = {Rectangle: _svg_rectangle, Circle: _svg_circle, Text: _svg_text, Line: _
 
 
 def _png(picture: Picture, scale: float) -> bytes:
-    # Imported here, because it takes longer than everything else together.
+    # Imported here, because matplotlib takes longer to load than everything else together.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # One unit is one point, so that sizes of text and lines are those of the picture.
+    # At 72 dots per inch a unit is a point, so text and lines keep their sizes.
     figure = Figure(figsize=(picture.width / 72, picture.height / 72), dpi=72 * scale)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -211,7 +211,7 @@ def _png(picture: Picture, scale: float) -> bytes:
 def _png_rectangle(axes: Any, r: Rectangle, z: int) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    # The style's padding grows the box by its radius: start from a smaller one.
+    # The style's padding enlarges the box by its radius, so start from a smaller one.
     radius = min(r.radius, r.width / 2, r.height / 2)
     axes.add_patch(
         FancyBboxPatch(
@@ -238,7 +238,7 @@ def _png_text(axes: Any, t: Text, z: int) -> None:
         t.x,
         t.y,
         t.text,
-        # matplotlib's own font is wider than those that SVG viewers take.
+        # matplotlib's font is wider than the fonts of SVG viewers.
         fontsize=t.size * 0.9,
         color=t.fill,
         fontweight="bold" if t.bold else "normal",

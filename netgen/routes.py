@@ -1,6 +1,6 @@
-"""How the arrows of a layout run: straight, around the corner, or past other boxes in channels.
+"""The lines of a layout's arrows: straight, around a corner, or past other boxes in channels.
 
-A channel lies above each lane and below the last; arrows in it have tracks of their own.
+There is a channel above each lane and one below the last. Each arrow in a channel has a track.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from netgen.graph import Arrow, Box
+from netgen.graph import Arrow, Box, class_of
 from netgen.layout import Layout
 
 GAP = 18  # between two columns
@@ -28,9 +28,10 @@ class Place:
 
 @dataclass
 class _Route:
-    """kind: "straight" along a lane; "corner", along the source's lane and into the target from
+    """kind: "straight" along a lane; "corner" along the source's lane, then into the target from
     above or below; "step" in the gap between two columns; "arc" over or under boxes of one lane;
-    "drop" from the way ahead to the way back; "around", by gaps and a channel."""
+    "drop" from the way ahead to the way back; "around" through gaps and a channel.
+    """
 
     arrow: Arrow
     kind: str
@@ -72,7 +73,7 @@ class Router:
         for column in range(max(widths, default=-1) + 1):
             width = widths[column]
             self.x[column] = edge + width / 2
-            # The middles of the gaps on both sides.
+            # The centres of the gaps on both sides.
             self.left[column], self.right[column] = edge - GAP / 2, edge + width + GAP / 2
             edge += width + GAP
         self.width = max(0.0, edge - GAP)
@@ -85,15 +86,17 @@ class Router:
         for lane in range(self.lanes + 1):
             outer = lane in (0, self.lanes)
             edge += tracks[lane] * _TRACK + (_CHANNEL / 2 if outer else _CHANNEL)
-            # Tracks count upwards from the lower side of their channel.
+            # Tracks are numbered upwards from the lower side of their channel.
             self.channel_y[lane] = edge - _CHANNEL / 2
             self.y[lane] = edge + heights[lane] / 2
             edge += heights[lane]
         self.height = edge
 
     def _assign_tracks(self) -> dict[int, int]:
-        """Gives each arrow in a channel the lowest free track, short ones first, so that arcs nest;
-        returns the number of tracks of each channel."""
+        """Give each arrow in a channel the lowest free track; returns the tracks of each channel.
+
+        Short arrows come first, so that arcs nest.
+        """
         used: dict[int, list[list[tuple[int, int]]]] = defaultdict(list)
         waiting = [route for route in self.routes if route.channel >= 0]
         for route in sorted(waiting, key=lambda r: _length(self._span(r))):
@@ -123,10 +126,10 @@ class Router:
         if lane[a] == lane[b]:
             if source_free:
                 return _Route(arrow, "straight")
-            # The way back has its arcs below, where no masks come from.
+            # On the way back arcs run below, because masks come from above.
             return _Route(arrow, "arc", lane[a] + (step < 0))
         beside = abs(lane[a] - lane[b]) == 1 and (column[b], lane[a]) not in self.cells
-        if source_free and beside and b.layer.type in ("Eltwise", "Concat"):
+        if source_free and beside and class_of(b.layer).symbol(b.layer):
             return _Route(arrow, "corner")
         if source_free or self._free(lane[b], first, last, step):
             return _Route(arrow, "step")
@@ -170,7 +173,7 @@ class Router:
         out = gaps[leaving > 0][self.layout.column[a]]
         into = gaps[entering < 0][self.layout.column[b]]
         if route.kind == "step":
-            # Turn where the lane that is not free is left or entered.
+            # The turn is at the end whose lane is not free.
             first, last = self.layout.column[a] + leaving, self.layout.column[b] - leaving
             late = self._free(self.layout.lane[a], first, last, leaving)
             x = into if late else out
@@ -180,7 +183,7 @@ class Router:
     def _drop_points(
         self, route: _Route, p: Place, q: Place, level: float
     ) -> list[tuple[float, float]]:
-        # A pooled blob and its mask may go the same way: side by side.
+        # A pooled blob and its mask may take the same way; their lines then run side by side.
         twins = [r for r in self.routes if r.kind == "drop" and _ends(r) == _ends(route)]
         shift = 8 * (twins.index(route) - (len(twins) - 1) / 2)
         top, bottom = p.y + p.height / 2, q.y - q.height / 2

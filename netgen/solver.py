@@ -1,4 +1,4 @@
-"""Solvers with FuseNet's reported training scheme, epochs turned into iterations.
+"""Solvers with FuseNet's reported training scheme; epochs become iterations.
 
 The authors never released their solver. Reported are SGD with momentum 0.9, weight decay 0.0005,
 base learning rate 0.001 and batches of 4 (Hazirbas et al., ACCV 2016); their later PyTorch port
@@ -26,11 +26,11 @@ _PARAM_NAMES = param_name_dict()
 
 @dataclass(frozen=True)
 class Scheme:
-    """How to train. Lengths of time are in epochs, passes over the training images; the fields
-    that follow them are the same in iterations and win where they are set.
+    """How to train. Durations are in epochs, which are passes over the training images. max_iter to
+    snapshot give the same durations in iterations and take precedence.
 
-    devices: processes that each read a batch an iteration. test_epochs and snapshot_epochs of 0:
-    never.
+    devices: number of processes, each of which reads a batch in every iteration. test_epochs,
+    snapshot_epochs: 0 for never.
     """
 
     type: str = "SGD"
@@ -55,7 +55,7 @@ class Scheme:
 
 
 class _Epochs:
-    """Turns epochs into iterations; the training images are counted once they are needed."""
+    """Turns epochs into iterations; counts the training images when they are first needed."""
 
     def __init__(self, data: LayerParameter, images: int | None, scheme: Scheme) -> None:
         self.data = data
@@ -63,7 +63,7 @@ class _Epochs:
         self.batch = batch_size(data) * scheme.iter_size * scheme.devices
 
     def iterations(self, epochs: float) -> int:
-        """Iterations that `epochs` take, rounded up, at least 1."""
+        """The number of iterations in `epochs`, rounded up, at least 1."""
         if self.images is None:
             self.images = _count(self.data, "--train-images")
         if self.images < 1:
@@ -80,7 +80,7 @@ def make_solver(
     test_images: int | None = None,
     prefix: str | None = None,
 ) -> tuple[SolverParameter, list[str]]:
-    """A solver for the net in file `path`, and notes on what it does not do.
+    """A solver for the net in file `path`, and warnings of what it does not do.
 
     train_images, test_images: numbers of images; None: the records of the net's LMDBs, or the
     frames of its lists.
@@ -93,7 +93,7 @@ def make_solver(
     _learning(solver, scheme, epochs)
     solver.max_iter = scheme.max_iter or epochs.iterations(scheme.epochs)
     solver.display = scheme.display
-    # The loss of one batch jumps about: show the mean of those since the last line.
+    # The loss varies from batch to batch, so each log line shows the mean since the last one.
     solver.average_loss = max(1, scheme.display)
     if scheme.iter_size > 1:
         solver.iter_size = scheme.iter_size
@@ -107,7 +107,7 @@ def make_solver(
 
 
 def batch_size(layer: LayerParameter) -> int:
-    """Records that a data layer reads an iteration."""
+    """The number of records that a data layer reads in an iteration."""
     settings = filelist.settings(layer)
     if settings is not None:
         return int(settings.get("batch_size", 1))
@@ -116,7 +116,7 @@ def batch_size(layer: LayerParameter) -> int:
 
 
 def _batch_message(layer: LayerParameter) -> Message | None:
-    """The parameters of the layer's type if they say how large its batches are."""
+    """The message of the layer's own type if it has a batch size: the layer then reads batches."""
     name = _PARAM_NAMES.get(layer.type)
     message = getattr(layer, f"{name}_param") if name else None
     has_size = message is not None and "batch_size" in message.DESCRIPTOR.fields_by_name
@@ -126,7 +126,7 @@ def _batch_message(layer: LayerParameter) -> Message | None:
 def _learning(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:
     solver.base_lr = scheme.base_lr
     solver.weight_decay = scheme.weight_decay
-    # AdaGrad and RMSProp refuse to run with one.
+    # AdaGrad and RMSProp refuse a momentum.
     if scheme.type not in ("AdaGrad", "RMSProp"):
         solver.momentum = scheme.momentum
     solver.lr_policy = scheme.lr_policy
@@ -145,7 +145,7 @@ def _testing(
     epochs: _Epochs,
     images: int | None,
 ) -> list[str]:
-    """Sets test_iter, so that a test reads every test image, and test_interval; or says why not."""
+    """Set test_interval, and test_iter so that a test reads every image; or return why not."""
     if images == 0 or not (scheme.test_interval or scheme.test_epochs):
         return []
     try:
@@ -167,8 +167,9 @@ def _data_layer(net: NetParameter, path: str, phase: int) -> LayerParameter:
 
 
 def _count(data: LayerParameter, option: str) -> int:
-    """Records of a data layer's LMDB, or frames of its list; where neither can be counted, the
-    error names the option to give."""
+    """The number of records in a data layer's LMDB, or of frames in its list. If they cannot be
+    counted, the error names the option to give.
+    """
     try:
         settings = filelist.settings(data)
         if settings is not None:

@@ -12,7 +12,7 @@ from caffe.proto.caffe_pb2 import DataParameter
 
 
 def count_records(source: DataParameter) -> int:
-    """Number of records that a Data layer's source has.
+    """The number of records in a Data layer's source.
 
     Raises CaffeError where it is missing, empty or cannot be read.
     """
@@ -35,8 +35,9 @@ def record_shape(source: DataParameter) -> tuple[int, int, int]:
 
 
 def depth_range(lmdb: str) -> str | None:
-    """How depth was scaled in an LMDB of data_tools' making ('valid', '0:8 float', ...), as its
-    dataset.json says; None where nothing is known."""
+    """How data_tools scaled depth in an LMDB ('valid', '0:8 float', ...), by its dataset.json; None
+    if that is not known.
+    """
     try:
         options = json.loads((Path(lmdb) / "dataset.json").read_text())["options"]
         return options["depth_range"] + (" float" if options.get("float_depth") else "")
@@ -46,7 +47,7 @@ def depth_range(lmdb: str) -> str | None:
 
 def _open(source: DataParameter) -> Database:
     if not Path(source.source).exists():
-        # Sooner than asking for a package that could read it.
+        # Otherwise a missing LevelDB would be reported as a missing package.
         backend = DataParameter.DB.Name(source.backend)
         raise CaffeError(f"{backend} {source.source} does not exist")
     return open_database(source.source, source.backend)

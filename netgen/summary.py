@@ -31,7 +31,7 @@ def summary(net: NetParameter, phase: int, layers: list[LayerSketch]) -> str:
 
 
 def parameters(layers: list[LayerSketch]) -> int:
-    """Number of parameters; blobs that layers share by name count once."""
+    """The number of parameters; blobs that layers share by name count once."""
     total, seen = 0, set()
     for item in layers:
         for i, shape in enumerate(item.params):
@@ -44,7 +44,7 @@ def parameters(layers: list[LayerSketch]) -> int:
 
 
 def activation_bytes(layers: list[LayerSketch]) -> int:
-    """Bytes of all blobs as float32, gradients not counted."""
+    """The bytes of all blobs as float32, without gradients."""
     return sum(map(_memory, layers))
 
 
@@ -91,6 +91,6 @@ def _totals(layers: list[LayerSketch]) -> list[str]:
 
 
 def mebibytes(count: int) -> str:
-    """Bytes as MiB, with two decimals below 1."""
+    """Bytes as MiB; values below 1 have two decimals."""
     size = count / 2**20
     return f"{size:.2f} MiB" if size < 1 else f"{size:,.1f} MiB"

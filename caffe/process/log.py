@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import sys
 import threading
 import time
@@ -35,6 +33,9 @@ class _Sink:
         return self.min_level
 
     def open_file(self, severity: int) -> TextIO:
+        import getpass  # not above: commands that log to no file are spared them
+        import socket
+
         now = time.strftime("%Y%m%d-%H%M%S")
         host, user = socket.gethostname(), getpass.getuser()
         stem = f"{self.program}.{host}.{user}.log.{_NAMES[severity]}.{now}.{os.getpid()}"
