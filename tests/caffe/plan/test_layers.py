@@ -28,8 +28,8 @@ NAMES = sorted(
 
 
 def net_param(name: str, case: Case, phase: int) -> pb.NetParameter:
-    """Inputs, a learned factor for each bottom that gets a gradient, the layer, and in TRAIN a loss
-    on each top that is not one.
+    """The layer on inputs; in TRAIN on Parameter layers where a bottom gets a gradient, and under a
+    loss for each top that is not one.
     """
     param = pb.NetParameter()
     layer = layer_param(name, case.param, len(case.shapes), phase)
@@ -38,19 +38,20 @@ def net_param(name: str, case: Case, phase: int) -> pb.NetParameter:
     wanted = [i for i in range(len(case.shapes)) if i not in c.labels]
     wanted = wanted if row.gradient is None else [i for i in wanted if i in row.gradient]
     for i, shape in enumerate(case.shapes):
-        source = param.layer.add(name=f"in{i}", type="Input", top=[f"in{i}"])
-        source.input_param.shape.add(dim=shape)
-        if i in wanted and phase == caffe.TRAIN:
-            factor = param.layer.add(name=f"f{i}", type="Scale", bottom=[f"in{i}"], top=[f"b{i}"])
-            factor.scale_param.num_axes = 0
-        layer.bottom[i] = f"b{i}" if i in wanted and phase == caffe.TRAIN else f"in{i}"
+        learned = i in wanted and phase == caffe.TRAIN
+        kind = "Parameter" if learned else "Input"
+        source = param.layer.add(name=f"in{i}", type=kind, top=[f"in{i}"])
+        if learned:
+            source.parameter_param.shape.dim.extend(shape)
+        else:
+            source.input_param.shape.add(dim=shape)
+        layer.bottom[i] = f"in{i}"
     param.layer.append(layer)
     for i, top in enumerate(layer.top):
         if phase == caffe.TRAIN and not (c.loss and i == 0) and row.gradient != ():
-            loss = param.layer.add(
-                name=f"loss{i}", type="Reduction", bottom=[top], top=[f"loss{i}"]
-            )
-            loss.reduction_param.operation = pb.ReductionParameter.SUMSQ
+            name = f"loss{i}"
+            loss = param.layer.add(name=name, type="Power", bottom=[top], top=[name])
+            loss.power_param.power = 2
             loss.loss_weight.append(0.5)
     return param
 
@@ -59,7 +60,8 @@ def filled(param: pb.NetParameter, case: Case, phase: int, seed: int) -> caffe.N
     net = caffe.Net(param, phase)
     kinds = [*(case.kinds or ("real",) * len(case.shapes))]
     for i, (shape, kind) in enumerate(zip(case.shapes, kinds, strict=False)):
-        net.blobs[f"in{i}"].data[...] = values(kind, shape, seed + i).numpy()
+        blob = net.params[f"in{i}"][0] if f"in{i}" in net.params else net.blobs[f"in{i}"]
+        blob.data[...] = values(kind, shape, seed + i).numpy()
     for blob in net.params.get("l", []):
         blob.data[...] = values("positive", blob.shape, seed).numpy()
     return net
