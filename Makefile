@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format docs bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ lint: $(READY)  ## check style, and that every import goes down the floors
 format: $(READY)  ## put style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)  ## make docs/layers.md and the drawing of the house anew
+	$(BIN)/python docs/make.py
 
 bench: $(READY)  ## measure speed; ratios side by side in one run
 	$(BIN)/python -m bench $(ARGS)
