@@ -600,6 +600,57 @@ class Reshape(_View):
         return (*before, count // known, *behind)
 
 
+@register("Permute")
+class Permute(Layer):
+    """The bottom with its axes in the order `order`; axes that it leaves out follow in their order.
+
+    Source: SSD's fork of Caffe (Liu et al., 2016), permute_layer.cpp.
+    """
+
+    in_place = False
+    reads = ("permute_param",)
+    differs = "SSD's, not BVLC's."
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        self.order = self._order(len(shapes[0]))
+
+    def _order(self, axes: int) -> list[int]:
+        """The bottom's axes in the top's order."""
+        given = list(self.layer_param.permute_param.order)
+        self.check(
+            len(set(given)) == len(given) and max(given, default=-1) < axes,
+            f"order {given} must name different axes of the bottom's {axes}",
+        )
+        return [*given, *(axis for axis in range(axes) if axis not in given)]
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        (shape,) = shapes
+        self.check(
+            len(shape) == len(self.order),
+            f"bottom has the shape {tuple(shape)}, expected {len(self.order)} axes as at the start",
+        )
+        return [tuple(shape[axis] for axis in self.order)]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        return bottom[0].permute(self.order).contiguous()
+
+    def copies(self) -> bool:
+        return self.order == sorted(self.order)
+
+    def reduces(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        fixed = self.order[:1] in ([], [0])
+        self.check(
+            fixed or not graph.dynamic_batch, "moves the samples, whose number is to be free"
+        )
+        if self.copies():
+            return bottoms[0].name
+        return graph.add("Transpose", bottoms[0], perm=self.order)
+
+
 @register("Tile")
 class Tile(Layer):
     """Repeats the bottom along an axis."""

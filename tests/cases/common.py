@@ -145,6 +145,13 @@ def reshape(rng: Random, name: str) -> Case:
     return Case(f"reshape_param {{ {text} shape {{ {fields('dim', dims)} }} }}", [bottom])
 
 
+@row("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }")
+def permute(rng: Random, name: str) -> Case:
+    bottom = shape(rng, 0, 5)
+    order = rng.sample(range(len(bottom)), rng.randint(0, len(bottom)))
+    return Case(f"permute_param {{ {' '.join(f'order: {axis}' for axis in order)} }}", [bottom])
+
+
 @row("Tile", "tile_param { axis: 2 tiles: 3 }")
 def tile(rng: Random, name: str) -> Case:
     bottom = shape(rng, 1, 4)
