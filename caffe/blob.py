@@ -1,4 +1,4 @@
-"""Blob: an N-dimensional array of data and its gradient, seen by numpy and by torch alike."""
+"""Blob: an N-dimensional array and its gradient, shared by numpy and torch (Caffe's blob.cpp)."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ MAX_AXES = 32
 class SyncedArray:
     """One float32 array that is kept in step between the host and a device (Caffe's SyncedMemory).
 
-    `tensor(device)` is for the engine, `numpy()` for the user. On the CPU both are the same
-    memory. On another device, a look from the other side copies what is newer over; a numpy view
-    is taken to be written to, so the next look from the device copies it back.
+    The engine calls `tensor(device)`, users call `numpy()`. On the CPU both share memory. With
+    another device, each call first copies the newer values over. We assume that users write to
+    numpy views, so the next `tensor(device)` after `numpy()` copies the values to the device.
 
-    Once a numpy view was handed out, the host memory stays where it is for as long as the count
-    does not change: views taken before a forward pass show what it computed.
+    After the first `numpy()` the host memory stays in place as long as the count does not change,
+    so that views taken before a forward pass show its results.
     """
 
     def __init__(self, count: int, fill: float = 0.0, initial: Fill | None = None) -> None:
         self.count, self._fill, self._initial = count, fill, initial
         self._host: torch.Tensor | None = None
-        self._device: torch.Tensor | None = None  # only ever a tensor that is not on the host
+        self._device: torch.Tensor | None = None  # never a tensor on the host
         self._host_newer = True
         self._viewed = False
         self._borrowed: torch.Tensor | None = None  # the one of the two that another array owns
 
     @property
     def viewed(self) -> bool:
-        """True once numpy() was called: somebody may hold a view of the host memory."""
+        """True after numpy() was called, as someone may hold a view of the host memory."""
         return self._viewed
 
     def tensor(self, device: torch.device) -> torch.Tensor:
@@ -58,16 +58,16 @@ class SyncedArray:
         return self._device
 
     def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
-        """Take over `value`; `borrowed` says that its memory belongs to another array."""
+        """Take over `value`; borrowed: another array owns its memory."""
         value = value.detach()
         if value.device != HOST:
             self._device, self._host_newer = value, False
         elif self._viewed and self._host is not None and self._host.numel() == value.numel():
             self._device, self._host_newer, self._borrowed = None, True, None
             written = value.is_contiguous() and value.data_ptr() == self._host.data_ptr()
-            if not written:  # to place(), that is
-                # .data: a recorded pass may share this memory, and then sees the values, as in
-                # Caffe.
+            if not written:  # else the caller wrote the values into place()
+                # .data, because a recorded graph may hold this memory; it then sees the new
+                # values, as in Caffe.
                 self._host.data.view(value.shape).copy_(value)
             return
         else:
@@ -85,27 +85,30 @@ class SyncedArray:
         return host.numpy()
 
     def place(self, shape: Sequence[int]) -> torch.Tensor | None:
-        """Where assign() would copy values of this shape to, so that they may be written there."""
+        """The host memory that assign() would copy values of this shape to, or None.
+
+        A caller may write the values there itself and save the copy.
+        """
         host = self._host
         if not self._viewed or host is None or host.numel() != math.prod(shape):
             return None
         return host.view(shape) if self._is_own(host) and host.is_contiguous() else None
 
     def make_contiguous(self) -> None:
-        """Lay the values out in C order, so that they can be seen in any shape of their count."""
+        """Put the values in C order, so that they can be viewed in any shape of the same count."""
         if self._host is not None:
             self._host = self._host.contiguous()
         if self._device is not None:
             self._device = self._device.contiguous()
 
     def _replace_host(self, own: torch.Tensor) -> None:
-        """Have `own` instead, and let go of what was borrowed, if that was it."""
+        """Replace the host memory by `own`, which is not borrowed."""
         if self._borrowed is self._host:
             self._borrowed = None
         self._host = own
 
     def _is_own(self, side: torch.Tensor) -> bool:
-        """Whether writing to `side` changes no other array."""
+        """Whether `side` can be written to without a change to another array."""
         size = side.numel() * side.element_size()
         return side is not self._borrowed and side.untyped_storage().nbytes() == size
 
@@ -121,16 +124,18 @@ class SyncedArray:
             if not self._is_own(self._host):
                 self._replace_host(torch.empty_like(self._host))
             self._host.view(self._device.shape).copy_(self._device)
-        self._host_newer = True  # a caller may write: the device reads it back when next used
+        self._host_newer = True  # a caller may write to it; the device copies it when next used
         return self._host
 
 
 class Blob:
     """An array of any shape with `.data` and `.diff`, as in pycaffe.
 
-    Both are float32 numpy arrays that share memory with the engine: writing to them sets what the
-    next pass reads. Memory is only taken when it is first looked at; then it is zero, or what
-    `initial` makes of zeros of this shape.
+    Both are float32 numpy arrays that share memory with the engine: the next pass reads what is
+    written to them. Memory is allocated on first use and filled with zeros; `initial`, if given,
+    then fills the data in place.
+
+    Raises CaffeError for a negative dimension or more than 32 axes.
     """
 
     def __init__(self, shape: Sequence[int] = (), initial: Fill | None = None) -> None:
@@ -143,7 +148,7 @@ class Blob:
             first = self._shape
             self._data = SyncedArray(self.count, initial=lambda values: initial(values.view(first)))
 
-    # -- pycaffe's face -------------------------------------------------------------------------
+    # -- pycaffe's interface --------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -180,10 +185,10 @@ class Blob:
         return self._diff.numpy().reshape(self._shape)
 
     def reshape(self, *shape: int) -> None:
-        """Change the shape; values are kept only if the count stays the same."""
+        """Change the shape; the values are kept only if the count stays the same."""
         self._resize(shape)
 
-    # -- the engine's face ----------------------------------------------------------------------
+    # -- the engine's interface -----------------------------------------------------------------
 
     def tensor(self, device: torch.device | None = None) -> torch.Tensor:
         """The data as a tensor on `device` (default: the current one); memory is shared."""
@@ -198,45 +203,47 @@ class Blob:
         return self._data.viewed
 
     def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
-        """Take over a layer's output: its shape and its values; `borrowed`: not its memory."""
+        """Take over shape and values of a layer's output; borrowed: as in SyncedArray.assign."""
         self.match(tuple(value.shape))
         self._data.assign(value, borrowed)
 
     def assign_diff(self, value: torch.Tensor, borrowed: bool = False) -> None:
-        """Overwrite the gradient."""
+        """Take over `value`, of the blob's count, as the gradient; borrowed: as in assign."""
         self._diff.assign(value.reshape(self._shape), borrowed)
 
     def seed_diff(self, value: float) -> None:
-        """Fill the gradient with `value`, now and whenever the count changes: a loss weight."""
+        """Fill the gradient with a loss weight, now and whenever the count changes."""
         self._seed = value
         self.diff_tensor().fill_(value)
 
     def place(self) -> torch.Tensor | None:
-        """The host memory that assign() would copy values to, if it would, for writing there."""
+        """The host memory that assign() would copy values to, for writing there, or None."""
         return self._data.place(self._shape)
 
     @property
     def data_key(self) -> object:
-        """Equal for blobs that share their data; it keeps that memory alive."""
+        """The same object for blobs that share their data; it keeps the data alive."""
         return self._data
 
     @property
     def diff_key(self) -> object:
-        """Equal for blobs that share their gradient; it keeps that memory alive."""
+        """The same object for blobs that share their gradient; it keeps the gradient alive."""
         return self._diff
 
     def share_data(self, other: Blob) -> None:
-        """Use the other blob's data from now on; only the counts must agree."""
+        """Use the other blob's data from now on; the counts must agree, shapes need not."""
         self._data = other._data
 
     def share_diff(self, other: Blob) -> None:
+        """Use the other blob's gradient from now on; the counts must agree, shapes need not."""
         self._diff = other._diff
 
     def zero_diff(self) -> None:
+        """Fill the gradient with zeros."""
         self.diff_tensor().zero_()
 
     def match(self, shape: tuple[int, ...]) -> None:
-        """Take this shape; a changed count forgets the values."""
+        """Change the shape if it differs; the values are kept only if the count stays the same."""
         if shape != self._shape:
             self._resize(shape)
 

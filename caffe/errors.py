@@ -1,4 +1,4 @@
-"""The engine's one exception, and unexpected ones in one line."""
+"""CaffeError, the engine's exception, and one-line texts of unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CaffeError(RuntimeError):
 
 
 def one_line(error: Exception) -> str:
-    """An unexpected exception as one line: its kind, its text and its place in the source."""
+    """An unexpected exception as one line: its class, the first line of its text, file and line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}:{place.lineno})"

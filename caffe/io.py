@@ -1,8 +1,8 @@
-"""pycaffe's io: arrays to and from Caffe's messages, pictures, and a net's pre-processing.
+"""pycaffe's io.py: conversion of arrays and messages, pictures, and preprocessing of a net's input.
 
-Pictures are read and resized as pycaffe did with the scikit-image of its time (before 0.15): RGB
-floats in [0, 1]; plain interpolation between pixel centres, without the smoothing that newer
-scikit-image adds when it shrinks a picture.
+Pictures are read and resized as by pycaffe with scikit-image before 0.15: as RGB floats in [0, 1],
+by plain interpolation between pixel centres, without the smoothing with which newer scikit-image
+shrinks pictures.
 """
 
 from __future__ import annotations
@@ -36,27 +36,22 @@ __all__ = [
     "resize_image",
 ]
 
-# What scikit-image's rgb2gray gives red, green and blue.
+# The weights of red, green and blue in scikit-image's rgb2gray.
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])
 
 
 # ---------------------------------------------------------------------------------------------
-# Messages
-# ---------------------------------------------------------------------------------------------
-
-
-# ---------------------------------------------------------------------------------------------
-# Pre-processing
+# Preprocessing
 # ---------------------------------------------------------------------------------------------
 
 
 class Transformer:
-    """Brings pictures into the form that a net's input expects, and back.
+    """Converts pictures to the form that a net's input expects, and back.
 
     inputs: input name -> shape of its blob, e.g. {"data": net.blobs["data"].data.shape}.
 
-    Each setter takes the input's name first; all raise CaffeError for a name that is not among
-    the inputs.
+    The first argument of every method is an input's name; all raise CaffeError for a name that is
+    not in `inputs`.
     """
 
     def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
@@ -74,10 +69,10 @@ class Transformer:
         return tuple(self.inputs[in_])
 
     def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """A height x width x channels picture as float32 input, channels x height x width.
+        """Convert a height x width x channels picture to float32 input, channels x height x width.
 
-        In this order: resize, transpose, swap channels, raw scale, subtract the mean, input
-        scale; each only if it is set. `data` stays as it is.
+        It is resized, transposed, its channels swapped, multiplied by the raw scale, less the mean,
+        multiplied by the input scale, in this order; each step only if set. `data` is unchanged.
         """
         size = self._shape(in_)[2:]
         out = np.array(data, np.float32)
@@ -96,7 +91,7 @@ class Transformer:
         return out
 
     def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
-        """The inverse of preprocess, less the resizing: an input blob as a picture."""
+        """Convert an input blob back to a picture: the inverse of preprocess, without resizing."""
         self._shape(in_)
         kind = data.dtype if np.issubdtype(data.dtype, np.floating) else np.float32
         out = data.astype(kind).squeeze()
@@ -113,9 +108,9 @@ class Transformer:
         return out
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
-        """Order of the axes, e.g. (2, 0, 1) from height x width x channels to Caffe's.
+        """Set the order of the axes, e.g. (2, 0, 1) from height x width x channels to Caffe's.
 
-        Raises CaffeError unless it has one number for each axis of the input but the first.
+        Raises CaffeError unless `order` has one number for each axis of the input but the first.
         """
         axes = len(self._shape(in_)) - 1
         if len(order) != axes:
@@ -123,9 +118,9 @@ class Transformer:
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Order of the channels after the transposition, e.g. (2, 1, 0) from RGB to BGR.
+        """Set the order of the channels after transposition, e.g. (2, 1, 0) from RGB to BGR.
 
-        Raises CaffeError unless it has one number for each channel of the input.
+        Raises CaffeError unless `order` has one number for each channel of the input.
         """
         channels = self._shape(in_)[1]
         if len(order) != channels:
@@ -133,15 +128,16 @@ class Transformer:
         self.channel_swap[in_] = order
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
-        """Factor before the mean is subtracted, e.g. 255 for nets that expect 0..255."""
+        """Set the factor before the mean is subtracted, e.g. 255 for nets that expect 0..255."""
         self._shape(in_)
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: np.ndarray) -> None:
-        """Mean to subtract: one number a channel, or a channels x height x width array, which is
-        resized to the input if need be.
+        """Set the mean to subtract: one number per channel, a height x width array, or a channels x
+        height x width array. The latter two are resized to the input's height and width.
 
-        Raises ValueError if it fits neither.
+        Raises ValueError if `mean` has no axis or more than three, or if it has one axis whose
+        length is not the input's number of channels.
         """
         shape = self._shape(in_)[1:]
         if mean.ndim == 1:
@@ -159,7 +155,7 @@ class Transformer:
         self.mean[in_] = mean
 
     def set_input_scale(self, in_: str, scale: float) -> None:
-        """Factor after the mean was subtracted."""
+        """Set the factor after the mean is subtracted."""
         self._shape(in_)
         self.input_scale[in_] = scale
 
@@ -170,10 +166,10 @@ class Transformer:
 
 
 def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarray:
-    """A picture file as float32 in [0, 1]: height x width x 3 in RGB (an alpha channel is left
-    out, grey becomes three equal channels), or with color=False height x width x 1, its luminance.
+    """Read a picture file as float32 in [0, 1]: height x width x 3 in RGB (alpha is dropped, grey
+    becomes three equal channels), or with color=False its luminance, height x width x 1.
 
-    Raises CaffeError if the file is missing or no picture.
+    Raises CaffeError if the file is missing or cannot be decoded.
     """
     import cv2
 
@@ -194,12 +190,12 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
 
 
 def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
-    """A height x width x channels picture resized to new_dims (height, width), float32.
+    """Resize a height x width x channels picture to new_dims (height, width), float32.
 
-    interp_order: 0 nearest, 1 linear, 3 cubic (OpenCV's kernel).
-    As pycaffe: with 1 or 3 channels pixel centres are matched, and what lies outside counts as the
-    picture's minimum, so that the outermost pixels of an enlarged picture darken; with any other
-    number of channels the corners' centres are matched.
+    interp_order: 0 nearest, 1 linear, 3 cubic (OpenCV's kernel). As in pycaffe, pictures of 1 or 3
+    channels are aligned by pixel centres, and everything outside counts as the picture's minimum,
+    so that the outermost pixels of an enlarged picture darken. With any other number of channels
+    the centres of the corner pixels are aligned.
 
     Raises ValueError for another interp_order.
     """
@@ -216,14 +212,17 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
         resized = cv2.resize(im.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         return resized.reshape(height, width, -1).clip(low, high)
     centred = im.shape[-1] in (1, 3)
-    # Taken from the minimum, outside is 0.
+    # With the minimum subtracted, the outside is 0.
     out = _resample(im.astype(float) - low, height, centred, interp_order)
     out = _resample(out.swapaxes(0, 1), width, centred, interp_order).swapaxes(0, 1)
     return (out + low).astype(np.float32)
 
 
 def _resample(im: np.ndarray, size: int, centred: bool, order: int) -> np.ndarray:
-    """The first axis brought to `size` by linear (or nearest) interpolation, zero outside."""
+    """Resize the first axis to `size` by linear (order 1) or nearest (0) interpolation.
+
+    centred: align pixel centres, else the centres of the first and last pixels. Zero outside.
+    """
     old = im.shape[0]
     if centred:
         at = (np.arange(size) + 0.5) * (old / size) - 0.5
@@ -241,7 +240,8 @@ def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.nda
     """Ten crops of each height x width x channels picture: the four corners, the centre, and the
     mirror images of these five.
 
-    crop_dims: (height, width). Returns 10 n x height x width x channels, float32.
+    crop_dims: (height, width). Returns a float32 array, 10 * n x height x width x channels, for n
+    pictures of equal size.
     """
     height, width = (int(n) for n in crop_dims)
     rows, columns, channels = images[0].shape

@@ -1,4 +1,4 @@
-"""Modules that moved: users' scripts may still import them under their former names."""
+"""Lets users' scripts import modules that moved under their former names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# former name -> where its names are now
+# former module -> the modules that hold its names now
 MOVED = {
     "caffe.augment": ("caffe.data.augment",),
     "caffe.cli": ("caffe.commands.cli",),
@@ -40,10 +40,10 @@ MOVED = {
 
 
 class _Moved:
-    """Finds and loads former names: modules that hold the public names of the new ones.
+    """Finds former modules and loads them with the public names of the new ones.
 
-    It is a finder and a loader without the base classes of importlib.abc, which load tempfile and
-    more: a twentieth of the time that `python -m netgen NET` takes.
+    It implements importlib's finder and loader without the base classes of importlib.abc: these
+    import tempfile and more, a twentieth of the time that `python -m netgen NET` takes.
     """
 
     def find_spec(
@@ -52,7 +52,7 @@ class _Moved:
         return ModuleSpec(name, self) if name in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """The import system makes the module."""
+        """None: the import system creates the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         homes = MOVED[module.__name__]
@@ -64,6 +64,6 @@ class _Moved:
 
 
 def install() -> None:
-    """Let the former names be imported; nothing is loaded before one is."""
+    """Allow imports of the former names; loads no module before one is imported."""
     if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
         sys.meta_path.append(_Moved())

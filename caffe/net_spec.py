@@ -9,8 +9,8 @@
     n.pool1, n.mask1 = L.Pooling(n.relu1, kernel_size=2, stride=2, pool=P.Pooling.MAX, ntop=2)
     net = n.to_proto()
 
-No layer is known by name here: the schema says which message holds a type's parameters (type X has
-XParameter), so every type that caffe.proto knows works, and any other type without parameters.
+This module lists no layer types. The schema says which message holds a type's parameters (type X
+has XParameter), so every type in caffe.proto works, and any other type without parameters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NetParameter = caffe_pb2.NetParameter
 
 
 def param_name_dict() -> dict[str, str]:
-    """Layer type -> its parameters' field in LayerParameter, less `_param`: Convolution ->
+    """Layer type -> its parameters' field in LayerParameter without `_param`: Convolution ->
     convolution. Messages shared by several types (loss, transform) are listed under their own
     name."""
     return {
@@ -43,11 +43,11 @@ _PARAM_NAMES = param_name_dict()
 
 
 def assign_proto(proto: Message, name: str, value: Any) -> None:
-    """Sets field `name` of a message from plain Python: a dict fills a message, a list or tuple a
-    repeated field; one value for a repeated field becomes its only element.
+    """Set field `name` of a message from a Python value: a dict fills a message, a list or tuple a
+    repeated field; a single value for a repeated field becomes its only element.
 
-    Raises AttributeError for a field that the message lacks and TypeError or ValueError for a
-    value that the field cannot hold; the text names message and field.
+    Raises AttributeError if the message has no such field, TypeError or ValueError if the field
+    cannot hold the value; the text names message and field.
     """
     kind = type(proto).__name__
     if name not in proto.DESCRIPTOR.fields_by_name:
@@ -71,7 +71,7 @@ def assign_proto(proto: Message, name: str, value: Any) -> None:
 
 
 def _fill(message: Message, values: Mapping[str, Any]) -> None:
-    # An empty dict still states that the message is there.
+    # An empty dict still makes the message present.
     message.SetInParent()
     for name, value in values.items():
         assign_proto(message, name, value)
@@ -85,16 +85,16 @@ class Top:
         self.n = n
 
     def to_proto(self) -> _NetParameter:
-        """The net of all layers that this blob needs, with automatic names."""
+        """The net of all layers that this blob depends on, with automatic names."""
         return to_proto(self)
 
 
 class Function:
-    """One layer: its type, the Tops that it takes, and its parameters.
+    """One layer: its type, its input Tops and its parameters.
 
-    `params` may hold, beside fields of LayerParameter and of the type's own message, `ntop`
-    (number of tops, default 1) and `in_place` (the tops are the bottoms).
-    Raises TypeError where an input is not a Top.
+    Besides fields of LayerParameter and of the type's own message, `params` may hold `ntop` (the
+    number of tops, default 1) and `in_place` (the tops are the bottoms).
+    Raises TypeError if an input is not a Top.
     """
 
     def __init__(self, type_name: str, inputs: tuple[Top, ...], params: dict[str, Any]) -> None:
@@ -111,10 +111,10 @@ class Function:
     def to_layer(
         self, layers: dict[Function, Layer], names: dict[Top | Function, str], autonames: Counter
     ) -> Layer:
-        """The LayerParameter, once those of all inputs are in `layers`.
+        """The LayerParameter; `layers` must hold those of all inputs.
 
-        Tops (or the layer, if it has none) without an entry in `names` get one there: the type
-        and a running number.
+        Tops (or the layer itself, if it has none) that are not in `names` are added to it, named
+        by the type and a running number.
         """
         layer = Layer(type=self.type_name)
         layer.bottom.extend(layers[item.fn].top[item.n] for item in self.inputs)
@@ -130,8 +130,8 @@ class Function:
         return layer
 
     def _assign(self, layer: Layer, name: str, value: Any) -> None:
-        # `param` and the *_param messages are the layer's own; any other name is first looked for
-        # in the message of the type (Convolution: convolution_param), then in the layer.
+        # `param` and the *_param messages belong to the layer. Any other name is looked up in the
+        # type's message first (Convolution: convolution_param), then in the layer.
         own = _PARAM_NAMES.get(self.type_name)
         if own and not name.endswith("param"):
             message = getattr(layer, f"{own}_param")
@@ -153,11 +153,11 @@ class Function:
 def _collect(
     ends: list[Top | Function], names: dict[Top | Function, str] | None = None
 ) -> _NetParameter:
-    """The net of all layers that `ends` need, inputs before their users."""
+    """The net of all layers that `ends` depend on, each after its inputs."""
     names = {} if names is None else names
     layers: dict[Function, Layer] = {}
     autonames: Counter = Counter()
-    # A stack of our own, because nets are deeper than Python likes to recurse.
+    # An explicit stack, because nets can be deeper than Python's recursion limit.
     stack = [end.fn if isinstance(end, Top) else end for end in reversed(ends)]
     while stack:
         function = stack[-1]
@@ -172,15 +172,15 @@ def _collect(
 
 
 def to_proto(*tops: Top | Function) -> _NetParameter:
-    """The net of all layers that the given Tops need, with automatic names."""
+    """The net of all layers that the given Tops depend on, with automatic names."""
     return _collect(list(tops))
 
 
 class NetSpec:
     """A net under construction: assigning a Top to an attribute (or item) names it.
 
-    A layer takes the name of its first top, unless it is given `name=...`. An in-place layer's
-    attribute names the layer alone, for its blob keeps the name of the bottom.
+    A layer takes the name of its first top unless `name=...` is given. The attribute of an in-place
+    layer names only the layer, because its blob keeps the name of the bottom.
     """
 
     def __init__(self) -> None:
@@ -207,17 +207,17 @@ class NetSpec:
     __delitem__ = __delattr__
 
     def to_proto(self) -> _NetParameter:
-        """The net of all layers that the assigned blobs need, in order of assignment.
+        """The net of all layers that the assigned blobs depend on, in order of assignment.
 
-        Raises AttributeError, TypeError or ValueError for a parameter that the schema lacks or
-        cannot hold.
+        Raises AttributeError for a parameter that is not in the schema, TypeError or ValueError for
+        a value that it cannot hold.
         """
         return _collect(list(self.tops.values()), {top: name for name, top in self.tops.items()})
 
 
 class Layers:
-    """`layers.X(*bottoms, **params)` is a layer of type X: its Top, a tuple of Tops for ntop > 1,
-    or the Function itself for ntop=0."""
+    """`layers.X(*bottoms, **params)` makes a layer of type X and returns its Top, a tuple of Tops
+    if ntop > 1, or the Function itself if ntop is 0."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):

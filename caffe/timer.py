@@ -1,4 +1,4 @@
-"""Timer: how long a piece of work takes, on the CPU or on the GPU."""
+"""Timer: measures how long work takes on the CPU or on a GPU."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ class Timer:
         self.running = False
 
     def start(self) -> None:
+        """Start anew; no effect if running."""
         if not self.running:
             self._marks = [_mark()]
             self.running = True
 
     def stop(self) -> None:
+        """Stop; no effect if not running."""
         if self.running:
             self._marks.append(_mark())
             self.running = False
@@ -41,7 +43,7 @@ class Timer:
 
 
 def _mark() -> Any:
-    """A point in time: seconds, or an event in the GPU's queue."""
+    """A point in time: seconds on the CPU, an event in the GPU's queue on a GPU."""
     if device.current_device().type == "cpu":
         return time.perf_counter()
     import torch

@@ -1,4 +1,4 @@
-"""Records on their way from a database to a batch; `LMDBDataset` for PyTorch's loaders."""
+"""Turns the records of a database into batches; `LMDBDataset` for PyTorch's loaders."""
 
 from __future__ import annotations
 

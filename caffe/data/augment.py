@@ -1,8 +1,8 @@
 """Augmentation: random zoom, free crops and colour jitter of training records.
 
-As `augmentation_param` of a data layer's `transform_param` says, in TRAIN alone. A record may hold
-colour, depth and label in its channels: colour is interpolated and jittered, everything else is
-taken from the nearest pixel and keeps its values.
+The settings are `augmentation_param` in a data layer's `transform_param`; they act in TRAIN only. A
+record may hold colour, depth and label in its channels. Colour is interpolated and jittered; every
+other channel takes the value of the nearest pixel unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
 
-# YIQ from B, G, R: grey, and two axes around it (zero for what is grey), whose angle is the hue.
+# B, G, R to YIQ: luminance and two chroma axes, which are zero for grey and whose angle is the hue.
 _TO_YIQ = np.array([[0.114, 0.587, 0.299], [-0.321, -0.275, 0.596], [0.311, -0.523, 0.212]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 JITTERS = ("brightness", "contrast", "saturation", "hue")
@@ -24,10 +24,10 @@ JITTERS = ("brightness", "contrast", "saturation", "hue")
 
 @dataclass(frozen=True)
 class Placing:
-    """Where an axis of a picture, resized from `old` to `new` pixels, lies in one of `out`.
+    """How one axis of a picture, resized from `old` to `new` pixels, is placed on an output axis.
 
-    first: of the pixels that are seen, in the resized picture. start: where they come to lie.
-    count: how many they are.
+    `count` pixels of the resized picture, from pixel `first` on, are copied to the output, from
+    pixel `start` on.
     """
 
     old: int
@@ -38,7 +38,10 @@ class Placing:
 
     @classmethod
     def draw(cls, old: int, scale: float, out: int, rng: np.random.Generator) -> Placing:
-        """Anywhere: all of `out` on the picture, or, where that is smaller, all of it on `out`."""
+        """A random placing on an output of `out` pixels, old * scale pixels of picture.
+
+        A larger picture is cropped at a random place; a smaller one lies whole at a random place.
+        """
         new = max(1, round(old * scale))
         place = int(rng.integers(abs(new - out) + 1))
         first, start = (place, 0) if new >= out else (0, place)
@@ -46,14 +49,16 @@ class Placing:
 
     @property
     def seen(self) -> slice:
+        """The copied pixels in the resized picture."""
         return slice(self.first, self.first + self.count)
 
     @property
     def where(self) -> slice:
+        """The place of the copied pixels in the output."""
         return slice(self.start, self.start + self.count)
 
     def nearest(self) -> np.ndarray | slice:
-        """The pixel of the old picture that each of those seen is nearest to, by their centres."""
+        """For each copied pixel, the pixel of the old picture whose centre is nearest."""
         if self.new == self.old:
             return self.seen
         centres = np.arange(self.first, self.first + self.count) + 0.5
@@ -61,7 +66,7 @@ class Placing:
 
 
 class Augmentation:
-    """What one augmentation_param does. Raises CaffeError for settings that make no sense."""
+    """Applies one augmentation_param. Raises CaffeError for settings that contradict each other."""
 
     def __init__(self, param: pb.AugmentationParameter, crop_size: int, has_mean_file: bool):
         self.param = param
@@ -108,7 +113,10 @@ class Augmentation:
         return rules
 
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """What a record of channels x height x width becomes."""
+        """The shape, (channels, height, width), that a record of this shape becomes.
+
+        Raises CaffeError if the settings name a channel that the record lacks.
+        """
         channels, height, width = shape
         most = max([*self.color, *self.label], default=0)
         if most >= channels:
@@ -118,7 +126,7 @@ class Augmentation:
         return channels, self.param.crop_h or height, self.param.crop_w or width
 
     def apply(self, pixels: np.ndarray, out: np.ndarray, rng: np.random.Generator) -> None:
-        """Write the changed record into `out`, float32 of shape(pixels.shape)."""
+        """Write the augmented record into `out`, float32 of shape(pixels.shape)."""
         matrix, shift = self._draw_jitter(rng)
         scale = rng.uniform(self.param.min_scale, self.param.max_scale) if self.zooms else 1.0
         rows, columns = (
@@ -139,7 +147,7 @@ class Augmentation:
             out[(self.color, *place)] = jittered(colors, matrix, shift)
 
     def _draw_jitter(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """What each pixel's colours are multiplied by, and the share of the mean grey to add."""
+        """Draw the matrix to multiply colours by, and the share of the mean grey to add."""
         p, n = self.param, len(self.color)
         bright, contrast, saturation = (
             1 + rng.uniform(-amount, amount) if amount else 1.0
@@ -160,7 +168,7 @@ class Augmentation:
 def jittered(colors: np.ndarray, matrix: np.ndarray, mean_share: float) -> np.ndarray:
     """Colours, channels x height x width, times a matrix, plus a share of their mean grey.
 
-    Limited to 0..255.
+    The result is clipped to 0..255.
     """
     flat = colors.reshape(len(colors), -1)
     grey = _TO_YIQ[0] if len(colors) == 3 else np.full(len(colors), 1 / len(colors))
@@ -175,9 +183,9 @@ def jittered(colors: np.ndarray, matrix: np.ndarray, mean_share: float) -> np.nd
 
 
 def _zoomed(plane: np.ndarray, rows: Placing, columns: Placing) -> np.ndarray:
-    """The part of a resized channel that is seen, between pixels bilinear."""
+    """The copied part of a channel, resized by bilinear interpolation."""
     if (rows.new, columns.new) != plane.shape:
-        import cv2  # not above: 16 MB that most nets do without
+        import cv2  # not above: it takes 16 MB, and most nets do not need it
 
         size = (columns.new, rows.new)
         plane = cv2.resize(np.ascontiguousarray(plane), size, interpolation=cv2.INTER_LINEAR)

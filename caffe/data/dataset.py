@@ -1,4 +1,4 @@
-"""LMDBDataset: a database of Datums as a torch Dataset, for training loops of one's own."""
+"""LMDBDataset: a database of Datums as a torch Dataset, for your own training loops."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from caffe.formats.db import Database
 class LMDBDataset(torch.utils.data.Dataset):
     """The records of an LMDB of Datums, in the order of their keys.
 
-    dataset[i] is (values, label): a tensor, channels x height x width, uint8 or float32 as they are
-    stored (pictures inside are decoded: B, G, R), and an int. FuseNet's records hold five channels:
-    B, G, R, depth and the label of each pixel, and the label beside them is the scene's.
+    dataset[i] is (values, label). values: a tensor, channels x height x width, uint8 or float32 as
+    stored; encoded pictures are decoded to B, G, R. label: an int. FuseNet's records hold five
+    channels: B, G, R, depth and the label of each pixel; `label` is then the label of the scene.
 
-    path: the LMDB. transform: is called with both, and what it returns is the item.
-    backend: "lmdb", or "leveldb" (a LevelDB serves one process only).
+    path: the LMDB. transform: called as transform(values, label); its result is the item instead.
+    backend: "lmdb" or "leveldb" (only one process at a time can open a LevelDB).
 
-    Workers of a DataLoader may be forked (a database that is only read, without locks, can be
-    shared so) or spawned.
-    Raises CaffeError for a missing or empty database or a record that is no Datum, IndexError for a
-    number beyond its end.
+    Workers of a DataLoader may be forked or spawned; forked ones can share the database because it
+    is opened read-only and without locks.
+
+    Raises CaffeError for a missing or empty database or a record that is no Datum, IndexError for
+    an index beyond the end.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Datums: opening their databases, parsing and decoding records. Loads neither torch nor OpenCV."""
+"""Opens databases of Datums, parses and decodes them. Imports neither torch nor OpenCV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from caffe.proto import caffe_pb2 as pb
 
 
 def open_database(path: str, backend: int) -> Database:
-    """The database of a DataParameter. Raises CaffeError where it cannot be read."""
+    """Open the database of a DataParameter (`source`, `backend`).
+
+    Raises CaffeError if it cannot be read.
+    """
     if backend == pb.DataParameter.LEVELDB and (Path(path) / "data.mdb").is_file():
         raise CaffeError(
             f"{path}: this is an LMDB, but the backend is LEVELDB (so it is where none is given); "
@@ -23,7 +26,7 @@ def open_database(path: str, backend: int) -> Database:
 
 
 def parse_datum(value: bytes, where: str) -> pb.Datum:
-    """The Datum in a database's value. Raises CaffeError, which says `where`, if it is none."""
+    """The Datum in a database's value. Raises CaffeError, starting with `where`, if it is none."""
     try:
         return pb.Datum.FromString(value)
     except DecodeError:
@@ -32,10 +35,10 @@ def parse_datum(value: bytes, where: str) -> pb.Datum:
 
 def datum_values(datum: pb.Datum, color: bool | None = None) -> np.ndarray:
     """A Datum's values, channels x height x width: its bytes as uint8 (read-only, not copied), its
-    numbers as float32, or its encoded picture as decode_picture gives it with `color`.
+    floats as float32, or its encoded picture, decoded by decode_picture with `color`.
 
-    Raises CaffeError for a picture that cannot be decoded, ValueError for a count of values that
-    does not fit the shape.
+    Raises CaffeError if the picture cannot be decoded, ValueError if the number of values does not
+    fit the shape.
     """
     if datum.encoded:
         picture = decode_picture(datum.data, color)
@@ -57,12 +60,12 @@ def datum_values(datum: pb.Datum, color: bool | None = None) -> np.ndarray:
 
 
 def decode_picture(data: bytes, color: bool | None = None) -> np.ndarray | None:
-    """The picture in a file's bytes (PNG, JPEG, ...), channels x height x width, colours as B, G,
-    R; None if it cannot be decoded.
+    """Decode the bytes of a picture file (PNG, JPEG, ...) to channels x height x width, colours as
+    B, G, R; None if they cannot be decoded.
 
     color: True for three channels, False for one, None for as many as the picture has.
     """
-    import cv2  # not above: 16 MB that most records do without
+    import cv2  # not above: it takes 16 MB, and most records do not need it
 
     if not data:  # OpenCV would raise an error of its own
         return None
@@ -76,9 +79,9 @@ def decode_picture(data: bytes, color: bool | None = None) -> np.ndarray | None:
 def datum_to_array(datum: pb.Datum) -> np.ndarray:
     """The channels x height x width array in a Datum, uint8 or float64; its label is datum.label.
 
-    An encoded Datum (a PNG, JPEG, ... inside) is decoded, colours as blue, green, red; pycaffe's
-    own function cannot. Raises CaffeError if that picture is broken, ValueError if the size does
-    not fit the count.
+    An encoded Datum (it holds a PNG, JPEG, ...) is decoded, with colours as B, G, R; pycaffe's
+    function cannot do this. Raises CaffeError if the picture cannot be decoded or has more than 8
+    bits a channel, ValueError if the number of values does not fit the shape.
     """
     if datum.encoded:
         return decode_datum(datum)

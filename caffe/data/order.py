@@ -1,4 +1,4 @@
-"""In which order records are read, and the random numbers of each."""
+"""The order in which records are read, and the random numbers of each record."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from caffe.formats.db import Database
 
 
 def epoch_order(count: int, seed: int, source: str, epoch: int) -> np.ndarray:
-    """The order of `count` records in one epoch: the same for the same seed, source and epoch."""
+    """A permutation of `count` records that depends on seed, source and epoch alone."""
     entropy = [seed & 0xFFFFFFFF, zlib.crc32(source.encode(errors="surrogateescape")), epoch]
     return np.random.default_rng(entropy).permutation(count)
 
 
 @dataclass(frozen=True)
 class Turns:
-    """Which records of an endless stream, numbered from 0, fall to one of several readers.
+    """The records that one of several readers takes from an endless stream, numbered from 0.
 
-    `first`, and then every `step`-th: readers in step take turns, and a number says it all: what
-    epoch a record is of, where in it, and what is drawn for it.
+    The reader takes record `first` and then every `step`-th. A record's number fixes its epoch, its
+    place there and its random draws.
     """
 
     first: int = 0
@@ -36,9 +36,10 @@ def endless(
     source: str = "",
     on_restart: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, int]]:
-    """(number, index) of a reader's records, forever: each index below `count` once an epoch.
+    """(number, index) of a reader's records, forever; an epoch holds each index below `count` once.
 
-    In order, or, with a seed, permuted anew each epoch. on_restart: called after each epoch.
+    The indices are in order or, with a seed, permuted anew each epoch. on_restart: called after
+    each epoch.
     """
     number = turns.first
     while True:
@@ -57,7 +58,7 @@ def endless_records(
     source: str,
     on_restart: Callable[[], None],
 ) -> Iterator[tuple[int, bytes, bytes]]:
-    """(number, key, record) of a reader's records, forever, as `endless` orders them."""
+    """(number, key, record) of a reader's records, forever, in the order of `endless`."""
     count = len(database)
     if seed is not None:
         keys = database.keys()
@@ -72,10 +73,10 @@ def endless_records(
 
 
 class RecordRandom:
-    """Random numbers for each record of a stream: a function of seed, name and record number.
+    """Random numbers for each record of a stream, fixed by seed, name, phase and record number.
 
-    So that a position in the stream is all there is to remember, and that it does not matter how
-    many readers share the records out.
+    A snapshot therefore only needs the position in the stream, and the numbers do not depend on how
+    many readers divide the records.
     """
 
     def __init__(self, seed: int, name: str, phase: int) -> None:
@@ -86,7 +87,10 @@ class RecordRandom:
         self._generator = np.random.Generator(self._bits)
 
     def at(self, number: int) -> np.random.Generator:
-        """Record `number`'s random numbers, from the first; the generator is one for all."""
-        self._start["state"]["counter"][1] = number  # counter[0] counts what is drawn
+        """The generator, set to the start of record `number`'s random numbers.
+
+        All calls return the same generator, so use it up before the next call.
+        """
+        self._start["state"]["counter"][1] = number  # counter[0] counts the draws
         self._bits.state = self._start
         return self._generator

@@ -1,4 +1,4 @@
-"""RecordTransformer: crop, mirror, mean and scale of records."""
+"""RecordTransformer: crops, mirrors, subtracts the mean from and scales records."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from caffe.proto import caffe_pb2 as pb
 
 
 class RecordTransformer:
-    """Crop, mirror, subtract the mean, scale: Caffe's DataTransformer; before these, augmentation.
+    """Augments, then crops, mirrors, subtracts the mean and scales: Caffe's DataTransformer.
 
-    All channels are treated alike, labels in a channel too, but for what augmentation_param says;
-    mirror also works in TEST.
+    Caffe has no augmentation; see augment.py. All other steps treat all channels alike, also
+    channels of labels. mirror also acts in TEST, as in Caffe.
+
+    Raises CaffeError for settings that exclude each other.
     """
 
     def __init__(self, param: pb.TransformationParameter, phase: int) -> None:
@@ -40,9 +42,9 @@ class RecordTransformer:
         self._warned = False
 
     def pixels(self, datum: pb.Datum, where: str) -> np.ndarray:
-        """The record's values, channels x height x width, uint8 or float32, decoded if need be.
+        """The record's values, channels x height x width, uint8 or float32, decoded if encoded.
 
-        Raises CaffeError, which says `where`, for a record that cannot be used.
+        Raises CaffeError, starting with `where`, if the record cannot be used.
         """
         color = self._forced_color(datum.encoded)
         try:
@@ -54,7 +56,7 @@ class RecordTransformer:
         return values
 
     def _forced_color(self, encoded: bool) -> bool | None:
-        """Whether the parameters ask for three channels or one; None: as many as there are."""
+        """True for three channels (force_color), False for one (force_gray), None for as stored."""
         p = self.param
         if not (p.force_color or p.force_gray):
             return None
@@ -70,7 +72,10 @@ class RecordTransformer:
         return p.force_color
 
     def shape(self, pixels: np.ndarray) -> tuple[int, int, int]:
-        """The shape after cropping."""
+        """The shape of the record after all steps, (channels, height, width).
+
+        Raises CaffeError if crop_size exceeds the record.
+        """
         shape = self.augmentation.shape(pixels.shape) if self.augmentation else pixels.shape
         channels, height, width = shape
         crop = self.param.crop_size
@@ -83,7 +88,8 @@ class RecordTransformer:
     ) -> None:
         """Write the transformed record into `out`, a float32 tensor of shape(pixels).
 
-        rng: the record's random numbers; may be left out where `random` is false.
+        rng: the record's random numbers; needed only if `random` is true. Raises CaffeError if the
+        mean does not fit the record.
         """
         p = self.param
         mirror = p.mirror and bool(rng.integers(2))
@@ -95,7 +101,7 @@ class RecordTransformer:
         values = pixels[:, rows, columns]
         mean = self._mean_for(pixels)
         if mean is not None:
-            whole = mean.shape == pixels.shape  # else one value a channel
+            whole = mean.shape == pixels.shape  # else one value per channel
             values = values - (mean[:, rows, columns] if whole else mean)
         target = out.numpy()
         np.copyto(target, values[:, :, ::-1] if mirror else values)

@@ -1,1 +1,1 @@
-"""Caffe's files, read and written."""
+"""Readers and writers of Caffe's files."""

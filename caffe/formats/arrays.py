@@ -1,4 +1,4 @@
-"""Arrays to and from Caffe's messages."""
+"""Converts numpy arrays to Caffe's BlobProto and Datum messages and back (pycaffe's io.py)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from caffe.proto import caffe_pb2
 
 
 def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> np.ndarray:
-    """The data (or diff) of a BlobProto as a float64 array in its shape, old 4-D shapes included.
+    """The data (or diff) of a BlobProto as a float64 array; old 4-D shapes are understood.
 
-    Raises ValueError if the shape does not fit the count.
+    Raises ValueError if the number of values does not fit the shape.
     """
     if return_diff:
         values = blob.diff or blob.double_diff
@@ -26,7 +26,7 @@ def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> 
 
 
 def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> caffe_pb2.BlobProto:
-    """A BlobProto with an array of any shape and, if given, its diff (of the same shape)."""
+    """A BlobProto of an array of any shape and, if given, its diff (same shape)."""
     blob = caffe_pb2.BlobProto()
     blob.shape.dim.extend(arr.shape)
     blob.data.extend(arr.astype(float).ravel().tolist())
@@ -48,7 +48,7 @@ def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
 
 
 def array_to_datum(arr: np.ndarray, label: int | None = None) -> caffe_pb2.Datum:
-    """A Datum with a channels x height x width array: bytes if it is uint8, else floats.
+    """A Datum of a channels x height x width array, stored as bytes if uint8, else as floats.
 
     Raises ValueError unless the array has three axes.
     """

@@ -1,4 +1,4 @@
-"""Databases of records, LMDB or LevelDB, as Caffe keeps its Datums: reading and making them."""
+"""Reads and creates databases of records, LMDB or LevelDB, in which Caffe keeps its Datums."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 from caffe.errors import CaffeError
 
 BACKENDS = ("lmdb", "leveldb")
-BATCH = 2**26  # bytes of records a transaction
-MAP_SIZE = 2**28  # bytes that an LMDB starts with; doubled whenever it is full
-CLOSING = 2.0  # seconds that an LMDB may take to be closed by another thread
+BATCH = 2**26  # bytes of records in one transaction
+MAP_SIZE = 2**28  # initial size of an LMDB in bytes; doubled whenever it is full
+CLOSING = 2.0  # seconds to wait until another thread has closed an LMDB
 
 
 # ---------------------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ CLOSING = 2.0  # seconds that an LMDB may take to be closed by another thread
 
 
 class Database(ABC):
-    """Records by key, read only; `Database.open` opens each database once a process."""
+    """Records by key, read only. `Database.open` opens each database once per process."""
 
     _open: ClassVar[Any] = weakref.WeakValueDictionary()
 
@@ -45,7 +45,7 @@ class Database(ABC):
             status = os.stat(path)
         except OSError as error:
             raise CaffeError(f"{path}: {error.strerror or error}") from None
-        # The inode too: a database may have been replaced by another of its name.
+        # By device and inode, because another database may have replaced one of the same name.
         key = (backend, status.st_dev, status.st_ino)
         database = cls._open.get(key)
         if database is None:
@@ -59,7 +59,7 @@ class Database(ABC):
     def __len__(self) -> int: ...
 
     def get(self, key: bytes) -> bytes:
-        """The record of that key. Raises CaffeError if there is none."""
+        """The record with this key. Raises CaffeError if there is none."""
         value = self._get(key)
         if value is None:
             raise CaffeError(f"{self.path}: no record {key!r}")
@@ -70,22 +70,22 @@ class Database(ABC):
 
     @abstractmethod
     def keys(self) -> list[bytes]:
-        """All keys, in their order."""
+        """All keys in sorted order."""
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All records in the order of their keys."""
+        """(key, record) of all records in the order of their keys."""
         return self.every(0, 1)
 
     @abstractmethod
     def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
-        """Record `first` and each step-th after it, in the order of their keys."""
+        """(key, record) of every `step`-th record from `first` on, in the order of the keys."""
 
 
 def open_lmdb(path: str | os.PathLike[str], **options: Any) -> Any:
-    """The lmdb.Environment of an LMDB that is only read: a folder with data.mdb in it, or such a
-    file itself. options: further ones of lmdb.open.
+    """A read-only lmdb.Environment of the LMDB at `path`: a folder with data.mdb in it, or such a
+    file itself. options: further arguments of lmdb.open.
 
-    Raises CaffeError where there is none, or where it was cut short.
+    Raises CaffeError if there is no LMDB at `path`, it cannot be opened, or its file is truncated.
     """
     import lmdb
 
@@ -100,16 +100,16 @@ def open_lmdb(path: str | os.PathLike[str], **options: Any) -> Any:
             env = lmdb.open(os.fspath(path), subdir=place.is_dir(), **reading, **options)
             break
         except lmdb.Error as error:
-            # LMDB opens no file twice. The thread of a net that is gone may be about to close it.
+            # LMDB opens no file twice. The reader thread of a deleted net may be about to close it.
             closing = "already open" in str(error) and time.monotonic() < deadline
             if not closing:
                 raise CaffeError(f"{path}: cannot be opened as LMDB: {error}") from None
         time.sleep(0.002)
-    # A page beyond the file's end would take the process down when it is looked at.
+    # Reading a page beyond the end of the file would crash the process.
     page = env.stat()["psize"]
     needed = (env.info()["last_pgno"] + 1) * page
     size = file.stat().st_size
-    if size < needed - 16 * page:  # a few at the end may be free, and never written
+    if size < needed - 16 * page:  # a few free pages at the end may never have been written
         env.close()
         raise CaffeError(
             f"{path}: damaged LMDB: {file.name} has {size} bytes, its records need {needed}; "
@@ -139,13 +139,13 @@ class LMDB(Database):
     def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
         with self._env.begin() as transaction:
             cursor = transaction.cursor()
-            # Of records that are passed over nothing is read.
+            # iternext(values=False) does not read the records in between.
             for key in itertools.islice(cursor.iternext(values=False), first, None, step):
                 yield key, cursor.value()
 
 
 class LevelDB(Database):
-    """A LevelDB folder; needs the package plyvel. Open in one process at a time, as ever."""
+    """A LevelDB folder; needs the package plyvel. Only one process at a time can open a LevelDB."""
 
     def __init__(self, path: str) -> None:
         plyvel = _plyvel()
@@ -184,7 +184,7 @@ def _plyvel() -> Any:
 
 
 # ---------------------------------------------------------------------------------------------
-# Making
+# Creating
 # ---------------------------------------------------------------------------------------------
 
 Put = Callable[[bytes, bytes], None]
@@ -192,8 +192,8 @@ Put = Callable[[bytes, bytes], None]
 
 @contextmanager
 def create(path: str | os.PathLike[str], backend: str = "lmdb") -> Iterator[Put]:
-    """A function put(key, value) that fills a new database; it appears at `path` when the block
-    ends without error, and after an error nothing is left.
+    """Create a database; yields a function put(key, value). The database appears at `path` when
+    the block ends without error; after an error nothing is left.
 
     Raises CaffeError if `path` exists, its folder does not, the backend is unknown, or a record
     cannot be stored.

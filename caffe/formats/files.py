@@ -1,9 +1,9 @@
-"""Reads and writes every file of Caffe's: nets, solvers, weights, solver states, mean blobs.
+"""Reads and writes all of Caffe's files: nets, solvers, weights, solver states, mean blobs.
 
 Text (.prototxt), binary protobuf (.caffemodel, .solverstate, .binaryproto) and HDF5
-(.caffemodel.h5, .solverstate.h5) pass both ways between this engine and Caffe. Whatever goes wrong
-with a file is a CaffeError of one line that starts with its path. Files are written beside their
-name and renamed when complete.
+(.caffemodel.h5, .solverstate.h5) can be exchanged with Caffe in both directions. Every error with a
+file is a CaffeError of one line that starts with the file's path. Files are written under a
+temporary name and renamed when complete.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ _temporary = itertools.count()
 
 
 # ---------------------------------------------------------------------------------------------
-# Writing without ever leaving half a file
+# Atomic writes
 # ---------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def atomic_write(path: PathLike) -> Iterator[Path]:
-    """A path to write to, beside `path`; it becomes `path` when the block ends without error.
+    """Yields a temporary path in the folder of `path`, renamed to it if the block succeeds.
 
-    The data is on the disk before the name is. After an error nothing is left. A path that is no
-    regular file (/dev/stdout, a pipe) is handed out as it is.
+    The data reaches the disk before the rename. After an error nothing is left. If `path` is not a
+    regular file (/dev/stdout, a pipe), it is yielded itself.
 
-    Raises CaffeError if the folder is missing or not writable, or the disk is full.
+    Raises CaffeError if `path` is a directory, its folder is missing or not writable, or the disk
+    is full.
     """
     if os.path.isdir(path):
         raise CaffeError(f"{path}: is a directory; expected a file name")
@@ -69,7 +70,7 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or a folder's names, on the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -83,7 +84,7 @@ def sync(path: Path) -> None:
 
 
 def read_text(path: PathLike, message_class: type[M]) -> M:
-    """The message in a text file (.prototxt), as it stands there.
+    """The message in a text file (.prototxt), without upgrading it.
 
     Raises CaffeError "PATH:LINE:COLUMN: what is wrong".
     """
@@ -95,13 +96,13 @@ def read_text(path: PathLike, message_class: type[M]) -> M:
 
 
 def write_text(path: PathLike, message: Message) -> None:
-    """Write a message as text, in the form that C++ protobuf prints."""
+    """Write a message as text, formatted like C++ protobuf."""
     with atomic_write(path) as beside:
         beside.write_text(text(message), encoding="ascii")
 
 
 def read_net(path: PathLike, log: Log | None = None) -> pb.NetParameter:
-    """The net in a prototxt, brought to today's format.
+    """The net in a prototxt, upgraded to today's format.
 
     log: as upgrade_net's. Raises CaffeError as read_text and upgrade_net do.
     """
@@ -109,10 +110,12 @@ def read_net(path: PathLike, log: Log | None = None) -> pb.NetParameter:
 
 
 def read_solver(path: PathLike, log: Log | None = None) -> pb.SolverParameter:
-    """The solver in a prototxt, brought to today's format, with its snapshot_prefix settled.
+    """The solver in a prototxt, upgraded to today's format, with its snapshot_prefix completed.
 
-    Unset, the prefix is the solver file's path without extension; an existing directory gets the
-    solver file's stem added. Raises CaffeError as read_text and upgrade_solver do.
+    If it is unset, it becomes the solver file's path without extension. If it names an existing
+    directory, the solver file's stem is appended.
+
+    Raises CaffeError as read_text and upgrade_solver do.
     """
     solver = upgrade_solver(read_text(path, pb.SolverParameter), str(path), log)
     stem = os.path.splitext(os.fspath(path))[0]
@@ -138,11 +141,11 @@ class Weights(dict[str, list[np.ndarray | None]]):
     """Layer name -> its blobs, in the file's order; layers without blobs have an empty list.
 
     Arrays are float32 in the shape that the file states (4-D in models older than BlobShape). A
-    blob is None only if an HDF5 file leaves it to the layer that it is shared with.
+    blob is None only in HDF5 files, where another layer stores it because both share it.
 
-    net: the structure that was saved with the weights, in today's format and without blobs; None
-        for HDF5, which has none.
-    diffs: the gradients, in the same form, for the layers that were saved with any.
+    net: the structure saved with the weights, in today's format and without blobs; None for HDF5,
+        which stores no structure.
+    diffs: layer name -> gradients, in the same form, for layers whose gradients were saved.
     """
 
     def __init__(self) -> None:
@@ -152,10 +155,10 @@ class Weights(dict[str, list[np.ndarray | None]]):
 
 
 def read_weights(path: PathLike, log: Log | None = None) -> Weights:
-    """The weights in a .caffemodel of any age, or in an HDF5 file; which of the two, its content
-    says. Memory: little more than the arrays themselves.
+    """The weights in a .caffemodel of any format version or in an HDF5 file; the content tells
+    which. Takes little more memory than the arrays themselves.
 
-    log: as upgrade_net's. Raises CaffeError if the file is neither, or damaged.
+    log: as upgrade_net's. Raises CaffeError if the file is neither or is damaged.
     """
     path = os.fspath(path)
     if is_hdf5(path):
@@ -179,7 +182,7 @@ def read_weights(path: PathLike, log: Log | None = None) -> Weights:
 def _array(
     blob: pb.BlobProto, blobs: list[wire.Blob], where: str, number: int, diff: bool = False
 ) -> np.ndarray | None:
-    """The numbers of a blob in its shape, float32; for the diff None where it has none."""
+    """The values of a blob in its shape, float32; None for a diff that was not saved."""
     place = wire.index(blob)
     assert place is not None  # wire.read gives every blob one
     values = blobs[place].diff if diff else blobs[place].data
@@ -207,10 +210,10 @@ def write_weights(
 
     net: the structure to save with the weights, in today's format; blobs in it are ignored.
     blobs: layer name -> arrays of any shape, float32; contiguous ones are written without a copy.
-    diffs: the same for the gradients, of the same shapes.
+    diffs: layer name -> gradients, with the shapes of the blobs.
 
     Raises CaffeError, before anything is written, if a name is not a layer of the net or the file
-    would pass protobuf's 2 GiB.
+    would exceed protobuf's limit of 2 GiB.
     """
     outline = pb.NetParameter()
     outline.CopyFrom(net)
@@ -222,12 +225,12 @@ def write_weights(
         del layer.blobs[:]
         gradients = (diffs or {}).get(layer.name, ())
         for data, diff in itertools.zip_longest(blobs.get(layer.name, ()), gradients):
-            wire.set_index(_shaped(layer.blobs.add(), data.shape), len(arrays))
+            wire.set_index(_with_shape(layer.blobs.add(), data.shape), len(arrays))
             arrays.append(wire.Blob(data, diff))
     _write_binary(path, outline, wire.NET, arrays)
 
 
-def _shaped(blob: pb.BlobProto, shape: Sequence[int]) -> pb.BlobProto:
+def _with_shape(blob: pb.BlobProto, shape: Sequence[int]) -> pb.BlobProto:
     blob.shape.dim.extend(shape)
     return blob
 
@@ -243,14 +246,17 @@ def _write_binary(path: PathLike, outline: Message, plan: Any, arrays: list[wire
 
 
 def read_model(path: PathLike) -> tuple[pb.NetParameter, list[wire.Blob]]:
-    """A .caffemodel as it stands: its outline (see caffe.wire) and its arrays; for tools that pass
-    it on. Raises CaffeError if it cannot be read.
+    """A .caffemodel, not upgraded: its outline (see caffe.formats.wire) and its arrays, for tools
+    that write it again. Raises CaffeError if it cannot be read.
     """
     return wire.read(os.fspath(path), pb.NetParameter, wire.NET)
 
 
 def write_model(path: PathLike, outline: pb.NetParameter, arrays: list[wire.Blob]) -> None:
-    """Write what read_model gave, the outline perhaps upgraded."""
+    """Write the outline, upgraded or not, and the arrays that read_model returned.
+
+    Raises CaffeError if the file would exceed protobuf's limit of 2 GiB.
+    """
     _write_binary(path, outline, wire.NET, arrays)
 
 
@@ -261,11 +267,11 @@ def write_model(path: PathLike, outline: pb.NetParameter, arrays: list[wire.Blob
 
 @dataclass
 class SolverStateData:
-    """What a solver needs beside the weights to go on where it stopped.
+    """The state that a solver needs, besides the weights, to resume training.
 
-    iter: iterations done. learned_net: path of the weights, None if it has none. current_step:
-    steps that lr_policy multistep has taken. history: one array a parameter (Adam and AdaDelta:
-    all first moments, then all second), float32.
+    iter: iterations done. learned_net: path of the weights, None if the file names none.
+    current_step: steps that lr_policy multistep has taken. history: one float32 array per parameter
+    (Adam and AdaDelta: all first moments, then all second).
     """
 
     iter: int = 0
@@ -275,9 +281,9 @@ class SolverStateData:
 
 
 def read_solver_state(path: PathLike) -> SolverStateData:
-    """The state in a .solverstate or .solverstate.h5; which of the two, its content says.
+    """The state in a .solverstate or .solverstate.h5; the content tells which.
 
-    Raises CaffeError if the file is neither, or damaged.
+    Raises CaffeError if the file is neither or is damaged.
     """
     path = os.fspath(path)
     if is_hdf5(path):
@@ -289,12 +295,12 @@ def read_solver_state(path: PathLike) -> SolverStateData:
 
 
 def write_solver_state(path: PathLike, state: SolverStateData) -> None:
-    """Write a .solverstate. Raises CaffeError if it would pass protobuf's 2 GiB."""
+    """Write a .solverstate. Raises CaffeError if it would exceed protobuf's limit of 2 GiB."""
     outline = pb.SolverState(iter=state.iter, current_step=state.current_step)
     if state.learned_net is not None:
         outline.learned_net = state.learned_net
     for place, array in enumerate(state.history):
-        wire.set_index(_shaped(outline.history.add(), array.shape), place)
+        wire.set_index(_with_shape(outline.history.add(), array.shape), place)
     arrays = [wire.Blob(array) for array in state.history]
     _write_binary(path, outline, wire.SOLVER_STATE, arrays)
 
@@ -305,8 +311,8 @@ def write_solver_state(path: PathLike, state: SolverStateData) -> None:
 
 
 def read_blob(path: PathLike) -> np.ndarray:
-    """The array in a .binaryproto, float32, in the shape that it states; 1 x channels x height x
-    width in mean files, which have the old form. Raises CaffeError if it cannot be read.
+    """The float32 array in a .binaryproto, in the shape that the file states; in mean files, which
+    have the old form, 1 x channels x height x width. Raises CaffeError if it cannot be read.
     """
     path = os.fspath(path)
     blob, blobs = wire.read(path, pb.BlobProto, wire.BLOB)
@@ -316,14 +322,14 @@ def read_blob(path: PathLike) -> np.ndarray:
 
 
 def write_blob(path: PathLike, array: np.ndarray, old_form: bool = False) -> None:
-    """Write an array as .binaryproto; old_form: with the four numbers num, channels, height and
-    width in place of a shape, as compute_image_mean does.
+    """Write an array as .binaryproto. old_form: store its four axes as num, channels, height and
+    width instead of a shape, as Caffe's compute_image_mean does.
     """
     blob = pb.BlobProto()
     if old_form:
         blob.num, blob.channels, blob.height, blob.width = array.shape
     else:
-        _shaped(blob, array.shape)
+        _with_shape(blob, array.shape)
     wire.set_index(blob, 0)
     _write_binary(path, blob, wire.BLOB, [wire.Blob(array)])
 
@@ -334,7 +340,7 @@ def write_blob(path: PathLike, array: np.ndarray, old_form: bool = False) -> Non
 
 
 def is_hdf5(path: PathLike) -> bool:
-    """True if the content of a file is HDF5. Raises CaffeError if it cannot be read."""
+    """True if a file contains HDF5. Raises CaffeError if it cannot be read."""
     try:
         with open(path, "rb") as file:
             for offset in (0, 512, 1024, 2048):  # HDF5 allows a user block before its signature
@@ -359,7 +365,7 @@ def _hdf5(path: str) -> Iterator[h5py.File]:
 
 
 def _read_weights_hdf5(path: str) -> Weights:
-    """HDF5's layout: group data (and diff) / a group a layer / dataset 0, 1, ..."""
+    """Layout of the file: group data (and diff) / a group for each layer / datasets 0, 1, ..."""
     weights = Weights()
     with _hdf5(path) as file:
         if "data" not in file:
@@ -375,7 +381,7 @@ def _read_weights_hdf5(path: str) -> Weights:
 def _layers_hdf5(
     group: h5py.Group, path: str, prefix: str = ""
 ) -> Iterator[tuple[str, list[np.ndarray | None]]]:
-    """(name, blobs) of each layer; a '/' in a layer's name has become a group within a group."""
+    """(name, blobs) of each layer. HDF5 splits a layer name at '/' into nested groups."""
     import h5py
 
     for key, layer in group.items():
@@ -386,11 +392,11 @@ def _layers_hdf5(
         if found or not inner:
             yield prefix + key, _blobs_hdf5(found, f"{path}: layer {prefix + key!r}")
         if inner:
-            yield from _layers_hdf5(_Only(layer, inner), path, f"{prefix}{key}/")
+            yield from _layers_hdf5(_Subset(layer, inner), path, f"{prefix}{key}/")
 
 
-class _Only:
-    """A look at an HDF5 group that shows some of its members."""
+class _Subset:
+    """A view of an HDF5 group that shows only some of its members."""
 
     def __init__(self, group: h5py.Group, keys: list[str]) -> None:
         self.group, self.keys = group, keys
@@ -404,7 +410,7 @@ def _blobs_hdf5(found: dict[str, h5py.Dataset], where: str) -> list[np.ndarray |
     if wrong:
         raise CaffeError(f"{where}: dataset {wrong[0]!r}; expected blob numbers 0, 1, ...")
     count = max((int(key) + 1 for key in found), default=0)
-    if count > 2 * len(found) + 64:  # a stray number, not blobs left to their owners
+    if count > 2 * len(found) + 64:  # a stray number, not gaps for shared blobs
         raise CaffeError(f"{where}: dataset '{count - 1}' among {len(found)}")
     return [_dataset(found[str(j)], where) if str(j) in found else None for j in range(count)]
 
@@ -425,12 +431,12 @@ def write_weights_hdf5(
 ) -> None:
     """Write weights as HDF5 (.caffemodel.h5).
 
-    blobs: layer name -> arrays; every layer of the net, also those without blobs; None for a blob
-        that is shared with an earlier layer, which stores it, as Caffe does.
-    diffs: the gradients, shared or not.
+    blobs: layer name -> arrays, for every layer of the net, also those without blobs. None stands
+        for a blob shared with an earlier layer; as in Caffe, only that layer stores it.
+    diffs: layer name -> gradients, stored in every layer, also of shared blobs.
 
-    Raises CaffeError for a layer name with '/': HDF5 takes it for a group within a group, and
-    Caffe then cannot read the file.
+    Raises CaffeError for a layer name with '/', which HDF5 would split into nested groups that
+    Caffe cannot read.
     """
     import h5py
 
@@ -474,7 +480,7 @@ def write_solver_state_hdf5(path: PathLike, state: SolverStateData) -> None:
     with atomic_write(path) as beside, h5py.File(beside, "w") as file:
         file["iter"] = np.array([state.iter], np.int32)
         if state.learned_net is not None:
-            # A C string with its terminating zero, which Caffe relies on.
+            # Caffe relies on the terminating zero of a C string.
             data = os.fsencode(state.learned_net) + b"\0"
             kind = h5py.h5t.C_S1.copy()
             kind.set_size(len(data))

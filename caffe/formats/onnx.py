@@ -1,4 +1,4 @@
-"""An ONNX graph in the making: what layers write themselves into."""
+"""An ONNX graph under construction, to which layers add their nodes and constants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class HasArrays(Protocol):
-    """A layer, as far as a graph needs to know it."""
+    """The part of a layer that a graph uses: its name and its parameter arrays."""
 
     name: str
 
@@ -22,47 +22,47 @@ class HasArrays(Protocol):
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the graph. `shape` is of the batch size that the net has."""
+    """A tensor of the graph. `shape` has the net's own batch size, also with dynamic_batch."""
 
     name: str
     shape: tuple[int, ...]
 
 
-Names = str | Sequence[str]  # of a layer's tops
+Names = str | Sequence[str]  # the names of a layer's tops
 
 
 @dataclass
 class Graph:
-    """The nodes and constants of an ONNX graph that is being written.
+    """The nodes and constants of an ONNX graph under construction.
 
-    max_unpool: Unpooling may become MaxUnpool. dynamic_batch: the first axis may have any size.
+    max_unpool: Unpooling may become MaxUnpool. dynamic_batch: the batch size is left open.
     """
 
     max_unpool: bool = True
     dynamic_batch: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
-    masks: dict[str, Any] = field(default_factory=dict)  # of Pooling, for Unpooling
-    layer: str = ""  # the layer at work, after which its nodes are named
+    masks: dict[str, Any] = field(default_factory=dict)  # Pooling's masks, for Unpooling
+    layer: str = ""  # the current layer, whose name its nodes get
     _counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, op: str, *inputs: Value | str, outputs: int = 1, **attributes: Any) -> Any:
-        """One more node; returns the name of its output, or a list of the names of several."""
+        """Add a node; returns the name of its output, or a list of names if there are several."""
         from onnx import helper
 
         names = [self.fresh() for _ in range(outputs)]
         given = [item.name if isinstance(item, Value) else item for item in inputs]
-        title = names[0].removesuffix(":1")  # a layer's first node bears its name
+        title = names[0].removesuffix(":1")  # a layer's first node gets the layer's name
         self.nodes.append(helper.make_node(op, given, names, title, **attributes))
         return names[0] if outputs == 1 else names
 
     def fresh(self) -> str:
-        """A name that nothing has so far."""
+        """A name not used so far: the layer's name and a running number."""
         count = self._counts[self.layer] = self._counts.get(self.layer, 0) + 1
         return f"{self.layer}:{count}"
 
     def constant(self, values: Any, dtype: Any = np.float32, name: str | None = None) -> str:
-        """A constant; returns its name."""
+        """Add a constant; returns its name."""
         name = name or self.fresh()
         while name in self.constants:  # layers may share a name
             name += "_"
@@ -70,37 +70,37 @@ class Graph:
         return name
 
     def blob(self, layer: HasArrays, index: int) -> str:
-        """A parameter of a layer."""
+        """Add parameter `index` of a layer as a constant; returns its name."""
         return self.constant(layer.array(index), name=f"{layer.name}.{index}")
 
     def reshape(self, x: Value | str, shape: Sequence[int], keeps_batch: bool = True) -> str:
-        """Reshape to `shape`; keeps_batch: the first axis stays what it is, whatever its size."""
+        """Reshape to `shape`; keeps_batch: the first axis is the batch, whose size may be open."""
         shape = list(shape)
         if self.dynamic_batch and keeps_batch and shape:
-            shape[0] = 0  # ONNX's word for "as it was"
+            shape[0] = 0  # in ONNX 0 means "unchanged"
         return self.add("Reshape", x, self.constant(shape, np.int64))
 
     def affine(self, x: Value | str, scale: float, shift: float) -> str:
-        """scale x + shift, in no more nodes than it takes."""
+        """scale * x + shift, without nodes for a scale of 1 or a shift of 0."""
         y = x.name if isinstance(x, Value) else x
         if scale != 1:
             y = self.add("Mul", y, self.constant(scale))
         return self.add("Add", y, self.constant(shift)) if shift else y
 
     def to_float(self, x: str) -> str:
-        """x as float32."""
+        """x cast to float32."""
         from onnx import TensorProto
 
         return self.add("Cast", x, to=TensorProto.FLOAT)
 
     def to_int(self, x: Value | str) -> str:
-        """x as int64."""
+        """x cast to int64."""
         from onnx import TensorProto
 
         return self.add("Cast", x, to=TensorProto.INT64)
 
     def to_bool(self, x: Value | str) -> str:
-        """Whether x is not 0."""
+        """x cast to bool: whether it is not 0."""
         from onnx import TensorProto
 
         return self.add("Cast", x, to=TensorProto.BOOL)
@@ -108,11 +108,11 @@ class Graph:
     def slice(
         self, x: Value | str, axes: Sequence[int], starts: Sequence[int], ends: Sequence[int]
     ) -> str:
-        """x from `starts` to before `ends` on these axes."""
+        """x from `starts` up to, not including, `ends` on these axes."""
         return self.add("Slice", x, *(self.constant(v, np.int64) for v in (starts, ends, axes)))
 
     def shape_like(self, x: Value, shape: Sequence[int]) -> str:
-        """A shape as a tensor, of x's batch size, whatever that is."""
+        """`shape` as an int64 tensor; with dynamic_batch its first number is read from x."""
         if not self.dynamic_batch:
             return self.constant(shape, np.int64)
         batch = self.add("Shape", x, start=0, end=1)

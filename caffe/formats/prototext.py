@@ -1,4 +1,4 @@
-"""Protobuf's text format as C++ Caffe reads and prints it: prototxt files, settings in logs."""
+"""Reads and prints protobuf's text format like C++ Caffe: prototxt files, settings in logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from caffe.errors import CaffeError
 
 M = TypeVar("M", bound=Message)
 
-# What Python's parser says of a wrong name, and how it starts.
+# The messages of Python's parser about unknown names, and the position that starts them.
 _NO_FIELD = re.compile(r'Message type "(?P<type>[\w.]+)" has no field named "(?P<name>[^"]*)"')
 _NO_VALUE = re.compile(r'Enum type "(?P<type>[\w.]+)" has no value named (?P<name>\S+?)\.?$')
 _POSITION = re.compile(r"^\d+:\d+ : ")
@@ -30,16 +30,16 @@ _ESCAPES = {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 39: "\\'", 92: "\\\\"}
 
 
 def parse(data: bytes, message_class: type[M], source: str) -> M:
-    """The message that a text describes.
+    """Parse a message from its text form.
 
-    source: what to call the text in errors.
+    source: the name of the text in errors, usually its path.
 
-    Raises CaffeError "SOURCE:LINE:COLUMN: what is wrong", with the nearest name where a field or
-    value is unknown, or without a position where the text is binary or a required field is unset.
+    Raises CaffeError "SOURCE:LINE:COLUMN: what is wrong", with the nearest known name if a field or
+    value is unknown. There is no position if the data is binary or a required field is unset.
     """
     if b"\0" in data:
         raise CaffeError(f"{source}: binary data; expected a {_short(message_class)} as text")
-    # Comments may be in any encoding; in a string an undecodable byte becomes its escape.
+    # Comments may be in any encoding; undecodable bytes become escapes, which strings may hold.
     text = data.decode("utf-8-sig", errors="backslashreplace")
     message = message_class()
     try:
@@ -57,11 +57,11 @@ def _short(message_class: type[Message]) -> str:
 
 
 def _explain(error: text_format.ParseError, text: str, root: Descriptor, source: str) -> str:
-    """One line: the place, what is wrong there, and the nearest name if a name is unknown."""
+    """One line: the position, the error, and the nearest known name if a name is unknown."""
     line, column = error.GetLine(), error.GetColumn()
     place = source if line is None else f"{source}:{line}:{column}"
     what = _POSITION.sub("", str(error))
-    if line is not None:  # the parser quotes the whole line, which may be the whole file
+    if line is not None:  # remove the parser's quote of the line, which may be the whole file
         what = what.removeprefix(f"'{text.split(chr(10))[line - 1]}': ")
     what = " ".join(what.split())
     if found := _NO_FIELD.search(what):
@@ -91,7 +91,7 @@ def _near(found: re.Match[str], names: list[str]) -> str:
 
 
 def _find(root: Descriptor, full_name: str) -> Any:
-    """The message or enum of that name in the file of `root`, None if it is not there."""
+    """The message or enum with that name in the file of `root`; None if there is none."""
     pending: list[Descriptor] = list(root.file.message_types_by_name.values())
     enums: list[EnumDescriptor] = list(root.file.enum_types_by_name.values())
     while pending:
@@ -109,15 +109,15 @@ def _find(root: Descriptor, full_name: str) -> Any:
 
 
 def text(message: Message) -> str:
-    """A message as C++ protobuf's TextFormat prints it: one field a line in the order of their
-    numbers, two spaces a level, floats in six or, if that is not exact, nine digits.
+    """A message as C++ protobuf's TextFormat prints it: one field per line in the order of field
+    numbers, indented by two spaces per level. Floats have six digits, or nine if six are not exact.
     """
     return "".join(_lines(message, ""))
 
 
 def _lines(message: Message, indent: str) -> Iterator[str]:
     for field, value in message.ListFields():
-        # Not `field.label`, which newer protobuf runtimes deprecate.
+        # We avoid `field.label`, which newer protobuf runtimes deprecate.
         values = value if _is_repeated(value) else (value,)
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             for item in values:
@@ -162,7 +162,7 @@ def _float(value: float) -> str:
     short = f"{value:.6g}"
     try:
         exact = struct.pack("<f", float(short)) == struct.pack("<f", value)
-    except OverflowError:  # six digits may round the largest floats up, out of range
+    except OverflowError:  # six digits can round the largest floats up beyond the range
         exact = False
     return short if exact else f"{value:.9g}"
 

@@ -1,9 +1,9 @@
-"""Brings nets and solvers of Caffe's older formats to today's, as Caffe does on reading.
+"""Upgrades nets and solvers of Caffe's older formats to today's, as Caffe does when it reads them.
 
-The formats: V0 (2013, one message of settings for every layer type), V1 (2014, layer types as an
-enum, learning rates as lists), and within today's the fields that moved: data transformations,
-input fields, the learning rates of BatchNorm, the solver's type. Follows src/caffe/util/
-upgrade_proto.cpp of BVLC Caffe, its log lines included.
+The older formats are V0 (2013, one message of settings for every layer type), V1 (2014, layer types
+as an enum, learning rates as lists), and today's format with fields that have moved since: data
+transformations, input fields, the learning rates of BatchNorm, the solver's type. Follows BVLC
+Caffe's src/caffe/util/upgrade_proto.cpp, including its log lines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from caffe.proto import caffe_pb2 as pb
 
 INFO, WARNING, ERROR = range(3)
 
-# log(place, message, severity), as caffe.log.emit takes them.
+# log(place, message, severity): the arguments of caffe.process.log.emit.
 Log = Callable[[str, str, int], None]
 
 V0_TYPES = {
@@ -46,7 +46,7 @@ V0_TYPES = {
     "window_data": "WINDOW_DATA",
 }
 
-# The parameter message of each V0 type that had settings.
+# V0 type -> its parameter message, for types that have settings.
 _V0_MESSAGES = {
     "concat": "concat_param",
     "conv": "convolution_param",
@@ -61,8 +61,8 @@ _V0_MESSAGES = {
     "window_data": "window_data_param",
 }
 
-# V0 field -> the types that know it, its name today, and the line where Caffe reports it for
-# any other type.
+# V0 field -> the types that have it, its name today, and the line of upgrade_proto.cpp that reports
+# it as unknown for any other type.
 _V0_FIELDS = {
     "num_output": ("conv innerproduct", "num_output", 237),
     "biasterm": ("conv innerproduct", "bias_term", 249),
@@ -91,7 +91,7 @@ _V0_FIELDS = {
     "det_context_pad": ("window_data", "context_pad", 524),
     "det_crop_mode": ("window_data", "crop_mode", 534),
 }
-# V0 fields that any layer may have: they describe the transformation of its data.
+# V0 fields of data transformation, which any layer may have -> their names today.
 _V0_TRANSFORM = {
     "scale": "scale",
     "meanfile": "mean_file",
@@ -142,7 +142,7 @@ V1_TYPES = {
     "THRESHOLD": "Threshold",
 }
 
-# V1 layer types whose transformation fields moved into transform_param, and where they were.
+# V1 layer types whose transformation fields moved to transform_param -> the message they were in.
 _V1_DATA = {
     pb.V1LayerParameter.DATA: "data_param",
     pb.V1LayerParameter.IMAGE_DATA: "image_data_param",
@@ -160,17 +160,17 @@ SOLVER_TYPES = {
 }
 
 
-class _Talk:
-    """Says what is upgraded in which file, in Caffe's log lines."""
+class _Reporter:
+    """Logs the upgrade of one file in Caffe's words, and makes its errors."""
 
     def __init__(self, source: str, log: Log | None) -> None:
         self.source = source
         self.log = log
-        self.trouble = 0  # what could not be carried over
+        self.errors = 0  # how many settings could not be carried over
 
     def say(self, line: int, message: str, severity: int = INFO) -> None:
         if severity == ERROR:
-            self.trouble += 1
+            self.errors += 1
         if self.log is not None:
             self.log(f"upgrade_proto.cpp:{line}", message, severity)
 
@@ -179,12 +179,12 @@ class _Talk:
 
 
 # ---------------------------------------------------------------------------------------------
-# What needs it
+# Detection of older formats
 # ---------------------------------------------------------------------------------------------
 
 
 def needs_upgrade(net: pb.NetParameter) -> bool:
-    """True if a net has anything of an older format."""
+    """True if any part of a net is in an older format."""
     return bool(
         net.layers or _needs_data_upgrade(net) or net.input or _needs_batch_norm_upgrade(net)
     )
@@ -208,7 +208,7 @@ def _needs_batch_norm_upgrade(net: pb.NetParameter) -> bool:
 
 
 def _old_batch_norm(layer: pb.LayerParameter) -> bool:
-    # Three ParamSpecs were once required, to keep the statistics from being learned.
+    # BatchNorm once needed three ParamSpecs to keep its statistics from being learned.
     return layer.type == "BatchNorm" and len(layer.param) == 3
 
 
@@ -218,55 +218,54 @@ def _old_batch_norm(layer: pb.LayerParameter) -> bool:
 
 
 def upgrade_net(net: pb.NetParameter, source: str = "", log: Log | None = None) -> pb.NetParameter:
-    """Today's form of a net; the same message if it has that form already.
+    """The net in today's format; the same message if it is in that format already.
 
-    source: the file that it came from, for log lines and errors.
-    log: called as log(place, message, severity) for each thing that Caffe logs here; severity
-    ERROR (2) means that a setting could not be carried over.
+    source: the path of the net's file, for log lines and errors.
+    log: called as log(place, message, severity) for each of Caffe's log lines; severity ERROR (2)
+    means that a setting could not be carried over.
 
-    Raises CaffeError where the old net makes no sense (an unknown layer type, V1 and today's
-    layers in one net, a padding layer before anything but one convolution or pooling, too few
-    input dimensions).
+    Raises CaffeError if the old net is invalid: an unknown layer type, V1 and today's layers in one
+    net, a padding layer before anything but a convolution or pooling, too few input dimensions.
     """
-    talk = _Talk(source, log)
+    reporter = _Reporter(source, log)
     if not needs_upgrade(net):
         return net
     if _is_v0(net):
-        net = _upgrade_v0(net, talk)
+        net = _upgrade_v0(net, reporter)
     if _needs_data_upgrade(net):
-        net = _upgrade_data(net, talk)
+        net = _upgrade_data(net, reporter)
     if net.layers:
-        net = _upgrade_v1(net, talk)
+        net = _upgrade_v1(net, reporter)
     if net.input:
-        net = _upgrade_input(net, talk)
+        net = _upgrade_input(net, reporter)
     if _needs_batch_norm_upgrade(net):
-        net = _upgrade_batch_norm(net, talk)
+        net = _upgrade_batch_norm(net, reporter)
     return net
 
 
-def _announce(talk: _Talk, line: int, what: str) -> None:
-    talk.say(line, f"Attempting to upgrade {what}: {talk.source}")
+def _announce(reporter: _Reporter, line: int, what: str) -> None:
+    reporter.say(line, f"Attempting to upgrade {what}: {reporter.source}")
 
 
-def _upgrade_v0(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
-    _announce(talk, 28, "input file specified using deprecated V0LayerParameter")
-    unpadded = _fold_padding(old, talk)
+def _upgrade_v0(old: pb.NetParameter, reporter: _Reporter) -> pb.NetParameter:
+    _announce(reporter, 28, "input file specified using deprecated V0LayerParameter")
+    unpadded = _fold_padding(old, reporter)
     net = pb.NetParameter(input=old.input, input_dim=old.input_dim)
     for field in ("name", "force_backward"):
         if old.HasField(field):
             setattr(net, field, getattr(old, field))
     for layer in unpadded.layers:
-        _upgrade_v0_layer(layer, net.layers.add(), talk)
-    if talk.trouble:
-        talk.say(
+        _upgrade_v0_layer(layer, net.layers.add(), reporter)
+    if reporter.errors:
+        reporter.say(
             33,
             "Warning: had one or more problems upgrading V0NetParameter to NetParameter "
             "(see above); continuing anyway.",
             ERROR,
         )
     else:
-        talk.say(36, "Successfully upgraded file specified using deprecated V0LayerParameter")
-    talk.say(
+        reporter.say(36, "Successfully upgraded file specified using deprecated V0LayerParameter")
+    reporter.say(
         39,
         "Note that future Caffe releases will not support V0NetParameter; use "
         "./build/tools/upgrade_net_proto_text for prototxt and "
@@ -277,8 +276,8 @@ def _upgrade_v0(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
     return net
 
 
-def _fold_padding(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
-    """V0's padding layers become the `pad` of the layer behind them."""
+def _fold_padding(old: pb.NetParameter, reporter: _Reporter) -> pb.NetParameter:
+    """Replace V0's padding layers by the `pad` of the layers that follow them."""
     net = pb.NetParameter()
     net.CopyFrom(old)
     del net.layers[:]
@@ -288,13 +287,13 @@ def _fold_padding(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
             net.layers.add().CopyFrom(layer)
         for j, blob in enumerate(layer.bottom):
             if blob not in maker:
-                raise talk.fail(
+                raise reporter.fail(
                     f"layer {layer.layer.name!r} takes blob {blob!r}, which nothing before it makes"
                 )
             padding = maker[blob]
             if padding is None or padding.layer.type != "padding":
                 continue
-            _check_padding(padding, layer, talk)
+            _check_padding(padding, layer, reporter)
             net.layers[-1].layer.pad = padding.layer.pad
             net.layers[-1].bottom[j] = padding.bottom[0]
         for blob in layer.top:
@@ -302,22 +301,28 @@ def _fold_padding(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
     return net
 
 
-def _check_padding(padding: pb.V1LayerParameter, layer: pb.V1LayerParameter, talk: _Talk) -> None:
+def _check_padding(
+    padding: pb.V1LayerParameter, layer: pb.V1LayerParameter, reporter: _Reporter
+) -> None:
     where = f"layer {layer.layer.name!r} behind padding layer {padding.layer.name!r}"
     if layer.layer.type not in ("conv", "pool"):
-        raise talk.fail(f"{where} is of type {layer.layer.type!r}; expected 'conv' or 'pool'")
+        raise reporter.fail(f"{where} is of type {layer.layer.type!r}; expected 'conv' or 'pool'")
     if len(layer.bottom) != 1:
-        raise talk.fail(f"{where} has {len(layer.bottom)} bottoms; expected 1")
+        raise reporter.fail(f"{where} has {len(layer.bottom)} bottoms; expected 1")
     if len(padding.bottom) != 1 or len(padding.top) != 1:
-        raise talk.fail(f"padding layer {padding.layer.name!r}: expected one bottom and one top")
+        raise reporter.fail(
+            f"padding layer {padding.layer.name!r}: expected one bottom and one top"
+        )
 
 
-def _upgrade_v0_layer(old: pb.V1LayerParameter, new: pb.V1LayerParameter, talk: _Talk) -> None:
-    """The V1 form of one V0 layer."""
+def _upgrade_v0_layer(
+    old: pb.V1LayerParameter, new: pb.V1LayerParameter, reporter: _Reporter
+) -> None:
+    """Fill `new` with the V1 form of a V0 layer."""
     new.bottom.extend(old.bottom)
     new.top.extend(old.top)
     if not old.HasField("layer"):
-        raise talk.fail(
+        raise reporter.fail(
             f"layer {old.name!r} is not in the V0 format (it has no 'layer' message) while others "
             "of this net are; write all of them in one format"
         )
@@ -326,7 +331,7 @@ def _upgrade_v0_layer(old: pb.V1LayerParameter, new: pb.V1LayerParameter, talk: 
         new.name = v0.name
     if v0.HasField("type"):
         if v0.type not in V0_TYPES:
-            raise talk.fail(f"layer {v0.name!r}: unknown V0 layer type {v0.type!r}")
+            raise reporter.fail(f"layer {v0.name!r}: unknown V0 layer type {v0.type!r}")
         new.type = pb.V1LayerParameter.LayerType.Value(V0_TYPES[v0.type])
     new.blobs.extend(v0.blobs)
     new.blobs_lr.extend(v0.blobs_lr)
@@ -338,7 +343,7 @@ def _upgrade_v0_layer(old: pb.V1LayerParameter, new: pb.V1LayerParameter, talk: 
             _put(getattr(new, _V0_MESSAGES[v0.type]), name, getattr(v0, field))
         else:
             shown = "shuffle" if field == "shuffle_images" else field
-            talk.say(line, f"Unknown parameter {shown} for layer type {v0.type}", ERROR)
+            reporter.say(line, f"Unknown parameter {shown} for layer type {v0.type}", ERROR)
     for field, name in _V0_TRANSFORM.items():
         if v0.HasField(field):
             setattr(new.transform_param, name, getattr(v0, field))
@@ -347,11 +352,11 @@ def _upgrade_v0_layer(old: pb.V1LayerParameter, new: pb.V1LayerParameter, talk: 
             new.hdf5_output_param.CopyFrom(v0.hdf5_output_param)
         else:
             text = f"Unknown parameter hdf5_output_param for layer type {v0.type}"
-            talk.say(544, text, ERROR)
+            reporter.say(544, text, ERROR)
 
 
 def _put(message: Any, field: str, value: Any) -> None:
-    """Set a field that may be a message, a list or a single value."""
+    """Set a field, which may be a message or a single value, or append to a repeated one."""
     current = getattr(message, field)
     if hasattr(current, "CopyFrom"):
         current.CopyFrom(value)
@@ -361,23 +366,23 @@ def _put(message: Any, field: str, value: Any) -> None:
         setattr(message, field, value)
 
 
-def _upgrade_data(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
-    _announce(talk, 46, "input file specified using deprecated transformation parameters")
+def _upgrade_data(old: pb.NetParameter, reporter: _Reporter) -> pb.NetParameter:
+    _announce(reporter, 46, "input file specified using deprecated transformation parameters")
     net = pb.NetParameter()
     net.CopyFrom(old)
     for layer in net.layers:
         if layer.type not in _V1_DATA:
             continue
         param = getattr(layer, _V1_DATA[layer.type])
-        param.SetInParent()  # as Caffe: both messages appear in every data layer
+        param.SetInParent()  # as in Caffe, every data layer gets both messages
         layer.transform_param.SetInParent()
         for field in _TRANSFORM:
             if param.HasField(field):
                 setattr(layer.transform_param, field, getattr(param, field))
                 param.ClearField(field)
     what = "file specified using deprecated data transformation parameters."
-    talk.say(49, f"Successfully upgraded {what}")
-    talk.say(
+    reporter.say(49, f"Successfully upgraded {what}")
+    reporter.say(
         51,
         "Note that future Caffe releases will only support transform_param messages for "
         "transformation fields.",
@@ -386,10 +391,10 @@ def _upgrade_data(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
     return net
 
 
-def _upgrade_v1(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
-    _announce(talk, 55, "input file specified using deprecated V1LayerParameter")
+def _upgrade_v1(old: pb.NetParameter, reporter: _Reporter) -> pb.NetParameter:
+    _announce(reporter, 55, "input file specified using deprecated V1LayerParameter")
     if old.layer:
-        raise talk.fail(
+        raise reporter.fail(
             "the net has both 'layer' (today's format) and 'layers' (V1); "
             "write all of them as layer { type: 'Name' ... }"
         )
@@ -398,12 +403,12 @@ def _upgrade_v1(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
     del net.layers[:]
     for layer in old.layers:
         _upgrade_v1_layer(layer, net.layer.add())
-    talk.say(63, "Successfully upgraded file specified using deprecated V1LayerParameter")
+    reporter.say(63, "Successfully upgraded file specified using deprecated V1LayerParameter")
     return net
 
 
 def _upgrade_v1_layer(old: pb.V1LayerParameter, new: pb.LayerParameter) -> None:
-    """Today's form of one V1 layer."""
+    """Fill `new` with today's form of a V1 layer."""
     for field in ("bottom", "top", "include", "exclude", "blobs", "loss_weight"):
         getattr(new, field).extend(getattr(old, field))
     if old.HasField("name"):
@@ -422,23 +427,23 @@ def _upgrade_v1_layer(old: pb.V1LayerParameter, new: pb.LayerParameter) -> None:
                 new.param.add()
             setattr(new.param[i], field, value)
     for field, value in old.ListFields():
-        if field.name.endswith("_param"):  # the settings kept their names
+        if field.name.endswith("_param"):  # these fields kept their names
             getattr(new, field.name).CopyFrom(value)
 
 
-def _upgrade_input(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
-    _announce(talk, 69, "input file specified using deprecated input fields")
+def _upgrade_input(old: pb.NetParameter, reporter: _Reporter) -> pb.NetParameter:
+    _announce(reporter, 69, "input file specified using deprecated input fields")
     net = pb.NetParameter()
     net.CopyFrom(old)
     for field in ("input", "input_shape", "input_dim", "layer"):
         net.ClearField(field)
-    # An old model may name its inputs without their shapes; then there is nothing to make.
+    # Old models may name inputs without shapes; Caffe then makes no Input layer.
     if old.input_shape or old.input_dim:
         layer = net.layer.add(name="input", type="Input", top=old.input)
-        layer.input_param.shape.extend(_input_shapes(old, talk))
+        layer.input_param.shape.extend(_input_shapes(old, reporter))
     net.layer.extend(old.layer)
-    talk.say(72, "Successfully upgraded file specified using deprecated input fields.")
-    talk.say(
+    reporter.say(72, "Successfully upgraded file specified using deprecated input fields.")
+    reporter.say(
         74,
         "Note that future Caffe releases will only support input layers and not input fields.",
         WARNING,
@@ -446,23 +451,23 @@ def _upgrade_input(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
     return net
 
 
-def _input_shapes(old: pb.NetParameter, talk: _Talk) -> list[pb.BlobShape]:
+def _input_shapes(old: pb.NetParameter, reporter: _Reporter) -> list[pb.BlobShape]:
     count = len(old.input)
     if old.input_shape:
         if len(old.input_shape) < count:
-            raise talk.fail(
+            raise reporter.fail(
                 f"{count} input fields but {len(old.input_shape)} input_shape; expected one each"
             )
         return list(old.input_shape)[:count]
     if len(old.input_dim) < 4 * count:
-        raise talk.fail(
+        raise reporter.fail(
             f"{count} input fields but {len(old.input_dim)} input_dim; expected four each"
         )
     return [pb.BlobShape(dim=old.input_dim[4 * i : 4 * i + 4]) for i in range(count)]
 
 
-def _upgrade_batch_norm(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
-    _announce(talk, 79, "batch norm layers using deprecated params")
+def _upgrade_batch_norm(old: pb.NetParameter, reporter: _Reporter) -> pb.NetParameter:
+    _announce(reporter, 79, "batch norm layers using deprecated params")
     net = pb.NetParameter()
     net.CopyFrom(old)
     for layer in net.layer:
@@ -470,7 +475,7 @@ def _upgrade_batch_norm(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
             for spec in layer.param:
                 spec.lr_mult = 0
                 spec.decay_mult = 0
-    talk.say(82, "Successfully upgraded batch norm layers using deprecated params.")
+    reporter.say(82, "Successfully upgraded batch norm layers using deprecated params.")
     return net
 
 
@@ -480,33 +485,33 @@ def _upgrade_batch_norm(old: pb.NetParameter, talk: _Talk) -> pb.NetParameter:
 
 
 def solver_needs_upgrade(solver: pb.SolverParameter) -> bool:
-    """True if a solver names its type by the old enum."""
+    """True if a solver gives its type by the old enum."""
     return solver.HasField("solver_type")
 
 
 def upgrade_solver(
     solver: pb.SolverParameter, source: str = "", log: Log | None = None
 ) -> pb.SolverParameter:
-    """Today's form of a solver (`solver_type: ADAM` becomes `type: "Adam"`); the same message if
-    it has that form already. source and log as upgrade_net's.
+    """The solver in today's format (`solver_type: ADAM` becomes `type: "Adam"`); the same message
+    if it is in that format already. source, log: as for upgrade_net.
 
     Raises CaffeError if both fields are set.
     """
     if not solver_needs_upgrade(solver):
         return solver
-    talk = _Talk(source, log)
-    _announce(talk, 1084, "input file specified using deprecated 'solver_type' field (enum)'")
+    reporter = _Reporter(source, log)
+    _announce(reporter, 1084, "input file specified using deprecated 'solver_type' field (enum)'")
     if solver.HasField("type"):
-        raise talk.fail("both solver_type (the old enum) and type are set; keep only type")
+        raise reporter.fail("both solver_type (the old enum) and type are set; keep only type")
     new = pb.SolverParameter()
     new.CopyFrom(solver)
     new.type = SOLVER_TYPES[solver.solver_type]
     new.ClearField("solver_type")
-    talk.say(
+    reporter.say(
         1091,
         "Successfully upgraded file specified using deprecated 'solver_type' field (enum) to "
         "'type' field (string).",
     )
     text = "Note that future Caffe releases will only support 'type' field (string) for a solver's"
-    talk.say(1093, f"{text} type.", WARNING)
+    reporter.say(1093, f"{text} type.", WARNING)
     return new

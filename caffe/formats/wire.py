@@ -1,9 +1,9 @@
-"""Binary Caffe messages whose blobs' numbers are kept apart, as numpy arrays.
+"""Reads and writes binary Caffe messages with the values of their blobs in numpy arrays.
 
-A model of 500 MB is a few kilobytes of structure and a hundred million floats. Reading splits it:
-the outline, an ordinary protobuf message whose blobs hold only their shape and their place in a
-list, and that list of arrays, filled straight from the file. Writing puts them together again,
-straight from the arrays' memory. The bytes are those that C++ protobuf writes.
+A model of 500 MB is a few kilobytes of structure and a hundred million floats. Reading splits it
+into an outline and a list of arrays. The outline is an ordinary protobuf message whose blobs hold
+only their shape and their index in the list; the arrays are filled straight from the file. Writing
+joins both again, straight from the arrays' memory, into the bytes that C++ protobuf writes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from caffe.proto import caffe_pb2 as pb
 
 M = TypeVar("M", bound=Message)
 
-# Where blobs are inside a message: field number -> plan of that field, None for a BlobProto.
+# Where a message holds its blobs: field number -> plan of that field, None for a BlobProto.
 Plan = dict[int, "Plan"] | None  # type: ignore[misc]
 NET: Plan = {2: {1: {50: None}, 6: None}, 100: {7: None}}  # V1 (with V0 inside) and today's layers
 SOLVER_STATE: Plan = {3: None}
@@ -37,25 +37,28 @@ _NUMBERS = {5: np.dtype("<f4"), 6: np.dtype("<f4"), 8: np.dtype("<f8"), 9: np.dt
 
 @dataclass
 class Blob:
-    """The numbers of one BlobProto, flat, float32 or float64; None where the file has none."""
+    """The values of one BlobProto as flat arrays, float32 or float64; None if the file has none."""
 
     data: np.ndarray | None = None
     diff: np.ndarray | None = None
 
 
 def index(blob: pb.BlobProto) -> int | None:
-    """The place of an outline's blob in the list of arrays; None if it was not read from one."""
+    """The index of an outline's blob in the list of arrays; None if the blob has no index.
+
+    An outline keeps it in double_data.
+    """
     return int(blob.double_data[0]) if blob.double_data else None
 
 
 def set_index(blob: pb.BlobProto, place: int) -> None:
-    """Say which array of the list belongs to an outline's blob."""
+    """Store in an outline's blob the index of its arrays in the list."""
     del blob.double_data[:]
     blob.double_data.append(place)
 
 
 def shape(blob: pb.BlobProto) -> tuple[int, ...]:
-    """The shape that a BlobProto states: of any length, or the four numbers of old files."""
+    """The shape of a BlobProto: its `shape`, or num, channels, height, width in old files."""
     if any(blob.HasField(field) for field in ("num", "channels", "height", "width")):
         return blob.num, blob.channels, blob.height, blob.width
     return tuple(blob.shape.dim)
@@ -69,9 +72,9 @@ def shape(blob: pb.BlobProto) -> tuple[int, ...]:
 def read(path: str, message_class: type[M], plan: Plan) -> tuple[M, list[Blob]]:
     """The outline and the arrays of a binary message file.
 
-    plan: where its blobs are (NET, SOLVER_STATE or BLOB).
+    plan: where the message holds its blobs (NET, SOLVER_STATE or BLOB).
 
-    Raises CaffeError if the file cannot be read or is not such a message.
+    Raises CaffeError if the file cannot be read, exceeds 2 GiB or is not such a message.
     """
     name = message_class.DESCRIPTOR.name
     try:
@@ -93,11 +96,11 @@ def read(path: str, message_class: type[M], plan: Plan) -> tuple[M, list[Blob]]:
 
 
 class _Malformed(Exception):
-    """These bytes are no protobuf message; says where."""
+    """The bytes are not a protobuf message; the text says where."""
 
 
 class _Stream:
-    """Protobuf's wire format, read field by field; collects the blobs that it meets."""
+    """Reads protobuf's wire format field by field and collects the blobs on the way."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -121,7 +124,7 @@ class _Stream:
         raise _Malformed(f"no number at byte {self.at}")
 
     def fields(self, end: int) -> Iterator[tuple[int, int]]:
-        """(key, size) of each field up to `end`; whoever asks has to read what follows a key."""
+        """(key, size) of each field up to `end`; the caller must read each value in turn."""
         while self.at < end:
             key = self.varint()
             wire = key & 7
@@ -146,7 +149,7 @@ class _Stream:
         return varint(key) + (varint(size) if wire == _LEN else b"") + self.take(size)
 
     def outline(self, end: int, plan: dict[int, Plan]) -> bytearray:
-        """The message up to `end` without its blobs' numbers."""
+        """The message up to `end`, without the values of its blobs."""
         out = bytearray()
         for key, size in self.fields(end):
             if key & 7 == _LEN and key >> 3 in plan:
@@ -159,7 +162,7 @@ class _Stream:
         return out
 
     def blob(self, end: int) -> bytearray:
-        """The BlobProto up to `end` without its numbers, with its place in `blobs` instead."""
+        """The BlobProto up to `end`, with its index in `blobs` in place of its values."""
         out = bytearray()
         parts: dict[int, list[np.ndarray]] = {number: [] for number in _NUMBERS}
         for key, size in self.fields(end):
@@ -171,7 +174,7 @@ class _Stream:
             else:
                 parts[number].append(self.unpacked(key, size, end, _NUMBERS[number]))
         data, diff, double_data, double_diff = (_join(parts[number]) for number in _NUMBERS)
-        wide = double_data is not None  # as Caffe: doubles win
+        wide = double_data is not None  # as in Caffe, doubles take precedence
         self.blobs.append(
             Blob(double_data if wide else data, diff if double_diff is None else double_diff)
         )
@@ -188,7 +191,7 @@ class _Stream:
         return values
 
     def unpacked(self, key: int, size: int, end: int, dtype: np.dtype) -> np.ndarray:
-        """Numbers with a key before each, as writers other than Caffe may leave them."""
+        """Values with a key before each, as writers other than Caffe may store them."""
         if size != dtype.itemsize:
             raise _Malformed(f"a blob's number of {size} bytes at byte {self.at}")
         start = self.at
@@ -224,11 +227,11 @@ def varint(value: int) -> bytes:
 
 
 def chunks(message: Message, plan: Plan, blobs: list[Blob]) -> list[bytes | memoryview]:
-    """The bytes of a message, outline and arrays put together, as a list of pieces.
+    """The bytes of a message, joined from its outline and arrays, as a list of pieces.
 
     Arrays are float32 or float64 (others become float32); contiguous ones are not copied.
 
-    Raises CaffeError if the whole would pass protobuf's 2 GiB.
+    Raises CaffeError if the message would exceed protobuf's limit of 2 GiB.
     """
     outline = message.SerializePartialToString()
     pieces: list[bytes | memoryview] = []
@@ -247,7 +250,7 @@ def chunks(message: Message, plan: Plan, blobs: list[Blob]) -> list[bytes | memo
 def _add_message(
     outline: bytes, plan: dict[int, Plan], blobs: list[Blob], pieces: list[bytes | memoryview]
 ) -> int:
-    """Append the pieces of one message; its size in bytes."""
+    """Append the pieces of one message; returns their size in bytes."""
     stream = _Stream(io.BytesIO(outline))
     total = 0
     for key, size in stream.fields(len(outline)):
@@ -269,7 +272,7 @@ def _add_message(
 
 
 def _add_blob(outline: bytes, blobs: list[Blob], pieces: list[bytes | memoryview]) -> int:
-    """Append the pieces of one BlobProto, its fields in the order of their numbers."""
+    """Append the pieces of one BlobProto in the order of field numbers; returns their size."""
     head = pb.BlobProto.FromString(outline)
     place = index(head)
     if place is None:

@@ -1,1 +1,1 @@
-"""Operations that plans and layers compute with."""
+"""Numerical operations that layers and plans use."""

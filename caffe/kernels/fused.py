@@ -1,4 +1,4 @@
-"""Operations that plans use in the place of layers: less time, fewer activations kept.
+"""Operations that plans use in place of layers, to save time and keep fewer activations.
 
 A gradient holds an activation either as a tensor (`Kept`) or as a `Recomputed`, which computes it
 again. A BatchNorm-Scale-ReLU attaches a Recomputed to its result, so that a convolution and the
@@ -20,13 +20,13 @@ from caffe.kernels.winograd import F2, F4, Filtering
 
 Task = Literal["forward", "data", "weight"]
 
-# A convolution of at most so many input channels is always recomputed: it is less work than the
-# layers behind it, and its result, at full resolution, is as large as any.
+# Convolutions of at most FEW input channels are always recomputed: they take less work than the
+# layers behind them, and their results, at full resolution, are among the largest.
 FEW = 4
 
 
 class Recomputed:
-    """An activation that is computed again when it is first asked for, then held until dropped."""
+    """An activation that get() computes again when first called and holds until drop()."""
 
     def __init__(self, make: Callable[[], torch.Tensor]) -> None:
         self._make = make
@@ -58,7 +58,7 @@ def handle(x: torch.Tensor) -> Recomputed:
 
 
 def attach(y: torch.Tensor, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Let the operations that take y compute it again instead of keeping it."""
+    """Give y a handle, so that operations on y compute it again by `make` instead of keeping it."""
     y.recomputed = Recomputed(make)
     return y
 
@@ -68,7 +68,7 @@ def attach(y: torch.Tensor, make: Callable[[], torch.Tensor]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Convolving:
-    """A 2-D convolution, or its transpose, in some precision and memory layout."""
+    """A 2-D convolution, or its transpose, in a given precision and memory layout."""
 
     geometry: Geometry
     transposed: bool
@@ -76,18 +76,18 @@ class Convolving:
     channels_last: bool = True
 
     def convert(self, x: torch.Tensor) -> torch.Tensor:
-        """x in the number type and layout to compute in."""
+        """x converted to the number type and memory layout of the computation."""
         if not self.channels_last:
             return x.to(self.dtype).contiguous()
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        if x.shape[1] == 1:  # PyTorch would take it for the other layout, and answer in that
+        if x.shape[1] == 1:  # PyTorch would take it for the other layout and return that
             x = x.as_strided(x.shape, (x.stride(0), 1, x.stride(2), x.stride(3)))
         return x
 
     def filtering(self, task: Task, x: torch.Tensor, weight: torch.Tensor) -> Filtering | None:
-        """Winograd's algorithm for a task on an image like x, or None where it would not be faster.
+        """Winograd's algorithm for a task on images like x, or None if it would not be faster.
 
-        A function of types and shapes alone, so that runs repeat to the bit.
+        The choice depends on types and shapes alone, so that runs repeat bitwise.
         """
         g = self.geometry
         plain = (
@@ -106,8 +106,8 @@ class Convolving:
     def filters(
         self, filtering: Filtering, weight: torch.Tensor, back: bool = False
     ) -> torch.Tensor:
-        """The filters for winograd.convolve; back: for the gradient of x. In float32 their memory
-        is used again by the next ones.
+        """The filters for winograd.convolve; back: for the gradient of x. In float32 the next call
+        overwrites them.
         """
         turned = self.transposed != back
         filters = winograd.transform_weight(filtering, weight, turned, self.dtype)
@@ -116,7 +116,7 @@ class Convolving:
     def forward(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """x as convert() gives it; weight and bias in float32."""
+        """The convolution of x, which convert() returned; weight and bias are float32."""
         bias = None if bias is None else bias.to(self.dtype)
         filtering = self.filtering("forward", x, weight)
         if filtering is not None:
@@ -130,7 +130,7 @@ class Convolving:
     def backward(
         self, grad: torch.Tensor, x: Recomputed, weight: torch.Tensor, wanted: Sequence[bool]
     ) -> list[torch.Tensor | None]:
-        """The gradients of x, weight and bias, those that are wanted."""
+        """The gradients of x, weight and bias; None for those not wanted."""
         grad, left = self.convert(grad), list(wanted)
         grads: list[torch.Tensor | None] = [None, None, None]
         filtering = self.filtering("data", grad, weight)
@@ -156,11 +156,11 @@ class Convolving:
         x: Recomputed,
         weight: torch.Tensor,
     ) -> None:
-        """Put those gradients that are wanted into `grads`."""
+        """Fill in the wanted gradients in `grads` by PyTorch's convolution."""
         g = self.geometry
         if wanted[0]:
             weight = self.convert(weight)
-        else:  # only its shape counts
+        else:  # only its shape is used
             weight = torch.empty_like(weight, dtype=self.dtype)
         found = torch.ops.aten.convolution_backward(
             grad, self.convert(x.get()), weight, [grad.shape[1]], g.stride, g.pad,
@@ -172,11 +172,16 @@ class Convolving:
 
 
 def choose_fp32(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
+    """The fastest algorithm in float32, None for PyTorch's.
+
+    few, many: the smaller and the larger of the numbers of input and output channels; tiles: the
+    number of F4's tiles in the batch.
+    """
     return F4 if tiles >= 64 or (task == "forward" and tiles >= 16 and few >= 256) else None
 
 
 def choose_bf16(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
-    """F4 only for gradients, whose rounding averages out over steps."""
+    """The same in bfloat16; F4 only for gradients, whose rounding averages out over steps."""
     if task == "forward":
         return F2 if few * many >= 128 * 256 and tiles >= 16 else None
     if many < 256 or few < 128 or tiles < 64:
@@ -212,7 +217,10 @@ def convolve(
     how: Convolving,
     recompute: bool,
 ) -> torch.Tensor:
-    """The convolution of x (N, C, H, W), with gradients."""
+    """The convolution of x (N, C, H, W), with gradients.
+
+    recompute: operations on the result compute it again instead of keeping it.
+    """
     source = handle(x)
     if isinstance(source, Kept):
         source = Kept(how.convert(x.detach()))
@@ -227,7 +235,7 @@ def convolve(
 
 
 class _BatchNormScaleReLU(torch.autograd.Function):
-    """Normalise by the batch, scale, shift, rectify; keeps its bottom alone, or less."""
+    """Normalises by the batch, scales, shifts, rectifies; keeps at most its bottom."""
 
     @staticmethod
     def forward(ctx, x, gain, bias, mean, variance, eps: float, relu: bool, source: Recomputed):
@@ -246,7 +254,7 @@ class _BatchNormScaleReLU(torch.autograd.Function):
         gain, mean, invstd = ctx.saved_tensors
         source, result = ctx.source, ctx.result
         ctx.source = ctx.result = None
-        if result is not None:  # rectified: where the result is positive
+        if result is not None:  # ReLU passes the gradient where its result is positive
             y = result.get()
             grad = torch.ops.aten.threshold_backward(grad, y, 0, grad_input=y)
             result.drop()
@@ -274,7 +282,7 @@ def batch_norm_scale_relu(
     eps: float,
     relu: bool,
 ) -> torch.Tensor:
-    """y = (x - mean) / sqrt(var + eps) * gain + bias, rectified; by the batch's mean and variance.
+    """y = (x - mean) / sqrt(var + eps) * gain + bias, rectified if relu, by the batch's statistics.
 
     x: (N, C, ...); gain, bias: (C). mean and variance (C) are overwritten by the batch's mean and
     unbiased variance.
@@ -300,7 +308,10 @@ def batch_norm_scale_relu(
 
 
 class _MaxPool(torch.autograd.Function):
-    """Windows that do not overlap: a place is chosen once, and the indices alone are kept."""
+    """Max pooling of windows that do not overlap; keeps only the indices.
+
+    Each input is the maximum of at most one window, so unpooling gives the gradient.
+    """
 
     @staticmethod
     def forward(ctx, x, kernel, ceil: bool):
@@ -321,13 +332,13 @@ class _MaxPool(torch.autograd.Function):
 def max_pool(
     x: torch.Tensor, kernel: tuple[int, int], ceil: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maxima of windows side by side, and their flat places in the plane, int64."""
+    """Maxima of adjacent windows of x (N, C, H, W), and their flat indices in the plane, int64."""
     y, index = _MaxPool.apply(x, kernel, ceil)
     return y, index
 
 
 class _Unpool(torch.autograd.Function):
-    """Channels-last forth and back: PyTorch's own gradient comes in the other layout."""
+    """Unpooling whose gradient is channels-last as its input is; PyTorch's own gradient is not."""
 
     @staticmethod
     def forward(ctx, x, index, size):
@@ -344,7 +355,7 @@ class _Unpool(torch.autograd.Function):
 
 
 def unpool(x: torch.Tensor, index: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Values at their places in planes of `size`, zeros elsewhere."""
+    """Put x's values at their flat indices in planes of `size` (height, width), zeros elsewhere."""
     source = handle(x)
     y = _Unpool.apply(x, index, list(size))
     return attach(y, lambda: torch.ops.aten.max_unpool2d(source.get(), index, list(size)))

@@ -13,7 +13,7 @@ _DECONV = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class Geometry(NamedTuple):
-    """How a kernel steps over the spatial axes."""
+    """Stride, padding and dilation of a kernel, one per spatial axis, and the number of groups."""
 
     stride: Sequence[int]
     pad: Sequence[int]
@@ -22,7 +22,7 @@ class Geometry(NamedTuple):
 
     @property
     def behind(self) -> Geometry:
-        """The same without the first spatial axis."""
+        """The geometry without the first spatial axis."""
         return Geometry(self.stride[1:], self.pad[1:], self.dilation[1:], self.group)
 
 
@@ -31,7 +31,7 @@ def convolve(
 ) -> torch.Tensor:
     """The cross-correlation of x (N, C, ...) with weight (outputs, C / group, ...).
 
-    PyTorch has it for one to three spatial axes only.
+    weight may have any number of spatial axes; PyTorch's own convolutions have one to three.
     """
     spatial = weight.dim() - 2
     if spatial in _CONV:
@@ -39,8 +39,8 @@ def convolve(
     if spatial == 0:
         point = Geometry((1,), (0,), (1,), g.group)
         return convolve(x[..., None], weight[..., None], bias, point)[..., 0]
-    # Each place of the first kernel axis gives a convolution over the other axes; we add them up.
-    # The image's first spatial axis joins the samples.
+    # Each position on the first kernel axis is a convolution over the other axes; we add them up.
+    # In these, rows of the first spatial axis count as samples.
     stride, dilation = g.stride[0], g.dilation[0]
     x = F.pad(x, [0, 0] * (spatial - 1) + [g.pad[0], g.pad[0]])
     size = (x.shape[2] - dilation * (weight.shape[2] - 1) - 1) // stride + 1
@@ -63,7 +63,7 @@ def deconvolve(
     if spatial == 0:
         point = Geometry((1,), (0,), (1,), g.group)
         return deconvolve(x[..., None], weight[..., None], bias, point)[..., 0]
-    # Place k of the first kernel axis adds to row k * dilation, and to every stride-th after it.
+    # Position k on the first kernel axis adds to row k * dilation and every stride-th row after it.
     stride, dilation, count = g.stride[0], g.dilation[0], x.shape[2]
     size = stride * (count - 1) + dilation * (weight.shape[2] - 1) + 1
     rows = x.transpose(1, 2).flatten(0, 1)

@@ -21,11 +21,11 @@ def sync_batch_norm(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """y = (x - mean) / sqrt(variance + eps) [* gain + bias] [, rectified], and the statistics.
 
-    x: (N, C, ...), on every process; N may differ. gain, bias: (C), float32, both or neither.
-    Returns y, the mean (C) and the unbiased variance (C) over all processes, equal on all of them
-    to the last bit (Ioffe and Szegedy, 2015). The gradient of x is that of the sum of all
-    processes' losses; those of gain and bias are this process's share of it.
-    Every process must call it the same number of times. Raises PeerLost.
+    x: (N, C, ...) on every process; N may differ. gain, bias: (C), float32, both or neither.
+    Returns y and the mean (C) and unbiased variance (C) over all processes, bitwise equal on all of
+    them (Ioffe and Szegedy, 2015). The gradient of x is that of the sum of all processes' losses;
+    for gain and bias it is this process's share of that gradient.
+    Every process must call it the same number of times. Raises PeerLost if one has ended.
     """
     y, mean, variance = _SyncBatchNorm.apply(x, gain, bias, eps, relu)
     return y, mean, variance
@@ -63,7 +63,10 @@ class _SyncBatchNorm(torch.autograd.Function):
 
 
 def _input_gradient(grad, x, gain, mean, invstd, along, total, count) -> torch.Tensor:
-    """gain * invstd * (g - mean(g) - xhat * mean(g * xhat)), the means over all processes."""
+    """gain * invstd * (g - mean(g) - xhat * mean(g * xhat)), with means over all processes.
+
+    along: this process's sums of g * xhat; total: its sums of g; both (C).
+    """
     means = torch.stack([along, total])
     finish(send(means, _group()))
     means.div_(count)
@@ -76,17 +79,17 @@ def _input_gradient(grad, x, gain, mean, invstd, along, total, count) -> torch.T
 
 
 def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and biased variance of each channel over all processes, and how many values they are."""
+    """Mean and biased variance (C) over all processes, and the number of values per channel."""
     axes = [0, *range(2, x.dim())]
     values = x if x.dtype == torch.float32 else x.float()
     variance, mean = torch.var_mean(values, axes, correction=0)
     mine = torch.cat([mean, variance, mean.new_tensor([x.numel() // x.shape[1]])])
-    # Everyone's row of a table of zeros: the sum is the whole table, on all processes the same.
+    # Each process fills its row of a table of zeros, so the sum is the same whole table on all.
     table = mine.new_zeros(dist.get_world_size(), len(mine), dtype=torch.float64)
     table[dist.get_rank()] = mine
     finish(send(table, _group()))
     means, variances, counts = table.split([len(mean), len(mean), 1], dim=1)
-    count = counts.sum()  # stays where it is: nobody waits for a GPU here
+    count = counts.sum()  # stays a tensor: a number would make the CPU wait for the GPU
     shares = counts / count
     mean = (means * shares).sum(0)
     variance = ((variances + (means - mean).square()) * shares).sum(0)
@@ -94,7 +97,7 @@ def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 
 
 def _group() -> Any:
-    """A group of its own: these sums come in between those of gradients at no fixed place."""
+    """A process group for these sums: their order among the sums of gradients is not fixed."""
     world = dist.group.WORLD
     if world not in _groups:
         _groups.clear()

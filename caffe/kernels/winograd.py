@@ -1,16 +1,16 @@
-"""3x3 convolutions by Winograd's minimal filtering: a fraction of the multiplications.
+"""3x3 convolutions by Winograd's minimal filtering, with a fraction of the multiplications.
 
 A tile of m x m outputs is computed from (m + 2) x (m + 2) inputs as A'((G w G') * (B' x B))A
-(Winograd, 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016),
-where * multiplies element by element, which for all channels and tiles together is (m + 2)^2
-products of matrices: with m = 4 (`F4`) a quarter of the multiplications, with m = 2 (`F2`) 4/9.
+(Winograd, 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016).
+Here * multiplies element by element; for all channels and tiles together it becomes (m + 2)^2
+matrix products. m = 4 (`F4`) takes a quarter of the multiplications, m = 2 (`F2`) 4/9.
 
-F4's usual points 0, 1, -1, 2, -2 lose two to three digits in float32; here they are 0, +-sqrt(1/2),
-+-sqrt(2) (Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for
-Deep Neural Networks", 2020, on why such points are better), and the error is that of a sum in
-another order. In bfloat16 F2's is two to three times that of a direct sum, F4's six to nine times.
+F4's usual points 0, 1, -1, 2, -2 lose two to three digits in float32. We use 0, +-sqrt(1/2),
++-sqrt(2), with which the error is that of a sum in another order; Barabasz et al., "Error Analysis
+and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", 2020, explain why. In
+bfloat16 the error of F2 is two to three times that of a direct sum, that of F4 six to nine times.
 
-Only tensor operations of PyTorch are used, on pieces that fit into the processor's cache.
+The code uses only PyTorch's tensor operations, on pieces that fit into the processor's cache.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from dataclasses import dataclass
 import torch
 
 ROOT = math.sqrt(2)
-PIECE = 3 << 20  # values in a transformed piece of the input, at most about
+PIECE = 3 << 20  # approximate limit of the values in a transformed piece of the input
 
 Tensors = Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Filtering:
-    """One of the algorithms: the side of its tiles, and its three matrices.
+    """One of the algorithms: the side of its output tiles and its three matrices.
 
-    by_b and by_a_transposed write what they make of `inner` and `outer` tensors into `inner`
-    others; by_a makes `outer` of `inner`, and destroys these.
+    outer: side of an output tile (m). filters: the matrix G. by_b and by_a_transposed multiply
+    `inner` and `outer` tensors by B' and A and write `inner` results; by_a multiplies `inner`
+    tensors by A', writes `outer` results and overwrites its inputs.
     """
 
     outer: int
@@ -44,21 +45,25 @@ class Filtering:
 
     @property
     def inner(self) -> int:
+        """Side of an input tile, m + 2."""
         return self.outer + 2
 
     @property
     def products(self) -> int:
-        """How many products of matrices there are."""
+        """The number of matrix products, (m + 2)^2."""
         return self.inner**2
 
     def both_ways(self, flipped: bool) -> torch.Tensor:
-        """G w G' as a matrix on the nine numbers of a filter; columns before rows, as inputs."""
+        """The (products, 9) matrix that maps a filter to G w G', columns before rows as for inputs.
+
+        flipped: the filter is turned by 180 degrees first.
+        """
         g = torch.tensor(self.filters, dtype=torch.float64)
         g = g.flip(1) if flipped else g
         return torch.einsum("ia,jb->jiab", g, g).reshape(self.products, 9).float()
 
     def tiles(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tiles that cover an image."""
+        """(rows, columns) of tiles that cover an image."""
         return -(-height // self.outer), -(-width // self.outer)
 
 
@@ -70,8 +75,8 @@ def transform_weight(
 ) -> torch.Tensor:
     """G w G' of every filter: (K, C, 3, 3), float32 -> (products, K, C) of `dtype`.
 
-    flipped: of filters turned by 180 degrees. In float32 the result lies in scratch memory, and is
-    gone with the next call of this thread.
+    flipped: turn the filters by 180 degrees first. In float32 the result lies in scratch memory
+    that this thread's next call overwrites.
     """
     k, c = weight.shape[:2]
     numbers = weight.reshape(k * c, 9).t()
@@ -92,9 +97,9 @@ def convolve(
 ) -> torch.Tensor:
     """Convolution with padding 1 and stride 1: (N, C, H, W) -> (N, K, H, W), channels-last.
 
-    Then, if given, times gain (K), plus bias (K), rectified.
+    The result is multiplied by gain (K), increased by bias (K) and rectified, each if asked for.
 
-    filters: (products, C, K), any strides: transform_weight's result, transposed.
+    filters: transform_weight's result, transposed to (products, C, K); any strides.
     """
     n, _, h, w = x.shape
     k = filters.shape[2]
@@ -128,7 +133,7 @@ def weight_gradient(how: Filtering, x: torch.Tensor, grad: torch.Tensor) -> torc
 
 @dataclass(frozen=True)
 class _Piece:
-    """Images and rows of tiles to take at once."""
+    """A range of images and rows of tiles that are computed at once."""
 
     images: slice
     rows: slice
@@ -136,16 +141,16 @@ class _Piece:
 
     @property
     def tiles(self) -> tuple[int, int, int]:
-        """How many images, rows and columns of tiles."""
+        """The numbers of images, rows of tiles and columns of tiles."""
         images, rows = self.images, self.rows
         return images.stop - images.start, rows.stop - rows.start, self.columns
 
 
 def _pieces(how: Filtering, x: torch.Tensor) -> Iterator[_Piece]:
-    """A function of shape and type alone."""
+    """Divide x into pieces that fit the cache, by its shape alone so that runs repeat bitwise."""
     n, c, h, w = x.shape
     rows, columns = how.tiles(h, w)
-    fit = max(1, PIECE // (columns * how.products * c))  # rows that fit
+    fit = max(1, PIECE // (columns * how.products * c))  # rows of tiles that fit
     if fit >= rows:
         step = fit // rows
         for i in range(0, n, step):
@@ -162,7 +167,7 @@ _local = threading.local()
 
 
 def _buffer(name: str, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    """Scratch memory that is kept: fresh pages for every call would cost as much as the work."""
+    """Scratch memory, kept per thread; fresh pages in each call would cost as much as the work."""
     count = math.prod(shape)
     table = _local.__dict__.setdefault("buffers", {})
     key = (name, like.dtype)
@@ -175,9 +180,9 @@ def _buffer(name: str, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor
 
 
 def _padded(how: Filtering, x: torch.Tensor, piece: _Piece, margin: int) -> torch.Tensor:
-    """The part of x (N, C, H, W) under a piece, with zeros around: n, height, width, C.
+    """The part of x (N, C, H, W) under a piece, padded with zeros: (n, height, width, C).
 
-    margin: 1 for the inputs of tiles, 0 for their outputs.
+    margin: the padding, 1 for inputs of the convolution and 0 for outputs.
     """
     n, count, columns = piece.tiles
     h, w = x.shape[2:]
@@ -197,7 +202,7 @@ def _padded(how: Filtering, x: torch.Tensor, piece: _Piece, margin: int) -> torc
 
 
 def _transform_input(how: Filtering, x: torch.Tensor, piece: _Piece) -> torch.Tensor:
-    """B' x B of the tiles of a piece: (products, tiles, C)."""
+    """B' x B for the tiles of a piece: (products, tiles, C)."""
     n, count, columns = piece.tiles
     c, m, inner = x.shape[1], how.outer, how.inner
     part = _padded(how, x, piece, 1)
@@ -209,7 +214,7 @@ def _transform_input(how: Filtering, x: torch.Tensor, piece: _Piece) -> torch.Te
 
 
 def _transform_gradient(how: Filtering, grad: torch.Tensor, piece: _Piece) -> torch.Tensor:
-    """A y A' of the tiles of a piece: (products, tiles, K)."""
+    """A y A' for the tiles of a piece: (products, tiles, K)."""
     n, count, columns = piece.tiles
     k, m, inner = grad.shape[1], how.outer, how.inner
     part = _padded(how, grad, piece, 0)
@@ -227,9 +232,9 @@ def _transform_output(
     piece: _Piece,
     after: tuple[torch.Tensor | None, torch.Tensor | None, bool],
 ) -> None:
-    """A' m A of the tiles of a piece into y (N, H, W, K), and what follows: gain, bias, ReLU.
+    """Write A' m A for the tiles of a piece into y (N, H, W, K), then apply gain, bias and ReLU.
 
-    Destroys the products.
+    after: (gain, bias, relu). Overwrites the products.
     """
     gain, bias, relu = after
     n, count, columns = piece.tiles
@@ -260,7 +265,7 @@ def _transform_output(
 
 
 def _b4(d: Tensors, out: Tensors) -> None:
-    """B' of F4."""
+    """Multiply by B' of F4."""
     d0, d1, d2, d3, d4, d5 = d
     o0, o1, o2, o3, o4, o5 = out
     torch.sub(d4, d2, alpha=2, out=o1)
@@ -278,7 +283,7 @@ def _b4(d: Tensors, out: Tensors) -> None:
 
 
 def _a4(m: Tensors, out: Tensors) -> None:
-    """A' of F4."""
+    """Multiply by A' of F4; overwrites m."""
     m0, m1, m2, m3, m4, m5 = m
     y0, y1, y2, y3 = out
     even, odd = y0, y1
@@ -295,7 +300,7 @@ def _a4(m: Tensors, out: Tensors) -> None:
 
 
 def _a4_transposed(y: Tensors, out: Tensors) -> None:
-    """A of F4."""
+    """Multiply by A of F4."""
     y0, y1, y2, y3 = y
     m0, m1, m2, m3, m4, m5 = out
     torch.add(y2, y0, alpha=2, out=m1)
@@ -311,7 +316,7 @@ def _a4_transposed(y: Tensors, out: Tensors) -> None:
 
 
 def _b2(d: Tensors, out: Tensors) -> None:
-    """B' of F2."""
+    """Multiply by B' of F2."""
     torch.sub(d[0], d[2], out=out[0])
     torch.add(d[1], d[2], out=out[1])
     torch.sub(d[2], d[1], out=out[2])
@@ -319,7 +324,7 @@ def _b2(d: Tensors, out: Tensors) -> None:
 
 
 def _a2(m: Tensors, out: Tensors) -> None:
-    """A' of F2."""
+    """Multiply by A' of F2."""
     torch.add(m[1], m[2], out=out[0])
     out[0].add_(m[0])
     torch.sub(m[1], m[2], out=out[1])
@@ -327,7 +332,7 @@ def _a2(m: Tensors, out: Tensors) -> None:
 
 
 def _a2_transposed(y: Tensors, out: Tensors) -> None:
-    """A of F2."""
+    """Multiply by A of F2."""
     out[0].copy_(y[0])
     torch.add(y[0], y[1], out=out[1])
     torch.sub(y[0], y[1], out=out[2])
@@ -335,9 +340,9 @@ def _a2_transposed(y: Tensors, out: Tensors) -> None:
 
 
 def _filters4() -> tuple[tuple[float, ...], ...]:
-    """G of F4, for points 0, +-a, +-b and infinity; a^2 = 1/2 and b^2 = 2."""
-    a, b = 0.5, 2.0  # the squares
-    # Half of what belongs to a: A's columns are doubled there, which spares a product.
+    """G of F4 for the points 0, +-sqrt(a), +-sqrt(b) and infinity, with a = 1/2 and b = 2."""
+    a, b = 0.5, 2.0
+    # The rows of +-sqrt(a) are halved and A's columns there doubled, which saves a multiplication.
     by_a, by_b = 4 * a * (a - b), 2 * b * (b - a)
     return (
         (1 / (a * b), 0.0, 0.0),

@@ -1,1 +1,1 @@
-"""What holds for the whole process: device, random seeds, arithmetic, memory, log, peers."""
+"""State of the whole process: device, random seeds, arithmetic, memory, log, peers."""

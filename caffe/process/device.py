@@ -27,11 +27,12 @@ def current_device() -> torch.device:
 
 
 def set_mode_cpu() -> None:
+    """Run on the CPU, the default."""
     _state.mode = "CPU"
 
 
 def set_mode_gpu() -> None:
-    """Run on the GPU of set_device (default 0). Raises CaffeError where there is none."""
+    """Run on the GPU that set_device chose (default 0). Raises CaffeError if it does not exist."""
     check_gpu(_state.device_id)
     execution.use_tf32()
     execution.use_fastest_kernels()
@@ -39,12 +40,13 @@ def set_mode_gpu() -> None:
 
 
 def set_device(device_id: int) -> None:
-    """Choose the GPU. Raises CaffeError where it does not exist."""
+    """Choose the GPU for GPU mode. Raises CaffeError if it does not exist."""
     check_gpu(device_id)
     _state.device_id = device_id
 
 
 def check_gpu(device_id: int) -> None:
+    """Raise CaffeError unless PyTorch sees a GPU of this number."""
     if not torch.cuda.is_available():
         raise CaffeError(
             f"GPU {device_id} was asked for, but PyTorch {torch.__version__} sees no CUDA device; "

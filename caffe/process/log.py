@@ -33,7 +33,7 @@ class _Sink:
         return self.min_level
 
     def open_file(self, severity: int) -> TextIO:
-        import getpass  # not above: commands that log to no file are spared them
+        import getpass  # not above: only commands that log to a file need these two
         import socket
 
         now = time.strftime("%Y%m%d-%H%M%S")
@@ -56,7 +56,7 @@ class _Sink:
             sys.stderr.flush()
             if self.log_dir is None:
                 return
-            for level in range(severity + 1):  # glog: a file holds its severity and all above
+            for level in range(severity + 1):  # as in glog, a file holds its severity and above
                 if level not in self.files:
                     self.files[level] = self.open_file(level)
                 self.files[level].write(line)
@@ -80,7 +80,7 @@ def emit(place: str, message: str, severity: int = INFO) -> None:
 def set_log_dir(directory: str, program: str = "caffe") -> None:
     """Also write log files, named as glog names them, into an existing directory.
 
-    GLOG_logtostderr says no to that. Raises CaffeError if there is no such directory.
+    The variable GLOG_logtostderr turns this off. Raises CaffeError if the directory is missing.
     """
     from caffe.errors import CaffeError
 
@@ -92,7 +92,7 @@ def set_log_dir(directory: str, program: str = "caffe") -> None:
 
 
 def init_log(level: int | None = None, stderr: bool = True) -> None:
-    """pycaffe's init_log: `level` is the lowest severity that is logged (0 INFO .. 3 FATAL).
+    """pycaffe's init_log: `level` is the lowest severity to log (0 INFO .. 3 FATAL).
 
     `stderr` is accepted as in pycaffe; without -log_dir all lines go to stderr anyway.
     """
@@ -106,13 +106,13 @@ def lowest_level() -> int:
 
 
 def settings() -> tuple[int, str | None, str]:
-    """What a process started by this one has to be told to log as this one does."""
+    """(lowest level, log directory, program): what a child process needs to log like this one."""
     directory = None if _sink.log_dir is None else str(_sink.log_dir)
     return _sink.level(), directory, _sink.program
 
 
 def take_settings(level: int, directory: str | None, program: str) -> None:
-    """Log as the process does whose settings() these are."""
+    """Log like the process whose settings() these are."""
     _sink.min_level, _sink.program = level, program
     _sink.log_dir = None if directory is None else Path(directory)
 

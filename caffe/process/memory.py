@@ -1,4 +1,4 @@
-"""How the C library keeps freed memory."""
+"""Tells the C library how much freed memory to keep."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from contextlib import contextmanager
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed, for programs that train.
+    """Make the C library keep all freed memory, for programs that train.
 
-    By default it gives large arrays back to the system, which then has to clear every page of the
-    next ones: a fifth of a training step. Only for glibc; CAFFE_KEEP_MEMORY=0 leaves things alone.
+    By default it returns large arrays to the system, which then has to clear every page of the
+    next ones: a fifth of a training step. Only with glibc; CAFFE_KEEP_MEMORY=0 turns this off.
     """
     if os.environ.get("CAFFE_KEEP_MEMORY") != "0":
         _mallopt({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 << 20})
 
 
 def keep_small_memory() -> None:
-    """Have the C library keep what is freed of arrays below 32 MiB, for programs that predict.
+    """Make the C library keep the memory of freed arrays below 32 MiB, for programs that predict.
 
-    Larger ones, those of big images and weights, go back to the system. By default the line between
-    the two moves while the program runs, which takes more memory and more time. As
-    keep_freed_memory, only for glibc.
+    Larger arrays, those of big images and weights, go back to the system. By default glibc moves
+    the threshold while the program runs, which takes more memory and more time. Only with glibc;
+    CAFFE_KEEP_MEMORY=0 turns this off.
     """
     global _own_pages_from
     if os.environ.get("CAFFE_KEEP_MEMORY") != "0":
@@ -34,8 +34,8 @@ def keep_small_memory() -> None:
 
 @contextmanager
 def lasting_memory() -> Iterator[None]:
-    """What is allocated here, and is not small, gets pages of its own after keep_small_memory: to
-    lie among what a pass has freed would leave the next pass too little room there.
+    """Give allocations of 128 KiB and more in this block pages of their own, so that long-lived
+    weights do not fragment the memory that passes reuse. Only acts after keep_small_memory.
     """
     if not _own_pages_from:
         yield
@@ -47,7 +47,7 @@ def lasting_memory() -> Iterator[None]:
         _mallopt({M_MMAP_THRESHOLD: _own_pages_from})
 
 
-_own_pages_from = 0
+_own_pages_from = 0  # bytes: the threshold that keep_small_memory set, 0 before
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # malloc.h

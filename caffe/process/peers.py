@@ -1,7 +1,7 @@
-"""Processes that train together: each one's place among them, how they meet, and what they say.
+"""Processes that train together: their ranks, how they connect, and what they exchange.
 
-One process a device. `caffe train -gpu 0,1` starts them itself (caffe/launch.py); torchrun, or any
-launcher that sets the same variables of the environment, starts them across machines.
+There is one process per device. `caffe train -gpu 0,1` starts them itself (caffe/train/launch.py);
+torchrun, or any launcher that sets the same environment variables, starts them across machines.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from caffe.errors import CaffeError
 from caffe.process import device, ranks, seeds
 from caffe.process.log import ERROR, init_log, lowest_level
 
-# A test on rank 0 may take hours, and the others wait for it. That a process has died shows
-# otherwise: by its broken connections, and to whoever started it.
+# There is no timeout, because a test on rank 0 may take hours while the others wait. A dead process
+# is noticed by its broken connections and by its parent.
 FOREVER = timedelta(days=365)
 
-REQUESTS = ("none", "snapshot", "stop")  # the later wins where ranks differ
+REQUESTS = ("none", "snapshot", "stop")  # where ranks differ, the later entry wins
 
 
 class PeerLost(CaffeError):
-    """The processes can no longer talk: another one has ended, and knows why."""
+    """The connection to another process broke because that process ended; its own log says why."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A process among all (`rank` of `count`), and among those on its machine."""
+    """A process among all (rank `rank` of `count`) and among those on its machine (`local_`...)."""
 
     rank: int
     count: int
@@ -45,9 +45,9 @@ class Place:
 
 
 def place_from_environment() -> Place | None:
-    """Where torchrun put this process; None if it did not start it.
+    """The place that torchrun gave this process; None if torchrun did not start it.
 
-    Raises CaffeError for variables that make no sense.
+    Raises CaffeError if the variables are not numbers or contradict each other.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         return None
@@ -63,7 +63,7 @@ def place_from_environment() -> Place | None:
 
 
 def _local() -> tuple[int, int]:
-    """Without torchrun's variables for it: the only process of its machine."""
+    """(local rank, local count). Without LOCAL_RANK: the only process on its machine."""
     if "LOCAL_RANK" not in os.environ:
         return 0, 1
     return _number("LOCAL_RANK"), _number("LOCAL_WORLD_SIZE")
@@ -80,7 +80,8 @@ def _number(name: str) -> int:
 def own_device(place: Place, devices: Sequence[int | None], asked: str) -> int | None:
     """The GPU (None: the CPU) of a process that a launcher started on a machine with `devices`.
 
-    asked: the flags that name them, for the message. Raises CaffeError if there is not one each.
+    asked: the flags that name the devices, for the message. Raises CaffeError unless the machine
+    has as many processes as devices.
     """
     if len(devices) != place.local_count:
         raise CaffeError(
@@ -91,9 +92,9 @@ def own_device(place: Place, devices: Sequence[int | None], asked: str) -> int |
 
 
 def take_place(place: Place, gpu: int | None) -> None:
-    """Make this process the one of its rank: mode, device, share of the cores; only rank 0 logs.
+    """Set this process's rank, mode, device and share of the cores; only rank 0 logs.
 
-    Comes before the solver is made. Raises CaffeError where the GPU does not exist.
+    Call it before the solver is made. Raises CaffeError if the GPU does not exist.
     """
     if gpu is None:
         device.set_mode_cpu()
@@ -111,38 +112,39 @@ def take_place(place: Place, gpu: int | None) -> None:
 
 
 def _share_cores(count: int) -> None:
-    """Let the processes of a machine share its cores, unless the user says how many to use."""
+    """Let the processes of a machine share its cores, unless the user set OMP_NUM_THREADS."""
     given = os.environ.get("OMP_NUM_THREADS")
-    # torchrun's default for more than one
+    # torchrun sets 1 by itself when it starts more than one process.
     default = given == "1" and count > 1 and by_torchrun()
     if given is None or default:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // count))
 
 
 def by_torchrun() -> bool:
-    """Whether torchrun itself started this process, and not another launcher in its manner."""
+    """Whether torchrun itself started this process, not a launcher that sets the same variables."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def end_with_parent() -> None:
-    """Have the system end this process when the one that started it ends, however that does.
+    """Have the system kill this process when its parent ends for whatever reason (Linux only).
 
-    More exactly, when the thread does: for starters of which it is known that they wait.
+    Linux watches the thread that started this process, so that thread must stay until the end.
     """
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-# -- meeting ----------------------------------------------------------------------------------
+# -- joining ----------------------------------------------------------------------------------
 
 
 def join(meeting_place: str | None, rank: int, count: int) -> None:
-    """Meet the other processes, unless that was done before.
+    """Connect to the other processes, unless that was done before.
 
-    meeting_place: a file that all of them (on one machine) are told of; None: as torchrun's
-    variables say. Raises CaffeError where GPUs are in use and PyTorch has no NCCL, or where the
-    others do not come.
+    meeting_place: the path of a file that all processes, on one machine, use to find each other;
+    None: torchrun's variables say where to connect. Raises CaffeError if this process is already
+    joined to another number of processes, if it runs on a GPU and PyTorch has no NCCL, or if the
+    processes cannot connect.
     """
     if dist.is_initialized():
         if dist.get_world_size() != count:
@@ -156,13 +158,13 @@ def join(meeting_place: str | None, rank: int, count: int) -> None:
         if not (dist.is_available() and dist.is_nccl_available()):
             raise CaffeError("NCCL: this PyTorch has no NCCL; train on one GPU, or on the CPU")
         torch.cuda.set_device(device.current_device())
-    # Requests are agreed on by gloo in both cases: nobody waits for a GPU to say that it goes on.
+    # agree() uses gloo in both cases, so that no process waits for a GPU only to continue.
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     try:
         if meeting_place is None:
             dist.init_process_group(backend, timeout=FOREVER)
         else:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the host's name means
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name may not resolve
             store = dist.FileStore(meeting_place, count)
             dist.init_process_group(
                 backend, store=store, rank=rank, world_size=count, timeout=FOREVER
@@ -175,24 +177,27 @@ def join(meeting_place: str | None, rank: int, count: int) -> None:
 
 
 def _share_seed() -> None:
-    """Where random_seed is not given the first process draws for all."""
+    """Without random_seed, rank 0's random seed becomes the common seed of all."""
     seed = torch.tensor(seeds.process_seed() % 2**63)  # int64 has no more bits
     finish(dist.broadcast(seed, 0, async_op=True))
     seeds.share_seed(int(seed))
 
 
 def leave() -> None:
-    """Part from the others, when all are done; nothing if there are none."""
+    """Disconnect once all processes are done; does nothing if this one never joined."""
     if dist.is_initialized():
         agree("none")
         dist.destroy_process_group()
 
 
-# -- talking ----------------------------------------------------------------------------------
+# -- exchange ----------------------------------------------------------------------------------
 
 
 def send(values: torch.Tensor, group: Any = None, op: Any = dist.ReduceOp.SUM) -> Any:
-    """Begin to replace `values` by their sum over all processes; give the result to finish()."""
+    """Start to replace `values` by their sum, or `op`, over all processes; finish() waits for it.
+
+    Raises PeerLost if another process has ended.
+    """
     try:
         return dist.all_reduce(values, op, group=group, async_op=True)
     except RuntimeError as error:
@@ -200,7 +205,7 @@ def send(values: torch.Tensor, group: Any = None, op: Any = dist.ReduceOp.SUM) -
 
 
 def finish(work: Any) -> None:
-    """Wait for what send() began. Raises PeerLost if another process is gone."""
+    """Wait for what send() started. Raises PeerLost if another process has ended."""
     try:
         work.wait()
     except RuntimeError as error:
@@ -208,9 +213,9 @@ def finish(work: Any) -> None:
 
 
 def agree(request: str) -> str:
-    """What all do: 'stop' if any process asks for it, else 'snapshot', else 'none'.
+    """The common decision: 'stop' if any process requests it, else 'snapshot', else 'none'.
 
-    Waits until every process has asked, however long that takes. Raises PeerLost.
+    Waits until every process has called it, without a timeout. Raises PeerLost if one has ended.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return request
@@ -220,7 +225,10 @@ def agree(request: str) -> str:
 
 
 def gather(value: Any) -> list[Any]:
-    """What every process hands in, by rank; all call it. For small Python objects."""
+    """The values of all processes, by rank; every process must call it. For small Python objects.
+
+    Raises PeerLost if a process has ended.
+    """
     values = [value] * dist.get_world_size()
     try:
         dist.all_gather_object(values, value)
@@ -230,7 +238,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def _lost(error: RuntimeError) -> PeerLost:
-    # gloo: "[where in its source] what. Advice."
+    # gloo writes "[place in its source] reason. Advice."
     text = re.sub(r"^\[\S+\] ", "", _first_line(error)).partition(". ")[0]
     return PeerLost(f"lost the other processes: {text}")
 

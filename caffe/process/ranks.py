@@ -34,28 +34,28 @@ def set_solver_rank(rank: int) -> None:
 
 
 def set_multiprocess(on: bool) -> None:
-    """Accepted as in pycaffe, and without effect: solver_count says all that counts."""
+    """Accepted as in pycaffe, without effect: the engine only looks at solver_count."""
 
 
 def set_sync_bn(on: bool) -> None:
-    """Whether BatchNorm, in training, takes its statistics over the batches of all processes.
+    """Whether BatchNorm in training takes its statistics over the batches of all processes.
 
-    The default is Caffe's: each over its own batch.
+    By default, as in Caffe, each process uses its own batch.
     """
     _state.sync_bn = bool(on)
 
 
 def sync_bn() -> bool:
-    """Whether there are several processes, and set_sync_bn holds."""
+    """Whether set_sync_bn is on and there are several processes."""
     return _state.sync_bn and _state.solver_count > 1
 
 
 def root_solver() -> bool:
-    """True in the one process that logs, tests and saves."""
+    """True in the one process that logs, tests and saves: rank 0."""
     return _state.solver_rank == 0
 
 
 def announce(place: str, message: str, severity: int = INFO) -> None:
-    """Log what only one of several solvers should say."""
+    """Log a line on rank 0 alone."""
     if root_solver():
         emit(place, message, severity)

@@ -14,7 +14,10 @@ EFFECTS = ("stop", "snapshot", "none")
 
 
 class SignalRequests:
-    """Remembers signals until the solver asks; `next()` is its question."""
+    """Remembers signals until the solver asks for them with `next()`.
+
+    Raises CaffeError for an effect that is not in EFFECTS.
+    """
 
     def __init__(self, sigint_effect: str = "stop", sighup_effect: str = "snapshot") -> None:
         for effect in (sigint_effect, sighup_effect):
@@ -22,13 +25,13 @@ class SignalRequests:
                 raise CaffeError(
                     f'Invalid signal effect "{effect}" was specified: expected {", ".join(EFFECTS)}'
                 )
-        # SIGHUP is looked at first, as in Caffe.
+        # SIGHUP comes first, as in Caffe.
         self._effects = {signal.SIGHUP: sighup_effect, signal.SIGINT: sigint_effect}
         self._got: dict[int, bool] = dict.fromkeys(self._effects, False)
         self._notify: Callable[[], object] = lambda: None
 
     def next(self) -> str:
-        """What an unanswered signal asks for: 'stop', 'snapshot' or 'none'."""
+        """The request of a signal not yet answered: 'stop', 'snapshot' or 'none'."""
         for number, effect in self._effects.items():
             if self._got[number]:
                 self._got[number] = False
@@ -37,10 +40,10 @@ class SignalRequests:
 
     @contextmanager
     def installed(self, notify: Callable[[], object] = lambda: None) -> Iterator[SignalRequests]:
-        """Handle the signals within the block; before and after they do what they did.
+        """Handle the signals within the block, then restore the former handlers.
 
-        notify: called after each signal. In a thread other than the main one nothing is handled:
-        Python lets no other do it.
+        notify: called after each signal. Outside the main thread this does nothing, because Python
+        lets only the main thread set signal handlers.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
