@@ -1,4 +1,4 @@
-# Everything runs in .venv, which these commands make: a machine with Python 3.10+ and make will do.
+# All targets run in .venv and create it first. The machine needs only Python 3.10+ and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ demo: $(READY)  ## the main job on rendered scenes: data, nets, training, evalua
 test: $(READY)  ## run all tests; ARGS="tests/netgen -k sf5" for some
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(READY)  ## check style, and that every import goes down the floors
+lint: $(READY)  ## check style, and that packages import only from those below them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache pyproject.toml

@@ -14,7 +14,7 @@ class BuildWithProto(build_py):
     def run(self) -> None:
         from grpc_tools import protoc
 
-        # The module's path inside the package is part of its descriptor: compile from the root.
+        # Compile from the root, because the descriptor contains the file's path from there.
         if protoc.main(["protoc", f"-I{ROOT}", f"--python_out={ROOT}", "caffe/proto/caffe.proto"]):
             raise SystemExit("setup.py: protoc could not compile caffe/proto/caffe.proto")
         super().run()

@@ -1,4 +1,4 @@
-"""Classifier: a net that classifies pictures, with the preparation that they need."""
+"""Classifier: a net that prepares pictures and classifies them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_transformer(
     raw_scale: float | None,
     channel_swap: Sequence[int] | None,
 ) -> io.Transformer:
-    """The preparation for a net's first input, from pictures of height x width x channels."""
+    """A Transformer from height x width x channels pictures to a net's first input."""
     name = net.inputs[0]
     transformer = io.Transformer({name: net.blobs[name].shape})
     transformer.set_transpose(name, (2, 0, 1))
@@ -62,7 +62,8 @@ class Classifier(Net):
     def predict(self, inputs: Sequence[np.ndarray], oversample: bool = True) -> np.ndarray:
         """Class probabilities of pictures (height x width x channels each): N x classes.
 
-        oversample: average over ten crops (corners and centre, and mirrored); else the centre.
+        oversample: average over ten crops (corners and centre, plain and mirrored); else only the
+        centre is used.
         """
         images = np.array([io.resize_image(image, self.image_dims) for image in inputs])
         crops = io.oversample(images, self.crop_dims) if oversample else self._centre(images)

@@ -39,9 +39,9 @@ ENDINGS = {
     ".caffemodel": "caffemodel",
     ".h5": "hdf5",
 }
-TOLERANCE = 1e-4  # of the largest value
-UNEQUAL = 1e-2  # share of values beyond it: a mask may choose otherwise between near equals
-LARGEST = 2**31 - 1  # bytes of a protobuf message
+TOLERANCE = 1e-4  # largest difference, in shares of the output's largest value
+UNEQUAL = 1e-2  # share of values that may exceed it: masks may differ where values are nearly equal
+LARGEST = 2**31 - 1  # bytes; protobuf's limit for a message
 
 
 def read_net(
@@ -77,12 +77,13 @@ def to_onnx(
 
     outputs: blobs; default: the net's outputs. max_unpool: whether Unpooling may become MaxUnpool
         with MaxPool's indices; if not, both become plain arithmetic, which TensorRT and OpenVINO
-        read, too. dynamic_batch: the first axis of inputs and outputs may have any size.
-    check: run the file in onnxruntime, if that is installed, and compare; returns for each output
-        the largest difference in shares of its largest value. None: not compared.
+        also read. dynamic_batch: the first axis of inputs and outputs may have any size.
+    check: run the file in onnxruntime, if that is installed, and compare its answers with the
+        net's.
 
-    Raises CaffeError for a layer without an ONNX form, answers that differ, or where the package
-    onnx is missing; then nothing is written.
+    Returns the largest difference for each output, in shares of the output's largest value; None
+    if nothing was compared. Raises CaffeError for a layer without an ONNX form, for answers that
+    differ, and if the package onnx is missing; then nothing is written.
     """
     try:
         import onnx
@@ -104,10 +105,11 @@ def to_onnx(
 def compare(
     net: Net, path: PathLike, outputs: Sequence[str], dynamic_batch: bool = False
 ) -> dict[str, float] | None:
-    """The largest difference between onnxruntime's answers and the net's, for each output in
-    shares of its largest value, on drawn inputs. None where onnxruntime is not installed.
+    """Compare onnxruntime's answers with the net's on random inputs.
 
-    Raises CaffeError if more than 1 % of the values differ by more than 1e-4.
+    Returns the largest difference for each output, in shares of the output's largest value; None if
+    onnxruntime is not installed. Raises CaffeError if onnxruntime cannot run the file, or if more
+    than 1 % of an output's values differ by more than 1e-4 of its largest value.
     """
     try:
         import onnxruntime
@@ -122,7 +124,7 @@ def compare(
         answers = session.run(None, feeds)
     except CaffeError:
         raise
-    except Exception as error:  # onnxruntime's own kinds have no common name
+    except Exception as error:  # onnxruntime's exceptions share no base class
         reason = " ".join(str(error).split())
         raise CaffeError(f"onnxruntime does not take the file: {reason}") from error
     pairs = zip(outputs, answers, strict=True)
@@ -130,7 +132,7 @@ def compare(
 
 
 def _difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest, in shares of the largest value; raises CaffeError if too many values differ."""
+    """The largest difference, in shares of our largest value; CaffeError if too many differ."""
     if ours.shape != theirs.shape:
         raise CaffeError(
             f"output {name!r}: onnxruntime gives the shape {theirs.shape}, the net {ours.shape}"
@@ -153,7 +155,7 @@ def _difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> float:
 def _answered(
     net: Net, names: Sequence[str], outputs: Sequence[str], dynamic_batch: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Drawn inputs, and the net's answers; zeros where it refuses the first (indices, say)."""
+    """Random inputs, or zeros if the net refuses those (as indices, say), and the net's answers."""
     rng = np.random.default_rng(0)
     shapes = {name: net.blobs[name].shape for name in names}
     if dynamic_batch:
@@ -177,7 +179,7 @@ def _run(
 
 
 def save(net: Net, path: PathLike) -> None:
-    """Write a net's weights, of the kind that the ending says. Raises CaffeError for another."""
+    """Write a net's weights in the format of the path's ending; CaffeError for an unknown one."""
     kind = _kind(path)
     if kind == "caffemodel":
         net.save(path)

@@ -23,8 +23,8 @@ class Detector(Net):
     """A net in TEST phase that predicts classes of windows, each warped to its input size.
 
     model_file, pretrained_file: prototxt and weights. mean, input_scale, raw_scale, channel_swap:
-    as io.Transformer's setters take them. context_pad: pixels of the warped window, on each side,
-    that show what surrounds it; where the picture ends they show the mean.
+    as io.Transformer's setters take them. context_pad: width in pixels, on each side of the net's
+    input, of the border that shows the window's surroundings; beyond the picture it is the mean.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Detector(Net):
     def detect_windows(
         self, images_windows: Iterable[tuple[PathLike, Iterable[Sequence[float]]]]
     ) -> list[dict[str, Any]]:
-        """Predictions for windows (ymin, xmin, ymax, xmax) of picture files.
+        """Predictions for windows (ymin, xmin, ymax, xmax), in pixels, of picture files.
 
-        Returns a dict for each window: its `filename`, the `window`, the `prediction`.
+        Returns a dict for each window: its `filename`, the `window` and the `prediction`.
         """
         found, inputs, name = [], [], self.inputs[0]
         for filename, windows in images_windows:
@@ -62,10 +62,10 @@ class Detector(Net):
         return found
 
     def detect_selective_search(self, image_fnames: Iterable[PathLike]) -> list[dict[str, Any]]:
-        """Predictions for the windows that Selective Search proposes; as detect_windows.
+        """Predictions for the windows that Selective Search proposes, as from detect_windows.
 
-        Raises CaffeError where the package selective_search_ijcv_with_python (and the MATLAB that
-        it drives) is not installed.
+        Raises CaffeError if the package selective_search_ijcv_with_python is not installed; it
+        needs MATLAB.
         """
         try:
             import selective_search_ijcv_with_python as selective_search
@@ -81,8 +81,8 @@ class Detector(Net):
     def crop(self, im: np.ndarray, window: Sequence[float]) -> np.ndarray:
         """A window (ymin, xmin, ymax, xmax) cut out of a height x width x channels picture.
 
-        With context_pad: of the net's input size, with its surroundings. Raises CaffeError for a
-        window that lies outside the picture.
+        With context_pad the result has the net's input size and shows the window's surroundings.
+        Raises CaffeError for a window that lies outside the picture.
         """
         top, left, bottom, right = (int(v) for v in window)
         if not self.context_pad:
@@ -93,7 +93,7 @@ class Detector(Net):
         return self._crop_with_context(im, np.array([top, left, bottom, right]))
 
     def _crop_with_context(self, im: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """The window enlarged so that it fills all but the context of the input; R-CNN's rules."""
+        """The window, warped so that a border of context_pad pixels shows its surroundings."""
         size = self.crop_dims[0]  # the input is taken to be square
         scale = size / (size - 2.0 * self.context_pad)
         half = (box[2:] - box[:2] + 1) / 2
@@ -115,9 +115,7 @@ class Detector(Net):
         return crop
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set the context of windows, and the mean to show beyond the picture, as the picture's
-        values were before preparation.
-        """
+        """Set context_pad, and crop_mean: the mean in the scale and axes of unprepared pictures."""
         name, t = self.inputs[0], self.transformer
         back = np.argsort(t.transpose[name])
         self.crop_dims = np.array(self.blobs[name].shape[1:])[back]

@@ -215,13 +215,13 @@ def time_model(flags: SimpleNamespace) -> int:
 
 
 def _tell_misfits(plan: Plan) -> None:
-    """Why operations of a plan are not fused further; beside the log, which is Caffe's."""
+    """Print why operations of a plan are not fused further; the log has Caffe's lines only."""
     for misfit in plan.report.misfits:
         print(f"caffe time: {misfit.rewrite}: {misfit.node} {misfit.reason}", file=sys.stderr)
 
 
 def _time_layers(net: Net, spent: dict[str, list[float]]) -> None:
-    """Add what one pass forth and back takes, layer by layer, in seconds."""
+    """Add each layer's seconds in one forward and one backward pass to `spent`."""
     for i in range(len(net.wiring)):
         spent["forward"][i] += _timed(lambda i=i: net.forward_layer(i))
     for i in reversed(range(len(net.wiring))):
@@ -229,7 +229,7 @@ def _time_layers(net: Net, spent: dict[str, list[float]]) -> None:
 
 
 def device_query(flags: SimpleNamespace) -> int:
-    """Show what is known of the GPUs that -gpu names."""
+    """Log the properties of the GPUs that -gpu names."""
     import torch
 
     emit("caffe.cpp:138", f"Querying GPUs {flags.gpu}")
@@ -267,7 +267,7 @@ def _net(flags: SimpleNamespace, phase: int) -> Net:
 
 
 def _gpus(text: str) -> list[int]:
-    """The GPUs that -gpu names; raises CaffeError where one does not exist."""
+    """The GPUs that -gpu names. Raises CaffeError if one does not exist."""
     if not text:
         return []
     import torch
@@ -287,9 +287,10 @@ def _gpus(text: str) -> list[int]:
 
 
 def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | None]:
-    """What to train on here, one process each; None: the CPU.
+    """The devices to train on here, one process each; None stands for the CPU.
 
-    As -gpu or -cpu say, else as the solver does; torchrun's processes get what there is.
+    -gpu or -cpu name them, else the solver's solver_mode and device_id. If torchrun has started
+    several processes here, they take all GPUs instead of device_id.
     """
     from caffe.process.peers import place_from_environment
 
@@ -325,7 +326,7 @@ def _use(gpus: list[int]) -> None:
 
 
 def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
-    """Switch to the first GPU of -gpu, or to the CPU, and say so; `lines`: of Caffe's source."""
+    """Switch to the first GPU of -gpu, or to the CPU, and log it; lines: of Caffe's caffe.cpp."""
     gpus = _gpus(flags.gpu)
     if gpus:
         emit(f"caffe.cpp:{lines[0]}", f"Use GPU with device ID {gpus[0]}")
@@ -335,7 +336,7 @@ def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
 
 
 def _timed(function: Callable[[], object]) -> float:
-    """Seconds that `function` takes, work left on the GPU included."""
+    """Seconds that `function` takes, including the work that it leaves to the GPU."""
     start = _now()
     function()
     return _now() - start

@@ -25,7 +25,7 @@ _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag: its name, its default, which also gives its type (bool, int or str), what it does."""
+    """A flag: name, default and help text. The default's type (bool, int or str) is the flag's."""
 
     name: str
     default: Value
@@ -37,7 +37,7 @@ class Flag:
         return {bool: "bool", int: "int32", str: "string"}[type(self.default)]
 
     def value(self, text: str) -> Value:
-        """The value that a text stands for; raises FlagError."""
+        """The value that a text stands for. Raises FlagError if it does not fit the type."""
         try:
             if self.kind == "bool":
                 return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
@@ -57,8 +57,8 @@ class FlagError(CaffeError):
     """A command line that cannot be understood, in gflags' words."""
 
 
-# What glog adds to every program. Some are only accepted: lines always go to
-# stderr here, without colours.
+# glog adds these to every program. Some are accepted without effect: lines always go to stderr
+# here, without colours.
 GLOG = (
     Flag("log_dir", "", "Also write log files into this directory."),
     Flag("minloglevel", 0, "Lowest severity that is logged: 0 INFO, 1 WARNING, 2 ERROR, 3 FATAL."),
@@ -132,10 +132,10 @@ def run(
     arguments: Sequence[str] | None = None,
     program: str = "",
 ) -> int:
-    """Run a program's `main(values, others, given)` on a command line; the exit status.
+    """Run a program's `main(values, others, given)` on a command line; returns the exit status.
 
-    1 with one line on stderr for bad input; 2 with gflags' line for a bad flag, or with the usage
-    if main raises Usage; 0 for -help. An interrupt ends it quietly with 130.
+    It is 0 for -help; 1 for bad input, with one line on stderr; 2 for a bad flag, with gflags'
+    line, or if main raises Usage, with the usage; 130, silently, after an interrupt.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     program = program or os.path.basename(sys.argv[0]).removesuffix(".py")
@@ -159,12 +159,12 @@ def run(
     except Usage as error:
         print(f"{program}: {error}\n\n{describe(usage, flags)}", file=sys.stderr, end="")
         return 2
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except Exception as error:  # memory that ran out, say, or a fault of ours: still one line
+    except Exception as error:  # out of memory, say, or a bug: still one line
         print(f"{program}: {one_line(error)}", file=sys.stderr)
         return 1
 

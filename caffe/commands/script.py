@@ -1,7 +1,6 @@
-"""What the commands with Python's own options share: exit codes, one-line errors, and the options
-of those that put pictures into a net.
+"""Shared by commands with argparse options: exit codes, one-line errors, options for pictures.
 
-(Commands with Caffe's flags are in caffe.flags.)
+Commands with Caffe's flags use caffe/commands/flags.py.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ def run(program: str, main: Callable[[], None], quiet: bool = True) -> NoReturn:
 
 
 def status(program: str, main: Callable[[], None], quiet: bool = True) -> int:
-    """Run a command; returns 0 for done, 1 for bad input (said in one line), 130 for interrupted.
+    """Run a command; returns 0, 1 for bad input (with one line on stderr) or 130 if interrupted.
 
-    quiet: how nets are set up is not logged, unless GLOG_minloglevel asks for it.
+    quiet: log only warnings and errors, not how nets are set up, unless GLOG_minloglevel is set.
     """
     if quiet and "GLOG_minloglevel" not in os.environ:
         init_log(WARNING)
@@ -32,7 +31,7 @@ def status(program: str, main: Callable[[], None], quiet: bool = True) -> int:
         main()
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output went away: nothing is wrong, but Python would complain at exit.
+        # The reader of our output is gone. Nothing is wrong, but Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CaffeError, OSError) as error:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -87,7 +86,7 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
-    """These options as arguments of Classifier and Detector; sets the mode, too.
+    """The options of add_preprocessing as arguments of Classifier and Detector; also sets the mode.
 
     Raises CaffeError for a mean that cannot be read.
     """

@@ -37,11 +37,12 @@ def to_module(
     """A net as a torch.nn.Module: its layers as submodules, its parameters under their names.
 
     prototxt: a file, a message, or a caffe.Net, whose phase and weights are copied.
-    weights: .caffemodel or .caffemodel.h5; None leaves what the fillers gave.
+    weights: .caffemodel or .caffemodel.h5; None leaves the fillers' values.
     phase: caffe.TEST gives a module in eval mode, caffe.TRAIN one in training mode.
     inputs: blob name -> shape. Such a blob becomes an input of that shape; the layer that makes it
-        (a data layer whose source is not at hand, say) goes.
-    outputs: blobs to return; default: the net's outputs. Layers that none of them needs go.
+        (a data layer whose source is missing, say) is dropped.
+    outputs: blobs to return; default: the net's outputs. Layers that none of them needs are
+        dropped.
 
     Raises CaffeError for a net or weights that cannot be used, or a name that the net lacks.
     """
@@ -74,7 +75,7 @@ def _copy(net: Net, inputs: Shapes) -> Net:
     """A net of the same structure and weights."""
     param = net.to_proto()
     param.state.phase = net.phase
-    for layer in param.layer:  # rules were for another state, and are met
+    for layer in param.layer:  # applied already, and not for this state
         layer.ClearField("include")
         layer.ClearField("exclude")
     copied = Net.from_state(_with_inputs(param, inputs))
@@ -85,18 +86,18 @@ def _copy(net: Net, inputs: Shapes) -> Net:
 
 
 class NetModule(torch.nn.Module):
-    """A net as to_module makes it; it takes `net` over.
+    """The module that to_module makes from `net`, whose layers it takes over.
 
-    Called with tensors for `inputs`, in that order or by name; tops of DummyData layers may be
-    given by name. Returns the tensor of the one output, or a dict of all by name. Any batch size
-    and, where the layers allow it, any image size will do.
+    Call it with tensors for `inputs`, in that order or by name; tops of DummyData layers may be
+    given by name. It returns the tensor of its one output, or a dict of all outputs by name. The
+    batch may have any size, and so may images where the layers allow it.
 
     inputs, outputs: names of blobs; input_shapes: the shapes that the prototxt gives; loss_weights:
-    those that are not 0, by name of top. Submodules bear the layers' names ('.' becomes '_'); the
-    state_dict's keys are LAYER.0, LAYER.1, ... train() and eval() switch what depends on the phase:
-    Dropout, and BatchNorm unless use_global_stats is given. Parameters with lr_mult 0 ask for no
-    gradient; BatchNorm's statistics are buffers. Recurrent layers begin each call anew: state is
-    carried from batch to batch only where it is exposed (expose_hidden).
+    those that are not 0, by name of top. Submodules have the layers' names ('.' becomes '_'); the
+    state_dict's keys are LAYER.0, LAYER.1, ... train() and eval() switch the layers that depend on
+    the phase: Dropout, and BatchNorm unless use_global_stats is given. Parameters with lr_mult 0
+    require no gradient; BatchNorm's statistics are buffers. Recurrent layers start each call with a
+    fresh state, unless the state is exposed (expose_hidden) and the caller carries it on.
     """
 
     def __init__(self, net: Net, outputs: Sequence[str] | None = None) -> None:
@@ -108,7 +109,7 @@ class NetModule(torch.nn.Module):
         self.loss_weights: dict[str, float] = {}
         self._defaults: dict[str, pb.FillerParameter] = {}
         self._steps: list[Step] = []
-        self._copies: dict[str, str] = {}  # a Split's tops are their bottom
+        self._copies: dict[str, str] = {}  # top of a Split -> its bottom
         owners: dict[int, torch.nn.Parameter] = {}
         for i, needed in net.wiring.needed_for(self.outputs):
             self._add(net, i, needed, owners)
@@ -163,7 +164,7 @@ class NetModule(torch.nn.Module):
         return free
 
     def _forget_early(self) -> None:
-        """Let go of every blob after the last step that takes it."""
+        """Set last_use of the steps: forward frees a blob after the last step that takes it."""
         seen = {self._copies.get(name, name) for name in self.outputs}
         for step in reversed(self._steps):
             step.last_use = sorted({*step.bottoms, *step.tops} - seen)
@@ -192,9 +193,7 @@ class NetModule(torch.nn.Module):
 
 @dataclass
 class Step:
-    """One call of a layer: its submodule's name, the blobs that it takes and makes, and those that
-    nobody needs afterwards.
-    """
+    """One call of a layer: its submodule's name, bottoms and tops, and the blobs to free then."""
 
     key: str
     bottoms: list[str]
@@ -217,12 +216,12 @@ class LayerModule(torch.nn.Module):
             if layer.gathers:  # statistics do not learn
                 self.register_buffer(str(i), values.clone())
                 continue
-            shared = blob.data_key  # one memory: shared by param name
+            shared = blob.data_key  # the same for parameters that are shared by name
             if shared not in owners:
                 owners[shared] = torch.nn.Parameter(values.clone(), requires_grad=learns)
             self.register_parameter(str(i), owners[shared])
         if layer.shown is layer:  # a Python layer keeps the user's own blobs
-            layer.blobs = [Blob(shape) for shape in self.shapes]  # no memory until it is looked at
+            layer.blobs = [Blob(shape) for shape in self.shapes]  # allocated only when read
             layer.layer_param = plain(layer.layer_param)
 
     def forward(self, *bottoms: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -250,7 +249,7 @@ class LayerModule(torch.nn.Module):
 
 
 class Plain:
-    """A message's fields as plain attributes, with HasField: torch.compile can read these."""
+    """A message's fields as plain attributes, which torch.compile can read, with HasField."""
 
     def __init__(self, fields: dict[str, Any], present: frozenset[str]) -> None:
         self.__dict__.update(fields)
@@ -261,7 +260,7 @@ class Plain:
 
 
 def plain(message: Message) -> Plain:
-    """A copy of a message that holds nothing but Python's own objects."""
+    """A copy of a message that holds only Python's own objects."""
     fields: dict[str, Any] = {}
     present = set()
     for field in message.DESCRIPTOR.fields:

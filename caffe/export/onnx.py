@@ -1,4 +1,4 @@
-"""A net as an ONNX model: the walk over its layers, each of which writes itself (Layer.onnx)."""
+"""A net as an ONNX model: walks over the layers, each of which writes its nodes (Layer.onnx)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe.net import Net
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 17  # what TensorRT 8.6 and newer, OpenVINO and onnxruntime all read
+OPSET = 17  # TensorRT 8.6 and newer, OpenVINO and onnxruntime all read it
 IR_VERSION = 8
 
 
@@ -23,7 +23,8 @@ def write_graph(
 ) -> onnx.ModelProto:
     """The ONNX model of a net in TEST phase, with its weights.
 
-    Raises CaffeError for a layer that has no ONNX form, and where the package onnx is missing.
+    outputs: names of blobs. max_unpool, dynamic_batch: as caffe.convert.to_onnx's.
+    Raises CaffeError for a layer that has no ONNX form, and if the package onnx is missing.
     """
     graph = Graph(max_unpool, dynamic_batch)
     values: dict[str, Value] = {}
@@ -47,7 +48,7 @@ def write_graph(
 
 @dataclass
 class _Finish:
-    """From what the layers wrote to a model: names of blobs, no dead nodes, inputs and outputs."""
+    """Makes a model from the nodes: names blobs, drops dead nodes, declares inputs and outputs."""
 
     net: Net
     graph: Graph
@@ -82,7 +83,7 @@ class _Finish:
         )
 
     def _name_blobs(self) -> None:
-        """Values that are some blob's last take the blob's name; outputs always get theirs."""
+        """Rename each value that a blob holds last to the blob; outputs always get their names."""
         made = {name for node in self.graph.nodes for name in node.output}
         renamed: dict[str, str] = {}
         for blob in dict.fromkeys([*self.outputs, *self.values]):
@@ -97,7 +98,7 @@ class _Finish:
             node.output[:] = [renamed.get(name, name) for name in node.output]
 
     def _name(self, blob: str) -> str:
-        """A blob's name in the graph: its own, unless an input that is overwritten has that."""
+        """A blob's name in the graph: its own, or BLOB_out for an input that a layer overwrites."""
         overwritten = blob in self.inputs and self.values[blob].name != blob
         return f"{blob}_out" if overwritten else blob
 

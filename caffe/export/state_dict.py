@@ -1,4 +1,4 @@
-"""A net's weights as a PyTorch state dict, and from one: modules and layers meet by name."""
+"""A net's weights to and from a PyTorch state dict; modules and layers are matched by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep t
 
 
 def state_dict(net: Net) -> dict[str, torch.Tensor]:
-    """A net's weights by the names that to_module gives them; copies."""
+    """Copies of a net's weights under to_module's keys: LAYER.0, LAYER.1, ..."""
     return {
         f"{name.replace('.', '_')}.{i}": torch.from_numpy(blob.data.copy())
         for name, blobs in net.params.items()
@@ -55,17 +55,17 @@ def _named(found: Any) -> bool:
 def load_state_dict(
     net: Net, state: State, names: Mapping[str, str] | None = None, partial: bool = False
 ) -> list[str]:
-    """Give a net the weights of a PyTorch module; returns the keys that had no place.
+    """Give a net the weights of a PyTorch module; returns the keys that match no parameter.
 
-    A key is a module's name and what it is there. Module and layer meet if their names are the
-    same, '.', '/' and '_' being taken for one, after a prefix that all keys share; `names` says
-    which layer a module is otherwise. What it is: 0, 1, ... as to_module numbers parameters, or
-    `weight` and `bias`. A BatchNorm's running_mean and running_var become the layer's statistics,
-    its weight and bias those of the Scale layer behind it.
+    A key is MODULE.PARAMETER. The module's weights go to the layer of the same name, where '.', '/'
+    and '_' count as equal and a prefix that all keys share is ignored; `names` maps other modules
+    to their layers. PARAMETER is 0, 1, ... as in to_module's keys, or `weight` and `bias`. A
+    BatchNorm's running_mean and running_var become the layer's statistics; its weight and bias go
+    to the Scale layer behind it.
 
-    partial: layers that the state dict lacks, and keys without a layer, are left as they are.
-    Raises CaffeError, changing nothing, for a shape that does not fit and, unless partial, for what
-    is left over on either side.
+    partial: accept layers that the state dict lacks, which keep their weights, and keys without a
+    layer, which are ignored. Raises CaffeError, changing nothing, for a shape that does not fit
+    and, unless partial, for parameters or keys that are left over.
     """
     match = _Match(net, names or {}, state)
     for key, values in state.items():
@@ -78,7 +78,7 @@ def load_state_dict(
 
 
 class _Match:
-    """Which parameter each key of a state dict is."""
+    """Matches the keys of a state dict with a net's parameters."""
 
     def __init__(self, net: Net, names: Mapping[str, str], state: State) -> None:
         self.net, self.names = net, names
@@ -93,7 +93,7 @@ class _Match:
                 raise CaffeError(f"module {module!r}: the net has no layer {layer!r} with weights")
 
     def _common_prefix(self, state: State) -> str:
-        """What stands before every key ('module.' of DataParallel), if no layer is called so."""
+        """The prefix of all keys, as DataParallel's 'module.'; empty if a layer has that name."""
         first = {key.split(".")[0] for key in state}
         prefix = f"{first.pop()}." if len(first) == 1 else ""
         return "" if _plain(prefix[:-1]) in self.layers else prefix
@@ -127,9 +127,7 @@ class _Match:
         return (layer, index) if layer and 0 <= index < len(layer.blobs) else None
 
     def _affine_behind(self, layer: Layer) -> Layer | None:
-        """The layer that holds PyTorch's weight and bias: a BatchNorm's Scale, which takes what it
-        makes.
-        """
+        """The layer that takes the top and holds PyTorch's weight and bias: a BatchNorm's Scale."""
         wiring = self.net.wiring
         i = wiring.layers.index(layer)
         tops = wiring.names(wiring.tops[i])
@@ -139,7 +137,7 @@ class _Match:
         return None
 
     def _fitted(self, key: str, values: torch.Tensor, layer: Layer, index: int) -> torch.Tensor:
-        """The values in the parameter's shape; axes of one may come and go."""
+        """The values in the parameter's shape; CaffeError if more than axes of one differ."""
         shape = layer.blobs[index].shape
         values = layer.from_torch(index, values)
         ours, theirs = ([n for n in dims if n != 1] for dims in (shape, values.shape))
@@ -175,7 +173,7 @@ def _plain(name: str) -> str:
 
 
 def read_names(path: str | os.PathLike[str]) -> dict[str, str]:
-    """A table of names: on each line a module and a layer; what follows '#' is a remark.
+    """Read a table from modules to layers: 'MODULE LAYER' on each line; '#' begins a comment.
 
     Raises CaffeError for a line that holds anything else.
     """

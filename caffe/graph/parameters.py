@@ -12,7 +12,7 @@ from caffe.proto import caffe_pb2 as pb
 
 
 class Parameter:
-    """A blob that learns: its gradient's multipliers, and the layer that owns it."""
+    """A blob that learns: the layer that owns it, and its multipliers of rate and decay."""
 
     def __init__(self, layer: Layer, index: int, spec: pb.ParamSpec) -> None:
         self.layer, self.index, self.spec = layer, index, pb.ParamSpec()
@@ -32,7 +32,7 @@ class Parameter:
 
 
 class Parameters:
-    """All parameter blobs of a net, and which of them are one and the same by name."""
+    """All parameter blobs of a net, and which of them are shared by name."""
 
     def __init__(self) -> None:
         self.learnable: list[Parameter] = []
@@ -42,8 +42,9 @@ class Parameters:
     def add(self, layer: Layer, rates: Sequence[float]) -> bool:
         """Take in a layer's blobs; True if any of them learns.
 
-        rates: lr_mult as the prototxt gives it. Caffe goes by these where it looks for layers that
-        need a gradient, and so counts in BatchNorm, which forbids its blobs to learn by itself.
+        rates: lr_mult as the prototxt gives it. Caffe uses these to find the layers that need a
+        gradient, which includes BatchNorm: it sets lr_mult 0 for its own blobs only later. Raises
+        CaffeError for too many param entries, and for blobs that cannot be shared.
         """
         specs = list(layer.layer_param.param)
         if len(specs) > len(layer.blobs):

@@ -1,4 +1,4 @@
-"""From a NetParameter as it is written to the layers that run: rules, and Split layers."""
+"""From a written NetParameter to the layers that run: applies rules and inserts Split layers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from caffe.proto import caffe_pb2 as pb
 def filter_net(param: pb.NetParameter, quiet: bool = False) -> pb.NetParameter:
     """A copy with only the layers whose include and exclude rules fit the net's state.
 
-    quiet: no log line says which rule keeps a layer out. Raises CaffeError for a layer that has
-    both kinds of rules.
+    quiet: do not log which rule keeps a layer out. Raises CaffeError for a layer that has both
+    kinds of rules.
     """
     kept = pb.NetParameter()
     kept.CopyFrom(param)
@@ -33,9 +33,7 @@ def filter_net(param: pb.NetParameter, quiet: bool = False) -> pb.NetParameter:
 
 
 def layers_in(param: pb.NetParameter, phase: int) -> list[pb.LayerParameter]:
-    """The layers that a net has in a phase (caffe.TRAIN or TEST), at the level and with the stages
-    that it states.
-    """
+    """The layers of a net in a phase (caffe.TRAIN or TEST), at its own state's level and stages."""
     net = pb.NetParameter()
     net.CopyFrom(param)
     net.state.phase = phase

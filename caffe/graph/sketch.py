@@ -1,7 +1,7 @@
 """Sketch: the shapes of a net's layers and parameters, without building the net.
 
-Nothing is filled or allocated, no Python layer is imported and nothing is logged of how layers are
-connected; layers that are unknown, or whose data is not at hand, can be told their shapes.
+Nothing is filled or allocated, no Python layer is imported, and connections are not logged. The
+caller may give the shapes of layers whose type is unknown or whose data is missing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Shape = tuple[int, ...]
 class LayerSketch:
     """A layer with its shapes.
 
-    tops: one a top; None where it is not known. params: of the parameter blobs. macs: multiply-adds
-    of a forward pass. problem: why tops, parameters or multiply-adds are not known; empty if all
-    are. unknown: whether the reason is the layer's own type.
+    tops: one shape per top, None if not known. params: the parameter blobs' shapes. macs:
+    multiply-adds of a forward pass. problem: why tops, parameters or multiply-adds are not known;
+    empty if all are. unknown: whether the layer's own type is the reason.
     """
 
     layer: pb.LayerParameter
@@ -46,22 +46,22 @@ class LayerSketch:
 
 
 class UnknownShape(CaffeError):
-    """The shape of a net's data is needed and cannot be found; the message names the blob."""
+    """The shape of a net's data is needed but not known; the message names the blob."""
 
 
 def sketch(
     net: pb.NetParameter, phase: int, inputs: Mapping[str, Shape] | None = None
 ) -> list[LayerSketch]:
-    """Every layer that a net has in a phase, in order.
+    """The layers of a net in a phase, in order, with their shapes.
 
-    inputs: shapes of blobs by name, for sources, for layers of an unknown type and for those behind
-    them; under the name "" the shape of inputs without one, and of the first top of data layers
-    whose data is not at hand.
+    inputs: shapes of blobs by name, for sources, for layers of an unknown type and for the layers
+    behind these. The name "" stands for the inputs that have no shape, and for the first top of
+    data layers whose data is missing.
 
-    A layer of an unknown type, and a Python layer, has unknown shapes unless told, and so have the
-    layers behind it. Raises UnknownShape for inputs without a shape and data that is not at hand,
-    and CaffeError, naming the layer, where a layer does not fit its bottoms or `inputs` names a
-    blob that cannot be told.
+    Layers of an unknown type, Python layers and the layers behind them have no known shapes unless
+    `inputs` gives them. Raises UnknownShape for inputs without a shape and for missing data, and
+    CaffeError, naming the layer, if a layer does not fit its bottoms or `inputs` names a blob whose
+    shape cannot be given.
     """
     given = dict(inputs or {})
     blobs: dict[str, Blob | None] = {}
@@ -86,7 +86,7 @@ def sketch(
 
 
 def _check_names(param: pb.LayerParameter, made: Collection[str]) -> None:
-    """Raise CaffeError unless the bottoms are made so far, and the tops are not or are in place."""
+    """Raise CaffeError unless the bottoms are made already, and the tops are new or in place."""
     for i, name in enumerate(param.bottom):
         if name not in made:
             raise unknown_bottom(param, i)
@@ -97,7 +97,7 @@ def _check_names(param: pb.LayerParameter, made: Collection[str]) -> None:
 
 
 def _is_known(param: pb.LayerParameter) -> bool:
-    """Whether the type is known, and sketched without running a user's code."""
+    """Whether the type is known and can be sketched without running a user's code."""
     return param.type in REGISTRY and param.type != "Python"
 
 
@@ -136,7 +136,7 @@ def _sketch_layer(
 
 
 def _with_labels(told: list[Shape | None], first: Shape | None) -> list[Shape | None]:
-    """The tops of a data layer, whose first may be `first`; the others are labels, one a record."""
+    """A data layer's top shapes: the first top may have `first`; the others hold one label each."""
     if told and told[0] is not None:
         first = told[0]
     if first is None:
@@ -147,7 +147,7 @@ def _with_labels(told: list[Shape | None], first: Shape | None) -> list[Shape | 
 def _inputs(
     param: pb.LayerParameter, told: list[Shape | None], one: Shape | None
 ) -> list[Shape | None]:
-    """The tops of an input layer that states no shapes; `one` is for a single top not told."""
+    """The top shapes of an Input layer that states none; `one` is for a single top not told."""
     found = [one if s is None and told.count(None) == 1 else s for s in told]
     if None in found or not found:
         problem = f"layer {param.name!r} ({param.type}): its shape is not in the net"
@@ -163,7 +163,7 @@ def _unknown_shape(
 
 
 def _attach(param: pb.LayerParameter, bottoms: list[Blob | None]) -> tuple[Layer, list[Blob]]:
-    """The layer on its bottoms, and its tops; those in place are its bottoms."""
+    """The layer, attached to its bottoms, and its tops; in-place tops are the bottoms' blobs."""
     layer = create_layer(param)
     attached = [blob for blob in bottoms if blob is not None]
     tops = [

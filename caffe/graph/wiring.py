@@ -17,7 +17,7 @@ from caffe.proto import caffe_pb2 as pb
 class Wiring:
     """A net's layers, attached to blobs, before any memory is taken (net.cpp's Init).
 
-    It is made from a NetParameter whose rules are met and whose Split layers are inserted
+    It is made from a NetParameter whose rules are applied and whose Split layers are inserted
     (caffe/graph/rules.py), and logs Caffe's lines on the way. Nothing changes it afterwards.
 
     layers, layer_names: in the order in which they run. blobs, blob_names: in the order in which
@@ -46,7 +46,7 @@ class Wiring:
         self.parameters = Parameters()
         self._index: dict[str, int] = {}
         self._available: set[str] = set()  # blobs that no layer has taken so far
-        self._blob_needs: list[bool] = []  # whether a blob's gradient is needed before it
+        self._blob_needs: list[bool] = []  # whether the layers before a blob need its gradient
         self._memory = 0
         for layer in param.layer:
             self._add(layer)
@@ -63,7 +63,7 @@ class Wiring:
             if layer.blobs or name not in self.by_name:
                 self.by_name[name] = layer
 
-    # -- looking --------------------------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -91,7 +91,7 @@ class Wiring:
                 raise CaffeError(f"net {self.name!r} has no blob {name!r}")
 
     def needed_for(self, outputs: Sequence[str]) -> list[tuple[int, set[str]]]:
-        """The layers that these blobs depend on, in order, each with those of its tops that count.
+        """The layers that these blobs depend on, in order: (index, names of the tops needed).
 
         Raises CaffeError for a blob that the net lacks.
         """
@@ -105,7 +105,7 @@ class Wiring:
         return found[::-1]
 
     def overwrites_a_source(self) -> bool:
-        """Whether a layer works in place on a blob that only a source could bring back."""
+        """Whether a layer overwrites a source's top, which then cannot be recomputed."""
         sources = {i for layer, _, tops in self if layer.source for i in tops}
         return any(i in sources and i in tops for _, bottoms, tops in self for i in bottoms)
 
@@ -145,7 +145,7 @@ class Wiring:
         self.wants.append(wants)
 
     def _connect_bottoms(self, param: pb.LayerParameter) -> list[bool]:
-        """Take the bottoms; returns which of them are to get a gradient."""
+        """Connect a layer's bottoms; returns which of them are to get a gradient."""
         numbers, wants = [], []
         for j, name in enumerate(param.bottom):
             if name not in self._available:
@@ -187,7 +187,7 @@ class Wiring:
         return len(self.blobs) - 1
 
     def _find_backward_layers(self) -> None:
-        """From the last layer to the first: which ones contribute to a loss."""
+        """Find, from the last layer to the first, which ones contribute to a loss."""
         under_loss: set[int] = set()
         skipped: set[int] = set()
         for i in reversed(range(len(self))):
@@ -221,7 +221,7 @@ class Wiring:
     # -- parameters -----------------------------------------------------------------------------
 
     def fill_parameters(self) -> None:
-        """Take the parameters' memory and fill it; layers that share one then use one memory."""
+        """Allocate and fill the parameters, then let layers that share one use the same memory."""
         for layer in self.layers:
             layer.fill_blobs()
         self.parameters.share()

@@ -1,4 +1,4 @@
-"""Layer: what every layer type has in common, and all that a type may say of itself.
+"""Layer: the base class of all layer types, and everything that a type may say about itself.
 
 A layer type is a class with the decorator `@register("Name")`. Nothing outside the class knows the
 type by name: building, running, plans, export, drawings and resuming ask the class.
@@ -38,7 +38,8 @@ def register(
     """Make a Layer class known under the type name that prototxts use.
 
     message: a protobuf message class for the parameters of a layer type that Caffe's schema does
-    not know; python_param.param_str holds them as text, and `self.param` is that message.
+    not know. The prototxt holds them as text in python_param.param_str; `self.param` is the parsed
+    message.
     Raises CaffeError if the class is no Layer, or the name is taken by another class.
     """
 
@@ -59,7 +60,7 @@ def register(
 
 
 def _place(layer_class: type[Layer]) -> tuple[str, str]:
-    """Where a class is defined: loading its module once more may define it anew."""
+    """Where a class is defined. A module that is loaded again may register its classes again."""
     return layer_class.__module__, layer_class.__qualname__
 
 
@@ -81,11 +82,11 @@ class Layer:
     - `channels_last`: plans lay images out with their channels innermost before it.
     - `copies()`, `reduces()`, `macs()`, `onnx()`.
 
-    What others show and read of it: `reads`, the fields of LayerParameter that count for the type;
-    `differs`, what is not as in Caffe, and why; `look`, `detail()`, `symbol()`, `edge()`, `title()`
-    and `geometry()` for drawings; `coordinates()` for coord_map; `torch_names`, `torch_affine`,
+    What other parts read: `reads`, the fields of LayerParameter that the type uses; `differs`, how
+    it differs from Caffe, and why; `look`, `detail()`, `symbol()`, `edge()`, `title()` and
+    `geometry()` for drawings; `coordinates()` for coord_map; `torch_names`, `torch_affine`,
     `torch_defaults` and `from_torch()` for PyTorch state dicts; `position()`, `go_on()` and
-    `reset()` for what it remembers between passes.
+    `reset()` for the state that it keeps between passes.
     """
 
     type = ""
@@ -112,7 +113,7 @@ class Layer:
     look = Look()
     torch_names: Mapping[str, int] = {"weight": 0, "bias": 1}
     torch_affine = ""  # the type of the layer behind it that holds PyTorch's weight and bias
-    torch_defaults: Mapping[int, float] = {}  # parameters that PyTorch lacks, and their value
+    torch_defaults: Mapping[int, float] = {}  # parameters that PyTorch lacks -> value
 
     def __init__(self, param: pb.LayerParameter) -> None:
         self.layer_param = param
@@ -133,13 +134,13 @@ class Layer:
         """Read the parameters and declare `self.blobs` by add_blob; `shapes` are the bottoms'."""
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
-        """The tops from the bottoms and the parameters (both as tensors), differentiably."""
+        """Compute the tops from bottoms and parameters, by operations that autograd can record."""
         raise CaffeError(f"{self.where}: {self.type} does not define forward")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         """The tops' shapes from the bottoms', by arithmetic. Raises CaffeError if they do not fit.
 
-        By default forward runs on meta tensors, which then must not look at values. That loads
+        By default forward runs on meta tensors, and then must not look at values. This loads
         PyTorch's compiler (a second and 90 MB), so the built-in types do not rely on it.
         """
         meta = [torch.empty(s, device="meta") for s in shapes]
@@ -156,11 +157,11 @@ class Layer:
         return index not in self.labels
 
     def copies(self) -> bool:
-        """Whether every top is the one bottom as it is."""
+        """Whether every top equals the only bottom."""
         return False
 
     def reduces(self) -> bool:
-        """Whether it loses nothing on bfloat16 bottoms: no long sums, logarithms or positions."""
+        """Whether bfloat16 bottoms cost no accuracy: no long sums, logarithms or positions."""
         return False
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
@@ -170,71 +171,71 @@ class Layer:
 
     @classmethod
     def coordinates(cls, params: Mapping[str, Any]) -> Map | None:
-        """The map of coordinates from bottom to top (caffe/coord_map.py), given NetSpec's
-        parameters; None without one.
+        """The map of coordinates from bottom to top (caffe/coord_map.py) for NetSpec's parameters;
+        None if the type has none.
         """
         return None
 
     @classmethod
     def detail(cls, param: pb.LayerParameter) -> str:
-        """A box's second line in netgen's drawings where the shape is not known."""
+        """The second line of a box in netgen's drawings if the shape is not known."""
         return param.type
 
     @classmethod
     def symbol(cls, param: pb.LayerParameter) -> str:
-        """What netgen's drawings write into a circle instead of a box; empty: a box."""
+        """The symbol that netgen draws in a circle instead of a box; empty: a box."""
         return ""
 
     @classmethod
     def edge(cls, param: pb.LayerParameter) -> str:
-        """What caffe.draw writes on the edge to a top."""
+        """The text that caffe.draw writes on the edge to a top."""
         return ""
 
     @classmethod
     def title(cls, param: pb.LayerParameter) -> str:
-        """What caffe.draw writes into a box for the type."""
+        """The type as caffe.draw writes it into a box."""
         return param.type
 
     @classmethod
     def geometry(cls, param: pb.LayerParameter) -> list[str]:
-        """What caffe.draw writes into a box below name and type."""
+        """The lines that caffe.draw writes into a box below name and type."""
         return []
 
     def from_torch(self, index: int, values: torch.Tensor) -> torch.Tensor:
-        """A PyTorch module's parameter as this layer's parameter `index`; shapes may differ by
-        axes of one.
+        """A PyTorch module's parameter as this layer's parameter `index`; its shape may differ
+        from the blob's by axes of one.
         """
         return values
 
     def fillers_of_tops(self) -> Sequence[pb.FillerParameter]:
-        """A filler for each top of a source that needs nobody to fill it."""
+        """A filler for each top of a source that fills itself; empty for all other layers."""
         return ()
 
     def position(self) -> dict[str, Any] | None:
-        """Where its data stands after the passes so far, in what JSON can hold; None where there
-        is nothing to go on from.
+        """The position in its data after the passes so far, as a dict that JSON can hold; None if
+        the layer has none.
         """
         return None
 
     def go_on(self, position: dict[str, Any]) -> None:
-        """Continue from what position() gave. Raises CaffeError, changing nothing, where that is
-        not possible.
+        """Continue from a value of position(). Raises CaffeError, changing nothing, if that is not
+        possible.
         """
         raise CaffeError(f"a layer of type {self.type} remembers no position")
 
     def reset(self) -> None:
-        """Forget what was carried over from earlier passes (recurrent states)."""
+        """Forget the state that earlier passes left (recurrent layers)."""
 
     @property
     def waited(self) -> float:
-        """Seconds that passes waited for this layer's data so far."""
+        """Seconds that passes have waited for this layer's data so far."""
         return 0.0
 
     # -- helpers for layer types ----------------------------------------------------------------
 
     @property
     def shown(self) -> Any:
-        """What stands for this layer in `net.layers`."""
+        """The object for this layer in `net.layers`."""
         return self
 
     @property
@@ -249,14 +250,14 @@ class Layer:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """CaffeErrors raised within get the layer's name."""
+        """Add the layer's name to CaffeErrors raised within."""
         try:
             yield
         except CaffeError as error:
             raise CaffeError(f"{self.where} ({self.type}): {error}") from None
 
     def check_range(self, values: torch.Tensor, end: int, what: str, hint: str = "") -> None:
-        """Raise CaffeError unless all `values` (integers) are 0 to end - 1; `what` they are."""
+        """Raise CaffeError unless all `values` (integers) are 0 to end - 1; `what` names them."""
         if not (can_look(values) and values.numel()):
             return
         low, high = (int(v) for v in torch.aminmax(values))
@@ -265,7 +266,7 @@ class Layer:
         self.check(low >= 0 and high < end, f"{what} {worst} is out of range, {expected}{hint}")
 
     def add_blob(self, shape: Sequence[int], filler: pb.FillerParameter) -> Blob:
-        """Declare one more parameter blob, which `filler` fills when it is first looked at."""
+        """Declare one more parameter blob, which `filler` fills when it is first read."""
         blob = Blob(shape, lambda values: fill(values, filler))
         self.blobs.append(blob)
         return blob
@@ -275,11 +276,11 @@ class Layer:
         return self.blobs[index].data.copy()
 
     def top_shapes(self, bottom: Tensors) -> list[Shape]:
-        """infer_shapes of tensors: forward calls it to refuse bottoms that do not fit."""
+        """infer_shapes for tensors; forward calls it to refuse bottoms that do not fit."""
         return self.infer_shapes([tuple(x.shape) for x in bottom])
 
     def axis(self, axis: int, shape: Shape) -> int:
-        """A non-negative axis of `shape`; negative ones count from the end."""
+        """An axis of `shape`; negative ones count from the end. Raises CaffeError outside."""
         self.check(
             -len(shape) <= axis < len(shape),
             f"axis {axis} is out of range for a bottom of {len(shape)} axes, {shape}",
@@ -330,7 +331,7 @@ class Layer:
 
     @property
     def pure(self) -> bool:
-        """Whether forward_blobs is forward and nothing else: a plan may call forward instead."""
+        """Whether forward_blobs does no more than forward, so that a plan may call that instead."""
         return type(self).forward_blobs is Layer.forward_blobs
 
     def forward_blobs(self, bottom: Sequence[Blob], top: Sequence[Blob], record: bool) -> None:
@@ -339,7 +340,7 @@ class Layer:
         blobs = [b.tensor() for b in self.blobs]
         if record:
             for i, (b, t) in enumerate(zip(bottom, top, strict=False)):
-                if b is t and b.viewed:  # the top will be written over memory that autograd keeps
+                if b is t and b.viewed:  # the top will overwrite memory that autograd keeps
                     inputs[i] = inputs[i].clone()
             tops = self._keep(inputs, blobs)
         else:
@@ -368,7 +369,7 @@ class Layer:
                 self.check(False, f"has no gradient for bottom {i}, which a layer before it needs")
         device = current_device()
         for blob in (*bottom, *top):
-            blob.tensor(device)  # what a user wrote since the forward pass counts, as in Caffe
+            blob.tensor(device)  # as in Caffe, values written since the forward pass count
         if self._graph is None:
             self.record([b.tensor().clone() for b in bottom])
         graph = self._graph
@@ -379,7 +380,7 @@ class Layer:
         ]
         gradients = self._gradients(graph, top, [*wanted, *learned], keep_graph)
         memory = {_memory(b.diff_tensor(device)) for b in top}
-        if any(b is t for b in bottom for t in top):  # what is written below is what others lend
+        if any(b is t for b in bottom for t in top):  # the tops' gradients are overwritten below
             gradients = [
                 g.clone() if g is not None and _memory(g) in memory else g for g in gradients
             ]
@@ -432,7 +433,7 @@ class Layer:
         return graph.tops
 
     def _compute(self, inputs: Tensors, blobs: Tensors) -> list[torch.Tensor]:
-        """The tops; what multiplies does so in bfloat16 where that is asked for."""
+        """The tops; layers that multiply do so in bfloat16 if the precision is bf16."""
         if not self.multiplies or execution.precision() != "bf16":
             return _as_list(self.forward(inputs, blobs))
         with torch.autocast(current_device().type, torch.bfloat16):
@@ -468,7 +469,7 @@ class Layer:
         return parse(text.encode(), self.message, f"{self.where} ({self.type}): param_str")
 
     def _check_given_blobs(self) -> None:
-        """A net may carry its weights itself (LayerParameter.blobs); fill_blobs() takes them."""
+        """Check the weights that a net carries itself (LayerParameter.blobs), for fill_blobs()."""
         given = self.layer_param.blobs
         self.check(
             not given or len(given) == len(self.blobs),
@@ -502,7 +503,7 @@ class Layer:
 
 
 def can_look(values: torch.Tensor) -> bool:
-    """Whether there are values to look at: not while shapes are inferred or torch traces."""
+    """Whether values can be read: not while shapes are inferred or torch.compile traces."""
     return not (values.is_meta or torch.compiler.is_compiling())
 
 
@@ -517,8 +518,9 @@ class _GradientOf(torch.autograd.Function):
 
 
 def with_gradient_of(value: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
-    """`value`, but with the gradient of `stand_in`, which has the same shape: for layers whose
-    gradient in Caffe is not the derivative of what they compute.
+    """`value`, but with the gradient of `stand_in`, which has the same shape.
+
+    It is for layers whose gradient in Caffe is not the derivative of what they compute.
     """
     return _GradientOf.apply(value.detach(), stand_in)
 
@@ -527,13 +529,13 @@ class _Graph:
     """One recorded forward pass of one layer: its leaves and its tops."""
 
     def __init__(self, layer: Layer, inputs: Tensors, blobs: Tensors) -> None:
-        # .data, not detach(): what a user or solver writes to the shared memory between forward
-        # and backward is simply used, as in Caffe, and not refused by autograd.
+        # .data, not detach(): autograd must not refuse what a user or solver writes to the shared
+        # memory between forward and backward; as in Caffe, it is simply used.
         self.bottoms = [
             t.data.requires_grad_(want)
             for t, want in zip(inputs, layer.bottom_need_backward, strict=True)
         ]
-        # Statistics are gathered by the engine itself: that they changed must show.
+        # detach() for statistics: the engine itself changes them, and autograd must notice that.
         self.blobs = [
             (t.detach() if layer.gathers else t.data).requires_grad_(want)
             for t, want in zip(blobs, layer.param_propagate_down, strict=True)

@@ -1,4 +1,4 @@
-"""Fillers: how parameter blobs start (Caffe's filler.hpp)."""
+"""Fillers: the initial values of parameter blobs (Caffe's filler.hpp)."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def gaussian(values: torch.Tensor, param: pb.FillerParameter) -> None:
 
 @_filler
 def positive_unitball(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    """Positive values whose sum is 1 for each output."""
     _check_axes(values)
     values.uniform_(0, 1)
     rows = values.view(values.shape[0], -1)
@@ -73,17 +74,20 @@ def positive_unitball(values: torch.Tensor, param: pb.FillerParameter) -> None:
 
 @_filler
 def xavier(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    """Uniform within sqrt(3 / fan) of 0 (Glorot and Bengio, 2010)."""
     scale = math.sqrt(3 / _fan(values, param.variance_norm))
     values.uniform_(-scale, scale)
 
 
 @_filler
 def msra(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    """Gaussian with variance 2 / fan (He et al., 2015)."""
     values.normal_(0, math.sqrt(2 / _fan(values, param.variance_norm)))
 
 
 @_filler
 def bilinear(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    """Kernels that interpolate linearly, for a Deconvolution that upsamples (filler.hpp)."""
     if values.dim() != 4 or values.shape[2] != values.shape[3]:
         raise CaffeError(
             f"filler bilinear: the blob's shape is {tuple(values.shape)}, "

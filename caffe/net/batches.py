@@ -1,4 +1,4 @@
-"""Passes over inputs of any number, batch by batch, as pycaffe's forward_all."""
+"""Passes over any number of inputs, batch by batch, as pycaffe's forward_all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe.errors import CaffeError
 
 
 class Runs(Protocol):
-    """A net, as far as passes over batches need it."""
+    """The part of a net that passes over batches need."""
 
     blobs: Mapping[str, Blob]
     inputs: Sequence[str]
@@ -32,10 +32,11 @@ def run(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Run a net over all batches of `inputs`; returns the joined outputs and gradients.
 
-    blobs: named beside the outputs. tops: gradients of the outputs. diffs: blobs whose gradients
-    are returned beside those of the inputs; None: no backward passes.
+    inputs: arrays by name, one sample per entry of the first axis. tops: the outputs' gradients.
+    blobs: names of blobs to return beside the outputs. diffs: blobs whose gradients are returned
+    beside those of the inputs; None: no backward passes.
 
-    Raises CaffeError for arrays of several lengths.
+    Raises CaffeError for arrays of different lengths.
     """
     counts = {len(v) for v in (*inputs.values(), *tops.values())}
     if len(counts) != 1:

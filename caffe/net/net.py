@@ -37,9 +37,9 @@ class Net:
     blobs, params: OrderedDicts by name; inputs, outputs: names (outputs in alphabetical order).
     wiring: the layers and how blobs connect them (caffe/graph/wiring.py), for the engine's other
     parts. gradient_hook: called with each parameter's blob when its gradient is complete.
-    observed: True, as in pycaffe, keeps every blob. Set to False, whole passes may follow a plan
-    (caffe/plan): the same outputs and parameter gradients with less time and memory, but the blobs
-    in between are not filled; backward() then only starts from the losses.
+    observed: True, as in pycaffe, keeps every blob. If set to False, whole passes may follow a plan
+    (caffe/plan), which gives the same outputs and parameter gradients with less time and memory.
+    The blobs in between are then not filled, and backward() starts from the losses only.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class Net:
         self.observed = True
         self.gradient_hook: GradientHook | None = None
         self._plan: Plan | None = None
-        self._followed: Plan | None = None  # by the last forward pass
+        self._followed: Plan | None = None  # the plan of the last forward pass
         announce("net.cpp:257", "Network initialization done.")
 
     def _show_names(self) -> None:
-        """What a user sees by name."""
+        """Set the attributes that show layers and blobs by name."""
         wiring = self.wiring
         names, blob_names = wiring.layer_names, wiring.blob_names
         self.blobs = OrderedDict(zip(blob_names, wiring.blobs, strict=True))
@@ -176,7 +176,7 @@ class Net:
         return float(sum(losses)) if losses else 0.0
 
     def losses_from_to(self, start: int, end: int) -> list[torch.Tensor]:
-        """Run layers start .. end; returns the weighted losses, which nobody has waited for."""
+        """Run layers start .. end; returns the weighted losses, without waiting for the GPU."""
         self._followed = self._plan_for(start, end)
         if self._followed is not None:
             self._followed.gradient_hook = self.gradient_hook
@@ -207,7 +207,7 @@ class Net:
     def backward_from_to(self, start: int, end: int, keep_graph: bool = True) -> None:
         """Run the gradient of layers start .. end, from the later to the earlier.
 
-        keep_graph: the pass may be repeated; without, what it needed is freed on the way.
+        keep_graph: keep what the pass needs, so that it can be repeated; else free it on the way.
         """
         if self._followed is not None:
             self._followed.backward()
@@ -232,7 +232,7 @@ class Net:
             debug.show_parameters(wiring)
 
     def _plan_for(self, start: int, end: int) -> Plan | None:
-        """The plan that may stand for this pass, if nobody can tell the difference."""
+        """The plan for this pass; None if somebody could tell the difference."""
         whole = start == 0 and end == len(self.wiring) - 1
         watched = self.observed or self.debug_info or any(self._callbacks.values())
         if watched or not whole:
@@ -250,7 +250,7 @@ class Net:
 
     @property
     def waited(self) -> float:
-        """Seconds that passes waited for layers which read ahead, so far."""
+        """Seconds that passes have waited so far for the layers that read data ahead."""
         return sum(layer.waited for layer in self.wiring.layers)
 
     def _start_recording(self) -> None:
@@ -259,7 +259,7 @@ class Net:
         """
         self._record = True
         wiring = self.wiring
-        last_change: dict[int, int] = {}  # blob worked on in place -> the last layer to do so
+        last_change: dict[int, int] = {}  # blob changed in place -> the last layer that does so
         for i, (_, bottoms, tops) in enumerate(wiring):
             last_change.update((j, i) for j in tops if j in bottoms)
         before: dict[int, torch.Tensor] = {}  # what such blobs held until then
@@ -275,8 +275,8 @@ class Net:
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Have a net that begins with a MemoryData layer take its batches from these arrays.
 
-        data: float32, samples x channels x height x width; labels: float32, one a sample. They are
-        not copied. Raises CaffeError for another first layer, or arrays that do not fit it.
+        data: float32, samples x channels x height x width; labels: float32, one per sample. They
+        are not copied. Raises CaffeError for another first layer, or arrays that do not fit it.
         """
         layer = self.wiring.layers[0] if len(self.wiring) else None
         if not hasattr(layer, "set_arrays"):
@@ -292,7 +292,7 @@ class Net:
             param.blob.zero_diff()
 
     def reshape(self) -> None:
-        """Carry new shapes of the input blobs through to all others."""
+        """Compute all blobs' shapes anew from those of the input blobs, as Caffe's Net::Reshape."""
         for i, layer in enumerate(self.wiring.layers):
             layer.forget()
             layer.reshape(self.wiring.bottom_blobs(i), self.wiring.top_blobs(i))
@@ -330,7 +330,7 @@ class Net:
     def forward_all(
         self, blobs: Sequence[str] | None = None, **inputs: Sequence[np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """forward() over inputs of any number, batch by batch; returns all outputs joined."""
+        """forward() over any number of inputs, batch by batch; returns all outputs joined."""
         outs, _ = batches.run(self, inputs, {}, blobs, None)
         return outs
 
@@ -340,7 +340,7 @@ class Net:
         diffs: Sequence[str] | None = None,
         **arrays: Sequence[np.ndarray],
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """forward() and backward() over inputs (and output gradients) of any number."""
+        """forward() and backward() over any number of inputs (and output gradients)."""
         inputs = {k: v for k, v in arrays.items() if k in self.inputs}
         tops = {k: v for k, v in arrays.items() if k in self.outputs}
         return batches.run(self, inputs, tops, blobs, diffs or [])
@@ -348,18 +348,22 @@ class Net:
     # -- weights --------------------------------------------------------------------------------
 
     def copy_from(self, weights_file: str | os.PathLike[str]) -> None:
-        """Take over the weights of the layers that the file has by the same name.
+        """Load a file's weights into the layers of the same name.
 
-        Binary (.caffemodel of any age) or HDF5. Layers that the file lacks keep theirs. Nothing
-        is changed if a shape does not fit (CaffeError with layer, blob and both shapes).
+        The file is binary (a .caffemodel of any age) or HDF5. Layers that it lacks keep their
+        weights. If a shape does not fit, nothing is changed, and CaffeError names the layer, the
+        blob and both shapes.
         """
         weights.load(self.wiring, weights_file)
 
     load_hdf5 = copy_from
 
     def share_with(self, other: Net) -> None:
-        """Use the other net's weights, as one memory, in the layers of the same name."""
-        self._plan = None  # what it made of the weights is out of date
+        """Use the other net's weights, as one memory, in the layers of the same name.
+
+        Raises CaffeError if their parameters differ in number or shape.
+        """
+        self._plan = None  # it may have prepared the old weights
         weights.share(self.wiring, other.wiring)
 
     def to_proto(self) -> pb.NetParameter:

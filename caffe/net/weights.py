@@ -18,7 +18,7 @@ from caffe.process.ranks import announce
 
 
 def load(wiring: Wiring, weights_file: files.PathLike) -> None:
-    """Take over a file's weights, as Net.copy_from."""
+    """Load a file's weights; see Net.copy_from."""
     path = os.fspath(weights_file)
     weights = files.read_weights(path, emit)
     whole = weights.net is not None  # HDF5 leaves out what a layer shares with an earlier one
@@ -63,7 +63,7 @@ def _match(
 def share(target: Wiring, source: Wiring) -> None:
     """Let `target` use the weights of `source`, as one memory, in the layers of the same name.
 
-    Raises CaffeError where their parameters differ in number or shape.
+    Raises CaffeError if their parameters differ in number or shape.
     """
     for theirs in source.layers:
         mine = target.by_name.get(theirs.name)

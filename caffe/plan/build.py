@@ -1,4 +1,4 @@
-"""From a net's wiring to a program: one node a layer, rewrites, casts between number types."""
+"""From a net's wiring to a program: one node per layer, rewrites, casts between number types."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from caffe.plan.rewrites import Report, rewrite
 
 
 def can_plan(wiring: Wiring) -> bool:
-    """Whether a plan can stand for the net: sources take nothing, the others are pure functions.
+    """Whether a plan can run the net: sources have no bottoms, other layers are pure functions.
 
-    A user's Python layer, say, works on blobs, and gets the layer loop.
+    A net with a Python layer, say, which works on blobs, runs layer by layer.
     """
     return all(layer.num_bottoms == 0 if layer.source else layer.pure for layer in wiring.layers)
 
@@ -28,7 +28,7 @@ def build(wiring: Wiring, train: bool, circumstances: Circumstances) -> tuple[Pr
 
 
 def read(wiring: Wiring, train: bool, circumstances: Circumstances) -> Program:
-    """One node a layer; a blob that is written in place becomes several values."""
+    """A program with one node per layer; a blob that is written in place becomes several values."""
     program = Program(train, circumstances)
     newest: dict[int, int] = {}
     for i, (layer, bottoms, tops) in enumerate(wiring):

@@ -1,4 +1,4 @@
-"""The pass that gives every value its number type, and casts where a node takes another."""
+"""The pass that sets every value's number type and inserts casts where a node needs another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caffe.plan.ir import Node, Program, always
 
 
 def insert_casts(program: Program) -> None:
-    """Fill program.numbers; bfloat16 values become float32 before nodes that do not take them."""
+    """Fill program.numbers, and cast bfloat16 values to float32 for nodes that do not take them."""
     program.numbers.clear()
     nodes: list[Node] = []
     cast: dict[int, int] = {}  # value -> the same as float32

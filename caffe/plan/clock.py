@@ -1,4 +1,4 @@
-"""Clock: what each node of a plan takes."""
+"""Clock: how long each node of a plan takes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from caffe.plan.plan import Plan
 
 
 class Clock:
-    """What each node of a plan takes, in seconds: `spent["forward"]` and `["backward"]`.
+    """The seconds that each node of a plan takes: `spent["forward"]` and `spent["backward"]`.
 
-    A node's backward lasts from when its gradient is complete to when the next one's is.
+    A node's backward lasts from the moment its tops' gradient is complete to that of the next node.
+    now: returns the time in seconds.
     """
 
     def __init__(self, plan: Plan, now: Callable[[], float]) -> None:
@@ -23,7 +24,7 @@ class Clock:
         self._last = now()
 
     def run(self) -> None:
-        """Pass forth and back once."""
+        """Run one forward and one backward pass."""
         self.plan.clock, self._at, self._last = self, None, self.now()
         try:
             self.plan.forward()
@@ -33,14 +34,14 @@ class Clock:
             self.plan.clock = None
 
     def forward(self, k: int, tops: Sequence[torch.Tensor]) -> None:
-        """Node k has run, the one after the last."""
+        """Node k has run, next after the node of the last call."""
         self._charge("forward", k)
         for top in tops:
             if top.requires_grad:
                 top.register_hook(lambda _, k=k: self.backward(k))
 
     def backward(self, k: int | None) -> None:
-        """The gradient of node k's tops is there; None: all are done."""
+        """The gradient of node k's tops is complete; None: the backward pass is done."""
         if self._at is not None:
             self._charge("backward", self._at)
         self._at, self._last = k, self.now()

@@ -1,6 +1,6 @@
-"""What a plan is: operations over values, each value of one number type.
+"""A plan as data: operations over values, each value of one number type.
 
-How it is run stands in caffe/plan/plan.py.
+caffe/plan/plan.py runs it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Numbers = Callable[[Sequence[Number]], Sequence[Number]]  # of the tops, given t
 
 
 class Circumstances(NamedTuple):
-    """What a plan is made for; for others it is made anew."""
+    """The settings and device that a plan is made for; others need a new plan."""
 
     settings: execution.Settings
     device: torch.device
 
     @property
     def dtype(self) -> Number:
-        """What convolutions and inner products multiply."""
+        """The number type that convolutions and inner products multiply."""
         return torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
 
     @property
@@ -41,17 +41,17 @@ class Circumstances(NamedTuple):
 
 
 def circumstances() -> Circumstances:
-    """Those in force."""
+    """The circumstances in force now."""
     return Circumstances(execution.settings(), current_device())
 
 
 @dataclass(eq=False)
 class Node:
-    """One operation: values in, values out (numbers of values), and the blobs that it reads.
+    """One operation, with the values that it takes and makes and the blobs that it reads.
 
-    layers: those that it stands for; none for a cast. wants: which bottoms get a gradient.
-    any_number: it takes bfloat16 bottoms as they are; else they must be float32.
-    numbers: the number types of its tops.
+    layers: the layers that it replaces; none for a cast. bottom, top: numbers of values. wants:
+    which bottoms get a gradient. numbers: gives the tops' number types. any_number: whether it
+    takes bfloat16 bottoms as they are; else they must be float32.
     """
 
     layers: list[Layer]
@@ -79,7 +79,7 @@ class Node:
 
 
 def like_bottoms(tops: int) -> Numbers:
-    """Tops of the bottoms' number type; where these differ, of float32."""
+    """The tops have the bottoms' number type, or float32 if the bottoms' differ."""
 
     def numbers(bottoms: Sequence[Number]) -> Sequence[Number]:
         return [bottoms[0] if len(set(bottoms)) == 1 else torch.float32] * tops
@@ -88,7 +88,7 @@ def like_bottoms(tops: int) -> Numbers:
 
 
 def always(number: Number, tops: int) -> Numbers:
-    """Tops of one number type, whatever the bottoms'."""
+    """The tops have one number type, whatever the bottoms have."""
     return lambda bottoms: [number] * tops
 
 
@@ -96,7 +96,7 @@ def always(number: Number, tops: int) -> Numbers:
 class Program:
     """The nodes of a plan in the order in which they run, and the values that leave it.
 
-    train: gradients are wanted, else only outputs. outputs: value -> the net's blob that shows it.
+    train: whether gradients are wanted, or only outputs. outputs: value -> the net's blob for it.
     losses: value -> its loss weight. numbers: value -> its number type, once casts are inserted.
     """
 
@@ -109,7 +109,7 @@ class Program:
     count: int = 0  # values so far
 
     def new_value(self) -> int:
-        """The number of one more value."""
+        """The number of a new value."""
         self.count += 1
         return self.count - 1
 
@@ -133,7 +133,7 @@ class Program:
         return takers[0] if takers and self.takers()[value] == 1 else None
 
     def rename(self, old: int, new: int) -> None:
-        """Let everyone who takes value `old` take `new`."""
+        """Use value `new` wherever `old` is used."""
         for node in self.nodes:
             node.bottom = [new if i == old else i for i in node.bottom]
         for table in (self.outputs, self.losses):
@@ -141,7 +141,7 @@ class Program:
                 table[new] = table.pop(old)
 
     def join(self, parts: Sequence[Node], run: Operation, numbers: Numbers) -> Node:
-        """Put one node, which takes any number type, in the place of a chain of them."""
+        """Replace a chain of nodes by one node, which takes any number type."""
         first, last = parts[0], parts[-1]
         node = Node(
             [layer for part in parts for layer in part.layers],

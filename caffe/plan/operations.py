@@ -13,7 +13,7 @@ from caffe.plan.ir import Circumstances, Operation
 
 
 def pure(layer: Layer, circumstances: Circumstances) -> Operation:
-    """The layer's own forward; if it multiplies, in the plan's number type."""
+    """The layer's own forward; layers that multiply do so in the plan's number type."""
     kind, dtype = circumstances.device.type, circumstances.dtype
     reduces = dtype == torch.bfloat16 and layer.multiplies
     arranges = layer.channels_last and circumstances.channels_last
@@ -29,12 +29,12 @@ def pure(layer: Layer, circumstances: Circumstances) -> Operation:
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """x, its channels innermost in memory if it is an image."""
+    """x, with its channels innermost in memory if it has 4 axes."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def from_source(layer: Layer, tops: Sequence[Blob]) -> Operation:
-    """Has a source fill its own blobs, as in the layer loop, and takes the values from there."""
+    """Lets a source fill its own blobs, as in the layer loop, and returns their values."""
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         layer.forward_blobs([], tops, False)

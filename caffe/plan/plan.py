@@ -33,12 +33,12 @@ class Watcher(Protocol):
 
 
 class Plan:
-    """The plan of one net. `train`: gradients are wanted, else only outputs.
+    """The plan of one net. train: whether gradients are wanted, or only outputs.
 
-    forward() returns the losses (weighted, scalars); after it the net's output blobs are filled.
-    backward() adds to the gradients of the parameters, and tells gradient_hook of each that is
-    complete. program: the nodes (caffe/plan/ir.py); report: which rewrites made them, and which
-    did not fit and why. clock: told what runs when.
+    forward() fills the net's output blobs and returns the losses (weighted, scalars). backward()
+    adds to the gradients of the parameters, and calls gradient_hook with each blob whose gradient
+    is complete. program: the nodes (caffe/plan/ir.py). report: which rewrites acted, and which did
+    not fit and why. clock: the Watcher, if any.
     """
 
     def __init__(self, wiring: Wiring, train: bool) -> None:
@@ -54,13 +54,13 @@ class Plan:
         return self.program.nodes
 
     def is_current(self) -> bool:
-        """Whether this is still how the net should run."""
+        """Whether the settings and device are still those that the plan was made for."""
         return self.program.circumstances == circumstances()
 
     def forward(self) -> list[torch.Tensor]:
         """Run all nodes; returns the weighted losses, without gradients."""
         device, program = current_device(), self.program
-        self._total = None  # what an earlier pass kept
+        self._total = None  # frees what an earlier pass kept
         values: dict[int, torch.Tensor] = {}
         leaves: dict[object, torch.Tensor] = {}
         losses = []
@@ -113,7 +113,7 @@ class Plan:
         ready = []
         for layer in node.layers:
             for blob, want in zip(layer.blobs, layer.param_propagate_down, strict=True):
-                if layer.gathers:  # writes to statistics count as changes (prepared.Watch)
+                if layer.gathers:  # not .data: prepared.Watch must notice writes to statistics
                     ready.append(blob.tensor(device).detach())
                 else:
                     fixed = blob.tensor(device).data
@@ -123,7 +123,7 @@ class Plan:
     def _leaf(
         self, blob: Blob, leaves: dict[object, torch.Tensor], device: torch.device
     ) -> torch.Tensor:
-        """The parameter as a leaf whose gradient is the blob's diff, one for all who share it."""
+        """The parameter as a leaf whose gradient is the blob's diff; sharing layers share it."""
         leaf = leaves.get(blob.data_key)
         if leaf is None:
             leaf = blob.tensor(device).data.requires_grad_()

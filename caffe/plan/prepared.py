@@ -1,4 +1,4 @@
-"""Convolutions of nets that only predict: all that follows from the parameters is made once."""
+"""Convolutions of nets that only predict: what follows from the parameters is computed once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from caffe.layers.vision import Deconvolution
 from caffe.plan.ir import Circumstances
 from caffe.process import memory
 
-# Tiles of F4 in a batch: with fewer than FEW, large weights are better left as they are; from MANY
-# on, F4's filters, larger still, are worth their making.
+# Numbers of F4's tiles in a batch. Below FEW, it is better to leave large weights as they are; from
+# MANY on, it pays to compute F4's filters, which are larger still.
 FEW, MANY = 40, 128
 
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -30,8 +30,8 @@ Run = Callable[[torch.Tensor], torch.Tensor]
 class Watch:
     """Tells whether parameters changed since it last looked.
 
-    The engine's own writes count in the tensors' versions. Once a numpy view of a blob was handed
-    out it may be written to unseen, so such a blob is compared with a copy.
+    The engine's own writes change the tensors' versions. Writes through a numpy view of a blob do
+    not, so a blob of which a view was handed out is compared with a copy.
     """
 
     def __init__(self, blobs: Sequence[Blob]) -> None:
@@ -40,7 +40,7 @@ class Watch:
         self._copies: dict[int, np.ndarray] = {}
 
     def changed(self) -> bool:
-        """Whether anything is, or may be, other than at the last call."""
+        """Whether a parameter has changed, or may have, since the last call."""
         seen, same = [], True
         for i, blob in enumerate(self.blobs):
             if blob.viewed:
@@ -60,7 +60,7 @@ class Watch:
 
 
 class PreparedConvolution:
-    """An operation of a plan: a 2-D (de)convolution, then perhaps BatchNorm, Scale, ReLU."""
+    """An operation of a plan: a 2-D (de)convolution, then optionally BatchNorm, Scale and ReLU."""
 
     def __init__(self, layers: Sequence[Layer], made_for: Circumstances) -> None:
         self.layers = layers
@@ -76,12 +76,12 @@ class PreparedConvolution:
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
-        self.conv.top_shapes(bottom)  # refuses what does not fit
+        self.conv.top_shapes(bottom)  # raises CaffeError if the bottom does not fit
         if not self.transposed:
             x = self.conv.filled(x)
         key = (tuple(x.shape), x.device)
         if self._watch.changed() or key != self._for:
-            # The old weights are gone before new ones are made.
+            # Free the old weights before new ones are made.
             self._run, self._for = self._unprepared, None
             with memory.lasting_memory():
                 self._run, self._for = self._prepare(x, blobs), key
@@ -92,8 +92,8 @@ class PreparedConvolution:
         raise AssertionError("prepared before it runs")
 
     def _affine(self, blobs: Tensors) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What the convolution's outputs, without its bias, are multiplied by, and what is added:
-        the work of bias, BatchNorm and Scale. None: nothing.
+        """(gain, shift), one of each per channel, that do the work of bias, BatchNorm and Scale on
+        the convolution's output without bias: gain * output + shift. None: 1 and 0.
         """
         count = len(self.conv.blobs)
         total, bias = None, blobs[1] if count == 2 else None
@@ -114,7 +114,7 @@ class PreparedConvolution:
         return total, bias
 
     def _times(self, weight: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        """The weight of the convolution whose outputs are `gain` times as large."""
+        """The weight of the convolution that multiplies its output channels by `gain`."""
         if not self.transposed:
             return weight * gain.view(-1, 1, 1, 1)
         # (inputs, outputs / group, ...): gains repeat by group along the inputs
@@ -123,7 +123,7 @@ class PreparedConvolution:
         return weight * per.reshape(inputs, -1, 1, 1)
 
     def _prepare(self, x: torch.Tensor, blobs: Tensors) -> Run:
-        """The function of x, in the layout and number type of `how`."""
+        """A function from x, in the layout and number type of `how`, to the top."""
         weight, (gain, bias) = blobs[0], self._affine(blobs)
         bias = None if bias is None else bias.to(self.how.dtype)
         rows, columns = F4.tiles(*x.shape[2:])
@@ -132,7 +132,7 @@ class PreparedConvolution:
         if x.device.type == "cpu" and heavy and tiles < FEW:
             return self._as_it_is(weight, gain, bias)
         filtering = self.how.filtering("forward", x, weight)
-        if filtering is F4:  # filters are larger than weights, and faster made than they serve
+        if filtering is F4:  # filters are larger than weights: making them in each pass is faster
             filtering = F4 if tiles >= MANY else F2
             return lambda x: winograd.convolve(
                 filtering, x, self.how.filters(filtering, weight), bias, self.relu, gain
@@ -148,7 +148,7 @@ class PreparedConvolution:
     def _as_it_is(
         self, weight: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None
     ) -> Run:
-        """The convolution by the layer's own weights, then the rest on its small result."""
+        """Convolve with the layer's own weights, then do the rest on the small result."""
         g, transposed, relu = self.how.geometry, self.transposed, self.relu
 
         def run(x: torch.Tensor) -> torch.Tensor:
@@ -166,7 +166,9 @@ class PreparedConvolution:
         return run
 
     def _as_convolution(self, weight: torch.Tensor) -> tuple[torch.Tensor, Geometry, bool]:
-        """A transposed convolution of stride 1 is one of the turned kernel."""
+        """Where possible, a transposed convolution as a plain one with its kernel turned by 180
+        degrees; this needs stride 1. Returns weight, geometry and whether it is still transposed.
+        """
         g = self.conv.kernel_geometry
         extent = [d * (k - 1) for d, k in zip(g.dilation, weight.shape[2:], strict=True)]
         pad = [e - p for e, p in zip(extent, g.pad, strict=True)]
@@ -183,7 +185,7 @@ def _packed(
     transposed: bool,
     relu: bool,
 ) -> Run:
-    """A convolution whose weights lie as oneDNN wants them, where PyTorch offers that."""
+    """A convolution with its weights in oneDNN's own layout, where PyTorch offers that."""
     packable = (
         weight.device.type == "cpu"
         and not transposed
@@ -195,7 +197,11 @@ def _packed(
             packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
                 weight.to_mkldnn(), g.pad, g.stride, g.dilation, g.group, list(shape)
             )
-        except (RuntimeError, AttributeError, TypeError):  # another PyTorch, another processor
+        except (
+            RuntimeError,
+            AttributeError,
+            TypeError,
+        ):  # not in every PyTorch or on every CPU
             packable = False
     after = "relu" if relu else "none"
 

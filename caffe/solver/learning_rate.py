@@ -13,12 +13,16 @@ _POLICIES: dict[str, Callable[[LearningRate, pb.SolverParameter, int], float]] =
 
 
 class LearningRate:
-    """The rate at an iteration. `current_step`: steps taken so far, part of the solver's state."""
+    """The learning rate by iteration, as Caffe's SGDSolver::GetLearningRate.
+
+    param: lr_policy and its settings; CaffeError if they cannot be used. current_step: the steps
+    that the policies step and multistep have taken so far; a part of the solver's state.
+    """
 
     def __init__(self, param: pb.SolverParameter) -> None:
         self.param = param
         self.current_step = 0
-        if param.HasField("lr_policy"):  # without one a solver may test and save, but not learn
+        if param.HasField("lr_policy"):  # without one a solver can still test and save
             self._check()
 
     def _check(self) -> None:
@@ -35,7 +39,7 @@ class LearningRate:
             )
 
     def at(self, iteration: int) -> float:
-        """The rate of the update that follows `iteration` others."""
+        """The rate of the update at `iteration`, from 0. Raises CaffeError without a policy."""
         self._check()
         return _POLICIES[self.param.lr_policy](self, self.param, iteration)
 
@@ -46,7 +50,7 @@ def _policy(function: Callable[[LearningRate, pb.SolverParameter, int], float]):
 
 
 def _power(base: float, exponent: float) -> float:
-    """C's pow, which knows no errors: beyond max_iter, for one, poly is not a number."""
+    """C's pow: infinity or NaN where Python's raises, as in poly beyond max_iter."""
     try:
         return math.pow(base, exponent)
     except OverflowError:

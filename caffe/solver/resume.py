@@ -1,23 +1,24 @@
-"""The side file of a snapshot, PREFIX_iter_N.resume: what Caffe's own two files leave out.
+"""The side file of a snapshot, PREFIX_iter_N.resume, holds what Caffe's own two files leave out.
 
-With it a run goes on bit for bit: where the data of each net stands, the random states, and the
-losses that the displayed mean is made of. Caffe does not know it, and starts its data over. It is
-JSON:
+With it a resumed run repeats the uninterrupted one bit for bit. It holds the nets' positions in
+their data, the random states, and the losses behind the displayed mean. Caffe ignores the file and
+starts its data over. It is JSON:
 
     format        1
-    iteration     of the snapshot
-    written       when, in seconds since 1970
-    model         the .caffemodel's file name, bytes and crc32
-    history_crc32 of the .solverstate's history: float32, little-endian, one blob after the other
-    seed          what random_seed said; null where it was left to chance
-    random        for each process: PyTorch's states "cpu" and (null without a GPU) "cuda", base64;
-                  null for a process that could not be asked
-    loss          "window": the last losses, "mean": of them, "since": the iteration it began at
-    nets          the training net, then the test nets; of each the data layers' positions:
-                  "layer", "type", and what the layer wants to know again, most often "next", the
-                  number of the next record counted over all processes and epochs, "seed",
-                  "source" and "contents", how much that held; of a Python layer "state", what
-                  its get_state() gave
+    iteration     the snapshot's iteration
+    written       the time of writing, in seconds since 1970
+    model         the .caffemodel's file name, size in bytes and CRC-32
+    history_crc32 CRC-32 of the .solverstate's history: float32, little-endian, blob after blob
+    seed          the run's random_seed; null if it was not set
+    random        for each process, PyTorch's states "cpu" and "cuda" in base64 ("cuda" is null
+                  without a GPU); null for a process that could not be asked
+    loss          "window": the last losses, "mean": their mean, "since": the iteration at which
+                  the window began
+    nets          the training net, then the test nets; for each, the positions of its data layers:
+                  "layer", "type", and what the layer needs to continue. This is usually "next"
+                  (the number of the next record, counted over all processes and epochs), "seed",
+                  "source" and "contents" (how much the source held); for a Python layer it is
+                  "state", the value of its get_state()
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ from caffe.process.log import INFO, WARNING
 from caffe.process.peers import gather
 
 FORMAT = 1
-_PLACE = "resume.py:1"  # of log lines: they have no counterpart in Caffe
+_PLACE = "resume.py:1"  # for log lines that have no counterpart in Caffe
 
 
 @dataclass
 class LossWindow:
-    """The losses that the displayed one is the mean of, and the iteration they began at."""
+    """The losses behind the displayed mean, and the iteration at which they began."""
 
     window: list[float]
     mean: float
@@ -57,7 +58,7 @@ class LossWindow:
 
 @dataclass
 class Point:
-    """What a run goes on from, beside weights and history; fields as in the file."""
+    """The state of a run beside weights and history; the fields are those of the side file."""
 
     seed: int | None
     random: list[dict[str, str | None] | None]
@@ -74,11 +75,11 @@ def side_file(state_file: PathLike) -> Path:
     return Path(path + ".resume")
 
 
-# -- taking ------------------------------------------------------------------------------------
+# -- capturing ---------------------------------------------------------------------------------
 
 
 def capture(seed: int, nets: Sequence[Net], loss: LossWindow, together: bool) -> Point:
-    """Where a run stands now. together: all processes call this, and tell each other theirs."""
+    """The state of a run now. together: all processes call this, and share their random states."""
     own = _random_state()
     rank, count = ranks.solver_rank(), ranks.solver_count()
     states = [own if i == rank else None for i in range(count)]
@@ -107,7 +108,10 @@ def _positions(net: Net) -> list[dict[str, Any]]:
 
 
 def write(path: PathLike, point: Point, model: PathLike, state: SolverStateData) -> None:
-    """Write the side file of a snapshot whose model is written, and whose state is about to be."""
+    """Write a snapshot's side file, after its model and before its .solverstate.
+
+    Raises CaffeError if a Python layer's get_state() returned something that JSON cannot hold.
+    """
     content = {
         "format": FORMAT,
         "iteration": state.iter,
@@ -118,7 +122,7 @@ def write(path: PathLike, point: Point, model: PathLike, state: SolverStateData)
     }
     try:
         text = json.dumps(content, indent=1)
-    except (TypeError, ValueError) as error:  # of a Python layer
+    except (TypeError, ValueError) as error:  # caused by a Python layer
         raise CaffeError(f"{path}: get_state() gave what JSON cannot hold: {error}") from None
     with atomic_write(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
@@ -137,7 +141,7 @@ def fingerprint(path: PathLike) -> dict[str, Any]:
 
 
 def history_crc32(history: Iterable[np.ndarray]) -> int:
-    """The CRC-32 of the arrays' values."""
+    """The CRC-32 of the arrays' values as little-endian float32, one array after the other."""
     crc = 0
     for array in history:
         crc = zlib.crc32(np.ascontiguousarray(array, "<f4").view(np.uint8), crc)
@@ -145,7 +149,7 @@ def history_crc32(history: Iterable[np.ndarray]) -> int:
 
 
 def read(path: PathLike) -> dict[str, Any]:
-    """A side file's content. Raises CaffeError if it cannot be read."""
+    """A side file's content. Raises CaffeError if it cannot be read or is damaged."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
@@ -168,9 +172,10 @@ def read(path: PathLike) -> dict[str, Any]:
 
 
 def point_of(state_file: PathLike, state: SolverStateData) -> Point | None:
-    """What the side file of a snapshot says; None, with a log line, if there is none of it.
+    """The point that a snapshot's side file holds.
 
-    Raises CaffeError if it is damaged.
+    None, with a log line, if there is no side file or it belongs to another snapshot. Raises
+    CaffeError if it is damaged.
     """
     path = side_file(state_file)
     if not path.exists():
@@ -184,13 +189,13 @@ def point_of(state_file: PathLike, state: SolverStateData) -> Point | None:
     return Point(content["seed"], content["random"], content["loss"], content["nets"])
 
 
-# -- going on ----------------------------------------------------------------------------------
+# -- resuming ----------------------------------------------------------------------------------
 
 
 def go_on(point: Point, iteration: int, seed: int, nets: Sequence[Net]) -> None:
-    """Bring data and random numbers to where they were.
+    """Bring the nets' data and the random numbers back to where they were at `point`.
 
-    What does not fit starts over, and a warning says so. seed: what random_seed says now.
+    What does not fit the snapshot starts over, with a warning. seed: this run's random_seed.
     """
     for i, net in enumerate(nets):
         _place(net, point.nets[i] if i < len(point.nets) else [])
@@ -217,7 +222,7 @@ def go_on(point: Point, iteration: int, seed: int, nets: Sequence[Net]) -> None:
 
 
 def _place(net: Net, positions: list[dict[str, Any]]) -> None:
-    """Bring a net's data layers to their positions; layers are known by name and type."""
+    """Bring a net's data layers to their positions; layers are matched by name and type."""
     left = list(positions)
     for layer in net.wiring.layers:
         found = next((p for p in left if (p["layer"], p["type"]) == (layer.name, layer.type)), None)
@@ -239,7 +244,7 @@ def _announce(message: str, severity: int = INFO) -> None:
 
 
 def _reseed(seed: int, iteration: int) -> None:
-    """Other random numbers than those that the run began with, the same for the same snapshot."""
+    """Seed PyTorch so that the run's first numbers do not repeat; the same for each resumption."""
     entropy = [seed % 2**64, iteration, ranks.solver_rank()]
     seeds.seed_torch(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 

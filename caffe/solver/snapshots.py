@@ -1,4 +1,4 @@
-"""The snapshots of one prefix: finding the newest good one, and keeping but a few."""
+"""The snapshots under one snapshot_prefix: find the newest good one, and remove old ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe.formats.files import PathLike
 from caffe.process.log import INFO, WARNING, emit
 from caffe.solver import resume
 
-_PLACE = "snapshots.py:1"  # of log lines: they have no counterpart in Caffe
+_PLACE = "snapshots.py:1"  # for log lines that have no counterpart in Caffe
 _NAME = r"_iter_(\d+)\.(?:caffemodel|solverstate|resume)(?:\.h5)?"
 
 Log = Callable[[str, str, int], None]
@@ -22,12 +22,12 @@ Log = Callable[[str, str, int], None]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One snapshot, by its .solverstate, which is written last."""
+    """One snapshot, identified by its .solverstate, the file that is written last."""
 
     state: Path
     iteration: int
     written: float  # seconds since 1970
-    model: str | None  # the file's name, where a side file says so
+    model: str | None  # the model's file name from the side file; None without one
 
     @property
     def side(self) -> Path:
@@ -35,10 +35,10 @@ class Snapshot:
 
 
 def latest_snapshot(prefix: PathLike, log: Log = emit) -> str | None:
-    """The path of the .solverstate that was written last under a snapshot_prefix, and is good.
+    """The path of the newest good .solverstate under a snapshot_prefix; None if there is none.
 
-    Good: it can be read, and its model is there and whole. Others are passed over, and `log` told
-    why. None if there is no good one.
+    A good one can be read, and its model exists and is undamaged. Others are passed over, and the
+    reason is logged.
     """
     for snapshot in find(prefix):
         try:
@@ -51,10 +51,10 @@ def latest_snapshot(prefix: PathLike, log: Log = emit) -> str | None:
 
 
 def resume_point(snapshot: str, prefix: PathLike) -> str:
-    """What to resume from where `snapshot` was asked for: a path, or "latest".
+    """The solver state to resume from; snapshot: its path, or "latest".
 
-    For "latest" where there is none, an empty text: the run starts from the beginning, as the first
-    run of a job does that is started again and again by the same command.
+    An empty text if "latest" finds none. The run then starts from the beginning, so that one
+    command can start a job and restart it after each interruption.
     """
     if snapshot != "latest":
         return snapshot
@@ -65,7 +65,7 @@ def resume_point(snapshot: str, prefix: PathLike) -> str:
 
 
 def find(prefix: PathLike) -> list[Snapshot]:
-    """All snapshots of a prefix that have a .solverstate, the newest first."""
+    """All snapshots under a prefix that have a .solverstate, the newest first."""
     folder, base = os.path.split(os.fspath(prefix))
     pattern = re.compile(re.escape(base) + r"_iter_(\d+)\.solverstate(?:\.h5)?")
     found = []
@@ -78,7 +78,7 @@ def find(prefix: PathLike) -> list[Snapshot]:
 
 
 def _written(state: Path) -> tuple[float, str | None]:
-    """When, and with which model; the side file remembers a time that file systems may forget."""
+    """When a snapshot was written, and its model; copying a file may change the file's own time."""
     try:
         content = resume.read(resume.side_file(state))
         return content["written"], content["model"]["file"]
@@ -87,14 +87,14 @@ def _written(state: Path) -> tuple[float, str | None]:
 
 
 def check(snapshot: Snapshot) -> None:
-    """Raises CaffeError, which says why, for a snapshot that one cannot resume from."""
+    """Raise CaffeError, saying why, if a run cannot resume from the snapshot."""
     state = files.read_solver_state(snapshot.state)
     model = None
     if state.learned_net is not None:
         model = beside(state.learned_net, snapshot.state)
         if not os.path.exists(model):
             raise CaffeError(f"{model}: No such file")
-    if not snapshot.side.exists():  # one of Caffe's
+    if not snapshot.side.exists():  # written by Caffe
         if model is not None:
             files.read_weights(model)
         return
@@ -106,7 +106,7 @@ def check(snapshot: Snapshot) -> None:
 
 
 def beside(learned_net: str, state_file: PathLike) -> str:
-    """The model's path, or the file of that name beside the state, where folders were moved."""
+    """The model's path or, if the folder was moved, the file of that name beside the state."""
     moved = os.path.join(os.path.dirname(state_file), os.path.basename(learned_net))
     return moved if not os.path.exists(learned_net) and os.path.exists(moved) else learned_net
 
@@ -115,10 +115,10 @@ def beside(learned_net: str, state_file: PathLike) -> str:
 
 
 def prune(prefix: PathLike, keep: int, newest: PathLike, log: Log = emit) -> None:
-    """Remove all snapshots of a prefix but the `keep` newest, after `newest` was written.
+    """Remove all snapshots under a prefix but the `keep` newest; `newest` was written just now.
 
-    Only those with a good side file: whatever else bears such a name is not this engine's, or
-    somebody has taken it apart on purpose.
+    Only snapshots with a good side file are removed: others were not written by this engine, or
+    somebody has taken them apart on purpose. Removals that were interrupted are finished.
     """
     ours = [s for s in find(prefix) if s.model is not None and s.state != Path(newest)]
     doomed = {s.iteration: str(s.state) for s in ours[keep - 1 :]}
@@ -133,7 +133,7 @@ def prune(prefix: PathLike, keep: int, newest: PathLike, log: Log = emit) -> Non
 
 
 def _remove(prefix: PathLike, iteration: int) -> None:
-    """The state first: what is left under its name is always whole."""
+    """Remove a snapshot's files, its state first, so that each .solverstate left is complete."""
     stem = f"{os.fspath(prefix)}_iter_{iteration}"
     mark, side = _mark(stem), Path(f"{stem}.resume")
     model = resume.read(side)["model"]["file"] if side.exists() else None
@@ -148,13 +148,13 @@ def _remove(prefix: PathLike, iteration: int) -> None:
 
 
 def _mark(stem: str) -> Path:
-    """What says, should the process be killed, that a snapshot's removal has begun."""
+    """The file that marks a removal as begun, in case the process is killed before its end."""
     folder, name = os.path.split(stem)
     return Path(folder, f".{name}.removing")
 
 
 def _begun(prefix: PathLike) -> list[int]:
-    """Iterations whose snapshots' removal has begun."""
+    """The iterations of snapshots whose removal has begun."""
     folder, base = os.path.split(os.fspath(prefix))
     pattern = re.compile(rf"\.{re.escape(base)}_iter_(\d+)\.removing")
     matches = (pattern.fullmatch(path.name) for path in Path(folder or ".").glob(".*.removing"))
@@ -162,9 +162,9 @@ def _begun(prefix: PathLike) -> list[int]:
 
 
 def forget(state: PathLike, keep_mark: bool = False) -> None:
-    """Remove a .solverstate, on the disk, too, before files that it goes with change."""
+    """Remove a .solverstate and sync its folder, before the files that belong to it change."""
     path = Path(state)
-    if not keep_mark:  # what will stand there is not what was to be removed
+    if not keep_mark:  # the new snapshot of that name is not to be removed
         _mark(os.fspath(resume.side_file(state)).removesuffix(".resume")).unlink(missing_ok=True)
     if path.exists():
         path.unlink()
@@ -172,7 +172,7 @@ def forget(state: PathLike, keep_mark: bool = False) -> None:
 
 
 def sweep(prefix: PathLike) -> None:
-    """Remove what processes that were killed while they wrote a snapshot have left half-written."""
+    """Remove the half-written files of processes that were killed while writing a snapshot."""
     folder, base = os.path.split(os.fspath(prefix))
     pattern = re.compile(rf"\.{re.escape(base)}{_NAME}\.(\d+)\.\d+\.tmp")
     for path in Path(folder or ".").glob(".*.tmp"):

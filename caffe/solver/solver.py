@@ -43,7 +43,7 @@ class Solver:
     param: the path of a solver prototxt, or a SolverParameter. Raises CaffeError for a solver or
     net that cannot be used, before anything runs.
 
-    snapshot_keep: how many of its prefix's snapshots, the newest, are kept; 0 (default): all.
+    snapshot_keep: the number of newest snapshots to keep under its prefix; 0 (default): all.
     """
 
     update_class: type[Update] | None = None
@@ -71,11 +71,11 @@ class Solver:
         ]
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._requests: Callable[[], str] = lambda: "none"
-        self._agree: Callable[[str], str] | None = None  # where several processes train together
+        self._agree: Callable[[str], str] | None = None  # set if several processes train together
         self._stop, self._snapshot_asked = False, False
         self._loss = LossWindow([], 0.0, 0)
-        self._loss_goes_on = False  # a restored one
-        self._before_test: Point | None = None  # where things stood before a test under way
+        self._loss_goes_on = False  # whether step() continues a restored window
+        self._before_test: Point | None = None  # the state before the test that is running
         self._shown_at, self._shown_iter = time.monotonic(), 0
 
     # -- setting up -----------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Solver:
                 announce("solver.cpp:72", f"Finetuning from {name.strip()}")
                 net.copy_from(name.strip())
 
-    # -- pycaffe's face -------------------------------------------------------------------------
+    # -- pycaffe's interface --------------------------------------------------------------------
 
     @property
     def lr(self) -> float:
@@ -180,9 +180,9 @@ class Solver:
         on_start: Callable[[], None] | Link,
         on_gradients_ready: Callable[[], None] | None = None,
     ) -> None:
-        """Have functions called before each iteration and before each update.
+        """Register functions to be called before each iteration and before each update.
 
-        An NCCL brings both with it, and the agreement of all processes on requests.
+        An NCCL object brings both, and lets all processes agree on requests.
         """
         if on_gradients_ready is None:
             self._agree = on_start.agree
@@ -190,7 +190,10 @@ class Solver:
         self._callbacks.append((on_start, on_gradients_ready))
 
     def set_requests(self, requests: Callable[[], str]) -> None:
-        """Where 'stop' and 'snapshot' requests come from; asked after every iteration."""
+        """Set the function that returns 'stop', 'snapshot' or 'none'.
+
+        It is called after every iteration and before every test batch.
+        """
         self._requests = requests
 
     def share_weights(self, net: Net) -> None:
@@ -258,15 +261,15 @@ class Solver:
                 break
 
     def apply_update(self) -> None:
-        """Change the weights by the gradients in the net's parameters, and count the iteration.
+        """Update the weights from the gradients in the net's parameters, and count the iteration.
 
-        In Caffe's order: clip, divide by iter_size, decay, then the solver's rule.
+        The order is Caffe's: clip, divide by iter_size, decay, then the solver's rule.
         """
         rate = self._rate.at(self.iter)
         if self.param.display and self.iter % self.param.display == 0:
             announce("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(rate)}")
         params = self.net.learnable
-        # .data of tensors: weights may still be part of a recorded pass.
+        # .data, because the weights may still be part of a recorded pass.
         weights = [p.blob.tensor().data for p in params]
         grads = [p.blob.diff_tensor().data for p in params]
         if params:
@@ -278,21 +281,21 @@ class Solver:
             history = [h.tensor() for h in self._history]
             self._update.apply(grads, history, rates, self.iter + 1)
             torch._foreach_sub_(weights, grads)
-            for p in params:  # else nobody could tell that it changed
+            for p in params:  # writes through .data do not count as changes by themselves
                 torch.autograd.graph.increment_version(p.blob.tensor())
         self.iter += 1
 
     def snapshot(self) -> None:
         """Save weights and solver state as snapshot_prefix_iter_N.caffemodel and .solverstate, and
-        what Caffe's files leave out (caffe/resume.py) as .resume.
+        what Caffe's files leave out (caffe/solver/resume.py) as .resume.
 
-        Each appears under its name when it is complete, the .solverstate last.
+        Each file gets its name once it is complete, the .solverstate last.
         """
         hdf5 = self.param.snapshot_format == pb.SolverParameter.HDF5
         suffix, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")
         model = self._snapshot_path(f".caffemodel{suffix}")
         state = self._snapshot_path(f".solverstate{suffix}")
-        snapshots.forget(state)  # an older one, which the new model does not go with
+        snapshots.forget(state)  # an older one does not fit the new model
         announce(f"solver.cpp:{474 if hdf5 else 464}", f"Snapshotting to {kind} file {model}")
         save = self.net.save_hdf5 if hdf5 else self.net.save
         save(model, self.param.snapshot_diff)
@@ -310,8 +313,9 @@ class Solver:
     def restore(self, state_file: str | os.PathLike[str]) -> None:
         """Take over the iteration, weights and history of a .solverstate (or .solverstate.h5).
 
-        With the side file that this engine writes beside it, data and random numbers go on, too,
-        where they were; without (in a snapshot of Caffe's) they start over, and a log line says so.
+        If this engine's side file lies beside it, data and random numbers also continue where they
+        were. Without it (a snapshot of Caffe's) they start over, and a log line says so. Raises
+        CaffeError if a file cannot be read or the history does not fit this solver.
         """
         path = os.fspath(state_file)
         state = files.read_solver_state(path)
@@ -343,16 +347,16 @@ class Solver:
             self._loss, self._loss_goes_on = point.loss, True
 
     def _point(self, together: bool = True) -> Point:
-        """Where data, random numbers and displayed loss stand.
+        """The state of data, random numbers and displayed loss.
 
-        together: with the random states of all processes that train together, which all call this.
+        together: all processes call this, and the random states of all are included.
         """
         nets, together = [self.net, *self.test_nets], together and self._agree is not None
         loss = LossWindow(list(self._loss.window), self._loss.mean, self._loss.since)
         return resume.capture(self.param.random_seed, nets, loss, together)
 
     def _snapshot_together(self) -> None:
-        """A snapshot, which the first process writes, with the random states of all."""
+        """Take a snapshot with the random states of all processes; the first one writes it."""
         before = self._before_test
         self._before_test = before or self._point()
         if root_solver():
@@ -362,7 +366,7 @@ class Solver:
     # -- inside ---------------------------------------------------------------------------------
 
     def _forward_backward(self) -> float:
-        """One iteration's passes; returns the loss, the mean over iter_size batches."""
+        """Run one iteration's passes; returns the mean loss of its iter_size batches."""
         net, total = self.net, 0.0
         last = len(net.layers) - 1
         for _ in range(self.param.iter_size):
@@ -391,7 +395,7 @@ class Solver:
                 g.add_(w if self.param.regularization_type == "L2" else w.sign(), alpha=decay)
 
     def _smooth(self, loss: float) -> None:
-        """The mean loss of the last average_loss iterations."""
+        """Add a loss to the displayed mean of the last average_loss iterations."""
         window, shown = self.param.average_loss, self._loss
         if len(shown.window) < window:
             shown.window.append(loss)
@@ -415,11 +419,11 @@ class Solver:
         _log_outputs("solver.cpp:258", "Train", self.net, _outputs(self.net))
 
     def _agreed(self, request: str) -> str:
-        """What all processes do; `request` where there is but one."""
+        """The request that all processes follow; with a single process, its own."""
         return self._agree(request) if self._agree else request
 
     def _go_on_after_test(self) -> bool:
-        """False if training is to stop. The other processes wait here while the first tests."""
+        """Whether training continues. The other processes wait here while the first one tests."""
         asked = "snapshot" if self._snapshot_asked else "none"
         request = self._agreed("stop" if self._stop else asked)
         self._snapshot_asked = False
@@ -445,7 +449,7 @@ class Solver:
             while (request := self._requests()) != "none":
                 if request == "stop":
                     self._stop = True
-                elif self._agree:  # all processes bear a part in it
+                elif self._agree:  # all processes take part in it, after the test
                     self._snapshot_asked = True
                 else:
                     self.snapshot()
@@ -467,13 +471,13 @@ class Solver:
 
 
 class SGDSolver(Solver):
-    """Stochastic gradient descent with momentum; as in pycaffe, the others derive from it."""
+    """Stochastic gradient descent with momentum; as in pycaffe, other solvers derive from it."""
 
     update_class = UPDATES["SGD"]
 
 
 class NesterovSolver(SGDSolver):
-    """Nesterov's accelerated gradient."""
+    """Nesterov's accelerated gradient (Nesterov, 1983)."""
 
     update_class = UPDATES["Nesterov"]
 
@@ -510,7 +514,10 @@ SOLVERS = {
 
 
 def get_solver(param: str | os.PathLike[str] | pb.SolverParameter) -> Solver:
-    """The solver of the type that a solver prototxt (or SolverParameter) names."""
+    """The solver for a prototxt or SolverParameter, of the class that its `type` names.
+
+    Raises CaffeError as Solver does, and for an unknown type.
+    """
     if not isinstance(param, pb.SolverParameter):
         param = files.read_solver(param, emit)
     return SOLVERS[_update_class(param.type).name](param)
@@ -525,7 +532,7 @@ def _update_class(name: str) -> type[Update]:
 
 
 def _net_in_state(param: pb.NetParameter, phase: int, state: pb.NetState) -> Net:
-    """A net in `phase`, unless the net itself or, above all, `state` say otherwise."""
+    """A net in `phase`; its own state overrides that, and `state` overrides both."""
     merged = pb.NetState(phase=phase)
     merged.MergeFrom(param.state)
     merged.MergeFrom(state)

@@ -14,9 +14,11 @@ Tensors = Sequence[torch.Tensor]
 
 
 class Update:
-    """One rule. `apply` turns gradients into the values that are subtracted from the weights.
+    """An update rule: `apply` turns gradients into the values to subtract from the weights.
 
-    `histories`: how many arrays a parameter needs; all first ones come first in the history.
+    histories: the number of history arrays per parameter. The history lists the first array of
+    every parameter, then the second of every parameter, as Caffe's .solverstate does.
+    momentum_allowed: whether the solver may set momentum; if not, setting it raises CaffeError.
     """
 
     name = ""
@@ -29,15 +31,16 @@ class Update:
             raise CaffeError(f"solver: momentum {param.momentum:g} cannot be used with {self.name}")
 
     def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
-        """Overwrite `grads` with the changes. `rates`: one a parameter; `t`: this update, from 1.
+        """Overwrite `grads` with the values to subtract, and update `history` in place.
 
-        `history` holds `histories` arrays a parameter and is brought up to date.
+        history: `histories` arrays per parameter. rates: one learning rate per parameter. t: the
+        number of this update, from 1.
         """
         raise AssertionError("set by the subclass")
 
 
 class SGD(Update):
-    """v = momentum v + rate g; the learning rate is inside the history, unlike in torch."""
+    """v = momentum v + rate g; unlike PyTorch's, this history contains the learning rate."""
 
     name = "SGD"
 
@@ -92,7 +95,10 @@ class RMSProp(Update):
 
 
 class AdaDelta(Update):
-    """The step's size follows from the history of the changes themselves (Zeiler, 2012)."""
+    """h and h2 are running means of g^2 and d^2, where d = g sqrt((h2 + delta) / (h + delta)).
+
+    The change is rate d (Zeiler, 2012).
+    """
 
     name = "AdaDelta"
     histories = 2
@@ -107,7 +113,7 @@ class AdaDelta(Update):
 
 
 class Adam(Update):
-    """Kingma and Ba, 2015; Caffe's delta stands outside the bias correction."""
+    """Adam (Kingma and Ba, 2015); as in Caffe, the bias correction leaves out delta."""
 
     name = "Adam"
     histories = 2

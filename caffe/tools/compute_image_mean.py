@@ -1,7 +1,7 @@
 """compute_image_mean [FLAGS] INPUT_DB [OUTPUT_FILE]: the mean of a database's records.
 
-OUTPUT_FILE (.binaryproto) gets the mean of each value, for `mean_file`; the log says the mean of
-each channel, for `mean_value`. Computed in float32, in Caffe's order, to the same bytes.
+OUTPUT_FILE (.binaryproto) gets the mean of each value, for `mean_file`; the log shows the mean of
+each channel, for `mean_value`. Sums are in float32 and in Caffe's order: the bytes are the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def _log(line: int, message: str) -> None:
 
 
 def _array(value: bytes, where: str) -> np.ndarray:
-    """The channels x height x width values of a record, uint8 or float32."""
+    """A record's values, channels x height x width, uint8 or float32.
+
+    Raises CaffeError, which names `where` it lies, for a record that is damaged or empty.
+    """
     try:
         datum = pb.Datum.FromString(value)
     except DecodeError:
@@ -90,7 +93,7 @@ def channel_means(mean: np.ndarray) -> list[np.float32]:
 
 
 def compute(values: SimpleNamespace, others: list[str], given: set[str]) -> int:
-    """The tool's work, given its flags and arguments; the exit status."""
+    """Do the tool's work with its flags and arguments; returns the exit status."""
     if len(others) not in (1, 2):
         raise Usage(f"expected INPUT_DB [OUTPUT_FILE], got {len(others)} arguments")
     database = db.Database.open(others[0], values.backend)
@@ -107,7 +110,7 @@ def compute(values: SimpleNamespace, others: list[str], given: set[str]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool; the exit status."""
+    """Run the tool; returns the exit status."""
     return run(compute, USAGE, FLAGS, arguments, PROGRAM)
 
 

@@ -72,7 +72,7 @@ def read_list(path: str) -> list[tuple[str, int]]:
 
 
 def encoding(name: str, values: SimpleNamespace) -> str:
-    """The type that a picture is to be stored as: '' raw, else an extension."""
+    """The format in which to store a picture: '' for raw pixels, else a file extension."""
     if values.encode_type or not values.encoded:
         return values.encode_type
     _, dot, extension = name.rpartition(".")
@@ -82,9 +82,9 @@ def encoding(name: str, values: SimpleNamespace) -> str:
 
 
 def picture_to_datum(path: str, label: int, code: str, values: SimpleNamespace) -> pb.Datum | None:
-    """The record of a picture; None, and a line in the log, if it cannot be read."""
+    """The record of a picture; None, with a log line, if it cannot be read."""
     flags = cv2.IMREAD_GRAYSCALE if values.gray else cv2.IMREAD_COLOR
-    # Asked for a file that is not there, OpenCV adds a warning of its own.
+    # For a missing file, OpenCV would print a warning of its own.
     image = cv2.imread(path, flags) if os.path.isfile(path) else None
     if image is None:
         emit("io.cpp:80", f"Could not open or find file {path}", ERROR)
@@ -94,7 +94,7 @@ def picture_to_datum(path: str, label: int, code: str, values: SimpleNamespace) 
     if code:
         return pb.Datum(data=_encode(path, image, code, values), label=label, encoded=True)
     datum = io.array_to_datum(np.atleast_3d(image).transpose(2, 0, 1), label)
-    datum.encoded = False  # Caffe's records say so
+    datum.encoded = False  # Caffe's records contain the field
     return datum
 
 
@@ -103,7 +103,7 @@ def _encode(path: str, image: np.ndarray, code: str, values: SimpleNamespace) ->
     if extension == "jpeg" and code.lower() == "jpg":
         extension = "jpg"
     if extension == code.lower() and not (values.resize_height or values.resize_width):
-        with open(path, "rb") as file:  # it is stored as it is
+        with open(path, "rb") as file:  # stored unchanged
             return file.read()
     try:
         done, data = cv2.imencode(f".{code}", image)
@@ -117,7 +117,10 @@ def _encode(path: str, image: np.ndarray, code: str, values: SimpleNamespace) ->
 def records(
     root: str, entries: Sequence[tuple[str, int]], values: SimpleNamespace
 ) -> Iterator[tuple[bytes, pb.Datum]]:
-    """(key, Datum) of each picture that can be read."""
+    """(key, Datum) of each picture that can be read.
+
+    Raises CaffeError with check_size for a picture of another size than the first.
+    """
     first: tuple[int, ...] | None = None
     for number, (name, label) in enumerate(tqdm(entries, unit="pictures", disable=None)):
         code = encoding(name, values)
@@ -140,7 +143,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def convert(values: SimpleNamespace, others: list[str], given: set[str]) -> int:
-    """The tool's work, given its flags and arguments; the exit status."""
+    """Do the tool's work with its flags and arguments; returns the exit status."""
     if len(others) != 3:
         raise Usage(f"expected ROOTFOLDER/ LISTFILE DB_NAME, got {len(others)} arguments")
     root, listed, target = others
@@ -171,7 +174,7 @@ def convert(values: SimpleNamespace, others: list[str], given: set[str]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool; the exit status."""
+    """Run the tool; returns the exit status."""
     return run(convert, USAGE, FLAGS, arguments, PROGRAM)
 
 

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def read_windows(path: str) -> list[tuple[str, list[tuple[float, ...]]]]:
-    """(picture, its windows) from a .csv, pictures in the order in which they first come.
+    """Read (picture, its windows) from a .csv, in the order in which the pictures first appear.
 
     Raises CaffeError for a missing column or a value that is no number.
     """
@@ -88,7 +88,7 @@ def detect(detector: Detector, path: str, crop_mode: str) -> Detections:
 
 
 def write(path: str, detections: Detections) -> None:
-    """Write detections as .csv or .h5, by the ending."""
+    """Write detections as .csv or .h5, according to the path's ending."""
     windows = np.array([d["window"] for d in detections]).reshape(-1, 4)
     predictions = np.array([np.ravel(d["prediction"]) for d in detections])
     names = [str(d["filename"]) for d in detections]
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.output_file.lower().endswith((".csv", ".h5", ".hdf5")):
         raise CaffeError(f"{args.output_file}: unknown ending; expected .csv or .h5")
     options = preprocessing(args)
-    if options["mean"] is not None:  # one number a channel: windows have any size
+    if options["mean"] is not None:  # one number per channel, because windows have any size
         options["mean"] = options["mean"].reshape(len(options["mean"]), -1).mean(1)
     detector = Detector(
         args.model_def, args.pretrained_model, context_pad=args.context_pad, **options

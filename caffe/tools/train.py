@@ -26,9 +26,9 @@ def train(
 ) -> None:
     """Train with one process for each of `gpus` (None: one on the CPU).
 
-    solver: prototxt, or the message. snapshot: state to resume from, or "latest". timing: log what
-    layers and sums take.
-    Raises CaffeError if one of the processes fails; the others are ended then.
+    solver: path of a prototxt, or the message. snapshot: path of the solver state to resume from,
+    or "latest". timing: log the times of layers and of sums over processes.
+    Raises CaffeError if one of the processes fails; the others are then ended.
     """
     for gpu in gpus:
         if gpu is not None:
@@ -50,7 +50,7 @@ def solve(
 ) -> None:
     """The work of one process: the solver of one rank, linked to the others.
 
-    uid: what NCCL.new_uid gave, in one process, for all of them.
+    uid: the value of NCCL.new_uid() in one of the processes, the same for all.
     """
     place = Place(rank, len(gpus), rank, len(gpus))
     train_here(Run(proto, snapshot, timing=timing), gpus, place, uid, lambda: "none")

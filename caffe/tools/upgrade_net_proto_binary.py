@@ -1,4 +1,4 @@
-"""upgrade_net_proto_binary FILE_IN FILE_OUT: a .caffemodel of any age in today's format."""
+"""upgrade_net_proto_binary FILE_IN FILE_OUT: bring a .caffemodel of any age to today's format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caffe.formats.upgrade import Log, needs_upgrade, upgrade_net
 from caffe.proto import caffe_pb2 as pb
 from caffe.tools.upgrading import Tool
 
-Model = tuple[pb.NetParameter, list[wire.Blob]]  # the arrays stay apart, untouched
+Model = tuple[pb.NetParameter, list[wire.Blob]]  # the weights are kept apart, unchanged
 
 
 def _upgrade(model: Model, path: str, log: Log) -> Model:
@@ -18,7 +18,7 @@ def _upgrade(model: Model, path: str, log: Log) -> Model:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool; the exit status."""
+    """Run the tool; returns the exit status."""
     return Tool(
         "upgrade_net_proto_binary",
         "NetParameter binary proto",

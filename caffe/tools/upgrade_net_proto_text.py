@@ -1,4 +1,4 @@
-"""upgrade_net_proto_text FILE_IN FILE_OUT: a prototxt of any age in today's format."""
+"""upgrade_net_proto_text FILE_IN FILE_OUT: bring a net prototxt of any age to today's format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe.tools.upgrading import Tool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool; the exit status."""
+    """Run the tool; returns the exit status."""
     return Tool(
         "upgrade_net_proto_text",
         "NetParameter text proto",

@@ -1,4 +1,4 @@
-"""upgrade_solver_proto_text FILE_IN FILE_OUT: a solver with its type as today's string."""
+"""upgrade_solver_proto_text FILE_IN FILE_OUT: replace a solver's solver_type by today's `type`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe.tools.upgrading import Tool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool; the exit status."""
+    """Run the tool; returns the exit status."""
     return Tool(
         "upgrade_solver_proto_text",
         "SolverParameter text proto",

@@ -1,4 +1,4 @@
-"""What Caffe's three upgrade tools share: read a file, bring it to today's format, write it."""
+"""Shared by Caffe's three upgrade tools: read a file, bring it to today's format, write it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Write = Callable[[str, Any], None]
 class Tool:
     """One upgrade tool.
 
-    program: its name. kind: what it upgrades and in which form, "NetParameter text proto".
-    read(path): what is in the file. needs(it): whether it is of an older format.
-    upgrade(it, path, log): today's format. write(path, it).
+    program: its name. kind: the message and its form, as in "NetParameter text proto".
+    read(path): returns the content. needs(content): whether its format is an older one.
+    upgrade(content, path, log): returns it in today's format. write(path, content): writes it.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Tool:
         self.trouble = 0
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
-        """Run it; the exit status: 1 also if a setting of the old format could not be kept."""
+        """Run it; returns the exit status, 1 also if an old setting could not be kept."""
         usage = (
             f"Bring a {self.kind} of an older Caffe to today's format.\n"
             f"Usage: {self.program} FILE_IN FILE_OUT"

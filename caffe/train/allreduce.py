@@ -1,8 +1,8 @@
 """NCCL: solvers in several processes that train one set of weights.
 
-Each process has a solver of its own and a part of the data. torch.distributed carries the sums:
-NCCL between GPUs, gloo between processes on the CPU. Gradients set out in buckets while the
-backward pass is still at work on the layers before theirs.
+Each process has a solver of its own and a part of the data. torch.distributed sums the gradients:
+by NCCL between GPUs, by gloo between processes on the CPU. Gradients are sent in buckets while the
+backward pass is still computing those of earlier layers.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from caffe.process.peers import agree, finish, join, send
 if TYPE_CHECKING:
     from caffe.solver import Solver
 
-BUCKET = 25 << 20  # bytes of small gradients that travel together
-LARGE = 4 << 20  # bytes from which on a gradient travels by itself, and need not be copied
+BUCKET = 25 << 20  # bytes of small gradients that are sent together
+LARGE = 4 << 20  # a gradient of this many bytes or more is sent alone, without a copy
 
 
 def has_nccl() -> bool:
-    """Whether this machine can reduce between GPUs."""
+    """Whether PyTorch can sum between GPUs on this machine."""
     return torch.cuda.is_available() and dist.is_available() and dist.is_nccl_available()
 
 
 class NCCL:
-    """The link of one process's solver to those of the others, as pycaffe's class of this name.
+    """The link from one process's solver to the others', as pycaffe's class of this name.
 
-    solver: of this process; set_solver_count, set_solver_rank and set_device come before it.
-    uid: what new_uid() gave, in one process, for all of them; None where torchrun's variables of
-    the environment say how to meet.
+    solver: this process's; call set_solver_count, set_solver_rank and set_device before making it.
+    uid: the value of new_uid() in one of the processes, the same for all; None under torchrun,
+    whose environment variables say how to meet.
 
-    To be given to solver.add_callback, and under layer_wise_reduce to net.after_backward, too, or
-    to overlap(), so that gradients travel while the layers before theirs are still at work.
-    Raises CaffeError where GPUs are in use and PyTorch has no NCCL, or the others do not come;
-    later, PeerLost if one of them is gone.
+    Give it to solver.add_callback. Under layer_wise_reduce also give it to net.after_backward, or
+    call overlap(), so that gradients are sent while earlier layers are still computing theirs.
+    Raises CaffeError if GPUs are in use and PyTorch has no NCCL, or if the other processes do not
+    come; later, PeerLost if one of them is gone.
     """
 
     def __init__(self, solver: Solver, uid: bytes | str | None) -> None:
@@ -71,17 +71,17 @@ class NCCL:
         return os.fsencode(os.path.join(tempfile.gettempdir(), f"caffe-{uuid.uuid4().hex}"))
 
     def bcast(self) -> None:
-        """Give all processes the weights of the first."""
+        """Copy the first process's weights to all processes."""
         for param in self._net().learnable:
             finish(dist.broadcast(param.blob.tensor(), 0, async_op=True))
 
     def overlap(self) -> None:
-        """Have the net hand over each gradient as soon as it is complete, by plan or by layers."""
+        """Under layer_wise_reduce, have the net pass on each gradient as soon as it is complete."""
         net = self._net()
         net.gradient_hook = self._complete if self._early else None
 
     def on_start(self) -> None:
-        """Nothing is to be done before an iteration."""
+        """Do nothing; the solver calls this before each iteration."""
 
     def on_gradients_ready(self) -> None:
         """Replace the gradients by their mean over all processes."""
@@ -92,22 +92,22 @@ class NCCL:
         self._start_over()
 
     def agree(self, request: str) -> str:
-        """What all processes do, given what each is asked for: 'stop', 'snapshot' or 'none'."""
+        """The request that all processes follow, given each one's: 'stop', 'snapshot' or 'none'."""
         return agree(request)
 
     def __call__(self, layer: int) -> None:
-        """After the backward pass of a layer: its gradients are complete.
+        """Send the gradients that layer `layer` owns, which its backward pass has completed.
 
-        Those are the ones it owns; layers that share them lie behind it.
+        Layers that share them come later in the net, so their backward passes are done already.
         """
         if self._early:
             for blob in self._owned.get(layer, ()):
                 self._complete(blob)
 
     def _complete(self, blob: Blob) -> None:
-        """The gradient of `blob` is complete for one of iter_size passes: send what can go.
+        """One of iter_size passes has completed the gradient of `blob`: send the full buckets.
 
-        Buckets go in one order, the same in all processes, whatever the order they fill in.
+        All processes send the buckets in the same order, in whatever order these fill.
         """
         key = blob.diff_key
         if key not in self._bucket_of:
@@ -135,7 +135,7 @@ class NCCL:
 
 
 class _Bucket:
-    """Gradients that travel together: a large one from where it lies, small ones as a copy."""
+    """Gradients that are sent together: a single large one in place, or small ones as a copy."""
 
     def __init__(self, blobs: Sequence[Blob]) -> None:
         self.blobs = list(blobs)
@@ -160,7 +160,7 @@ class _Bucket:
 
 
 def _make_buckets(blobs: Sequence[Blob]) -> list[_Bucket]:
-    """The blobs in buckets, in their order as far as large ones between small ones let them."""
+    """The blobs in buckets, in order, except that large ones overtake small ones before them."""
     buckets: list[_Bucket] = []
     small: list[Blob] = []
     for blob in blobs:
@@ -175,7 +175,7 @@ def _make_buckets(blobs: Sequence[Blob]) -> list[_Bucket]:
 
 
 def _written(net: Net) -> list[Parameter]:
-    """The parameters whose gradients are ever written; a BatchNorm's statistics have none."""
+    """The parameters whose gradients are ever written; a BatchNorm's statistics get none."""
     diffs = {
         blob.diff_key
         for layer in net.wiring.layers

@@ -1,4 +1,4 @@
-"""Starting the processes of one training on this machine, watching them, ending them together."""
+"""Starts the processes of one training run on this machine, watches them and ends them together."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from caffe.process.log import settings, take_settings
 from caffe.process.peers import PeerLost, Place, end_with_parent
 from caffe.process.signals import SignalRequests
 
-# How long the others may take to end by themselves when one has failed, in seconds: to finish a
-# snapshot, or to say what they know.
+# Seconds that the other processes have to end by themselves after one has failed: they may finish
+# a snapshot or report errors of their own.
 PATIENCE = 5.0
-GLANCE = 1.0  # seconds: a signal that arrives just as waiting begins is answered by then
-SIGNALS = (signal.SIGINT, signal.SIGHUP)  # ours to answer, also where a terminal sends them to all
+GLANCE = 1.0  # seconds per wait: a signal that arrives just before a wait is answered after it
+SIGNALS = (signal.SIGINT, signal.SIGHUP)  # this process answers them, also if a terminal sent all
 
 Work = Callable[..., None]
 
@@ -33,10 +33,10 @@ def run_processes(
 ) -> None:
     """Run work(*arguments, place, uid, requests) in `count` processes, until all are done.
 
-    place: a Place. uid: a name under which they find each other. requests: a function, in the
-    process of rank 0 what the signals to this one ask for. They end when this process ends, too,
-    however that comes.
-    Raises CaffeError if one fails, with its rank and the cause; the others are ended then.
+    place: the process's Place. uid: a name under which the processes find each other. requests: a
+    function that returns, in rank 0, what the signals to this process ask for, and 'none' in the
+    others. The processes also end when this one does, however it ends.
+    Raises CaffeError, with the rank and the cause, if one fails; the others are then killed.
     """
     context = get_context("spawn")  # CUDA does not survive a fork
     workers: list[_Worker] = []
@@ -55,26 +55,26 @@ def run_processes(
 
 
 class _Worker:
-    """One of the processes, and the line to it: requests go there, the reason for an end comes."""
+    """One process, and the pipe that takes requests there and brings back its reason for ending."""
 
     def __init__(self, context: Any, work: Work, arguments: tuple, place: Place, uid: bytes):
         self.rank = place.rank
         self.line, theirs = context.Pipe()
         rest = (work, arguments, place, uid, theirs, os.getpid(), settings())
-        # Its name is what shows in a list of processes; no daemon, so that it may have children.
+        # The name appears in lists of processes. It is no daemon, so that it may have children.
         self.process = context.Process(target=_main, args=rest, name=f"rank {place.rank}")
         self.process.start()
         theirs.close()
         self.lost_others, self.error = False, ""
 
     def ask(self, request: str) -> None:
-        """Pass on a request, if there is one and the process is there."""
+        """Pass on a request, unless it is 'none' or the process is gone."""
         if request != "none":
             with suppress(OSError):
                 self.line.send(request)
 
     def hear(self) -> None:
-        """After the process's end: what it said of the reason."""
+        """Wait for the process's end and read the reason that it sent, if any."""
         self.process.join()
         with suppress(EOFError, OSError):
             if self.line.poll():
@@ -90,7 +90,7 @@ class _Worker:
         return f"{who} ended with exit status {code}" + (f": {self.error}" if self.error else "")
 
     def suspicion(self) -> int:
-        """Low where it is sure that it failed by itself: it was killed, or has its own error."""
+        """0 if it was killed, 1 if it has an error of its own, 2 if it only lost the others."""
         if (self.process.exitcode or 0) < 0:
             return 0
         return 2 if self.lost_others else 1
@@ -102,7 +102,7 @@ class _Worker:
 
 
 def _wait(workers: Sequence[_Worker]) -> None:
-    """Until all have ended; raises CaffeError if one fails."""
+    """Wait until all have ended. Raises CaffeError if one fails."""
     running = {worker.process.sentinel: worker for worker in workers}
     while running:
         for worker in _ended(running, GLANCE):
@@ -111,7 +111,7 @@ def _wait(workers: Sequence[_Worker]) -> None:
 
 
 def _cause(first: _Worker, running: dict[int, _Worker]) -> _Worker:
-    """The process that failed by itself: not one that noticed only that another was gone."""
+    """The process that failed by itself, not one that only noticed that another was gone."""
     failed = [first]
     deadline = time.monotonic() + PATIENCE
     while running and (left := deadline - time.monotonic()) > 0:
@@ -120,7 +120,7 @@ def _cause(first: _Worker, running: dict[int, _Worker]) -> _Worker:
 
 
 def _ended(running: dict[int, _Worker], timeout: float) -> list[_Worker]:
-    """Take those that have ended out of `running`; waits for one, `timeout` seconds at most."""
+    """Wait up to `timeout` seconds for an end; take the ended ones out of `running`, by rank."""
     ended = [running.pop(sentinel) for sentinel in wait(list(running), timeout)]
     for worker in ended:
         worker.hear()
@@ -136,8 +136,8 @@ def _signal_name(number: int) -> str:
 
 @contextmanager
 def _held_back() -> Iterator[None]:
-    """Processes started within the block never see the signals that are ours to answer."""
-    resource_tracker.ensure_running()  # which lifts the block when it starts
+    """Block SIGNALS meanwhile, so that processes started within never receive them."""
+    resource_tracker.ensure_running()  # starting it later would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -147,7 +147,7 @@ def _held_back() -> Iterator[None]:
 
 @contextmanager
 def _tidy_end() -> Iterator[None]:
-    """SIGTERM ends this process only when what it started and made is gone; status 143."""
+    """On SIGTERM, end the processes and remove the temporary folder, then exit with status 143."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -177,7 +177,7 @@ def _main(
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
-    if os.getppid() != parent:  # it ended before it could be watched
+    if os.getppid() != parent:  # the parent ended before end_with_parent() could take effect
         os._exit(1)
     take_settings(*logging)
     try:
@@ -185,7 +185,7 @@ def _main(
     except Exception as error:
         text = " ".join(str(error).split()) if isinstance(error, CaffeError) else one_line(error)
         line.send((isinstance(error, PeerLost), text))
-        os._exit(1)  # what is under way with the others would hold up an orderly end
+        os._exit(1)  # an orderly exit would wait for operations with the other processes
 
 
 def _request(line: Connection) -> str:

@@ -1,4 +1,4 @@
-"""One training run, from the solver's file to its last iteration, alone or as one of several."""
+"""One training run, from the solver's file to the last iteration, in one process of any number."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ ALONE = Place(0, 1, 0, 1)
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be trained, and how: the same for all processes.
+    """What to train and how; the same for all processes.
 
-    solver: prototxt, or the message. snapshot: state to resume from. sync_bn: see set_sync_bn.
-    timing: log what layers and sums take, at each display (then layer by layer, without a plan).
-    snapshot_keep: how many snapshots are kept, the newest; 0: all.
-    settings: the arithmetic; by default what is in force where the Run is made.
+    solver: path of a prototxt, or the message. snapshot: path of the solver state to resume from.
+    sync_bn: see set_sync_bn. timing: at each display, log the times of layers and of sums over
+    processes; the net then runs layer by layer, without a plan. snapshot_keep: the number of newest
+    snapshots to keep; 0: all. settings: of the arithmetic; by default those in force where the Run
+    is made.
     """
 
     solver: str | SolverParameter
@@ -55,19 +56,19 @@ class Run:
 def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> None:
     """Train with one process for each of a machine's `devices` (GPUs; None: the CPU).
 
-    The processes are started here, or else by torchrun: then this is one of them. A single one is
-    this process itself, with nothing distributed about it.
+    The processes are started here, unless torchrun has started them and this is one of them. For a
+    single device this process trains by itself, without torch.distributed.
     asked: the flags that name the devices, for messages. requests: what signals ask for.
-    Raises CaffeError for bad input, or if one of the processes fails; the others are ended then.
+    Raises CaffeError for bad input, or if one of the processes fails; the others are then ended.
     """
     place = place_from_environment()
     if place is None and len(devices) > 1:
         run_processes(train_here, (run, devices), len(devices), requests)
         return
     if by_torchrun():
-        end_with_parent()  # else it would train on without torchrun's watch
+        end_with_parent()  # training must not outlive torchrun
     place = place or ALONE
-    own_device(place, devices, asked)  # complains
+    own_device(place, devices, asked)  # raises CaffeError unless there is one device per process
     with requests.installed():
         try:
             train_here(run, devices, place, None, requests.next)
@@ -82,7 +83,7 @@ def train_here(
 ) -> None:
     """Train as the process of `place`, on the device of its local rank.
 
-    uid: what NCCL.new_uid gave to all; None under torchrun, or alone.
+    uid: NCCL.new_uid()'s value, the same for all; None under torchrun, and for a single process.
     """
     take_place(place, devices[place.local_rank])
     _log_devices(devices)
@@ -111,14 +112,14 @@ def train_here(
 
 
 def _end_at_once(error: Exception, rank: int) -> None:
-    """What is under way with other processes would hold up an orderly end."""
+    """Print the error and exit; an orderly exit would wait for operations with other processes."""
     text = str(error) if isinstance(error, CaffeError) else one_line(error)
     print(f"caffe: rank {rank}: {text}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def _check_start(iterations: Sequence[int], snapshot: str | None) -> None:
-    """Complains where machines do not see the same snapshots; iterations: of each rank."""
+    """Raise CaffeError if machines see different snapshots; iterations: one for each rank."""
     for rank, iteration in enumerate(iterations):
         if iteration != iterations[0]:
             raise CaffeError(
@@ -144,7 +145,7 @@ def _log_devices(devices: Sequence[int | None]) -> None:
 
 
 def _tell_waiting(waited: float, seconds: float) -> None:
-    """Whether it was the data that training waited for; no line of the log, which is Caffe's."""
+    """Print how long training waited for data; not into the log, which has Caffe's lines only."""
     if waited and ranks.root_solver() and lowest_level() == INFO:
         share = f"{100 * waited / seconds:.1f}% of {number(seconds)} s"
         print(f"caffe train: waited {number(waited)} s for data, {share}", file=sys.stderr)
@@ -161,7 +162,7 @@ def _add_callbacks(solver: Solver, nccl: NCCL | None, timing: bool) -> None:
 
 
 class _Times:
-    """What each layer, a whole iteration and the sums over processes take."""
+    """The times of each layer, of a whole iteration and of the sums over processes."""
 
     def __init__(self, solver: Solver) -> None:
         self.solver, self.names = solver, list(solver.net.wiring.layer_names)

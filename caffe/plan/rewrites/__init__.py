@@ -1,4 +1,4 @@
-"""The rewrites of plans, one a file, in the order in which they are tried.
+"""The rewrites of plans, one per file, in the order in which they are tried.
 
 docs/performance.md says what each saves.
 """
@@ -29,7 +29,7 @@ ORDER: tuple[Rewrite, ...] = (
 
 
 def rewrite(program: Program) -> Report:
-    """Apply all that are for such a program; tells what they did."""
+    """Apply all rewrites that are meant for such a program; returns what they did."""
     report = Report()
     for each in ORDER:
         if each.train if program.train else each.deploy:

@@ -1,6 +1,6 @@
 """convolve_lean: 2-D (de)convolutions keep nothing that can be recomputed, and multiply less.
 
-They run by caffe/kernels/fused.py, with Winograd's algorithm where that is faster.
+caffe/kernels/fused.py computes them, with Winograd's algorithm where that is faster.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _lean(layer: Convolution | Deconvolution, made_for: Circumstances) -> Operat
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
-        layer.top_shapes(bottom)  # refuses what does not fit
+        layer.top_shapes(bottom)  # raises CaffeError if the bottom does not fit
         if not transposed and layer.filled(x) is not x:
             return plain([x.float()], blobs)
         return [fused.convolve(x, blobs[0], blobs[1] if len(blobs) > 1 else None, how, recompute)]

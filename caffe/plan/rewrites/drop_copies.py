@@ -1,4 +1,4 @@
-"""drop_copies: layers whose tops are their bottom vanish, as Split and Dropout in TEST."""
+"""drop_copies: remove layers whose tops equal their bottom, such as Split, and Dropout in TEST."""
 
 from __future__ import annotations
 

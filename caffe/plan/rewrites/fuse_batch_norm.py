@@ -1,4 +1,4 @@
-"""fuse_batch_norm: BatchNorm on batch statistics, Scale, and a ReLU behind them, in one."""
+"""fuse_batch_norm: run BatchNorm on batch statistics, Scale and the ReLU behind them as one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 
 def _pattern(program: Program, node: Node) -> Match | None:
-    """A BatchNorm on batch statistics, and the Scale and ReLU that alone take its top."""
+    """A BatchNorm on batch statistics, with the Scale and ReLU that are its tops' only takers."""
     if not node.is_a(BatchNorm) or node.layer.use_global:
         return None
     match = [node]
@@ -50,7 +50,7 @@ def _batch_norm_scale_relu(
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
         alone = x.numel() == norm.channels and not norm.synchronous
-        if x.dim() < 2 or alone:  # BatchNorm has its own way there
+        if x.dim() < 2 or alone:  # special cases of BatchNorm itself
             y = scaled(layer([x.float()], blobs[:3]), blobs[3:])[0]
             return [F.relu(y) if relu else y]
         gain = blobs[3]

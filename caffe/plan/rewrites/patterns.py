@@ -1,4 +1,4 @@
-"""What several rewrites look for."""
+"""Conditions on nodes that several rewrites share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from caffe.plan.ir import Node
 
 
 def scales_channels(node: Node | None) -> bool:
-    """Whether this is a Scale with one learned gain (and bias) a channel."""
+    """Whether this is a Scale with one learned gain (and bias) per channel."""
     if node is None or not node.is_a(Scale) or len(node.bottom) != 1:
         return False
     p = node.layer.layer_param.scale_param
@@ -23,7 +23,7 @@ def plain_relu(node: Node | None) -> bool:
 
 
 def image_misfit(node: Node) -> str:
-    """Why a (de)convolution is not one of samples x channels x height x width; empty if it is."""
+    """Why a (de)convolution's bottom is not samples x channels x height x width; empty if it is."""
     layer = node.layer
     if len(node.bottom) != 1:
         return "has several bottoms"

@@ -1,6 +1,6 @@
 """pool_by_indices: max pooling keeps the positions it chose instead of its bottom.
 
-A mask that only Unpooling takes stays these positions (int64), and is never made float32.
+If only Unpooling takes the mask, it stays these positions (int64) and is not converted to float32.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from caffe.proto import caffe_pb2 as pb
 
 
 def _pattern(program: Program, node: Node) -> Match | None:
-    """A max pooling, and those who take its mask."""
+    """A max pooling, and the nodes that take its mask."""
     if not node.is_a(Pooling) or node.layer.layer_param.pooling_param.pool != MAX:
         return None
     return [node, *(program.takers_of(node.top[1]) if len(node.top) == 2 else [])]
@@ -31,7 +31,7 @@ def _check(program: Program, match: Match) -> str:
     layer = pool.layer
     if layer.layer_param.pooling_param.global_pooling:
         return "has one window for the whole image"
-    # Side by side and without padding, windows choose no position twice.
+    # Windows that lie side by side, without padding, choose no position twice.
     if layer.pad != (0, 0):
         return "pads the image"
     if layer.kernel != layer.stride:
@@ -93,7 +93,7 @@ def _unpool(layer: Layer) -> Operation:
         try:
             return [fused.unpool(x, places, size)]
         except RuntimeError:
-            layer.forward([x, places], [])  # says what does not fit
+            layer.forward([x, places], [])  # raises an error that says what does not fit
             raise
 
     return run

@@ -1,5 +1,6 @@
-"""prepare_convolutions: BatchNorm on gathered statistics, Scale and ReLU become part of the
-(de)convolution before them, whose weights are made ready once (caffe/plan/prepared.py).
+"""prepare_convolutions: make BatchNorm, Scale and ReLU part of the (de)convolution before them.
+
+BatchNorm uses gathered statistics. The weights are prepared once (caffe/plan/prepared.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 
 def _pattern(program: Program, node: Node) -> Match | None:
-    """A (de)convolution, and the chain behind it that it can take in."""
+    """A (de)convolution, and the chain behind it that can become part of it."""
     if not node.is_a(Convolution, Deconvolution):
         return None
     match = [node]

@@ -13,11 +13,11 @@ Match = Sequence[Node]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A pattern, a check and an action; it equals the layers that it replaces up to rounding.
+    """A pattern, a check and an action; results equal those of the replaced layers up to rounding.
 
-    pattern: the nodes that it is about, the given one first, or None. check: why it does not fit
-    them, as a sentence without a subject; empty where it fits. action: changes the program.
-    train, deploy: the plans that it is for.
+    pattern: returns the nodes to rewrite, the given one first, or None. check: returns why they
+    cannot be rewritten, as a sentence without a subject; empty if they can. action: changes the
+    program. train, deploy: the plans that it applies to.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Misfit:
-    """Where a pattern was found and the check said no."""
+    """A match that the check refused: the rewrite, the first node's name, and the reason."""
 
     rewrite: str
     node: str
@@ -48,7 +48,7 @@ class Report:
 def apply(rewrite: Rewrite, program: Program, report: Report) -> None:
     """Try a rewrite on every node of a program."""
     for node in list(program.nodes):
-        if node not in program.nodes:  # an earlier match took it in
+        if node not in program.nodes:  # an earlier match included it
             continue
         match = rewrite.pattern(program, node)
         if match is None:

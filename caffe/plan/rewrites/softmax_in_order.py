@@ -1,8 +1,8 @@
-"""softmax_in_order: Softmax runs on values that lie as in Caffe, and not channels-last.
+"""softmax_in_order: run Softmax on contiguous values, as in Caffe, not on channels-last ones.
 
-PyTorch's softmax over an axis takes three times as long on channels-last values. A few rows of an
-image at a time, and written into the output blob where that is possible, it needs no memory of its
-own.
+PyTorch's softmax over an axis takes three times as long on channels-last values. It processes a few
+rows of an image at a time and writes, where possible, into the output blob, so that it needs no
+memory of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from caffe.layers.common import Softmax
 from caffe.plan.ir import Node, Operation, Program, always
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 
-PIECE = 1 << 18  # values at once: 1 MB
+PIECE = 1 << 18  # values per piece: 1 MB
 
 
 def _pattern(program: Program, node: Node) -> Match | None:

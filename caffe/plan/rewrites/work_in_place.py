@@ -1,4 +1,4 @@
-"""work_in_place: ReLU and sums of two overwrite their first bottom, where nobody else takes it."""
+"""work_in_place: ReLU and sums of two overwrite their first bottom if nothing else takes it."""
 
 from __future__ import annotations
 
