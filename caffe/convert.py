@@ -185,6 +185,8 @@ def save(net: Net, path: PathLike) -> None:
         net.save(path)
     elif kind == "hdf5":
         net.save_hdf5(path)
+    elif kind == "onnx":
+        raise CaffeError(f"{path}: to_onnx writes ONNX; save writes weights alone")
     else:
         with atomic_write(path) as beside:
             torch.save(state_dict(net), beside)

@@ -37,11 +37,6 @@ class LabelSet:
         """Names of the scored labels."""
         return [self.names[label] for label in self.scored]
 
-    @property
-    def all_scored(self) -> bool:
-        """Whether every label except the ignored one is scored."""
-        return len(self.scored) == self.values - 1
-
     @cached_property
     def ranks(self) -> np.ndarray:
         """Label -> its rank among the scored labels, from 1; 0 for the others: uint8, (256,)."""

@@ -52,6 +52,7 @@ def _misfit(state: pb.NetState, rule: pb.NetStateRule) -> tuple[int, str]:
     if rule.HasField("phase") and rule.phase != state.phase:
         return 296, f"phase ({state.phase}) differed from the phase ({rule.phase})"
     if rule.HasField("min_level") and state.level < rule.min_level:
+        # "above" is Caffe's own word here.
         return 306, f"level ({state.level}) is above the min_level ({rule.min_level})"
     if rule.HasField("max_level") and state.level > rule.max_level:
         return 316, f"level ({state.level}) is above the max_level ({rule.max_level})"

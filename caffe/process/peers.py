@@ -122,7 +122,7 @@ def _share_cores(count: int) -> None:
 
 def by_torchrun() -> bool:
     """Whether torchrun itself started this process, not a launcher that sets the same variables."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    return dist.is_torchelastic_launched()
 
 
 def end_with_parent() -> None:

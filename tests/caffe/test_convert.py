@@ -270,6 +270,12 @@ def test_transposed_and_fully_connected_as_convolution():
     np.testing.assert_array_equal(net.params["fc"][0].data, state["fc.weight"].numpy()[:, :, 0, 0])
 
 
+def test_save_writes_weights_alone(tmp_path):
+    with pytest.raises(caffe.CaffeError, match=r"net\.onnx: to_onnx writes ONNX"):
+        convert.save(small_net(), tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
 def test_files_that_hold_no_state_dict(tmp_path):
     (tmp_path / "a.pt").write_bytes(b"nothing of the kind")
     torch.save([1, 2], tmp_path / "b.pt")
