@@ -137,8 +137,8 @@ def test_tops_in_memory_of_their_own() -> None:
             r"bottom 1 has the shape \(1, 3, 8, 7\); all but axis 1 must be",
         ),
         (
-            'type: "Convolution" bottom: "x0" convolution_param { num_output: 4 kernel_size: 10 }',
-            r"bottom \(1, 3, 8, 8\) is too small for kernel \(10, 10\)",
+            'type: "Convolution" bottom: "x0" convolution_param { num_output: 4 kernel_size: 9 }',
+            r"bottom \(1, 3, 8, 8\) is too small for kernel \(9, 9\)",
         ),
         (
             'type: "Convolution" bottom: "x0" '

@@ -89,8 +89,8 @@ def test_gradient_is_the_derivative(name, draw):
 @pytest.mark.parametrize("method", ["MAX", "AVE", "STOCHASTIC"])
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
 def test_pooling_with_gaps_between_windows(method, phase):
-    """The drawn cases have none, because ONNX refuses windows beyond the image. Caffe has these, too,
-    and averages them to NaN; here each window reaches the image.
+    """The drawn cases have none, because ONNX refuses windows beyond the image. Caffe takes them
+    and averages nothing to NaN. Here each window reaches the image.
     """
     kind = "positive" if method == "STOCHASTIC" else "distinct"
     text = f"pooling_param {{ pool: {method} kernel_size: 2 stride: 3 }}"
