@@ -236,9 +236,9 @@ def _as_chosen_in_ties(observed: caffe.Net, node: Node) -> Operation:
 
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
 def test_fusenets_that_choose_alike(phase: int, pair) -> None:
-    """Where pooling takes the observed net's choices, not those that rounding makes of near ties,
-    all scores equal to 1e-5 of the scale. In TRAIN rounding grows through 26 BatchNorms, down to
-    eight values a channel: to 5e-4.
+    """Pooling takes the observed net's choices, because rounding decides near ties. Then all scores
+    equal to 1e-5 of the scale. In TRAIN rounding grows to 5e-4 through 26 BatchNorms, some of them
+    over eight values a channel.
     """
     tolerance = 5e-4 if phase == caffe.TRAIN else 1e-5
     param = _small_fusenet("sf5", (64, 64))

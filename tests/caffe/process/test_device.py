@@ -30,7 +30,7 @@ force_backward: true
 
 
 def _run(make_net) -> dict[str, np.ndarray]:
-    """Two steps of training by hand; everything that a user can look at afterwards."""
+    """Train two steps by hand; returns everything that a user can look at afterwards."""
     torch.manual_seed(3)
     net = make_net(NET)
     rng = np.random.default_rng(0)
