@@ -1,4 +1,4 @@
-"""Pieces of small nets as prototxt text, for tests of plans."""
+"""Pieces of small nets as prototxt text, for tests of nets and plans."""
 
 from __future__ import annotations
 
@@ -8,6 +8,38 @@ import numpy as np
 
 import caffe
 from caffe.plan.plan import Plan
+
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
+IP = """layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+  inner_product_param { num_output: 2 weight_filler { type: "gaussian" } } }"""
+LOSS = """layer { name: "sum" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1
+  reduction_param { operation: SUMSQ } }"""
+
+
+def ip(name: str, bottom: str, top: str = "", more: str = "", outputs: int = 2) -> str:
+    """An InnerProduct layer's text."""
+    return f"""layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{top or name}"
+      inner_product_param {{ num_output: {outputs} weight_filler {{ type: "gaussian" }} }}
+      {more} }}"""
+
+
+CHAIN = INPUT + "".join(
+    f"""layer {{ name: "{name}" type: "Power" bottom: "{bottom}" top: "{name}"
+      power_param {{ scale: {scale} }} }}"""
+    for name, bottom, scale in (("a", "x", 2), ("b", "a", 3), ("c", "b", 5))
+)
+
+
+def shared(first: str, second: str, bottom: str = "a", outputs: int = 3) -> str:
+    """Two InnerProducts, a and b, whose weight is one parameter w, and a loss."""
+    return INPUT + "".join(
+        (
+            ip("a", "x", more=f'param {{ name: "w" {first} }}', outputs=3),
+            ip("b", bottom, more=f'param {{ name: "w" {second} }}', outputs=outputs),
+            LOSS.replace('"ip"', '"b"'),
+        )
+    )
+
 
 NO_BIAS = (
     "pad: 1 kernel_size: 3 bias_term: false"  # before BatchNorm it has no gradient but rounding

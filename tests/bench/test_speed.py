@@ -60,8 +60,8 @@ def test_one_table(
 
 
 class Timed(speed.Contender):
-    """A pass takes a second and one more for every letter of what the plan lacks; the first of a
-    turn of predictions ten times as long.
+    """A pass takes a second, and one more for each letter of the part that is left out. The first
+    of a turn of predictions takes ten times as long.
     """
 
     def __init__(self, job: Job) -> None:

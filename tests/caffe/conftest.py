@@ -19,7 +19,7 @@ from caffe.proto import caffe_pb2 as pb
 
 @pytest.fixture(autouse=True)
 def _settings_as_before() -> Iterator[None]:
-    """What a test sets for the whole process (rank, device, precision, log level, ...) ends so.
+    """After each test, the process has its settings back (rank, device, precision, log level, ...).
 
     CAFFE_TEST_DEVICE=cuda starts each on the GPU (bench/gpu.py does).
     """
@@ -38,7 +38,7 @@ def _settings_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """Only counting references frees anything."""
+    """The garbage collector is off: only reference counts free memory."""
     gc.collect()
     gc.disable()
     yield
@@ -49,7 +49,7 @@ CUDA = torch.device("cuda", 0)
 
 
 class OnGPU(torch.Tensor):
-    """A tensor in host memory that says it is on a GPU; so do all that are computed from it."""
+    """A tensor in host memory that claims to be on a GPU, as do all tensors computed from it."""
 
     @property
     def device(self) -> torch.device:

@@ -90,8 +90,9 @@ def some_axis(rng: random.Random, axes: int) -> int:
 
 
 def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
-    """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "distinct",
-    "below N" (whole numbers), "places in N" (in each plane, no place of N twice).
+    """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "distinct"
+    (below 1), "apart" (distinct whole numbers), "below N" (whole numbers), "places in N" (in each
+    plane, no place of N twice).
     """
     torch.manual_seed(seed)
     count = torch.Size(dims).numel()
@@ -101,8 +102,9 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
         plane = torch.Size(dims[2:]).numel()
         rows = [torch.randperm(int(kind.split()[2]))[:plane] for _ in range(count // plane)]
         return torch.stack(rows).reshape(list(dims)).double()
-    if kind == "distinct":
-        return torch.randperm(count).reshape(list(dims)).double() / count
+    if kind in ("distinct", "apart"):
+        x = torch.randperm(count).reshape(list(dims)).double()
+        return x / count if kind == "distinct" else x
     x = torch.randn(list(dims), dtype=torch.float64)
     if kind == "positive":
         return x.abs() + 0.1

@@ -8,7 +8,7 @@ TRUTH = ("true", "false")
 
 
 def tops(count: int) -> str:
-    """The names of so many tops."""
+    """`top` fields for this many tops."""
     return " ".join(f'top: "top{i}"' for i in range(count))
 
 

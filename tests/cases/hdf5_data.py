@@ -24,7 +24,7 @@ def stored(rng: random.Random, name: str) -> Case:
 
 
 def write_files(rows: dict[str, list[int]], counts: Sequence[int]) -> None:
-    """One HDF5 file for each of `counts`, with so many rows, and the list files.txt of them."""
+    """Write an HDF5 file with as many rows for each of `counts`, and their list files.txt."""
     rng = np.random.default_rng(0)
     for i, count in enumerate(counts):
         with h5py.File(f"{i}.h5", "w") as file:

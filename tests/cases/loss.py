@@ -14,7 +14,7 @@ NORMALIZATIONS = ("FULL", "VALID", "BATCH_SIZE", "NONE")
 
 
 def counting(rng: random.Random, too: Sequence[str] = ()) -> str:
-    """What a loss counts and divides by, in one of all ways; too: further ways to say it."""
+    """The fields for ignored labels and the divisor; too: further ways to set the divisor."""
     ways = ["", *too, *(f"normalization: {mode}" for mode in NORMALIZATIONS)]
     return rng.choice(["", "ignore_label: 0 ", "ignore_label: 1 ", "ignore_label: 255 "]) + (
         rng.choice(ways)

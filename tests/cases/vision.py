@@ -19,7 +19,7 @@ def field(rng: Random, name: str, numbers: Sequence[int], one_sided: bool) -> st
 
 
 def kernels(rng: Random, axes: int, transposed: bool) -> tuple[str, list[int]]:
-    """Fields of a convolution over so many spatial axes, and an image that it fits."""
+    """The fields of a convolution over this many spatial axes, and an image that it fits."""
     image, numbers = [], []
     same = rng.random() < 0.5
     for _ in range(axes):

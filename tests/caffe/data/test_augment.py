@@ -54,7 +54,7 @@ def test_the_default_changes_and_draws_nothing(augmented, record) -> None:
 
 
 def test_what_other_transformations_draw_stays(augmented, record) -> None:
-    """A field that does nothing is as one that is not there."""
+    """A field that does nothing is the same as a missing one."""
     more, plain = "mirror: true crop_size: 7", pb.TransformationParameter(mirror=True, crop_size=7)
     for number in range(8):
         out = torch.empty(5, 7, 7)

@@ -83,7 +83,7 @@ def test_same_outputs(net, batch):
 
 
 def test_the_precision_of_nets_is_not_the_modules(net, batch):
-    """A module is plain float32; who wants it in another type says so in PyTorch's way."""
+    """A module is float32; users convert it to other types by PyTorch's own methods."""
     exact = caffe.to_module(net)(**batch)
     caffe.set_precision("bf16")
     made = caffe.to_module(net)(**batch)
@@ -397,7 +397,7 @@ def check_outputs(answers, case):
 
 
 def seeds(module, answers, case):
-    """What stands for the gradients of the outputs: recorded, or the loss weights."""
+    """The gradients to start from: those recorded, or the loss weights."""
     for name, values in answers.items():
         if not values.requires_grad:
             continue

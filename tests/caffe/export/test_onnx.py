@@ -202,7 +202,7 @@ def test_unpooling(pool, size, shape, max_unpool):
 
 
 def test_places_of_equals_do_not_change_with_the_form():
-    """What is unpooled is not what was pooled, so that a place chosen otherwise would show."""
+    """Unpooling takes other values than pooling gave, so that a wrong place changes the result."""
     net, feeds = build(
         UNPOOL.format(pool="kernel_size: 2 stride: 2", size="scale: 2", values="v"),
         x=(1, 2, 6, 6),

@@ -1,4 +1,4 @@
-"""What plans keep of a pass, and for how long; what recomputing changes."""
+"""The values that plans keep during a pass, and what recomputing them changes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def activations() -> int:
 
 
 def watch(net: caffe.Net) -> list[weakref.ref]:
-    """References to what the plan's operations return from now on."""
+    """Weak references to all tensors that the plan's operations return from now on."""
     seen: list[weakref.ref] = []
 
     def watched(run):
@@ -108,7 +108,7 @@ def test_a_pass_without_backward_is_forgotten_when_the_next_begins(pair, uncolle
 
 
 def test_what_is_taken_once_is_freed_on_the_way(pair, uncollected) -> None:
-    """Between blocks nothing of the values is left but what gradients need."""
+    """Between blocks, only the values that gradients need are left."""
     net = pair(NET, caffe.TEST)[1]
     seen = watch(net)
     alive: list[int] = []

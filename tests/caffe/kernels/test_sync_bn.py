@@ -45,7 +45,7 @@ def normalise(folder, place, uid, requests):
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory):
-    """What was given, and what two processes made of it."""
+    """The inputs, and the results of two processes."""
     folder = tmp_path_factory.mktemp("sync_bn")
     generator = torch.Generator().manual_seed(0)
     given = {

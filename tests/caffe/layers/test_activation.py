@@ -92,7 +92,7 @@ def test_dropout_scales_what_it_keeps_and_only_in_train(net_of):
 
 
 def dropped(net_of, ratio, shape, seed):
-    """Which of ones are kept, as 0 and what they are scaled by; the gradient is the same."""
+    """Dropout of ones: 0 where a value is dropped, else the factor. The gradient is the same."""
     net = neuron(net_of, "Dropout", f"dropout_param {{ dropout_ratio: {ratio} }}", shape)
     caffe.set_random_seed(seed)
     top, gradient = run(net, np.ones(shape), diff=np.ones(shape))

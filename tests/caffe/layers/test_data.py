@@ -268,7 +268,7 @@ def test_data_goes_on_where_it_was(net_of, goes_on, seven, param):
 
 
 def test_a_position_counts_what_all_solvers_have_taken(net_of, seven):
-    """So another number of them takes the records up where those before left off."""
+    """A run with another number of solvers continues at the record where the last one stopped."""
     caffe.set_random_seed(3)
 
     def labels(net, passes):

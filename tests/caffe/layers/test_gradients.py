@@ -9,12 +9,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import TABLE, make_layer, values
+from cases import TABLE, Case, make_layer, values
 
+import caffe
 from caffe.layers import Layer
 from caffe.layers.base import REGISTRY
 
 DRAWS = 6
+
+# No top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
+WITHOUT_GRADIENT = {
+    *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
+    *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
+}
+DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
 
 
 def frozen(layer: Layer, inputs: list[torch.Tensor], checked: list[int]) -> Callable:
@@ -38,14 +46,16 @@ def test_every_type_has_a_row():
     assert set(TABLE) == builtin
 
 
-@pytest.mark.parametrize("draw", range(DRAWS))
-@pytest.mark.parametrize(
-    "name", sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
-)
-def test_gradient_is_the_derivative(name, draw):
+def test_every_layer_with_a_gradient_is_drawn():
+    """In all bottoms but labels; the second of Crop gives a size, that of Unpooling places."""
+    assert set(DRAWN) == set(TABLE) - WITHOUT_GRADIENT
+    assert {name for name in DRAWN if TABLE[name].gradient is not None} == {"Crop", "Unpooling"}
+    assert {name for name in DRAWN if not TABLE[name].learns} == {"BatchNorm"}
+
+
+def check(name: str, case: Case, seed: int) -> None:
+    """Compare the gradients of a case's layer with finite differences."""
     row = TABLE[name]
-    seed = zlib.crc32(f"{name} {draw}".encode())
-    case = row.draw(random.Random(seed))
     layer = make_layer(name, case)
     kinds = [*(case.kinds or ("real",) * len(case.shapes))][: len(case.shapes)]
     # Running statistics are variances, too, and no parameters that are learned.
@@ -67,3 +77,22 @@ def test_gradient_is_the_derivative(name, draw):
         atol=case.tolerance,
         rtol=case.tolerance,
     )
+
+
+@pytest.mark.parametrize("draw", range(DRAWS))
+@pytest.mark.parametrize("name", DRAWN)
+def test_gradient_is_the_derivative(name, draw):
+    seed = zlib.crc32(f"{name} {draw}".encode())
+    check(name, TABLE[name].draw(random.Random(seed)), seed)
+
+
+@pytest.mark.parametrize("method", ["MAX", "AVE", "STOCHASTIC"])
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_pooling_with_gaps_between_windows(method, phase):
+    """The drawn cases have none, because ONNX refuses windows beyond the image. Caffe takes them
+    and averages nothing to NaN. Here each window reaches the image.
+    """
+    kind = "positive" if method == "STOCHASTIC" else "distinct"
+    text = f"pooling_param {{ pool: {method} kernel_size: 2 stride: 3 }}"
+    for seed, image in enumerate([(2, 4), (4, 5), (5, 7)]):
+        check("Pooling", Case(text, [(1, 2, *image)], (kind,), phase), seed)

@@ -1,4 +1,4 @@
-"""Layers of type Python: what their classes are given, and what becomes of what they do."""
+"""Python layers: what their classes receive, and what nets do with their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes by arithmetic are those that running gives, or both refuse with the layer's name.
+"""infer_shapes gives the shapes that forward gives, or both refuse and name the layer.
 
 The cases are those of tests/cases, as drawn and then spoiled: another bottom shape, another number
 in a parameter. Types that read or write files are in test_sources.py.

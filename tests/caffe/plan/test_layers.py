@@ -1,7 +1,7 @@
-"""Every layer type by plan gives what it gives by itself, over the cases of its row.
+"""Plans and the layer loop agree on every layer type, over the cases of its row.
 
-Outputs, gradients and statistics in both phases; and the number types that a plan states are those
-of the tensors.
+They agree on outputs, gradients and statistics in both phases. Tensors have the number types that
+the plan states.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
+from torch.nn import functional
 
 import caffe
 from caffe.layers.base import Tensors
@@ -153,37 +155,90 @@ def test_shared_parameters_gather_both_gradients(pair, same_passes) -> None:
     same_passes(pair(parse(text), caffe.TRAIN), backward=True)
 
 
-@pytest.mark.parametrize(
-    ("net", "size"), [("sf3", (64, 64)), ("df2", (95, 65)), ("depth", (64, 64))]
-)
-def test_fusenets(pair, net: str, size: tuple[int, int], tmp_path: Path) -> None:
-    """Whole networks, pooling and unpooling by indices included."""
-    nets = pair(_small_fusenet(net, size), caffe.TRAIN)
-    for each in nets:
-        each.blobs["label"].data[...] = (
-            np.arange(each.blobs["label"].count).reshape(each.blobs["label"].shape) % 4
-        )
-    assert not any(
-        node.is_a(Split) and all(node.wants) for node in Plan(nets[1].wiring, True).nodes
-    )
-    outs = [each.forward() for each in nets]
-    for name, values in outs[0].items():
-        assert abs(values - outs[1][name]) < 1e-4, name
-    for each in nets:
+FUSENETS = [("sf3", (64, 64)), ("df2", (95, 65)), ("depth", (64, 64))]
+
+
+@pytest.mark.parametrize(("net", "size"), FUSENETS)
+def test_fusenets(pair, net: str, size: tuple[int, int]) -> None:
+    """Whole networks, pooling and unpooling by indices included.
+
+    The plan may differ by three times what rounding the weights changes, and 1e-5 of the value.
+    """
+    param = _small_fusenet(net, size)
+    nets = pair(param, caffe.TRAIN)
+    rounded = caffe.Net(param, caffe.TRAIN)
+    observed, planned = nets
+    _open_or_shut(nets)
+    rng = np.random.default_rng(3)
+    for each in (*nets, rounded):
+        label = each.blobs["label"]
+        label.data[...] = np.arange(label.count).reshape(label.shape) % 4
+    for name in observed.inputs:
+        rounded.blobs[name].data[...] = observed.blobs[name].data
+    for name, blobs in observed.params.items():
+        for mine, theirs in zip(rounded.params[name], blobs, strict=True):
+            mine.data[...] = theirs.data * (1 + 1e-7 * rng.choice([-1, 1], theirs.shape))
+    made = Plan(planned.wiring, True)
+    assert made.report.acted["pool_by_indices"] == sum(x.type == "Pooling" for x in planned.layers)
+    assert not any(node.is_a(Split) and all(node.wants) for node in made.nodes)
+
+    first, near = observed.forward(), rounded.forward()
+    for node in planned.plan.nodes:
+        if node.layer.type == "Pooling":
+            node.run = _as_chosen_in_ties(observed, node)
+    for name, values in planned.forward().items():
+        bound = 3 * abs(near[name] - first[name]) + 1e-5 * abs(first[name])
+        assert abs(values - first[name]) <= bound, name
+    for each in (*nets, rounded):
         each.backward()
-    first = "conv1_1" if net != "depth" else "conv1_1_1ch"
-    for layer, tolerance in ((first, 0.1), ("conv3_2", 0.1), ("score", 1e-4)):
-        a, b = (each.params[layer][0].diff for each in nets)
-        # Rounding grows through some thirty BatchNorms over few values: switching oneDNN off
-        # changes conv1_1's gradient by 4 %.
-        assert np.linalg.norm(a - b) < tolerance * np.linalg.norm(a), layer
+    exact = ("conv1_1", "conv4_", "conv5_", "score")
+    for name in observed.params:
+        if observed.layer_dict[name].type == "BatchNorm":  # statistics, without gradients
+            continue
+        a, b, c = (each.params[name][0].diff for each in (observed, planned, rounded))
+        # At 16 x 16 and above, sums over positions cancel. Rounded weights do not show how these
+        # sums are rounded: up to 4e-4 of what is left.
+        share = 1e-5 if name.startswith(exact) else 1e-3
+        bound = 3 * np.linalg.norm(c - a) + share * np.linalg.norm(a)
+        assert np.linalg.norm(b - a) <= bound, name
+
+
+def _open_or_shut(nets: Sequence[caffe.Net]) -> None:
+    """Let each channel be positive as a whole before its ReLU, or negative.
+
+    Else the sign of a value near zero is up to rounding, and a gradient changes by percents.
+    """
+    for net in nets:
+        for name, blobs in net.params.items():
+            if net.layer_dict[name].type == "Scale":
+                blobs[1].data[...] = np.where(np.arange(blobs[1].count) % 2, -6, 6)
+
+
+def _as_chosen_in_ties(observed: caffe.Net, node: Node) -> Operation:
+    """The pooling of `node`; where it chooses another value than the observed net, the two are a
+    tie but for rounding, and it is given the observed net's.
+    """
+    source = observed.blobs[observed.bottom_names[node.layer.name][0]]
+    run = node.run
+
+    def chosen(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+        tops = run(bottom, blobs)
+        seen = torch.from_numpy(source.data.copy())
+        _, places = functional.max_pool2d(seen, 2, 2, ceil_mode=True, return_indices=True)
+        values = bottom[0].flatten(2).gather(2, places.flatten(2)).view(places.shape)
+        if torch.equal(values, tops[0]):
+            return tops
+        torch.testing.assert_close(values, tops[0], rtol=0, atol=1e-5 * float(seen.abs().max()))
+        return [values, places][: len(tops)]
+
+    return chosen
 
 
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
 def test_fusenets_that_choose_alike(phase: int, pair) -> None:
-    """Where pooling takes the observed net's choices, not those that rounding makes of near ties,
-    all scores equal to 1e-5 of the scale. In TRAIN rounding grows through 26 BatchNorms, down to
-    eight values a channel: to 5e-4.
+    """Pooling takes the observed net's choices, because rounding decides near ties. Then all scores
+    equal to 1e-5 of the scale. In TRAIN rounding grows to 5e-4 through 26 BatchNorms, some of them
+    over eight values a channel.
     """
     tolerance = 5e-4 if phase == caffe.TRAIN else 1e-5
     param = _small_fusenet("sf5", (64, 64))

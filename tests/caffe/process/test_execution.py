@@ -140,7 +140,7 @@ def test_bf16_multiplies_what_has_no_rewrite_too(pair) -> None:
 
 
 def test_a_mask_keeps_its_places_in_bf16(pair, bf16) -> None:
-    """Places beyond 256 would be rounded: each is that of its window's maximum."""
+    """bfloat16 would round places beyond 256. Each place is that of its window's maximum."""
     text = """
     layer { name: "x" type: "Input" top: "x"
       input_param { shape { dim: 2 dim: 3 dim: 40 dim: 50 } } }

@@ -134,7 +134,7 @@ def test_processes_on_the_cpu_meet_by_gloo(joined: list, tmp_path) -> None:
 def test_processes_on_gpus_meet_by_nccl(
     joined: list, pretend_gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The GPU is chosen first; gloo is there, too, for what is agreed on."""
+    """The GPU is chosen first. gloo is started, too, for what processes agree on."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
     take_place(Place(6, 8, 2, 4), 3)
@@ -153,7 +153,7 @@ def test_without_nccl(joined: list, pretend_gpu, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_sum_without_the_others_is_lost() -> None:
-    """What a broken connection raises."""
+    """The error of a broken connection."""
 
     class Broken:
         def wait(self) -> None:

@@ -252,7 +252,7 @@ def test_a_run_stopped_during_a_test_goes_on_from_before_it(folder: Path) -> Non
 
 
 def test_more_iterations_after_the_end(folder: Path) -> None:
-    """What solve() still runs after the last iteration, to display it, does not count."""
+    """solve() runs one more pass after the last iteration, for display; it does not count."""
     unbroken = _solver()
     unbroken.step(16)
     _solver("max_iter: 8").solve()
@@ -268,7 +268,7 @@ def _positions(solver: caffe.SGDSolver) -> list[dict | None]:
 
 
 class Counter(caffe.Layer):
-    """A Python layer that counts its passes, and says so where it can be asked."""
+    """A Python layer that counts its passes and shows the count."""
 
     kept: object = None
 
@@ -391,7 +391,7 @@ def test_other_layers(taken: Path, capsys) -> None:
 
 
 def test_another_seed(taken: Path, capsys) -> None:
-    """Data goes on; what PyTorch draws is new, and the same each time."""
+    """Data continues. PyTorch's draws are new, and the same each time."""
     results = []
     for _ in range(2):
         solver, said = _restored(capsys, "random_seed: 2")

@@ -90,7 +90,7 @@ def test_the_newest(three) -> None:
 
 
 def test_the_newest_is_what_was_written_last(make_solver, three) -> None:
-    """A run that began anew under the same prefix counts, not how far the one before came."""
+    """The newest run under a prefix counts, even where an earlier one has more iterations."""
     make_solver().step(2)
     assert caffe.latest_snapshot("out/run") == "out/run_iter_2.solverstate"
     for path in Path("out").iterdir():  # a copy may have lost all times
@@ -303,7 +303,7 @@ def test_files_of_others_stay(make_solver) -> None:
 
 
 def test_weights_that_are_not_the_snapshots_stay(make_solver) -> None:
-    """A side file is no licence to remove what it does not name."""
+    """A side file may name any file; only the snapshot's own are removed."""
     make_solver().step(2)
     side = Path("out/run_iter_2.resume")
     content = json.loads(side.read_text())

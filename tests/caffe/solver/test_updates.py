@@ -22,7 +22,7 @@ def _update(name: str, text: str = "") -> Update:
 
 
 def _changes(update: Update) -> tuple[list[float], list[float]]:
-    """What is subtracted in each step, and what the history holds in the end."""
+    """The steps that are subtracted, and the history after the last."""
     history = [torch.zeros(1) for _ in range(update.histories)]
     changes = []
     for t, g in enumerate(GRADIENTS, 1):

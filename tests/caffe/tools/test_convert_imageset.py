@@ -86,7 +86,7 @@ def test_encoded_files_are_stored_as_they_are(pictures: Path) -> None:
 
 
 def test_encode_type(pictures: Path) -> None:
-    """What is of that type already is stored as it is, .jpeg counting as jpg."""
+    """Files that have the type already are stored unchanged; .jpeg counts as jpg."""
     records = convert(pictures, "-encode_type=png")
     assert records["00000000_c.png"].data == (pictures / "img" / "c.png").read_bytes()
     bitmap = records["00000001_sub/a b.bmp"]

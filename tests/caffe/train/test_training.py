@@ -300,7 +300,7 @@ def _forget_from(iteration: int) -> None:
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("count", [1, 3])
 def test_another_number_of_processes_goes_on(folder, whole, capfd, count: int) -> None:
-    """At the record where the two stopped, and rank 0 says that other numbers are drawn."""
+    """It continues at the record where the two stopped; rank 0 says that draws will differ."""
     solver, state = _solver("run", 33), str(whole / "run_iter_30.solverstate")
     flags = ("-solver", solver, "-cpu", str(count), "-snapshot", state)
     status, log = _train_from_here(capfd, *flags)

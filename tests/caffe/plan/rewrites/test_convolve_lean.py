@@ -6,6 +6,7 @@ import pytest
 from nets import GEOMETRIES, acted, conv, geometry, image, losses, misfits
 
 import caffe
+from caffe.kernels import fused
 
 
 @pytest.fixture(params=[False, True], ids=["kept", "recompute"])
@@ -32,3 +33,13 @@ def test_other_convolutions_stay_as_they_are(pair, same_passes) -> None:
 
 def test_deploy_nets_have_none(pair) -> None:
     assert acted(pair(image(2, 3, 9, 9) + conv("c", "x", "y"), caffe.TEST)[1], "convolve_lean") == 0
+
+
+def test_the_lean_kernel_runs(pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers alone do not tell: PyTorch's own convolution gives them, too."""
+    net = pair(image(2, 3, 9, 9) + conv("c", "x", "y") + losses("y"))[1]
+    seen: list[None] = []
+    convolve = fused.convolve
+    monkeypatch.setattr(fused, "convolve", lambda *given: seen.append(None) or convolve(*given))
+    net.forward()
+    assert len(seen) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from nets import acted, conv, image, losses, misfits
 
 import caffe
@@ -39,6 +40,25 @@ def test_with_unpooling(unpooling: str, phase: int, pair, same_passes) -> None:
     )
     assert acted(nets[1], "pool_by_indices") == 1
     same_passes(nets, backward=phase == caffe.TRAIN)
+
+
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_places_stay_whole_numbers(phase: int, pair) -> None:
+    """A mask is not made float32 between the pooling and its Unpooling."""
+    text = body(SIDE_BY_SIDE, "scale: 2") + (losses("u") if phase == caffe.TRAIN else "")
+    net = pair(text, phase)[1]
+    (node,) = [node for node in net.plan.nodes if node.name == "p"]
+    seen: list[torch.dtype] = []
+    run = node.run
+
+    def watched(bottom, blobs):
+        tops = run(bottom, blobs)
+        seen.append(tops[1].dtype)
+        return tops
+
+    node.run = watched
+    net.forward()
+    assert seen == [torch.int64]
 
 
 @pytest.mark.parametrize(
