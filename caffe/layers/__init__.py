@@ -25,6 +25,7 @@ FAMILIES = (
     "normalization",
     "pooling",
     "python_layer",
+    "rearrange",
     "recurrent",
     "vision",
 )

@@ -502,6 +502,11 @@ class Layer:
                 blob.seed_diff(weight)
 
 
+def resized(shape: Shape, axis: int, extent: int) -> Shape:
+    """The shape with another extent on one axis, which is not negative."""
+    return (*shape[:axis], extent, *shape[axis + 1 :])
+
+
 def can_look(values: torch.Tensor) -> bool:
     """Whether values can be read: not while shapes are inferred or torch.compile traces."""
     return not (values.is_meta or torch.compiler.is_compiling())

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import caffe
 from caffe.layers.base import Tensors
-from caffe.layers.common import Split
+from caffe.layers.rearrange import Split
 from caffe.plan.build import can_plan
 from caffe.plan.ir import Node, Operation
 from caffe.plan.plan import Plan
