@@ -199,7 +199,7 @@ def _layers(text: str, contract: str) -> list[str]:
 
 
 def _draw_floor(picture: Picture, floor: str, prefix: str, y: float) -> None:
-    names = [name.strip() for name in floor.split(":")]
+    names = [name.strip() for name in floor.split("|")]
     width = (WIDTH - 2 * MARGIN - GAP * (len(names) - 1)) / len(names)
     for k, name in enumerate(names):
         x = MARGIN + k * (width + GAP)
