@@ -27,7 +27,7 @@ MOVED = {
     "caffe.learning_rate": ("caffe.solver.learning_rate",),
     "caffe.module": ("caffe.export.module",),
     "caffe.nccl": ("caffe.train.allreduce",),
-    "caffe.onnx_graph": ("caffe.export.onnx",),
+    "caffe.onnx_graph": ("caffe.export.onnx", "caffe.formats.onnx"),
     "caffe.prototext": ("caffe.formats.prototext",),
     "caffe.resume": ("caffe.solver.resume",),
     "caffe.script": ("caffe.commands.script",),

@@ -18,7 +18,8 @@ class Wiring:
     """A net's layers, attached to blobs, before any memory is taken (net.cpp's Init).
 
     It is made from a NetParameter whose rules are applied and whose Split layers are inserted
-    (caffe/graph/rules.py), and logs Caffe's lines on the way. Nothing changes it afterwards.
+    (caffe/graph/rules.py), and logs Caffe's lines on the way. Nothing changes the connections
+    afterwards.
 
     layers, layer_names: in the order in which they run. blobs, blob_names: in the order in which
     they are made. bottoms, tops: for each layer the numbers of its blobs. inputs, outputs: numbers

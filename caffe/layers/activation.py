@@ -41,7 +41,7 @@ class ReLU(_Elementwise):
         slope = self.layer_param.relu_param.negative_slope
         return F.leaky_relu(bottom[0], slope) if slope else F.relu(bottom[0])
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
@@ -230,7 +230,7 @@ class Dropout(_Elementwise):
     def copies(self) -> bool:
         return self.phase == pb.TEST
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:

@@ -80,7 +80,7 @@ class Layer:
     - `gathers`: forward changes the parameter blobs (running statistics).
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
     - `channels_last`: plans lay images out with their channels innermost before it.
-    - `copies()`, `reduces()`, `macs()`, `onnx()`.
+    - `copies()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
     What other parts read: `reads`, the fields of LayerParameter that the type uses; `differs`, how
     it differs from Caffe, and why; `look`, `detail()`, `symbol()`, `edge()`, `title()` and
@@ -160,7 +160,7 @@ class Layer:
         """Whether every top equals the only bottom."""
         return False
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         """Whether bfloat16 bottoms cost no accuracy: no long sums, logarithms or positions."""
         return False
 

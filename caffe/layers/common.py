@@ -89,7 +89,7 @@ class Eltwise(Layer):
         # is no gradient.
         return with_gradient_of(product, sum(x * (product / x).detach() for x in bottom))
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:

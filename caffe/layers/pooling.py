@@ -307,7 +307,7 @@ class Pooling(_PoolingLayer):
         pooled = self.pool(x, self.windows(tuple(x.shape)), self.layer_param.pooling_param.pool)
         return pooled if self.num_tops == 2 else _first(pooled)
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         # A mask holds places and the other methods divide by sums: bfloat16 counts to 256 only.
         maximum = self.layer_param.pooling_param.pool == pb.PoolingParameter.MAX
         return maximum and self.num_tops == 1

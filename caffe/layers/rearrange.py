@@ -35,7 +35,7 @@ class Split(Layer):
     def copies(self) -> bool:
         return True
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
@@ -95,7 +95,7 @@ class Concat(Layer):
     def copies(self) -> bool:
         return self.num_bottoms == 1
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
@@ -152,7 +152,7 @@ class Slice(Layer):
     def copies(self) -> bool:
         return self.num_tops == 1
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
@@ -290,7 +290,7 @@ class Permute(Layer):
     def copies(self) -> bool:
         return self.order == sorted(self.order)
 
-    def reduces(self) -> bool:
+    def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:

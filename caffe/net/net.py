@@ -142,7 +142,8 @@ class Net:
         self.wiring.check_blobs(wanted)
         if inputs:
             self._fill(inputs, self.inputs, "input", "data")
-        self.forward_from_to(first, last)
+        # A plan fills the outputs only.
+        self.losses_from_to(first, last, may_plan=wanted <= set(self.outputs))
         return {name: self.blobs[name].data for name in wanted}
 
     def backward(
@@ -165,6 +166,11 @@ class Net:
             raise CaffeError(
                 f"net {self.name!r}: in TEST nothing is kept for gradients unless it is observed"
             )
+        if self._followed is not None and (top_diffs or diffs or start or end):
+            raise CaffeError(
+                f"net {self.name!r}: after a pass by plan the gradient is that of all losses; for "
+                "another start, or the gradients of blobs, set net.observed = True"
+            )
         if top_diffs:
             self._fill(top_diffs, self.outputs, "output", "diff")
         self.backward_from_to(first, last)
@@ -175,9 +181,12 @@ class Net:
         losses = self.losses_from_to(start, end)
         return float(sum(losses)) if losses else 0.0
 
-    def losses_from_to(self, start: int, end: int) -> list[torch.Tensor]:
-        """Run layers start .. end; returns the weighted losses, without waiting for the GPU."""
-        self._followed = self._plan_for(start, end)
+    def losses_from_to(self, start: int, end: int, may_plan: bool = True) -> list[torch.Tensor]:
+        """Run layers start .. end; returns the weighted losses, without waiting for the GPU.
+
+        may_plan: a plan may stand for the pass, which fills no blobs but the outputs.
+        """
+        self._followed = self._plan_for(start, end) if may_plan else None
         if self._followed is not None:
             self._followed.gradient_hook = self.gradient_hook
             return self._followed.forward()

@@ -8,7 +8,7 @@ from caffe.graph.wiring import Wiring
 from caffe.plan.casts import insert_casts
 from caffe.plan.ir import Circumstances, Node, Program, always, like_bottoms
 from caffe.plan.operations import from_source, pure
-from caffe.plan.rewrites import Report, rewrite
+from caffe.plan.rewrites import Report, apply_all
 
 
 def can_plan(wiring: Wiring) -> bool:
@@ -22,7 +22,7 @@ def can_plan(wiring: Wiring) -> bool:
 def build(wiring: Wiring, train: bool, circumstances: Circumstances) -> tuple[Program, Report]:
     """The program of a net, and what the rewrites did to it."""
     program = read(wiring, train, circumstances)
-    report = rewrite(program)
+    report = apply_all(program)
     insert_casts(program)
     return program, report
 
@@ -39,10 +39,10 @@ def read(wiring: Wiring, train: bool, circumstances: Circumstances) -> Program:
             from_source(layer, wiring.top_blobs(i)) if layer.source else pure(layer, circumstances)
         )
         number = circumstances.dtype if layer.multiplies else torch.float32
-        reduces = layer.reduces()
-        numbers = like_bottoms(len(top)) if reduces else always(number, len(top))
-        wants, blobs = list(wiring.wants[i]), list(layer.blobs)
-        program.nodes.append(Node([layer], bottom, top, run, wants, numbers, reduces, blobs))
+        any_number = layer.takes_bfloat16()
+        numbers = like_bottoms(len(top)) if any_number else always(number, len(top))
+        wants = list(wiring.wants[i])
+        program.nodes.append(Node([layer], bottom, top, run, wants, numbers, any_number))
         for value, weight in zip(top, layer.loss_weights, strict=True):
             if weight:
                 program.losses[value] = weight

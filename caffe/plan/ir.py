@@ -5,9 +5,11 @@ caffe/plan/plan.py runs it.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -49,9 +51,10 @@ def circumstances() -> Circumstances:
 class Node:
     """One operation, with the values that it takes and makes and the blobs that it reads.
 
-    layers: the layers that it replaces; none for a cast. bottom, top: numbers of values. wants:
-    which bottoms get a gradient. numbers: gives the tops' number types. any_number: whether it
-    takes bfloat16 bottoms as they are; else they must be float32.
+    layers: the layers that it replaces; none for a cast. bottom, top: numbers of values. run: the
+    function of the bottoms' and the blobs' tensors that computes the tops. wants: which bottoms get
+    a gradient. numbers: gives the tops' number types. any_number: whether it takes bfloat16 bottoms
+    as they are; else they must be float32. title: its name, if not the layers'.
     """
 
     layers: list[Layer]
@@ -61,11 +64,16 @@ class Node:
     wants: list[bool]
     numbers: Numbers
     any_number: bool = False
-    blobs: list[Blob] = field(default_factory=list)
     title: str = ""
+
+    @cached_property
+    def blobs(self) -> list[Blob]:
+        """The parameters of its layers, in order."""
+        return [blob for layer in self.layers for blob in layer.blobs]
 
     @property
     def layer(self) -> Layer:
+        """Its first layer; a cast has none."""
         return self.layers[0]
 
     @property
@@ -133,7 +141,12 @@ class Program:
         return takers[0] if takers and self.takers()[value] == 1 else None
 
     def rename(self, old: int, new: int) -> None:
-        """Use value `new` wherever `old` is used."""
+        """Use value `new` wherever `old` is used.
+
+        Raises ValueError if both are outputs, or both are losses: one value cannot be two.
+        """
+        if any(old in table and new in table for table in (self.outputs, self.losses)):
+            raise ValueError(f"values {old} and {new} are both outputs or losses of the net")
         for node in self.nodes:
             node.bottom = [new if i == old else i for i in node.bottom]
         for table in (self.outputs, self.losses):
@@ -141,8 +154,15 @@ class Program:
                 table[new] = table.pop(old)
 
     def join(self, parts: Sequence[Node], run: Operation, numbers: Numbers) -> Node:
-        """Replace a chain of nodes by one node, which takes any number type."""
+        """Replace a chain of nodes by one node, which takes any number type.
+
+        It takes the first node's bottoms and makes the last one's tops. Raises ValueError unless
+        each of the others takes one value, which the node before it makes alone.
+        """
         first, last = parts[0], parts[-1]
+        for before, part in itertools.pairwise(parts):
+            if before.top != part.bottom:
+                raise ValueError(f"{before.name} and {part.name} are no links of one chain")
         node = Node(
             [layer for part in parts for layer in part.layers],
             first.bottom,
@@ -151,7 +171,6 @@ class Program:
             first.wants,
             numbers,
             any_number=True,
-            blobs=[blob for part in parts for blob in part.blobs],
         )
         self.nodes[self.nodes.index(last)] = node
         for part in parts[:-1]:

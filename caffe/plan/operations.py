@@ -15,13 +15,13 @@ from caffe.plan.ir import Circumstances, Operation
 def pure(layer: Layer, circumstances: Circumstances) -> Operation:
     """The layer's own forward; layers that multiply do so in the plan's number type."""
     kind, dtype = circumstances.device.type, circumstances.dtype
-    reduces = dtype == torch.bfloat16 and layer.multiplies
+    in_bfloat16 = dtype == torch.bfloat16 and layer.multiplies
     arranges = layer.channels_last and circumstances.channels_last
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         if arranges:
             bottom = [channels_last(x) for x in bottom]
-        with torch.autocast(kind, torch.bfloat16, enabled=reduces):
+        with torch.autocast(kind, torch.bfloat16, enabled=in_bfloat16):
             tops = layer.forward(bottom, blobs)
         return [tops] if isinstance(tops, torch.Tensor) else tops
 

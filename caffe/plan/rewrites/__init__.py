@@ -15,7 +15,7 @@ from caffe.plan.rewrites.rewrite import Misfit, Report, Rewrite, apply
 from caffe.plan.rewrites.softmax_in_order import SOFTMAX_IN_ORDER
 from caffe.plan.rewrites.work_in_place import WORK_IN_PLACE
 
-__all__ = ["ORDER", "Misfit", "Report", "Rewrite", "rewrite"]
+__all__ = ["ORDER", "Misfit", "Report", "Rewrite", "apply_all"]
 
 ORDER: tuple[Rewrite, ...] = (
     DROP_COPIES,
@@ -28,7 +28,7 @@ ORDER: tuple[Rewrite, ...] = (
 )
 
 
-def rewrite(program: Program) -> Report:
+def apply_all(program: Program) -> Report:
     """Apply all rewrites that are meant for such a program; returns what they did."""
     report = Report()
     for each in ORDER:

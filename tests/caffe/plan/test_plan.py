@@ -315,6 +315,30 @@ def test_only_outputs_are_filled_and_watchers_get_the_loop(pair) -> None:
     assert net.blobs["n"].data.any()
 
 
+def test_blobs_that_are_asked_for_are_filled(pair) -> None:
+    """A pass that is to show an inner blob goes layer by layer; the next one by plan again."""
+    nets = pair(parse(BLOCK.format(conv="Convolution", more="", bias="true")), caffe.TEST)
+    shown = [net.forward(blobs=["y"])["y"].copy() for net in nets]
+    assert shown[0].any()
+    np.testing.assert_array_equal(shown[0], shown[1])
+    nets[1].blobs["y"].data[...] = 0
+    nets[1].forward()
+    assert not nets[1].blobs["y"].data.any()
+
+
+@pytest.mark.parametrize(
+    "asked", [{"diffs": ["y"]}, {"start": "bn"}, {"end": "conv"}, {"loss": np.ones(())}]
+)
+def test_a_plan_goes_back_as_a_whole(asked: dict, pair) -> None:
+    net = pair(parse(BLOCK.format(conv="Convolution", more="", bias="true")), caffe.TRAIN)[1]
+    net.forward()
+    with pytest.raises(caffe.CaffeError, match=r"by plan .*set net.observed = True"):
+        net.backward(**asked)
+    net.observed = True
+    net.forward()
+    net.backward(**asked)
+
+
 def test_python_layers_take_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     class Double(caffe.Layer):
         def setup(self, bottom, top) -> None: ...
