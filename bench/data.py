@@ -4,7 +4,8 @@
 
 Writing: data_tools.nyuv2 converts a generated nyu_depth_v2_labeled.mat of full-size frames (colour,
 depth and label) to 320x240, with 1 and 2 workers. convert_imageset converts the same images, as
-PNGs, to 320x240: only colour, or colour, depth and label into an LMDB each. Start-up time counts.
+PNGs, to 320x240: only colour, or colour, depth and label into an LMDB each. data_tools.synth
+renders and writes as many frames. Start-up time counts.
 Reading: a Data layer reads records in order and shuffled, timed by `caffe time`; start-up time is
 subtracted. Contenders take turns; figures are medians over the rounds. CPU ms is the processor time
 of all threads, which other programs hardly affect. Caffe's own programs are optional.
@@ -102,14 +103,18 @@ def run(command: list[str], folder: Path) -> Cost:
     return Cost(*cost)
 
 
-def writers(convert_imageset: str | None) -> dict[str, list[str]]:
-    """The writing commands by row name."""
+def writers(count: int, convert_imageset: str | None) -> dict[str, list[str]]:
+    """The writing commands by row name, for `count` frames."""
     found = {
         f"data_tools.nyuv2, {workers} worker{'s' * (workers > 1)}":
             [sys.executable, "-m", "data_tools.nyuv2", "nyu.mat", f"out{workers}", "--workers",
              str(workers), "--splits", "trainval,test", "--force"]
         for workers in (1, 2)
     }  # fmt: skip
+    found["data_tools.synth"] = [
+        sys.executable, "-m", "data_tools.synth", "synth", "--count", str(count), "--size",
+        "320x240", "--force"
+    ]  # fmt: skip
     if convert_imageset:
         program = f"{shlex.quote(convert_imageset)} --resize_width=320 --resize_height=240"
         gray = {"color": "", "depth": "--gray", "label": "--gray"}
@@ -124,7 +129,7 @@ def write_rows(folder: Path, count: int, rounds: int, convert_imageset: str | No
     """Measures writing: one row per contender."""
     found: dict[str, list[Cost]] = {}
     for _ in range(rounds):
-        for name, command in writers(convert_imageset).items():
+        for name, command in writers(count, convert_imageset).items():
             found.setdefault(name, []).append(run(command, folder))
     return [
         {
