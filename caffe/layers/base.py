@@ -126,6 +126,7 @@ class Layer:
         self.num_bottoms = len(param.bottom)
         self.num_tops = len(param.top)
         self.loss_weights: list[float] = []
+        self._given: list[np.ndarray] = []  # weights that the net carries, until they are filled in
         self._graph: _Graph | None = None
 
     # -- what a layer type defines --------------------------------------------------------------
@@ -297,7 +298,7 @@ class Layer:
         self.num_bottoms, self.num_tops = len(bottom), len(top)
         self._check_counts()
         self.setup([b.shape for b in bottom])
-        self._check_given_blobs()
+        self._given = self._given_blobs()
         self.param_propagate_down = [True] * len(self.blobs)
         self.bottom_need_backward = [i not in self.labels for i in range(len(bottom))]
         self.reshape(bottom, top)
@@ -324,10 +325,9 @@ class Layer:
         with self.named():
             for blob in self.blobs:
                 blob.tensor(torch.device("cpu"))
-        for blob, proto in zip(self.blobs, self.layer_param.blobs, strict=False):
-            array = torch.from_numpy(blobproto_to_array(proto).astype("float32"))
-            blob.tensor(torch.device("cpu")).copy_(array.view(blob.shape))
-        self.layer_param.ClearField("blobs")
+        for blob, array in zip(self.blobs, self._given, strict=False):
+            blob.tensor(torch.device("cpu")).copy_(torch.from_numpy(array).view(blob.shape))
+        self._given = []
 
     @property
     def pure(self) -> bool:
@@ -468,16 +468,19 @@ class Layer:
         text = self.layer_param.python_param.param_str
         return parse(text.encode(), self.message, f"{self.where} ({self.type}): param_str")
 
-    def _check_given_blobs(self) -> None:
-        """Check the weights that a net carries itself (LayerParameter.blobs), for fill_blobs()."""
-        given = self.layer_param.blobs
+    def _given_blobs(self) -> list[np.ndarray]:
+        """The weights that a net may carry itself (LayerParameter.blobs); the message loses them.
+
+        Raises CaffeError unless they fit the parameters.
+        """
+        given, arrays = self.layer_param.blobs, []
         self.check(
             not given or len(given) == len(self.blobs),
             f"has {len(self.blobs)} parameter blob(s), but the net gives {len(given)}",
         )
         for i, (blob, proto) in enumerate(zip(self.blobs, given, strict=False)):
             try:
-                array = blobproto_to_array(proto)
+                array = blobproto_to_array(proto).astype("float32")
             except ValueError as error:
                 raise CaffeError(f"{self.where} ({self.type}): parameter {i}: {error}") from None
             self.check(
@@ -485,6 +488,9 @@ class Layer:
                 f"parameter {i} given with the shape {shape_string(array.shape)}, "
                 f"expected {shape_string(blob.shape)}",
             )
+            arrays.append(array)
+        self.layer_param.ClearField("blobs")
+        return arrays
 
     def _set_loss_weights(self, top: Sequence[Blob]) -> None:
         given = list(self.layer_param.loss_weight)
