@@ -69,12 +69,12 @@ def _pass_through_layers() -> list[str]:
 
 def coord_map(fn: Function) -> Map:
     """The map from a layer's bottoms to its tops. Raises UndefinedMapException without one."""
-    from caffe.layers.base import REGISTRY, Layer
+    from caffe.layers import class_of
     from caffe.layers.coordinates import IDENTITY, UndefinedMapException
 
     if fn.type_name in _pass_through_layers():
         return IDENTITY
-    found = REGISTRY.get(fn.type_name, Layer).coordinates(fn.params)
+    found = class_of(fn.type_name).coordinates(fn.params)
     if found is None:
         raise UndefinedMapException(f"{fn.type_name} has no map of coordinates")
     return found

@@ -21,10 +21,9 @@ IN_PLACE_COLOR = "#90EE90"
 
 
 def _class_of(layer_type: str) -> type[Layer]:
-    """The class of a type; Layer, which says what holds for most, for types without a class."""
-    from caffe.layers.base import REGISTRY, Layer  # not above: it loads torch
+    from caffe.layers import class_of  # not above: it loads torch
 
-    return REGISTRY.get(layer_type, Layer)
+    return class_of(layer_type)
 
 
 def get_pooling_types_dict() -> dict[int, str]:

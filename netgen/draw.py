@@ -8,8 +8,9 @@ from pathlib import Path
 from caffe.formats import files
 from caffe.graph.rules import layers_in
 from caffe.graph.sketch import LayerSketch, Shape
+from caffe.layers import class_of
 from caffe.proto.caffe_pb2 import NetParameter
-from netgen.graph import Box, build, class_of, look_of
+from netgen.graph import Box, build, look_of
 from netgen.layout import arrange
 from netgen.picture import Circle, Line, Picture, Rectangle, Text, text_width
 from netgen.routes import Place, Router
@@ -104,7 +105,7 @@ def compose(
 
 def _symbol(box: Box) -> str:
     """The text in the circle of a box that joins its inputs; empty for boxes that do not."""
-    return class_of(box.layer).symbol(box.layer)
+    return class_of(box.layer.type).symbol(box.layer)
 
 
 def _stripes(box: Box) -> list[str]:
@@ -134,7 +135,7 @@ def _detail(box: Box, shapes: dict[str, Shape]) -> str:
     if shape:
         # Without the number of records, which is the same everywhere.
         return " \u00d7 ".join(map(str, shape[1:] or shape))
-    return class_of(box.layer).detail(box.layer)
+    return class_of(box.layer.type).detail(box.layer)
 
 
 def _family(box: Box) -> str:

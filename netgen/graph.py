@@ -6,19 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from caffe.layers import REGISTRY, Layer
+from caffe.layers import class_of
 from caffe.layers.look import OUTPUT, Look
 from caffe.proto.caffe_pb2 import LayerParameter
 
 
-def class_of(layer: LayerParameter) -> type[Layer]:
-    """The class of a layer's type; Layer, which holds the defaults, for types without a class."""
-    return REGISTRY.get(layer.type, Layer)
-
-
 def look_of(layer: LayerParameter) -> Look:
     """How a layer is drawn. A type without a look of its own is a loss if its name ends in Loss."""
-    look = class_of(layer).look
+    look = class_of(layer.type).look
     return OUTPUT if look == Look() and layer.type.endswith("Loss") else look
 
 
@@ -56,7 +51,7 @@ def build(layers: Iterable[LayerParameter], fold: bool = True) -> tuple[list[Box
         found = [(maker[name], name) for name in layer.bottom if name in maker]
         look = look_of(layer)
         # A box that only ends blobs (Silence) shows no more than a missing arrow does.
-        if fold and look.open and class_of(layer).tops == (0, 0):
+        if fold and look.open and class_of(layer.type).tops == (0, 0):
             continue
         box = found[0][0] if len(found) == 1 else None
         if (

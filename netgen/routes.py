@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from netgen.graph import Arrow, Box, class_of
+from caffe.layers import class_of
+from netgen.graph import Arrow, Box
 from netgen.layout import Layout
 
 GAP = 18  # between two columns
@@ -129,7 +130,7 @@ class Router:
             # On the way back arcs run below, because masks come from above.
             return _Route(arrow, "arc", lane[a] + (step < 0))
         beside = abs(lane[a] - lane[b]) == 1 and (column[b], lane[a]) not in self.cells
-        if source_free and beside and class_of(b.layer).symbol(b.layer):
+        if source_free and beside and class_of(b.layer.type).symbol(b.layer):
             return _Route(arrow, "corner")
         if source_free or self._free(lane[b], first, last, step):
             return _Route(arrow, "step")

@@ -110,7 +110,7 @@ class NetModule(torch.nn.Module):
         self._defaults: dict[str, pb.FillerParameter] = {}
         self._steps: list[Step] = []
         self._copies: dict[str, str] = {}  # top of a Split -> its bottom
-        owners: dict[int, torch.nn.Parameter] = {}
+        owners: dict[object, torch.nn.Parameter] = {}
         for i, needed in net.wiring.needed_for(self.outputs):
             self._add(net, i, needed, owners)
         self.loss_weights = {
@@ -136,7 +136,7 @@ class NetModule(torch.nn.Module):
     # -- building -------------------------------------------------------------------------------
 
     def _add(
-        self, net: Net, i: int, needed: set[str], owners: dict[int, torch.nn.Parameter]
+        self, net: Net, i: int, needed: set[str], owners: dict[object, torch.nn.Parameter]
     ) -> None:
         wiring = net.wiring
         layer = wiring.layers[i]
@@ -204,7 +204,7 @@ class Step:
 class LayerModule(torch.nn.Module):
     """One layer as a module; its parameters are called 0, 1, ... Returns a list of its tops."""
 
-    def __init__(self, layer: Layer, owners: dict[int, torch.nn.Parameter]) -> None:
+    def __init__(self, layer: Layer, owners: dict[object, torch.nn.Parameter]) -> None:
         super().__init__()
         self.layer = layer
         self.shapes = [blob.shape for blob in layer.blobs]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.graph.rules import layers_in, second_maker, unknown_bottom
-from caffe.layers import REGISTRY, Layer, create_layer, unknown_type
+from caffe.layers import REGISTRY, Layer, class_of, create_layer, unknown_type
 from caffe.layers.data import PrefetchingLayer
 from caffe.proto import caffe_pb2 as pb
 
@@ -38,8 +38,7 @@ class LayerSketch:
     @property
     def own_tops(self) -> list[Shape]:
         """Known shapes of the tops for which the layer needs memory of its own."""
-        made_by = REGISTRY.get(self.layer.type)
-        if made_by is not None and made_by.shares_memory and not self.params:
+        if class_of(self.layer.type).shares_memory and not self.params:
             return []
         pairs = zip(self.layer.top, self.tops, strict=True)
         return [s for name, s in pairs if name not in self.layer.bottom and s is not None]

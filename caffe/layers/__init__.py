@@ -33,7 +33,15 @@ FAMILIES = (
 for _family in FAMILIES:
     importlib.import_module(f"caffe.layers.{_family}")
 
-__all__ = ["REGISTRY", "Layer", "create_layer", "layer_type_list", "register", "unknown_type"]
+__all__ = [
+    "REGISTRY",
+    "Layer",
+    "class_of",
+    "create_layer",
+    "layer_type_list",
+    "register",
+    "unknown_type",
+]
 
 
 def layer_type_list() -> list[str]:
@@ -52,6 +60,11 @@ def create_layer(param: pb.LayerParameter) -> Layer:
     if layer_class is None:
         raise CaffeError(f"layer {param.name!r}: {unknown_type(param)}")
     return layer_class(param)
+
+
+def class_of(layer_type: str) -> type[Layer]:
+    """The class of a type; Layer, which holds the defaults, for types without a class."""
+    return REGISTRY.get(layer_type, Layer)
 
 
 def unknown_type(param: pb.LayerParameter) -> str:
