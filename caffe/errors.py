@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import traceback
 
+from boundary.errors import InputError
 
-class CaffeError(RuntimeError):
+
+class CaffeError(InputError, RuntimeError):
     """Bad input: a net, file or argument that cannot be used. The message is one clear line.
 
     A RuntimeError, because that is what pycaffe raises when Caffe throws.

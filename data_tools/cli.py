@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from boundary.errors import InputError
 
-class DataError(ValueError):
+
+class DataError(InputError, ValueError):
     """Unusable input. The message is one line: what is wrong, where, and what was expected."""
 
 

@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from google.protobuf.message import Message
 
+from boundary import writing
 from caffe.errors import CaffeError
 from caffe.formats import prototext, wire
 from caffe.formats.prototext import text as text
@@ -32,50 +33,10 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 PathLike = str | os.PathLike[str]
 
-_temporary = itertools.count()
 
-
-# ---------------------------------------------------------------------------------------------
-# Atomic writes
-# ---------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def atomic_write(path: PathLike) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`, renamed to it if the block succeeds.
-
-    The data reaches the disk before the rename. After an error nothing is left. If `path` is not a
-    regular file (/dev/stdout, a pipe), it is yielded itself.
-
-    Raises CaffeError if `path` is a directory, its folder is missing or not writable, or the disk
-    is full.
-    """
-    if os.path.isdir(path):
-        raise CaffeError(f"{path}: is a directory; expected a file name")
-    if os.path.exists(path) and not os.path.isfile(path):
-        yield Path(path)
-        return
-    final = Path(os.path.realpath(path))
-    beside = final.with_name(f".{final.name}.{os.getpid()}.{next(_temporary)}.tmp")
-    try:
-        beside.touch()
-        yield beside
-        sync(beside)
-        os.replace(beside, final)
-        sync(final.parent)
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def atomic_write(path: PathLike) -> AbstractContextManager[Path]:
+    """boundary.writing.atomic_write, whose errors are CaffeErrors."""
+    return writing.atomic_write(path, CaffeError)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from boundary.writing import clear_stale, sync
 from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.formats.files import PathLike
@@ -168,24 +169,9 @@ def forget(state: PathLike, keep_mark: bool = False) -> None:
         _mark(os.fspath(resume.side_file(state)).removesuffix(".resume")).unlink(missing_ok=True)
     if path.exists():
         path.unlink()
-        files.sync(path.resolve().parent)
+        sync(path.resolve().parent)
 
 
 def sweep(prefix: PathLike) -> None:
     """Remove the half-written files of processes that were killed while writing a snapshot."""
-    folder, base = os.path.split(os.fspath(prefix))
-    pattern = re.compile(rf"\.{re.escape(base)}{_NAME}\.(\d+)\.\d+\.tmp")
-    for path in Path(folder or ".").glob(".*.tmp"):
-        match = pattern.fullmatch(path.name)
-        if match and not _runs(int(match[2])):
-            path.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        pass
-    return True
+    clear_stale(os.path.dirname(os.fspath(prefix)) or ".")

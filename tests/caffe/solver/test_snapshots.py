@@ -17,6 +17,7 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
+from boundary.writing import atomic_write
 from caffe.commands.cli import main
 from caffe.formats import files
 from caffe.process import log
@@ -232,11 +233,12 @@ def test_what_the_killed_left_half_written_goes(make_solver) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     here = Path("out")
-    dead = here / f".run_iter_2.caffemodel.{gone.pid}.3.tmp"
+    with atomic_write(here / "run_iter_2.solverstate.h5", caffe.CaffeError) as beside:
+        name = beside.name  # .NAME.PROCESS.COUNT.HOST.tmp
+    dead = here / name.replace(str(os.getpid()), str(gone.pid))
     kept = [
-        here / f".run_iter_2.solverstate.h5.{os.getppid()}.0.tmp",  # somebody still writes it
-        here / f".other_iter_2.caffemodel.{gone.pid}.3.tmp",
-        here / f".run_iter_2.txt.{gone.pid}.3.tmp",
+        here / name.replace(str(os.getpid()), str(os.getppid())),  # somebody still writes it
+        here / f".run_iter_2.txt.{gone.pid}.3.tmp",  # of another program
     ]
     for path in (dead, *kept):
         path.write_text("half")

@@ -1,0 +1,70 @@
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from boundary import limits
+from boundary.errors import InputError
+from boundary.pictures import claimed_size, decode, read_picture
+
+
+class Bad(InputError, ValueError):
+    pass
+
+
+def png(width, height):
+    """A PNG's bytes that claim this size, without pixels."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".tif", ".webp", ".ppm"])
+def test_the_claimed_size(ending):
+    data = cv2.imencode(ending, np.zeros((5, 7, 3), np.uint8))[1].tobytes()
+    assert claimed_size(data) == (7, 5)
+    assert decode(data, cv2.IMREAD_COLOR, "here", Bad).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("size", [(2**16, 2**16), (2**31 - 1, 2**31 - 1), (2**13, 2**13 + 1)])
+def test_a_picture_beyond_the_limit_is_not_decoded(size):
+    with pytest.raises(Bad, match=r"^here: a picture of \d+x\d+ pixels; at most 67108864 are read"):
+        decode(png(*size), cv2.IMREAD_COLOR, "here", Bad)
+
+
+def test_the_limit_can_be_set(monkeypatch):
+    data = cv2.imencode(".png", np.zeros((5, 7, 3), np.uint8))[1].tobytes()
+    monkeypatch.setenv(limits.PIXELS_VARIABLE, "34")
+    with pytest.raises(Bad, match="at most 34"):
+        decode(data, cv2.IMREAD_COLOR, "here", Bad)
+    monkeypatch.setenv(limits.PIXELS_VARIABLE, "35")
+    assert decode(data, cv2.IMREAD_COLOR, "here", Bad).shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 100, png(3, 3)])
+def test_what_is_no_picture(tmp_path, data):
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(Bad, match=r"a\.png: not a picture that can be read"):
+        read_picture(tmp_path / "a.png", cv2.IMREAD_COLOR, Bad)
+
+
+def test_names_of_other_bytes(tmp_path):
+    path = tmp_path / "T\udcfcr.png"
+    path.write_bytes(cv2.imencode(".png", np.ones((2, 2), np.uint8))[1].tobytes())
+    assert read_picture(path, cv2.IMREAD_GRAYSCALE, Bad).all()
+    path.unlink()
+    with pytest.raises(Bad, match=r"T\\udcfcr\.png: No such file"):
+        read_picture(path, cv2.IMREAD_GRAYSCALE, Bad)
+
+
+def test_arrays_take_what_the_file_stores_times_four():
+    limits.check_bytes(limits.MAX_BYTES, 0, "here", Bad)
+    limits.check_bytes(2**40, 2**38, "here", Bad)
+    with pytest.raises(Bad, match=r"^here: asks for 1\.0 GiB of memory but stores 200 bytes"):
+        limits.check_bytes(2**30, 200, "here", Bad)
