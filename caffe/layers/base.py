@@ -80,6 +80,7 @@ class Layer:
     - `gathers`: forward changes the parameter blobs (running statistics).
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
     - `channels_last`: plans lay images out with their channels innermost before it.
+    - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
     - `copies()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
     What other parts read: `reads`, the fields of LayerParameter that the type uses; `differs`, how
@@ -107,6 +108,7 @@ class Layer:
     gathers = False
     fresh = False
     channels_last = False
+    bounded = False
 
     reads: tuple[str, ...] = ()
     differs = ""

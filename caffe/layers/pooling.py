@@ -237,11 +237,12 @@ class Pooling(_PoolingLayer):
     """
 
     tops = (1, 2)
+    bounded = True
     reads = ("pooling_param",)
     differs = (
         "STOCHASTIC also runs on the CPU, and has a gradient in TEST. A MAX window off the image, "
         "or of NaN alone, passes no gradient; Caffe writes it to stray memory. "
-        f"On a GPU, as with cuDNN, and in nets that run by a plan a NaN wins in MAX. {ENGINE}"
+        f"On a GPU, as with cuDNN, a NaN wins in MAX. {ENGINE}"
     )
     look = Look("Pooling", color="#FF9900")
 

@@ -68,6 +68,7 @@ class Concat(Layer):
     """Joins bottoms along an axis; their other axes are equal."""
 
     bottoms = (1, None)
+    bounded = True
     reads = ("concat_param",)
     look = Look("Fusion")
 
@@ -111,6 +112,7 @@ class Slice(Layer):
     """Cuts the bottom along an axis, at slice_point or into equal parts."""
 
     tops = (1, None)
+    bounded = True
     reads = ("slice_param",)
     look = Look(open=True)
 

@@ -66,8 +66,8 @@ class Plan:
         losses = []
         with torch.set_grad_enabled(self.train):
             for k, node in enumerate(program.nodes):
-                bottom = [
-                    values[i] if want else values[i].detach()
+                bottom = [  # in deploy plans the tensors themselves, with the bounds they carry
+                    values[i] if want or not self.train else values[i].detach()
                     for i, want in zip(node.bottom, node.wants, strict=True)
                 ]
                 tops = node.run(bottom, self._parameters(node, leaves, device))
