@@ -9,7 +9,7 @@ from caffe.errors import CaffeError
 from caffe.graph.parameters import Parameter, Parameters
 from caffe.graph.rules import second_maker, unknown_bottom
 from caffe.layers import Layer, create_layer
-from caffe.process.log import number
+from caffe.process.log import WARNING, number
 from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
 
@@ -59,6 +59,7 @@ class Wiring:
         for name in sorted(self._available):
             announce("net.cpp:244", f"This network produces output {name}")
         self.outputs = [self._index[name] for name in sorted(self._available)]
+        self._check_pairs()
         self.by_name: dict[str, Layer] = {}
         for name, layer in zip(self.layer_names, self.layers, strict=True):
             if layer.blobs or name not in self.by_name:
@@ -218,6 +219,18 @@ class Wiring:
             wants = self.wants[i]
             wants[:] = [w or layer.allow_force_backward(j) for j, w in enumerate(wants)]
             layer.param_propagate_down = [True] * len(layer.blobs)
+
+    def _check_pairs(self) -> None:
+        """Warn if layers shuffle sources of different lengths, whose records cannot pair."""
+        shuffled = [layer for layer in self.layers if layer.shuffled]
+        if len({layer.shuffled for layer in shuffled}) > 1:
+            found = ", ".join(f"{layer.name!r} {layer.shuffled}" for layer in shuffled)
+            announce(
+                "wiring.py:1",
+                f"Layers that shuffle read sources of different lengths ({found} records): their "
+                "records do not pair",
+                WARNING,
+            )
 
     # -- parameters -----------------------------------------------------------------------------
 

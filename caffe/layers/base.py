@@ -73,7 +73,8 @@ class Layer:
     - `loss`: the first top has loss weight 1 by default. `labels`: bottoms without a gradient.
     - `in_place`: a top may be its bottom. `shares_memory`: tops are the bottoms' own memory, as
       those of Caffe's Split, Flatten and Reshape.
-    - `source`: the tops come from outside the net. `is_input`: the user fills them.
+    - `source`: the tops come from outside the net. `is_input`: the user fills them. `shuffled`: how
+      many records it reads in an order of their own each epoch (0: not known; None: none).
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
@@ -102,6 +103,7 @@ class Layer:
     shares_memory = False
     source = False
     is_input = False
+    shuffled: int | None = None
 
     multiplies = False
     gathers = False

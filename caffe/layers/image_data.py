@@ -66,6 +66,7 @@ class ImageData(PrefetchingLayer):
         with self.named():
             self.entries = _read_list(p.source)
         if p.shuffle:
+            self.shuffled = len(self.entries)
             emit("image_data_layer.cpp:53", "Shuffling data")
         emit("image_data_layer.cpp:63", f"A total of {len(self.entries)} images.")
         self.check(
@@ -89,9 +90,8 @@ class ImageData(PrefetchingLayer):
 
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.image_data_param
-        seed = self.seed if p.shuffle else None
         entries, read = self.entries, self.read
-        places = endless(len(entries), self.turns(), seed, self.order)
+        places = endless(len(entries), self.turns(), self.shuffling())
         samples = (read(entries[i], number) for number, i in places)
         return in_batches(samples, self.transformer, self.random(), p.batch_size)
 
