@@ -49,7 +49,21 @@ def parse(data: bytes, message_class: type[M], source: str) -> M:
     missing = message.FindInitializationErrors()
     if missing:
         raise CaffeError(f"{source}: required field {missing[0]} is not set")
+    field = _holds_null(message) if b"\\" in data else ""
+    if field:
+        raise CaffeError(f"{source}: {field} holds a null character, which no name or path may")
     return message
+
+
+def _holds_null(message: Message) -> str:
+    """The first field with a null character in its text, as 'layer.data_param.source'."""
+    for field, value in message.ListFields():
+        for item in value if _is_repeated(value) else (value,):
+            if isinstance(item, str) and "\0" in item:
+                return field.name
+            if isinstance(item, Message) and (inner := _holds_null(item)):
+                return f"{field.name}.{inner}"
+    return ""
 
 
 def _short(message_class: type[Message]) -> str:
