@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -166,6 +167,10 @@ class PrefetchingLayer(SourceLayer):
         self._next = self.next_record() + self.batch_size * self._readers()[1]
         for blob, values in zip(top, batch.tops, strict=False):
             blob.assign(values.to(target, non_blocking=True))
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The values of the batches that are read ahead."""
+        return self.prefetch * sum(math.prod(shape) for shape in self.infer_shapes(shapes))
 
     @property
     def waited(self) -> float:

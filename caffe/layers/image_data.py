@@ -172,6 +172,7 @@ class WindowData(PrefetchingLayer):
         self.check(p.batch_size > 0, "batch_size must be positive")
         self.check(t.crop_size > 0, "transform_param must give a crop_size, the windows' size")
         self.check(not t.HasField("augmentation_param"), "does not take augmentation_param")
+        self.check(0 <= p.fg_fraction <= 1, f"fg_fraction is {p.fg_fraction:g}, expected 0 to 1")
         self.check(
             2 * p.context_pad < t.crop_size,
             f"context_pad {p.context_pad} leaves nothing of crop_size {t.crop_size}",
