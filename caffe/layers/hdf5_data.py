@@ -15,7 +15,7 @@ from caffe.blob import Blob
 from caffe.data.order import Shuffling, Turns, epoch_order
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
-from caffe.formats.files import atomic_write
+from caffe.formats.files import atomic_write, is_hdf5
 from caffe.layers.base import Layer, Shape, register
 from caffe.layers.data import PrefetchingLayer, read_text
 from caffe.process.log import emit
@@ -43,6 +43,11 @@ class HDF5Data(PrefetchingLayer):
         self.names = list(self.layer_param.top)
         self.origin, self.batch_size = p.source, p.batch_size
         with self.named():
+            if is_hdf5(p.source):
+                raise CaffeError(
+                    f"{p.source}: is an HDF5 file itself; expected a text file that lists the "
+                    "paths of HDF5 files, one a line"
+                )
             self.files = read_text(p.source).split()
             if not self.files:
                 raise CaffeError(f"{p.source}: lists no files")

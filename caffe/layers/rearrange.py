@@ -112,6 +112,7 @@ class Slice(Layer):
 
     tops = (1, None)
     reads = ("slice_param",)
+    differs = "A last part of nothing is an error; Caffe makes an empty blob of it."
     look = Look(open=True)
 
     def setup(self, shapes: Sequence[Shape]) -> None:
@@ -140,8 +141,10 @@ class Slice(Layer):
             return axis, [extent // tops] * tops
         sizes = [b - a for a, b in itertools.pairwise([0, *points, extent])]
         self.check(
-            min(sizes[:-1]) > 0 and sizes[-1] >= 0 and tops <= extent,
-            f"slice_point {points} must rise within the {extent} of axis {axis}",
+            min(sizes) > 0,
+            f"slice_point {points} must rise within the {extent} of axis {axis} of the bottom "
+            f"{shape}, and leave something for each of {tops} tops: with these it needs at least "
+            f"{max(points) + 1}",
         )
         return axis, sizes
 

@@ -343,7 +343,7 @@ class Solver:
         CaffeError if a file cannot be read or the history does not fit this solver.
         """
         path = os.fspath(state_file)
-        state = files.read_solver_state(path)
+        state = snapshots.read_state(path)
         if len(state.history) != len(self._history):
             raise CaffeError(
                 f"{path}: the history holds {len(state.history)} blob(s), this solver "
