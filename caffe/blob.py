@@ -252,7 +252,7 @@ class Blob:
 
     def _resize(self, shape: Sequence[int]) -> None:
         shape = tuple(int(d) for d in shape)
-        _check_shape(shape)
+        check_shape(shape)
         self._shape = shape
         if self._data.count != self.count:
             self._data = SyncedArray(self.count)
@@ -275,7 +275,8 @@ class Blob:
         return self._shape[axis] if axis < len(self._shape) else 1
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raise CaffeError unless a blob may have this shape."""
     if len(shape) > MAX_AXES:
         raise CaffeError(f"blob shape has {len(shape)} axes, expected at most {MAX_AXES}")
     if any(d < 0 for d in shape):
