@@ -13,6 +13,7 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
+from caffe.formats.prototext import check_texts
 from caffe.graph.parameters import Parameter
 from caffe.graph.rules import filter_net, insert_splits
 from caffe.graph.wiring import Wiring
@@ -88,6 +89,7 @@ class Net:
 
     def initialize(self, param: pb.NetParameter) -> None:
         """Build the net for the state that `param` holds, as Caffe's Net::Init."""
+        check_texts(param, f"net {param.name!r}")
         filtered = filter_net(param)
         text = files.text(filtered).rstrip()
         announce("net.cpp:53", f"Initializing net from parameters: \n{text}")
