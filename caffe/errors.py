@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 
-from boundary.errors import InputError
+from boundary.errors import LONGEST, InputError, shortened
 
 
 class CaffeError(InputError, RuntimeError):
@@ -19,4 +19,5 @@ def one_line(error: Exception) -> str:
     """An unexpected exception as one line: its class, the first line of its text, file and line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}:{place.lineno})"
+    end = f" ({os.path.basename(place.filename)}:{place.lineno})"
+    return shortened(f"{type(error).__name__}: {text}", LONGEST - len(end)) + end

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from boundary.errors import InputError
+from boundary.errors import InputError, shortened
 
 
 class DataError(InputError, ValueError):
@@ -27,12 +27,12 @@ def run(main: Callable[[], None], name: str | None = None) -> None:
         main()
         sys.stdout.flush()
     except DataError as error:
-        sys.exit(f"{name}: {error}")
+        sys.exit(shortened(f"{name}: {error}"))
     except BrokenPipeError:
         # The reader closed the pipe. That is no error, but Python would report one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        sys.exit(f"{name}: {describe(error)}")
+        sys.exit(shortened(f"{name}: {describe(error)}"))
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from boundary.errors import shortened
 from caffe import TEST, TRAIN
 from caffe.commands.script import status
 from caffe.errors import CaffeError
@@ -46,7 +47,7 @@ def _write(text: str, warnings: list[str]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"netgen: {text}", file=sys.stderr)
+    print(shortened(f"netgen: {text}"), file=sys.stderr)
 
 
 def _print_summary(args: argparse.Namespace) -> None:

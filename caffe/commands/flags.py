@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+from boundary.errors import shortened
 from caffe.errors import CaffeError, one_line
 from caffe.process.log import init_log, set_log_dir
 
@@ -151,10 +152,10 @@ def run(
             set_log_dir(directory, program)
         return main(values, others, given)
     except FlagError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
+        print(shortened(f"ERROR: {error}"), file=sys.stderr)
         return 2
     except CaffeError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(shortened(f"{program}: {error}"), file=sys.stderr)
         return 1
     except Usage as error:
         print(f"{program}: {error}\n\n{describe(usage, flags)}", file=sys.stderr, end="")
@@ -165,7 +166,7 @@ def run(
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:  # out of memory, say, or a bug: still one line
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
+        print(shortened(f"{program}: {one_line(error)}"), file=sys.stderr)
         return 1
 
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from caffe.errors import CaffeError
+from boundary.errors import shortened
+from caffe.errors import CaffeError, one_line
 from caffe.process.log import WARNING, init_log
 
 
@@ -34,11 +35,14 @@ def status(program: str, main: Callable[[], None], quiet: bool = True) -> int:
         # The reader of our output is gone. Nothing is wrong, but Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (CaffeError, OSError) as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(shortened(f"{program}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:  # out of memory, say, or a bug: still one line
+        print(shortened(f"{program}: {one_line(error)}"), file=sys.stderr)
+        return 1
     return 0
 
 

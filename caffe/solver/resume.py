@@ -17,8 +17,9 @@ starts its data over. It is JSON:
     nets          the training net, then the test nets; for each, the positions of its data layers:
                   "layer", "type", and what the layer needs to continue. This is usually "next"
                   (the number of the next record, counted over all processes and epochs), "seed",
-                  "source" and "contents" (how much the source held); for a Python layer it is
-                  "state", the value of its get_state()
+                  "source", "contents" (how much the source held) and "order": "seed" (without it,
+                  a shuffled order also depends on the source's name, as in earlier versions); for a
+                  Python layer it is "state", the value of its get_state()
 """
 
 from __future__ import annotations

@@ -112,6 +112,41 @@ def beside(learned_net: str, state_file: PathLike) -> str:
     return moved if not os.path.exists(learned_net) and os.path.exists(moved) else learned_net
 
 
+def read_state(path: PathLike) -> files.SolverStateData:
+    """files.read_solver_state, which here also tells weights from a state.
+
+    Raises CaffeError as that does; for a file of weights it names the state beside them, if any.
+    """
+    path = os.fspath(path)
+    try:
+        state, problem = files.read_solver_state(path), None
+    except CaffeError as error:
+        state, problem = None, error
+    if state is not None and (state.history or state.iter or state.learned_net is not None):
+        return state
+    if _holds_weights(path):
+        found = [p for p in _states_of(path) if os.path.isfile(p)]
+        hint = f"its state is {found[0]}" if found else "expected a .solverstate"
+        raise CaffeError(f"{path}: holds weights, not the state of a solver; {hint}")
+    if problem is not None:
+        raise problem
+    assert state is not None
+    return state
+
+
+def _holds_weights(path: str) -> bool:
+    try:
+        return bool(files.read_weights(path))
+    except CaffeError:
+        return False
+
+
+def _states_of(model: str) -> list[str]:
+    """The names that the state beside a model may have."""
+    stem = model.removesuffix(".h5").removesuffix(".caffemodel")
+    return [f"{stem}.solverstate", f"{stem}.solverstate.h5"]
+
+
 # -- keeping a few -----------------------------------------------------------------------------
 
 

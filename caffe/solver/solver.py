@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.net import Net
+from caffe.process import memory
+from caffe.process.device import current_device
 from caffe.process.log import emit, number
 from caffe.process.ranks import announce, root_solver, solver_rank
 from caffe.process.seeds import set_random_seed
@@ -35,6 +38,15 @@ class Link(Protocol):
 
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+LEAST = {  # the least value of counts
+    "average_loss": 1,
+    "iter_size": 1,
+    "max_iter": 0,
+    "display": 0,
+    "snapshot": 0,
+    "test_interval": 0,
+    "test_iter": 0,
+}
 
 
 class Solver:
@@ -66,6 +78,7 @@ class Solver:
         self._init_train_net()
         self._init_test_nets()
         announce("solver.cpp:57", "Solver scaffolding done.")
+        self._check_memory()
         self._history = [
             Blob(p.blob.shape) for _ in range(self._update.histories) for p in self.net.learnable
         ]
@@ -82,10 +95,14 @@ class Solver:
 
     def _check_settings(self) -> None:
         p = self.param
-        if p.average_loss < 1:
-            raise CaffeError(f"solver: average_loss is {p.average_loss}, expected at least 1")
-        if p.iter_size < 1:
-            raise CaffeError(f"solver: iter_size is {p.iter_size}, expected at least 1")
+        for field, value in p.ListFields():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise CaffeError(f"solver: {field.name} is {value:g}, expected a finite number")
+        for name, least in LEAST.items():
+            value = getattr(p, name)
+            lowest = value if isinstance(value, int) else min(value, default=least)
+            if lowest < least:
+                raise CaffeError(f"solver: {name} is {lowest}, expected at least {least}")
         if p.regularization_type not in ("L1", "L2"):
             raise CaffeError(
                 f"solver: unknown regularization_type {p.regularization_type!r}; expected L1 or L2"
@@ -94,6 +111,14 @@ class Solver:
             raise CaffeError("solver: snapshot is given, but snapshot_prefix is not")
         if p.snapshot:
             self._check_snapshot_prefix()
+
+    def _check_memory(self) -> None:
+        """Raise CaffeError unless there is memory for gradients and history."""
+        values = sum(p.blob.count for p in self.net.learnable)
+        if current_device().type == "cpu":
+            kept = 1 + self._update.histories
+            what = f"the gradients and history ({self._update.name}) of {values} weights"
+            memory.check(4.0 * kept * values, "solver", what)
 
     def _check_snapshot_prefix(self) -> None:
         if not root_solver():
@@ -318,7 +343,7 @@ class Solver:
         CaffeError if a file cannot be read or the history does not fit this solver.
         """
         path = os.fspath(state_file)
-        state = files.read_solver_state(path)
+        state = snapshots.read_state(path)
         if len(state.history) != len(self._history):
             raise CaffeError(
                 f"{path}: the history holds {len(state.history)} blob(s), this solver "

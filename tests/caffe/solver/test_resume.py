@@ -444,5 +444,5 @@ def test_the_file_is_for_people_too(taken: Path) -> None:
     (data,) = content["nets"][0]
     assert data == {
         "layer": "data", "type": "Data", "next": 9, "seed": 1, "source": "lmdb",
-        "contents": {"records": 11},
+        "contents": {"records": 11}, "order": "seed",
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -388,3 +389,19 @@ def test_a_job_killed_again_and_again_goes_on_as_one_never_killed(make_solver) -
     unbroken.step(last.iter)
     for mine, theirs in zip(last.net.params["ip"], unbroken.net.params["ip"], strict=True):
         assert np.array_equal(mine.data, theirs.data)
+
+
+@pytest.mark.parametrize("suffix", ["", ".h5"])
+def test_weights_are_no_state(make_solver, suffix: str) -> None:
+    """A common slip: -snapshot m.caffemodel. The message names the state that lies beside them."""
+    solver = make_solver("snapshot_format: HDF5" if suffix else "")
+    solver.step(1)
+    solver.snapshot()
+    state = f"{solver.param.snapshot_prefix}_iter_1.solverstate{suffix}"
+    weights = state.replace("solverstate", "caffemodel")
+    message = f"^{re.escape(weights)}: holds weights, not the state of a solver; "
+    with pytest.raises(caffe.CaffeError, match=message + f"its state is {re.escape(state)}$"):
+        solver.restore(weights)
+    Path(state).unlink()
+    with pytest.raises(caffe.CaffeError, match=message + "expected a .solverstate$"):
+        solver.restore(weights)
