@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import boundary.interrupts  # noqa: F401  # when `python -m` starts a command of this package
 from caffe.moved import install as _install
 
 __version__ = "0.1.0"
