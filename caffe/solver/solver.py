@@ -75,6 +75,7 @@ class Solver:
         self._requests: Callable[[], str] = lambda: "none"
         self._agree: Callable[[str], str] | None = None  # set if several processes train together
         self._stop, self._snapshot_asked, self.ended = False, False, False
+        self._runs: dict[str, int] = {}  # by prefix
         self._saved: int | None = None  # the iteration of the newest snapshot of all processes
         self._loss = LossWindow([], 0.0, 0)
         self._loss_goes_on = False  # whether step() continues a restored window
@@ -308,13 +309,20 @@ class Solver:
         history = [h.data for h in self._history]
         data = files.SolverStateData(self.iter, model, self._rate.current_step, history)
         point = self._before_test or self._point(together=False)
-        resume.write(resume.side_file(state), point, model, data)
+        resume.write(resume.side_file(state), point, model, data, self._run())
         line = 296 if hdf5 else 284
         announce(f"sgd_solver.cpp:{line}", f"Snapshotting solver state to {kind} file {state}")
         (files.write_solver_state_hdf5 if hdf5 else files.write_solver_state)(state, data)
         snapshots.sweep(self.param.snapshot_prefix)
         if self.snapshot_keep > 0:
             snapshots.prune(self.param.snapshot_prefix, self.snapshot_keep, state)
+
+    def _run(self) -> int:
+        """This run's number among those under the prefix; restore() begins a new run."""
+        prefix = self.param.snapshot_prefix
+        if prefix not in self._runs:
+            self._runs[prefix] = snapshots.next_run(prefix)
+        return self._runs[prefix]
 
     def restore(self, state_file: str | os.PathLike[str]) -> None:
         """Take over the iteration, weights and history of a .solverstate (or .solverstate.h5).
@@ -347,6 +355,7 @@ class Solver:
             mine.tensor().copy_(theirs)
         self.iter, self._rate.current_step = state.iter, state.current_step
         self._before_test = self._saved = None
+        self._runs.clear()
         if point is not None:
             nets = [self.net, *self.test_nets]
             resume.go_on(point, self.iter, self.param.random_seed, nets)
