@@ -6,10 +6,12 @@ that net_spec and the protobuf messages can be had without it.
 
 from __future__ import annotations
 
+import boundary.interrupts  # noqa: F401  # when `python -m` starts a command; before all others
+
+# isort: split
 import importlib
 from typing import Any
 
-import boundary.interrupts  # noqa: F401  # when `python -m` starts a command of this package
 from caffe.moved import install as _install
 
 __version__ = "0.1.0"

@@ -6,12 +6,13 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context, resource_tracker
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from boundary.processes import held_back
 from boundary.running import placed
 from caffe.errors import CaffeError
 from caffe.process.log import settings, take_settings
@@ -46,7 +47,7 @@ def run_processes(
         uid = os.fsencode(os.path.join(folder, "meeting"))
         with requests.installed(bell.ring):
             try:
-                with _held_back():
+                with held_back(SIGNALS):
                     for rank in range(count):
                         place = Place(rank, count, rank, count)
                         workers.append(_Worker(context, work, arguments, place, uid))
@@ -179,17 +180,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Block SIGNALS meanwhile, so that processes started within never receive them."""
-    resource_tracker.ensure_running()  # starting it later would unblock the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # -- in the processes -------------------------------------------------------------------------
