@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 import caffe
+from boundary.running import placed
 from caffe.blob import Blob
 from caffe.commands import flags, script
-from caffe.errors import CaffeError, one_line
+from caffe.errors import CaffeError
 
 
 def test_a_line_break_in_a_path_shows_as_it_was_written() -> None:
@@ -55,7 +56,7 @@ def test_commands_end_with_one_short_line(capsys: pytest.CaptureFixture[str]) ->
 def test_an_unexpected_exception_names_its_place() -> None:
     with pytest.raises(ValueError, match="xxx") as caught:
         raise ValueError("x" * 999)
-    line = one_line(caught.value)
+    line = placed(caught.value)
     assert line.startswith("ValueError: xxx")
     assert "(test_errors.py:" in line
     assert len(line) <= 300
