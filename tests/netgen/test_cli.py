@@ -368,3 +368,30 @@ def test_deploy_says_how_depth_was_scaled(tmp_path: Path) -> None:
     assert "# depth_range: 0.5:8 float" in known.stdout.splitlines()
     unknown = subprocess.run([*command, "nowhere"], capture_output=True, text=True, check=True)
     assert "depth_range" not in unknown.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ("--batch-size 2147483648", 2, "'2147483648' is too large; expected at most 2147483647"),
+        ("--batch-size " + "9" * 5000, 2, "is too large"),
+        ("--size 99999999999x320", 2, "'99999999999' is too large"),
+        ("--scene-loss-weight nan", 2, "'nan' is not a number from 0 up"),
+        ("--augment scale=1:1e30", 2, "expected a number from 0 to 64"),
+        ("--width-multiplier 1e9", 1, "ConvolutionParameter.num_output cannot hold 64000000000"),
+    ],
+)
+def test_numbers_that_no_field_holds(capsys, options: str, status: int, message: str) -> None:
+    found, out, err = run(capsys, "sf5", *options.split())
+    assert (found, out) == (status, "")
+    assert message in err
+    assert ".py" not in err
+
+
+def test_a_solver_of_too_many_iterations(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.prototxt").write_text(run(capsys, "sf5")[1])
+    images = ["--train-images", "2147483647", "--test-images", "1", "--epochs", "2147483647"]
+    status, _, err = run(capsys, "solver", "--net", "train.prototxt", *images)
+    assert status == 1
+    assert "out of range" in err
+    assert ".py" not in err
