@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from boundary import trust
 from caffe.commands.script import run
 from caffe.errors import CaffeError
 from caffe.export.module import Shapes, load_net, to_module
@@ -50,16 +51,18 @@ def read_net(
     inputs: Shapes | None = None,
     names: Mapping[str, str] | None = None,
     partial: bool = False,
+    trusted: bool = False,
 ) -> Net:
     """A net in TEST phase with its weights, from Caffe's files or a PyTorch state dict.
 
     inputs: as to_module's. names, partial: as load_state_dict's, for state dicts.
+    trusted: whether the net's layers may run Python code and write files.
     Raises CaffeError for a net or weights that cannot be used.
     """
     state = pb.NetState(phase=pb.TEST)
     if _kind(weights) != "state dict":
-        return load_net(prototxt, weights, state, inputs)
-    net = load_net(prototxt, None, state, inputs)
+        return load_net(prototxt, weights, state, inputs, trusted)
+    net = load_net(prototxt, None, state, inputs, trusted)
     load_state_dict(net, read_state_dict(weights), names, partial)
     return net
 
@@ -228,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=SHAPE",
         help="make that blob an input of that shape, as in data=1x3x240x320; may be repeated",
     )
+    trust.add_option(parser)
     group = parser.add_argument_group("ONNX")
     group.add_argument(
         "--outputs", metavar="BLOB,...", help="blobs to give out (default: the net's outputs)"
@@ -259,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     kind = _kind(args.out)
     names = read_names(args.names) if args.names else None
-    net = read_net(args.net, args.weights, dict(args.input), names, args.partial)
+    net = read_net(args.net, args.weights, dict(args.input), names, args.partial, args.trust)
     if kind != "onnx":
         save(net, args.out)
         return _say(args.out, "")

@@ -109,7 +109,7 @@ def evaluate(
     """Scores one model as the options say. Raises DataError for unusable input."""
     records = Records(args.lmdb)
     truths = Truths(records, args.labels)
-    network = load(deploy, weights, args.gpu, args.score, args.scene)
+    network = load(deploy, weights, args.gpu, args.score, args.scene, args.trust)
     if warning := mismatch(records, deploy):
         say(warning)
     labels = label_set(network.values, records.info, args.names, args.classes)

@@ -1,0 +1,1 @@
+"""What stands between this project and files of strangers; it imports nothing of the project."""
