@@ -63,6 +63,11 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a trained net and say how it takes pictures."""
     parser.add_argument("--model_def", required=True, help="the net, a deploy prototxt")
     parser.add_argument("--pretrained_model", required=True, help="its weights")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept weights that lack layers of the net, which keep their fillers' values",
+    )
     trust.add_option(parser)
     parser.add_argument("--gpu", action="store_true", help="compute on the GPU")
     parser.add_argument(
@@ -107,6 +112,7 @@ def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
         "input_scale": args.input_scale,
         "raw_scale": args.raw_scale,
         "channel_swap": args.channel_swap,
+        "partial": args.partial,
     }
 
 

@@ -59,11 +59,12 @@ def load_net(
     state: pb.NetState,
     inputs: Shapes | None = None,
     trusted: bool = True,
+    complete: bool = False,
 ) -> Net:
     """A net whose blobs named in `inputs` are inputs of these shapes, whatever made them before.
 
     trusted: whether layers may run Python code and write files; if not, CaffeError names the first
-    that would, before any layer is made.
+    that would, before any layer is made. complete: as Net.copy_from's.
     """
     param = pb.NetParameter()
     if isinstance(prototxt, pb.NetParameter):
@@ -77,7 +78,7 @@ def load_net(
         trust.check(filter_net(param, quiet=True), where, CaffeError)
     net = Net.from_state(param)
     if weights is not None:
-        net.copy_from(weights)
+        net.copy_from(weights, complete)
     return net
 
 
