@@ -146,8 +146,6 @@ def test(flags: SimpleNamespace) -> int:
     memory.keep_small_memory()
     _use_one(flags, (266, 275))
     net = _net(flags, pb.TEST)
-    for name in flags.weights.split(","):
-        net.copy_from(name.strip())
     net.observed = False
     emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
     totals: dict[tuple[str, int], float] = {}
@@ -270,7 +268,10 @@ def _need(value: object, flag: str, what: str) -> None:
 def _net(flags: SimpleNamespace, phase: int) -> Net:
     from caffe.net import Net
 
-    return Net(flags.model, phase, flags.level, flags.stage.split(","))
+    net = Net(flags.model, phase, flags.level, flags.stage.split(","))
+    for name in filter(None, flags.weights.split(",")):
+        net.copy_from(name.strip())
+    return net
 
 
 def _gpus(text: str) -> list[int]:
