@@ -38,10 +38,12 @@ def read_prototxt(path: str | Path) -> Any:
         if _read_net is not None:
             param = _read_net(path)
         else:
-            text_format.Parse(Path(path).read_text(encoding="utf-8"), param)
+            # Comments may be in any encoding.
+            text = Path(path).read_bytes().decode("utf-8-sig", errors="backslashreplace")
+            text_format.Parse(text, param)
     except RuntimeError as error:  # the engine's, which names the file
         raise DataError(describe(error)) from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
+    except text_format.ParseError as error:
         raise DataError(f"{path}: not a net's prototxt ({describe(error)})") from error
     return param
 

@@ -18,7 +18,7 @@ from boundary import trust
 from caffe.formats.upgrade import upgrade_net
 from caffe.layers import python_layer
 from caffe.proto import caffe_pb2 as pb
-from data_tools import port_weights, vgg_surgery
+from data_tools import blank_net, port_weights, vgg_surgery
 from data_tools.cli import DataError
 from eval_tools import evaluate, predict
 from eval_tools.report import __main__ as report
@@ -180,6 +180,20 @@ def test_commands_refuse_strangers_nets(place, command, layer):
     with pytest.raises((caffe.CaffeError, DataError), match=said):
         main(arguments)
     assert untouched(place)
+
+
+@pytest.mark.parametrize("text", [EVIL, V1, V0], ids=["today's", "V1", "V0"])
+def test_the_tools_ask_on_other_pycaffes_too(place, text, monkeypatch):
+    """Theirs have no reader of prototxts, so the tools parse by the messages alone."""
+    monkeypatch.setattr(blank_net, "_read_net", None)
+    (place / "net.prototxt").write_bytes(b"# Gr\xfc\xdfe\n" + text.encode())
+    (place / "w.caffemodel").write_bytes(b"")
+    main, arguments = COMMANDS["predict"]
+    with pytest.raises(DataError, match=r"net\.prototxt: layer 'x' .*--trust"):
+        main(arguments)
+    (place / "net.prototxt").write_text(text + "nonsense")
+    with pytest.raises(DataError, match=r"net\.prototxt: not a net's prototxt \("):
+        main(arguments)
 
 
 @pytest.mark.parametrize("tool", [vgg_surgery, port_weights])
