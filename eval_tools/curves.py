@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boundary.text import plain_math
 from data_tools.cli import DataError, say
 from data_tools.store import write_bytes
 from eval_tools import cli
@@ -126,8 +127,8 @@ def _pick(run: Run, panel: str) -> dict[str, Series]:
 def _label(run: Run, key: str, runs: int) -> str | None:
     what = {"loss": "train loss", "lr": ""}.get(key, key.replace("/", " "))
     if runs == 1:
-        return what or None
-    return f"{run.name}: {what}" if what else run.name
+        return plain_math(what) or None
+    return plain_math(f"{run.name}: {what}" if what else run.name)
 
 
 def _style(key: str) -> dict[str, object]:

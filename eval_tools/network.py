@@ -13,6 +13,7 @@ import numpy as np
 
 import caffe
 from caffe.proto import caffe_pb2
+from data_tools.blank_net import check_trust
 from data_tools.cli import DataError, describe
 from eval_tools.deploy import at_input_size, has_unpooling, read_deploy, scores_only
 
@@ -125,17 +126,23 @@ def load(
     gpu: int | None = None,
     score: str | None = None,
     scene: str | None = None,
+    trusted: bool = False,
 ) -> Network:
     """The net of a deploy prototxt with the weights of a .caffemodel or .caffemodel.h5.
 
+    Args:
+        trusted: whether the net's layers may run Python code and write files.
     Raises:
-        DataError: a file is missing or unreadable, or the weights do not fit the net: the message
-            names a missing layer or a blob of another shape. (Caffe itself silently leaves missing
-            layers as they were initialised, and on stock Caffe another shape ends the process.)
+        DataError: the net has such layers and is not trusted; a file is missing or unreadable, or
+            the weights do not fit the net: the message names a missing layer or a blob of another
+            shape. (Caffe itself silently leaves missing layers as they were initialised, and on
+            stock Caffe another shape ends the process.)
     """
     for path in (deploy, weights):
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file")
+    if not trusted:
+        check_trust(deploy)
     stored = stored_shapes(weights)
     try:
         caffe.set_mode_cpu()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from boundary import running
+from boundary import running, trust
 from caffe.errors import CaffeError
 from caffe.process.log import WARNING, init_log
 
@@ -52,6 +52,12 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a trained net and say how it takes pictures."""
     parser.add_argument("--model_def", required=True, help="the net, a deploy prototxt")
     parser.add_argument("--pretrained_model", required=True, help="its weights")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept weights that lack layers of the net, which keep their fillers' values",
+    )
+    trust.add_option(parser)
     parser.add_argument("--gpu", action="store_true", help="compute on the GPU")
     parser.add_argument(
         "--mean_file",
@@ -78,10 +84,14 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
     """The options of add_preprocessing as arguments of Classifier and Detector; also sets the mode.
 
-    Raises CaffeError for a mean that cannot be read.
+    Raises CaffeError for a net that is not trusted and whose layers would run code or write files,
+    and for a mean that cannot be read.
     """
     import caffe
+    from caffe.formats.files import read_net
 
+    if not args.trust:
+        trust.check(read_net(args.model_def), args.model_def, CaffeError)
     (caffe.set_mode_gpu if args.gpu else caffe.set_mode_cpu)()
     mean = None
     if args.mean_file:
@@ -91,6 +101,7 @@ def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
         "input_scale": args.input_scale,
         "raw_scale": args.raw_scale,
         "channel_swap": args.channel_swap,
+        "partial": args.partial,
     }
 
 

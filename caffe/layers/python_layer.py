@@ -16,6 +16,7 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.layers import base
 from caffe.layers.look import Look
+from caffe.process.permission import allow_python
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -160,6 +161,11 @@ class PythonLayer(base.Layer):
 
     def _find_class(self) -> type[Layer]:
         p = self.layer_param.python_param
+        self.check(
+            allow_python(),
+            f"Python layers are not allowed here (-allow_python, CAFFE_ALLOW_PYTHON, "
+            f"caffe.set_allow_python), so module {p.module!r} is not imported",
+        )
         self.check(bool(p.module and p.layer), "python_param must give module and layer")
         try:
             module = import_user_module(p.module)

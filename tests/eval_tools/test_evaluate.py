@@ -1,8 +1,10 @@
 """The command as a user meets it: figures of a net whose answers are known, and bad input."""
 
 import json
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 
 import cv2
 import lmdb
@@ -148,6 +150,28 @@ def test_markdown_and_names(model, data, tmp_path):
     lines = file.read_text().splitlines()
     assert "| class | pixels | share % | accuracy % | IoU % |" in lines
     assert any(line.startswith(r"| four\|4 | ") for line in lines)
+
+
+def test_names_in_tables_are_text(model, toy, tmp_path, capsys):
+    names = ["(ignored)", "a|b`c", "<b>*x*</b> [y](z)", "two\nlines\x1b[31m", "$x$ & \\"]
+    lmdb = toy.lmdb(tmp_path / "lmdb", toy.frames(2), {"classes": names})
+    file, svg = tmp_path / "figures.md", tmp_path / "m.svg"
+    evaluate.main([*model, str(lmdb), "--markdown", str(file), "--confusion", str(svg)])
+    lines = file.read_text().splitlines()
+    first = lines.index("### Classes") + 4
+    assert [line.partition(" | ")[0] for line in lines[first : first + 4]] == [
+        r"| a\|b\`c",
+        r"| \<b\>\*x\*\</b\> \[y\](z)",
+        r"| two lines \[31m",
+        r"| \$x\$ \& \\",
+    ]
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "two lines" in printed
+    comments = re.findall("<!-- (.*?) -->", svg.read_text())
+    assert "$x$ &amp; \\" in comments  # no formula
+    assert "two lines [31m" in comments
+    ElementTree.parse(svg)
 
 
 def bad_input(kind, model, data, tmp_path, toy):

@@ -172,6 +172,20 @@ def test_test(say, folder: Path) -> None:
     ]
 
 
+def test_time_takes_weights(say, folder: Path) -> None:
+    net = caffe.Net(str(folder / "net.prototxt"), caffe.TEST)
+    for blob in net.params["ip"]:
+        blob.data[...] = 0
+    net.save(str(folder / "zero.caffemodel"))
+    command = "time -model net.prototxt -iterations 1 -phase TEST"
+    status, _, lines = say(f"{command} -weights zero.caffemodel")
+    assert status == 0
+    (loss,) = (line for line in lines if line.startswith("Initial loss"))
+    assert loss == "Initial loss: 1.09861"  # ln 3: all scores are equal
+    status, _, _ = say(f"{command} -weights none.caffemodel")
+    assert status == 1
+
+
 def test_time(say, folder: Path) -> None:
     status, _, lines = say("time -model net.prototxt -iterations 2 -phase TEST")
     assert status == 0
