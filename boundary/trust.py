@@ -58,11 +58,12 @@ def _layers(net: Any) -> Iterator[tuple[str, str, Any]]:
 
 def _misdeed(kind: str, layer: Any) -> str:
     """What the layer would do that only trusted nets may; empty if nothing."""
-    if kind == "Python":  # no older format knows it, and no other type runs code
-        module = layer.python_param.module
-        own = (module, layer.python_param.layer) in OWN and _is_ours(module)
-        return "" if own else f"runs the Python module {module!r}"
+    python = getattr(layer, "python_param", None)
+    module = python.module if python else ""
     plain = kind.replace("_", "").lower()  # HDF5Output, HDF5_OUTPUT (V1), hdf5_output (V0)
+    if plain == "python" or module:
+        own = (module, python.layer if python else "") in OWN and _is_ours(module)
+        return "" if own else f"runs the Python module {module!r}"
     if plain == "hdf5output":
         return f"writes the file {layer.hdf5_output_param.file_name!r}"
     if plain == "matwrite":  # in DeepLab's forks

@@ -82,16 +82,9 @@ class Shift(Layer):
 The parameters are a protobuf message of yours (here one of Caffe's stands in for it).
 `python_param.param_str` holds it as text, and `self.param` is the message; an unknown field is an
 error with its line and column. Without `message`, read the text from
-`self.layer_param.python_param.param_str` as you like.
-
-Scripts import the module that registers the type before they make the net. For the commands, the
-environment variable `CAFFE_LAYERS` names such modules, separated by commas; they are imported, from
-`PYTHONPATH` or the working directory, at the first type that is not known:
-
-    CAFFE_LAYERS=shift_layer caffe train -solver solver.prototxt
-
-The net itself cannot name the module, so that only layers of type `Python` run code that a
-prototxt chooses ([security.md](security.md)).
+`self.layer_param.python_param.param_str` as you like. `python_param.module` names the Python module
+that registers the type; it is imported, from `PYTHONPATH` or the working directory, where the type
+is not known yet. So `caffe train` finds it, too.
 
 ```protobuf
 layer {
@@ -100,7 +93,7 @@ layer {
   bottom: "data"
   top: "shifted"
   param { lr_mult: 2 }
-  python_param { param_str: "filler { value: 0.5 }" }
+  python_param { module: "shift_layer" param_str: "filler { value: 0.5 }" }
 }
 ```
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import os
 from typing import Any
 
 from caffe import net_spec
 from caffe.errors import CaffeError
 from caffe.layers.base import REGISTRY, Layer, register
+from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
@@ -53,14 +53,13 @@ def layer_type_list() -> list[str]:
 def create_layer(param: pb.LayerParameter) -> Layer:
     """The layer that `param` describes. Raises CaffeError for a type that does not exist.
 
-    Where the type is not known so far, the modules that CAFFE_LAYERS names are imported first; they
-    may register it.
+    Where the type is not known so far, python_param.module names the module that registers it.
     """
-    if param.type not in REGISTRY:
-        _import_users_layers()
+    if param.type not in REGISTRY and param.python_param.module:
+        _import_module_of(param)
     layer_class = REGISTRY.get(param.type)
     if layer_class is None:
-        raise CaffeError(f"layer {param.name!r}: {unknown_type(param)}{_hint(param)}")
+        raise CaffeError(f"layer {param.name!r}: {unknown_type(param)}")
     return layer_class(param)
 
 
@@ -77,24 +76,23 @@ def unknown_type(param: pb.LayerParameter) -> str:
     return f"unknown layer type {param.type!r}{hint}"
 
 
-def _import_users_layers() -> None:
-    """Import the modules that the user, and not the net, names for types of their own."""
+def _import_module_of(param: pb.LayerParameter) -> None:
     from caffe.layers.python_layer import import_user_module
 
-    for module in filter(None, os.environ.get("CAFFE_LAYERS", "").split(",")):
-        try:
-            import_user_module(module)
-        except Exception as error:
-            kind = "" if isinstance(error, CaffeError) else f"{type(error).__name__}: "
-            raise CaffeError(f"CAFFE_LAYERS: importing {module!r}: {kind}{error}") from error
-
-
-def _hint(param: pb.LayerParameter) -> str:
-    """For nets that name a module beside a type of the user's own; that module is not imported."""
     module = param.python_param.module
-    if not module:
-        return ""
-    return f"; a net cannot name its module: if {module!r} is yours, set CAFFE_LAYERS={module}"
+    where = f"layer {param.name!r} ({param.type}): python_param.module"
+    if refused := refusal(module):
+        raise CaffeError(f"{where}: {refused}")
+    try:
+        import_user_module(module)
+    except CaffeError as error:
+        raise CaffeError(f"{where}: {error}") from error
+    except Exception as error:
+        raise CaffeError(
+            f"{where}: importing {module!r}: {type(error).__name__}: {error}"
+        ) from error
+    if param.type not in REGISTRY:
+        raise CaffeError(f"{where}: {module!r} registers no layer type {param.type!r}")
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.layers import base
 from caffe.layers.look import Look
-from caffe.process.permission import allow_python
+from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -161,11 +161,8 @@ class PythonLayer(base.Layer):
 
     def _find_class(self) -> type[Layer]:
         p = self.layer_param.python_param
-        self.check(
-            allow_python(),
-            f"Python layers are not allowed here (-allow_python, CAFFE_ALLOW_PYTHON, "
-            f"caffe.set_allow_python), so module {p.module!r} is not imported",
-        )
+        refused = refusal(p.module)
+        self.check(not refused, refused)
         self.check(bool(p.module and p.layer), "python_param must give module and layer")
         try:
             module = import_user_module(p.module)
@@ -204,7 +201,7 @@ class PythonLayer(base.Layer):
 
 def import_user_module(name: str) -> Any:
     """The module. The working directory is searched, too, where sys.path lacks it, as it does in
-    console scripts.
+    console scripts. Whether it may be imported, the caller asks permission.refusal.
     """
     try:
         return importlib.import_module(name)

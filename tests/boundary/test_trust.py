@@ -77,7 +77,7 @@ def problem(text: str) -> str:
     [
         (EVIL, " runs the Python module 'evil_of_a_test'"),
         (EVIL.replace("evil_of_a_test", "os"), " runs the Python module 'os'"),
-        (UNKNOWN, ""),
+        (UNKNOWN, " runs the Python module 'evil_of_a_test'"),
         ('layer { name: "x" type: "Python" }', " runs the Python module ''"),
         (EVIL.replace('top: "y"', "include { phase: TRAIN }"), " runs the Python module 'evil_of"),
         (WRITES, " writes the file 'mine.txt'"),
@@ -175,9 +175,7 @@ def test_commands_refuse_strangers_nets(place, command, layer):
     if command in ("evaluate", "versus", "report"):
         make_lmdb(place / "lmdb", [np.ones((5, 12, 16), np.uint8)])
     main, arguments = COMMANDS[command]
-    refused = r"net\.prototxt: layer 'x' .*--trust"
-    said = "'x': unknown layer type 'Nope'" if layer is UNKNOWN else refused
-    with pytest.raises((caffe.CaffeError, DataError), match=said):
+    with pytest.raises((caffe.CaffeError, DataError), match=r"net\.prototxt: layer 'x' .*--trust"):
         main(arguments)
     assert untouched(place)
 

@@ -89,3 +89,11 @@ def test_the_variable_holds_for_the_command_and_the_flag_wins(place, monkeypatch
     assert REFUSED in capfd.readouterr().err
     assert main([*command, "-allow_python"]) == 0
     assert (place / "ran").exists()
+
+
+def test_modules_that_register_types_of_the_users_own(place):
+    net = text_format.Parse(NET.replace('"Python"', '"TypeOfATest"'), pb.NetParameter())
+    caffe.set_allow_python(False)
+    with pytest.raises(caffe.CaffeError, match=r"not allowed here .*'code_of_a_test'"):
+        caffe.Net(net, caffe.TEST)
+    assert not (place / "ran").exists()
