@@ -14,7 +14,7 @@ import numpy as np
 import caffe
 from caffe.proto import caffe_pb2
 from data_tools.blank_net import check_trust
-from data_tools.cli import DataError, describe
+from data_tools.cli import DataError, describe, say
 from eval_tools.deploy import at_input_size, has_unpooling, read_deploy, scores_only
 
 # The planes of (blue, green, red, depth) for an input, by its number of channels.
@@ -130,6 +130,8 @@ def load(
 ) -> Network:
     """The net of a deploy prototxt with the weights of a .caffemodel or .caffemodel.h5.
 
+    Warns on stderr of weights that are not finite.
+
     Args:
         trusted: whether the net's layers may run Python code and write files.
     Raises:
@@ -155,6 +157,8 @@ def load(
         net = caffe.Net(str(deploy), caffe.TEST)
         _check_fit(net, stored, deploy, weights)
         net.copy_from(str(weights))
+        if warning := not_finite(net, weights):
+            say(warning)
     except RuntimeError as error:
         raise DataError(_with_file(describe(error), deploy)) from error
     network = Network(net, str(deploy), score, scene)
@@ -244,6 +248,23 @@ def _check_fit(net: Any, stored: dict, deploy: str | Path, weights: str | Path) 
                     f"{fit}: blob {i} of layer {name!r} has shape {_times(found[i])} there, "
                     f"expected {_times(shape)}"
                 )
+
+
+def not_finite(net: Any, weights: str | Path) -> str:
+    """A warning if parameters of the net hold NaN or infinity; empty if none does."""
+    found = [
+        f"layer {name!r}, blob {i}"
+        for name, blobs in net.params.items()
+        for i, blob in enumerate(blobs)
+        if not np.isfinite(blob.data).all()
+    ]
+    if not found:
+        return ""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return (
+        f"warning: {weights}: {found[0]}{more} holds NaN or infinity, as after a training that "
+        "diverged; do not trust what the net says"
+    )
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
