@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from boundary import trust
+from boundary.text import shown
 from data_tools import blank_net, cli, unpickle
 from data_tools.cli import DataError
 
@@ -179,7 +180,7 @@ def main() -> None:
     left = [key for key in state if key not in used and not key.endswith("num_batches_tracked")]
     print(f"{args.out}: {len(sources())} layers from {len(used)} arrays of {args.port.name}")
     if left:
-        print(f"not used: {', '.join(left)}")
+        print(f"not used: {shown(', '.join(left))}")
 
 
 if __name__ == "__main__":

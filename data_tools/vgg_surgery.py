@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from boundary import trust
+from boundary.text import shown
 from caffe.proto import caffe_pb2
 from data_tools import blank_net, cli, unpickle
 from data_tools.cli import DataError
@@ -263,10 +264,10 @@ def main() -> None:
     if not taken & set(CONVOLUTIONS):
         raise DataError(f"{args.net}: has no layer named as VGG-16's convolutions are")
     blank_net.save(net, args.out)
-    print(table(steps))
+    print("\n".join(map(shown, table(steps).splitlines())))
     unused = [name for name in CONVOLUTIONS if name not in taken] + rest
     if unused:
-        print(f"not used of {args.source.name}: {', '.join(unused)}")
+        print(f"not used of {args.source.name}: {shown(', '.join(unused))}")
 
 
 if __name__ == "__main__":

@@ -326,6 +326,13 @@ def test_one_modules_own_state_dict(tmp_path):
         np.testing.assert_array_equal(net.params["fc"][0].data, linear.weight.detach().numpy())
 
 
+@pytest.mark.parametrize("name", ["m.ckpt", "pytorch_model.bin", "best.pth.tar"])
+def test_other_endings_of_checkpoints(files, tmp_path, name):
+    torch.save({"state_dict": Small().state_dict()}, tmp_path / name)
+    convert.main([files[0], str(tmp_path / name), str(tmp_path / "out.caffemodel")])
+    assert (tmp_path / "out.caffemodel").exists()
+
+
 def test_several_prefixes_are_dropped():
     state = {f"model.module.{name}": v for name, v in Small().state_dict().items()}
     assert load_state_dict(small_net(), state) == []
