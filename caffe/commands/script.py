@@ -16,20 +16,25 @@ from caffe.errors import CaffeError
 from caffe.process.log import WARNING, init_log
 
 
-def run(program: str, main: Callable[[], int | None], quiet: bool = True) -> NoReturn:
+def run(
+    program: str, main: Callable[[], int | None], quiet: bool = True, at_once: bool = False
+) -> NoReturn:
     """Run a command and end the process with its exit status()."""
-    sys.exit(status(program, main, quiet))
+    sys.exit(status(program, main, quiet, at_once))
 
 
-def status(program: str, main: Callable[[], int | None], quiet: bool = True) -> int:
+def status(
+    program: str, main: Callable[[], int | None], quiet: bool = True, at_once: bool = False
+) -> int:
     """Run a command; returns what main returns (None: 0), 1 for bad input, 130 if interrupted.
 
     These, and output that cannot be written, give one line on stderr (boundary/running.py).
     quiet: log only warnings and errors, not how nets are set up, unless GLOG_minloglevel is set.
+    at_once: an interrupt ends the process, until main installs a handler of its own.
     """
     if quiet and "GLOG_minloglevel" not in os.environ:
         init_log(WARNING)
-    return running.status(program, main, (CaffeError,))
+    return running.status(program, main, (CaffeError,), at_once)
 
 
 def numbers(count: int | None = None) -> Callable[[str], list[int]]:
