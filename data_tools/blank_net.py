@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
 import caffe
+from boundary import reading, writing
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
 
@@ -28,10 +28,9 @@ DATA_LAYERS = ("Data", "Python", "ImageData", "HDF5Data", "MemoryData")
 def read_prototxt(path: str | Path) -> Any:
     """The NetParameter of a prototxt. Raises DataError, naming the place, for anything else."""
     param = caffe_pb2.NetParameter()
-    try:
-        text_format.Parse(Path(path).read_text(encoding="utf-8"), param)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a net's prototxt ({describe(error)})") from error
+    text = reading.read_text(path, DataError)
+    with reading.reading(path, "a net's prototxt", DataError):
+        text_format.Parse(text, param)
     if not param.layer:
         raise DataError(f"{path}: has no layers")
     return param
@@ -79,8 +78,8 @@ def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
     seed: of the fillers. Raises DataError for a prototxt that is not a valid net.
     """
     blank = without_data(read_prototxt(path))
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt", delete=False) as file:
-        file.write(text_format.MessageToString(blank))
+    with tempfile.NamedTemporaryFile("wb", suffix=".prototxt", delete=False) as file:
+        file.write(text_format.MessageToString(blank).encode())
     if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none
         caffe.init_log(2)  # a net logs a hundred lines of setup, which would bury ours
     try:
@@ -96,17 +95,9 @@ def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
 
 def save(net: Any, path: str | Path) -> None:
     """Writes a .caffemodel, which appears under its name only when complete."""
-    path = Path(path)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        net.save(str(beside))
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        beside.rename(path)
-    except (RuntimeError, OSError) as error:
-        words = error.strerror if isinstance(error, OSError) else None
-        words = words or describe(error).replace(str(beside), str(path))
-        raise DataError(words if str(path) in words else f"{path}: {words}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
+    with writing.atomic_write(path, DataError) as beside:
+        try:
+            net.save(str(beside))
+        except RuntimeError as error:
+            words = describe(error).replace(str(beside), str(path))
+            raise DataError(words if str(path) in words else f"{path}: {words}") from error

@@ -119,7 +119,7 @@ def build(
 
     info: common facts (tool, source, options, classes). If there are bad frames and
     options.skip_bad is not set, raises DataError after naming them on stderr; finished records stay
-    in `*.partial`, and the next run resumes there.
+    in `*.fusenet-partial`, and the next run resumes there.
     """
     for output in outputs:
         if not output.indices:

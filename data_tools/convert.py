@@ -12,9 +12,9 @@ import argparse
 import csv
 import fnmatch
 import json
+import os
 import random
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from boundary import writing
 from data_tools import build, classes, cli, folder, store
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -218,15 +219,12 @@ def split(chosen: list[int], shares: dict[str, float], seed: int) -> dict[str, l
 
 def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFormat) -> None:
     """Writes the folder of `--to folder`; a frame's files are named by the key of its record."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run, maybe of other frames
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing.atomic_folder(out, DataError) as partial:
         _write_frames(source, chosen, partial, format)
-        partial.rename(out)
-    except OSError as error:
-        raise DataError(f"{error.filename or partial}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for folder, _, files in os.walk(partial):
+            for name in (*files, "."):
+                writing.sync(Path(folder, name))
 
 
 def _write_frames(source: Records, chosen: list[int], folder: Path, format: RecordFormat) -> None:
@@ -242,7 +240,7 @@ def _write_frames(source: Records, chosen: list[int], folder: Path, format: Reco
         **source.common(),
         **({"frames": frames} if frames else {}),
     }
-    store.write_text(folder / store.INFO, store.to_json(info))
+    writing.write_text(folder / store.INFO, store.to_json(info), DataError)
 
 
 def _write_frame(root: Path, key: str, planes: np.ndarray) -> None:
@@ -327,8 +325,6 @@ def main() -> None:
     info = class_info(source, names, remap)
     format = record_format(args, source, len(info["classes"]) - 1 if "classes" in info else 255)
     if args.to == "folder":
-        if args.out.exists():
-            raise DataError(f"{args.out}: exists already")
         write_folder(source, chosen, args.out, format)
         print(f"{args.out}: {len(chosen)} frames")
         return

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boundary.writing import write_bytes
 from data_tools.cli import DataError, say
-from data_tools.store import write_bytes
 from eval_tools import cli
 from eval_tools.caffe_log import Parser, Run, Series, read_log
 from eval_tools.tables import Table
@@ -177,7 +177,7 @@ def write_figure(path: Path, figure: Figure) -> None:
     """Writes a figure in the format of the file's suffix."""
     file = io.BytesIO()
     figure.savefig(file, format=path.suffix[1:].lower(), dpi=120)
-    write_bytes(path, file.getvalue())
+    write_bytes(path, file.getvalue(), DataError)
 
 
 class Followed:

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from boundary.writing import write_bytes
 from data_tools.cli import DataError, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import RecordFormat
-from data_tools.store import write_bytes
 from eval_tools import cli, drawings, scannet
 from eval_tools.frames import (
     Source,
@@ -214,7 +214,7 @@ class Output:
         out.mkdir(parents=True, exist_ok=True)
         if self._args.overlay:
             picture = drawings.legend(self._labels.names, self._colors)
-            write_bytes(out / "legend.png", drawings.png(picture))
+            write_bytes(out / "legend.png", drawings.png(picture), DataError)
 
     def write(self, frame: Record, found: Segmented) -> None:
         """Writes a frame's images and prints the path of its labels."""
@@ -226,14 +226,14 @@ class Output:
             path = self._args.out if self._file else self._args.out / f"{frame.key}.png"
             data = drawings.label_png(found.label, self._colors)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
+        write_bytes(path, data, DataError)
         if self._args.overlay:
             ground = at_size(drawings.smooth, frame.picture, found.label.shape[::-1])
             tinted = drawings.overlay(ground, found.label, self._colors)
-            write_bytes(_beside(path, "overlay"), drawings.png(tinted))
+            write_bytes(_beside(path, "overlay"), drawings.png(tinted), DataError)
         if self._args.probabilities:
             sure = np.rint(255 * found.confidence).astype(np.uint8)
-            write_bytes(_beside(path, "probability"), drawings.png(sure))
+            write_bytes(_beside(path, "probability"), drawings.png(sure), DataError)
         tqdm.write(str(path))  # to stdout, around a progress bar
 
 

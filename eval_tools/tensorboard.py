@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_tools.store import write_bytes
+from boundary.writing import write_bytes
+from data_tools.cli import DataError
 
 
 def write_events(folder: str | Path, scalars: Iterable[tuple[str, int, float, float]]) -> Path:
@@ -28,7 +29,7 @@ def write_events(folder: str | Path, scalars: Iterable[tuple[str, int, float, fl
         summary = _field(1, _field(1, tag.encode()) + number)
         events.append(_event(seconds, step, _field(5, summary)))
     path = folder / "events.out.tfevents.0000000000.caffe"
-    write_bytes(path, b"".join(map(_record, events)))
+    write_bytes(path, b"".join(map(_record, events)), DataError)
     return path
 
 

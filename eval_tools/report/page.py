@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.store import write_bytes
+from boundary.writing import write_bytes
+from data_tools.cli import DataError
 from eval_tools.caffe_log import Run
 from eval_tools.inference import Segmented
 from eval_tools.metrics import ConfusionMatrix
@@ -90,14 +91,14 @@ class Report:
             "data": _script_safe(json.dumps(data, separators=(",", ":"))),
         }
         for name in ("css", "js"):
-            parts[name] = files(__package__).joinpath(f"page.{name}").read_text()
-        page = files(__package__).joinpath("page.html").read_text()
+            parts[name] = files(__package__).joinpath(f"page.{name}").read_text(encoding="utf-8")
+        page = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
         head, tail = (_fill(part, parts) for part in page.split("{{frames}}"))
         blocks = [
             f'<script type="text/plain" id="f{i}">{pictures.text()}</script>\n'
             for i, pictures in enumerate(self._pictures)
         ]
-        write_bytes(path, "".join([head, *blocks, tail]).encode())
+        write_bytes(path, "".join([head, *blocks, tail]).encode(), DataError)
 
 
 def _fill(text: str, parts: dict[str, str]) -> str:
