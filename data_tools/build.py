@@ -182,7 +182,7 @@ def _facts(source: Source, output: Output, bad: dict[str, str]) -> dict[str, Any
     for position, index in enumerate(output.indices):
         about = source.about(index)
         if about and source.names[index] not in bad:
-            frames[store.key(position, source.names[index]).decode(errors="replace")] = about
+            frames[store.name_of(store.key(position, source.names[index]))] = about
     facts: dict[str, Any] = {"channels": list(CHANNELS)}
     if frames:
         facts["frames"] = frames

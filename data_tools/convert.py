@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from boundary import writing
+from boundary import names, writing
 from data_tools import build, classes, cli, folder, store
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -47,7 +47,7 @@ class LmdbPart:
         self._path, self._reader = path, None
         reader = Reader(path)
         self.info, self._raw_keys = reader.info, reader.keys()
-        self.keys = [key.decode(errors="replace") for key in self._raw_keys]
+        self.keys = [store.name_of(key) for key in self._raw_keys]
         self.type = self.info.get("type") or self._first_type(reader)
         reader.close()
 
@@ -69,13 +69,23 @@ class LmdbPart:
         return planes, scene
 
 
+def _file_key(path: Path) -> str:
+    """The record's key of a file that `--to folder` wrote."""
+    return names.original(path.with_suffix("").as_posix())
+
+
 class FolderPart:
     """The frames of a folder that `--to folder` wrote."""
 
     def __init__(self, path: Path):
-        label = path / "label"
-        self._files = folder.Files(str(path / "rgb"), str(path / "depth"), str(label), None)
-        self.info, self.keys = store.read_info(path), list(self._files.names)
+        parts = [str(path / part) for part in ("rgb", "depth", "label")]
+        try:
+            self._files = folder.Files(*parts, None, named=_file_key)
+        except DataError:  # a folder of somebody's, with such names as x_rgb.png and x_depth.png
+            self._files = folder.Files(*parts, None)
+        self.info = store.read_info(path)
+        long = self.info.get("names", {})
+        self.keys = [long.get(names.component(key), key) for key in self._files.names]
         floats = self._files.first_depth().dtype.kind == "f"
         self.type = "float32" if floats else "uint8"
 
@@ -99,14 +109,14 @@ class Records:
         self.parts = [open_part(path) for path in paths]
         self._where = [(part, i) for part in range(len(self.parts))
                        for i in range(len(self.parts[part].keys))]  # fmt: skip
-        names = [plain_name(self.parts[part].keys[i]) for part, i in self._where]
-        self.names = names if len(set(names)) == len(names) else self._distinct(names)
+        plain = [plain_name(self.parts[part].keys[i]) for part, i in self._where]
+        self.names = plain if len(set(plain)) == len(plain) else self._distinct(plain)
         self._remap = remap
 
-    def _distinct(self, names: list[str]) -> list[str]:
+    def _distinct(self, plain: list[str]) -> list[str]:
         """Makes clashing names unique by a prefix: the number of the input, or of the frame."""
         return [f"{part}/{name}" if len(self.parts) > 1 else f"{i}/{name}"
-                for (part, i), name in zip(self._where, names, strict=True)]  # fmt: skip
+                for (part, i), name in zip(self._where, plain, strict=True)]  # fmt: skip
 
     def load(self, index: int) -> Frame:
         """Frame `index`; its depth is 0..255."""
@@ -157,15 +167,15 @@ def read_map(path: Path) -> tuple[dict[int, int], dict[int, str]]:
         rows = list(csv.DictReader(file))
     if not rows or not {"from", "to"} <= set(rows[0]):
         raise DataError(f"{path}: expected a CSV with the columns from,to[,name]")
-    remap, names = {0: 0}, {}
+    remap, named = {0: 0}, {}
     for line, row in enumerate(rows, start=2):
         texts = row["from"], row["to"]
         if not all(text and text.isdigit() and int(text) <= 255 for text in texts):
             raise DataError(f"{path}: line {line}: from and to must be labels of 0 to 255")
         remap[int(row["from"])] = int(row["to"])
         if row.get("name"):
-            names[int(row["to"])] = row["name"]
-    return remap, names
+            named[int(row["to"])] = row["name"]
+    return remap, named
 
 
 def choose(args: argparse.Namespace, source: Records) -> list[int]:
@@ -196,7 +206,7 @@ def parse_split(text: str) -> dict[str, float]:
             shares[name] = float(share)
         except ValueError:
             shares[name] = -1.0
-        if not re.fullmatch(r"[\w.-]+", name) or not 0 < shares[name] <= 1:
+        if not re.fullmatch(r"[\w-][\w.-]*", name) or not 0 < shares[name] <= 1:
             raise argparse.ArgumentTypeError(f"'{item}' is not NAME=SHARE with 0 < SHARE <= 1")
     if sum(shares.values()) > 1 + 1e-9:
         raise argparse.ArgumentTypeError(f"'{text}': the shares add up to more than 1")
@@ -218,7 +228,8 @@ def split(chosen: list[int], shares: dict[str, float], seed: int) -> dict[str, l
 
 
 def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFormat) -> None:
-    """Writes the folder of `--to folder`; a frame's files are named by the key of its record."""
+    """Writes the folder of `--to folder`; a frame's files are named by the key of its record, as
+    names.component writes it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with writing.atomic_folder(out, DataError) as partial:
         _write_frames(source, chosen, partial, format)
@@ -228,31 +239,35 @@ def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFo
 
 
 def _write_frames(source: Records, chosen: list[int], folder: Path, format: RecordFormat) -> None:
-    frames = {}
+    frames, long = {}, {}
     for position, index in enumerate(cli.progress(chosen, len(chosen), "pictures")):
-        key = store.key(position, source.names[index]).decode()
+        key = store.name_of(store.key(position, source.names[index]))
         planes, scene = from_datum(format.encode(source.load(index)))
-        _write_frame(folder, key, planes)
+        name = names.component(key)
+        _write_frame(folder, name, planes)
+        if names.original(name) != key:
+            long[name] = key
         if known := {**source.about(index), **({"scene": scene} if scene else {})}:
             frames[key] = known
     info = {
         "tool": "data_tools.convert",
         **source.common(),
         **({"frames": frames} if frames else {}),
+        **({"names": long} if long else {}),
     }
     writing.write_text(folder / store.INFO, store.to_json(info), DataError)
 
 
-def _write_frame(root: Path, key: str, planes: np.ndarray) -> None:
+def _write_frame(root: Path, name: str, planes: np.ndarray) -> None:
     pictures = {"rgb": planes[:3].transpose(1, 2, 0), "label": planes[4]}
     if planes.dtype == np.uint8:
         pictures["depth"] = planes[3]
     else:
-        file = root / "depth" / f"{key}.npy"
+        file = root / "depth" / f"{name}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, planes[3])
     for part, picture in pictures.items():
-        file = root / part / f"{key}.png"
+        file = root / part / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         data = cv2.imencode(".png", np.ascontiguousarray(picture.astype(np.uint8)))[1]
         file.write_bytes(data.tobytes())
@@ -302,14 +317,14 @@ def record_format(args: argparse.Namespace, source: Records, highest: int) -> Re
                         floats, highest)  # fmt: skip
 
 
-def class_info(source: Records, names: dict[int, str], remap: dict[int, int] | None) -> dict:
+def class_info(source: Records, named: dict[int, str], remap: dict[int, int] | None) -> dict:
     """The facts for dataset.json, with the new classes of --map if there are any."""
     info = source.common()
     if remap is not None:
         info = {key: info[key] for key in info if key not in ("dataset", "classes", "palette")}
         highest = max(remap.values())
-        table = [names.get(label, f"class {label}") for label in range(highest + 1)]
-        table[0] = names.get(0, classes.IGNORED)
+        table = [named.get(label, f"class {label}") for label in range(highest + 1)]
+        table[0] = named.get(0, classes.IGNORED)
         info |= classes.ClassTable(tuple(table)).describe()
     return info
 
@@ -319,10 +334,10 @@ def main() -> None:
     args = cli.parse(arguments())
     if args.split and args.to == "folder":
         args.usage.error("--split makes LMDBs; convert each of them with --to folder")
-    remap, names = read_map(args.map) if args.map else (None, {})
+    remap, named = read_map(args.map) if args.map else (None, {})
     source = Records(args.inputs, remap)
     chosen = choose(args, source)
-    info = class_info(source, names, remap)
+    info = class_info(source, named, remap)
     format = record_format(args, source, len(info["classes"]) - 1 if "classes" in info else 255)
     if args.to == "folder":
         write_folder(source, chosen, args.out, format)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,16 @@ class Files:
         label: str | None,
         table: ClassTable | None,
         skip_unpaired: bool = False,
+        named: Callable[[Path], str] | None = None,
     ):
-        self._table = table
-        parts = {"color": find(rgb, images.COLOR), "depth": find(depth, images.DEPTH)}
+        """named: the name of a file in a folder, by which it is paired (default: `stem`)."""
+        self._table, named = table, named or stem
+        parts = {
+            "color": find(rgb, images.COLOR, named),
+            "depth": find(depth, images.DEPTH, named),
+        }
         if label is not None:
-            parts["label"] = find(label, images.LABEL)
+            parts["label"] = find(label, images.LABEL, named)
         if all(
             len(files) == 1 and Path(where).is_file()
             for files, where in zip(parts.values(), (rgb, depth, label), strict=False)
@@ -76,15 +81,19 @@ class Files:
         return images.read_depth(self._files["depth"][self.names[0]])
 
 
-def find(where: str, suffixes: Sequence[str]) -> dict[str, Path]:
+def find(
+    where: str, suffixes: Sequence[str], named: Callable[[Path], str] | None = None
+) -> dict[str, Path]:
     """The files at `where` (folder, file or pattern), by the name that pairs them.
+
+    named: the name of a file in a folder (default: `stem`).
 
     Raises DataError if there are none, or if two have the same name.
     """
     path = Path(where)
     if path.is_dir():
         files = {
-            file: stem(file.relative_to(path))
+            file: (named or stem)(file.relative_to(path))
             for file in path.rglob("*")
             if file.suffix.lower() in suffixes and not file.name.startswith(".")
         }

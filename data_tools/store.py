@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import lmdb
 import numpy as np
 
 from boundary import writing
+from boundary.errors import shown
 from data_tools.cli import DataError
 from data_tools.record import from_datum
 
@@ -37,7 +39,12 @@ FULL = 1 << 20  # bytes; a disk with less free space counts as full
 def key(index: int, name: str) -> bytes:
     """The record's key, `00000012_name`, which sorts in frame order, as in convert_imageset."""
     text = f"{index:08d}_".encode()
-    return text + name.encode()[-(MAX_KEY - len(text)) :]
+    return text + name.encode("utf-8", "surrogateescape")[-(MAX_KEY - len(text)) :]
+
+
+def name_of(key: bytes) -> str:
+    """A key as text; bytes that are no UTF-8 stay in it as Python's surrogates."""
+    return key.decode("utf-8", "surrogateescape")
 
 
 @contextmanager
@@ -306,7 +313,9 @@ def _remove(folder: Path) -> None:
 def to_json(info: dict[str, Any]) -> str:
     """info as JSON with one key per line, so that it is readable in spite of its long lists."""
     lines = (f"{json.dumps(key)}: {json.dumps(info[key], ensure_ascii=False)}" for key in info)
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    # Names of other bytes than UTF-8 hold surrogates, which UTF-8 cannot.
+    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
@@ -321,7 +330,7 @@ def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]
     for key, record in records:
         for part in (key, record):
             digest.update(len(part).to_bytes(8, "little") + part)
-        planes, scene = from_datum(record, f"{where}: {key.decode(errors='replace')}")
+        planes, scene = from_datum(record, f"{where}: {shown(key)}")
         shapes.add((*planes.shape, str(planes.dtype)))
         if len(planes) == 5:
             labels += np.bincount(planes[4].astype(np.uint8).ravel(), minlength=256)
@@ -383,13 +392,13 @@ class Reader:
         with lmdb_errors(self.path), self._env.begin() as txn:
             record = txn.get(key)
         if record is None:
-            raise DataError(f"{self.path}: has no record {key.decode(errors='replace')}")
+            raise DataError(f"{self.path}: has no record {shown(key)}")
         return record
 
     def planes(self) -> Iterator[tuple[bytes, np.ndarray, int]]:
         """(key, planes C x H x W, Datum.label) of every record."""
         for key, record in self:
-            yield key, *from_datum(record, f"{self.path}: {key.decode(errors='replace')}")
+            yield key, *from_datum(record, f"{self.path}: {shown(key)}")
 
     def close(self) -> None:
         """Closes the file."""

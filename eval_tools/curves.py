@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boundary.names import component
 from boundary.writing import write_bytes
 from data_tools.cli import DataError, say
 from eval_tools import cli
@@ -240,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if runs:
         print(summary(runs).plain())
     for run in runs if args.tensorboard else ():
-        write_events(args.tensorboard / run.name, _scalars(run))
+        write_events(args.tensorboard / component(run.name), _scalars(run))
     say(f"wrote {args.out}")
 
 

@@ -72,7 +72,7 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
         depth = np.zeros(color.shape[:2], np.uint16)
-        form = RecordFormat(form.size)
+        form = RecordFormat(form.size, DepthUnit("scaled"), DepthRange("none"))
     paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
     record = unpack(name, form.encode(Frame(color, depth, files=paths)), name)
     return replace(record, guide=color)

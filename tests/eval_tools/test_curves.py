@@ -165,6 +165,14 @@ def test_tensorboard_reads_the_event_file(tmp_path):
     assert points["test/accuracy"] == [(0, 0), (5, 0), (10, pytest.approx(0.166667))]
 
 
+def test_names_of_runs_stay_inside_the_folder(tmp_path):
+    out = ["-o", str(tmp_path / "c.png"), "--tensorboard", str(tmp_path / "in" / "events")]
+    curves.main([str(REFERENCE), *out, "--names", "../../X"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.png", "in"]
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["events"]
+    assert [path.name for path in (tmp_path / "in/events").iterdir()] == ["%2E.%2F..%2FX"]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
