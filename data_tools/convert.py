@@ -9,7 +9,6 @@ and label as PNG, depth as PNG (0..255) or, from float records, as NPY. The fact
 from __future__ import annotations
 
 import argparse
-import csv
 import fnmatch
 import json
 import os
@@ -22,8 +21,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from boundary import names, writing
-from data_tools import build, classes, cli, folder, store
+from boundary import names, reading, writing
+from data_tools import build, classes, cli, folder, info, store
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
@@ -31,6 +30,7 @@ from data_tools.record import CHANNELS, Frame, RecordFormat, from_datum, whole
 from data_tools.store import Reader
 
 NUMBER = re.compile(r"^\d{8}_")
+LABEL = re.compile("[01]?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]")
 # Facts of dataset.json that a merged dataset keeps if all parts agree on them.
 KEPT = ("dataset", "labeled", "classes", "palette", "scenes")
 
@@ -93,8 +93,10 @@ class FolderPart:
         """5 x H x W and the scene."""
         frame = self._files.load(index)
         planes = np.stack([*frame.color.transpose(2, 0, 1), frame.depth, frame.label])
-        known = self.info.get("frames", {}).get(self.keys[index], {})
-        return planes.astype(self.type), known.get("scene", 0)
+        scene = self.info.get("frames", {}).get(self.keys[index], {}).get("scene", 0)
+        if not isinstance(scene, int) or not 0 <= scene < 2**31:
+            raise DataError(f"{info.NAME}: frames: scene: expected a whole number, got {scene!r}")
+        return planes.astype(self.type), scene
 
 
 class Records:
@@ -150,7 +152,7 @@ class Records:
         first, *others = (part.info for part in self.parts)
         agreed = (key for key in KEPT if key in first)
         return {key: first[key] for key in agreed
-                if all(info.get(key) == first[key] for info in others)}  # fmt: skip
+                if all(other.get(key) == first[key] for other in others)}  # fmt: skip
 
 
 def open_part(path: Path) -> LmdbPart | FolderPart:
@@ -163,14 +165,9 @@ def open_part(path: Path) -> LmdbPart | FolderPart:
 def read_map(path: Path) -> tuple[dict[int, int], dict[int, str]]:
     """Reads a CSV `from,to[,name]`: old label -> new label, and the names of new labels. 0 stays 0
     unless it is listed. Raises DataError, naming the line."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"from", "to"} <= set(rows[0]):
-        raise DataError(f"{path}: expected a CSV with the columns from,to[,name]")
     remap, named = {0: 0}, {}
-    for line, row in enumerate(rows, start=2):
-        texts = row["from"], row["to"]
-        if not all(text and text.isdigit() and int(text) <= 255 for text in texts):
+    for line, row in reading.read_table(path, ("from", "to"), DataError):
+        if not all(LABEL.fullmatch(row[side]) for side in ("from", "to")):
             raise DataError(f"{path}: line {line}: from and to must be labels of 0 to 255")
         remap[int(row["from"])] = int(row["to"])
         if row.get("name"):
@@ -184,8 +181,10 @@ def choose(args: argparse.Namespace, source: Records) -> list[int]:
     if args.match:
         chosen = [i for i in chosen if fnmatch.fnmatch(source.names[i], args.match)]
     if args.names:
-        wanted = args.names.read_text().split()
-        missing = sorted(set(wanted) - set(source.names))
+        known = set(source.names)
+        lines = [line.strip() for line in reading.read_lines(args.names, DataError, paths=True)]
+        wanted = [name for line in lines for name in ([line] if line in known else line.split())]
+        missing = sorted(set(wanted) - known)
         if missing:
             raise DataError(f"{args.names}: no frame is named '{missing[0]}'")
         places = {name: i for i, name in enumerate(source.names)}
@@ -249,13 +248,13 @@ def _write_frames(source: Records, chosen: list[int], folder: Path, format: Reco
             long[name] = key
         if known := {**source.about(index), **({"scene": scene} if scene else {})}:
             frames[key] = known
-    info = {
+    facts = {
         "tool": "data_tools.convert",
         **source.common(),
         **({"frames": frames} if frames else {}),
         **({"names": long} if long else {}),
     }
-    writing.write_text(folder / store.INFO, store.to_json(info), DataError)
+    writing.write_text(folder / info.NAME, info.to_json(facts), DataError)
 
 
 def _write_frame(root: Path, name: str, planes: np.ndarray) -> None:
@@ -319,14 +318,14 @@ def record_format(args: argparse.Namespace, source: Records, highest: int) -> Re
 
 def class_info(source: Records, named: dict[int, str], remap: dict[int, int] | None) -> dict:
     """The facts for dataset.json, with the new classes of --map if there are any."""
-    info = source.common()
+    facts = source.common()
     if remap is not None:
-        info = {key: info[key] for key in info if key not in ("dataset", "classes", "palette")}
+        facts = {key: facts[key] for key in facts if key not in ("dataset", "classes", "palette")}
         highest = max(remap.values())
         table = [named.get(label, f"class {label}") for label in range(highest + 1)]
         table[0] = named.get(0, classes.IGNORED)
-        info |= classes.ClassTable(tuple(table)).describe()
-    return info
+        facts |= classes.ClassTable(tuple(table)).describe()
+    return facts
 
 
 def main() -> None:
@@ -337,8 +336,8 @@ def main() -> None:
     remap, named = read_map(args.map) if args.map else (None, {})
     source = Records(args.inputs, remap)
     chosen = choose(args, source)
-    info = class_info(source, named, remap)
-    format = record_format(args, source, len(info["classes"]) - 1 if "classes" in info else 255)
+    known = class_info(source, named, remap)
+    format = record_format(args, source, len(known["classes"]) - 1 if "classes" in known else 255)
     if args.to == "folder":
         write_folder(source, chosen, args.out, format)
         print(f"{args.out}: {len(chosen)} frames")
@@ -346,7 +345,7 @@ def main() -> None:
     parts = split(chosen, args.split, args.seed) if args.split else {"": chosen}
     outputs = [Output(args.out / name, part, {"split": name} if name else {})
                for name, part in parts.items()]  # fmt: skip
-    facts = {"tool": "data_tools.convert", "source": [str(path) for path in args.inputs], **info,
+    facts = {"tool": "data_tools.convert", "source": [str(path) for path in args.inputs], **known,
              "options": {"map": json.dumps(remap) if remap else None}}  # fmt: skip
     build.build(source, outputs, format, facts, build.options(args))
 

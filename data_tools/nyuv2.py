@@ -8,7 +8,6 @@ splits are Gupta et al.'s; the papers train on trainval, which is train and val 
 from __future__ import annotations
 
 import argparse
-import csv
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import cv2
 import h5py
 import numpy as np
 
+from boundary.reading import read_table
 from data_tools import build, classes, cli, matfile
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -42,17 +42,17 @@ CACHE_BYTES = 128 << 20
 def split_indices(split: str) -> list[int]:
     """The frames of a split (of SPLITS), from 0, in the file's order."""
     wanted = ("train", "val") if split == "trainval" else (split,)
-    with open(classes.TABLES / "nyuv2_splits.csv", newline="") as file:
-        return [int(row["image"]) - 1 for row in csv.DictReader(file) if row["split"] in wanted]
+    rows = read_table(classes.TABLES / "nyuv2_splits.csv", ("image", "split"), DataError)
+    return [int(row["image"]) - 1 for _, row in rows if row["split"] in wanted]
 
 
 @lru_cache(maxsize=2)
 def label_map(count: int) -> np.ndarray:
     """uint8 table: raw label 0..894 -> one of `count` (40 or 13) classes, 0 = ignored."""
     table = np.zeros(RAW_LABELS + 1, np.uint8)
-    with open(classes.TABLES / "nyuv2_894_to_40_and_13.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            table[int(row["nyu_label"])] = int(row[f"class{count}"])
+    path = classes.TABLES / "nyuv2_894_to_40_and_13.csv"
+    for _, row in read_table(path, ("nyu_label", f"class{count}"), DataError):
+        table[int(row["nyu_label"])] = int(row[f"class{count}"])
     return table
 
 

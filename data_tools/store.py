@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,10 +18,11 @@ import numpy as np
 
 from boundary import writing
 from boundary.errors import shown
+from data_tools import info
 from data_tools.cli import DataError
 from data_tools.record import from_datum
 
-INFO = "dataset.json"
+INFO = info.NAME
 PLAN = "plan.json"
 LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN}
 PARTIAL = ".fusenet-partial"  # ending of the folder in which an LMDB is built
@@ -188,23 +188,23 @@ class Writer:
                     _remove(self.partial)
             os.close(self._lock)
 
-    def finish(self, info: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Surveys the records, adds dataset.json, and renames the LMDB to its final name.
 
-        info: facts for dataset.json beyond the survey. Returns the whole content of dataset.json.
+        facts: those for dataset.json beyond the survey. Returns the whole content of dataset.json.
         """
         self.commit()
         with lmdb_errors(self.partial), self._env.begin() as txn:
-            info = {**info, **survey(txn.cursor(), str(self.partial))}
+            facts = {**facts, **survey(txn.cursor(), str(self.partial))}
         with lmdb_errors(self.partial):
             self._env.sync(True)
             self._env.close()
         self._complete = True
-        writing.write_text(self.partial / INFO, to_json(info), DataError)
+        writing.write_text(self.partial / INFO, info.to_json(facts), DataError)
         self._publish()
         os.close(self._lock)
         self._finished = True
-        return info
+        return facts
 
     def _publish(self) -> None:
         """Renames the LMDB to its final name.
@@ -310,14 +310,6 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def to_json(info: dict[str, Any]) -> str:
-    """info as JSON with one key per line, so that it is readable in spite of its long lists."""
-    lines = (f"{json.dumps(key)}: {json.dumps(info[key], ensure_ascii=False)}" for key in info)
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
-    # Names of other bytes than UTF-8 hold surrogates, which UTF-8 cannot.
-    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
 def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
     """Facts about a stream of (key, record), for dataset.json.
 
@@ -408,12 +400,4 @@ class Reader:
 def read_info(path: str | Path) -> dict[str, Any]:
     """dataset.json of the LMDB at path, or {} if there is none (an LMDB of other tools)."""
     file = Path(path) / INFO
-    try:
-        info = json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise DataError(f"{file}: not JSON: {error}") from error
-    if not isinstance(info, dict):
-        raise DataError(f"{file}: expected a JSON object")
-    return info
+    return info.read(file) if os.path.lexists(file) else {}

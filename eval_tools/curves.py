@@ -19,6 +19,7 @@ from boundary.writing import write_bytes
 from data_tools.cli import DataError, say
 from eval_tools import cli
 from eval_tools.caffe_log import Parser, Run, Series, read_log
+from eval_tools.drawings import plain
 from eval_tools.tables import Table
 from eval_tools.tensorboard import write_events
 
@@ -125,10 +126,10 @@ def _pick(run: Run, panel: str) -> dict[str, Series]:
 
 
 def _label(run: Run, key: str, runs: int) -> str | None:
-    what = {"loss": "train loss", "lr": ""}.get(key, key.replace("/", " "))
+    what = {"loss": "train loss", "lr": ""}.get(key, plain(key.replace("/", " ")))
     if runs == 1:
         return what or None
-    return f"{run.name}: {what}" if what else run.name
+    return f"{plain(run.name)}: {what}" if what else plain(run.name)
 
 
 def _style(key: str) -> dict[str, object]:
@@ -240,6 +241,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_figure(args.out, draw(runs, args.x, args.smooth))
     if runs:
         print(summary(runs).plain())
+    for run in runs:
+        if run.unread:
+            say(f"warning: {run.name}: {run.unread} damaged lines were left out")
     for run in runs if args.tensorboard else ():
         write_events(args.tensorboard / component(run.name), _scalars(run))
     say(f"wrote {args.out}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from boundary.errors import shown
 from boundary.writing import write_bytes
 from data_tools.cli import DataError
 from eval_tools.metrics import ConfusionMatrix
@@ -131,6 +132,11 @@ def _matrix_csv(matrix: ConfusionMatrix) -> str:
     return text.getvalue()
 
 
+def plain(name: str) -> str:
+    """A name as matplotlib shall write it: without formulas, and without control characters."""
+    return shown(name).replace("$", r"\$")
+
+
 def matrix_figure(matrix: ConfusionMatrix) -> Figure:
     """A drawing of the confusion matrix, with each row in percent of its true class."""
     from matplotlib import colormaps
@@ -145,8 +151,9 @@ def matrix_figure(matrix: ConfusionMatrix) -> Figure:
     blues = colormaps["Blues"].with_extremes(bad="0.92")
     image = axes.imshow(share, vmin=0, vmax=100, cmap=blues)
     ticks = range(matrix.classes)
-    axes.set_xticks(ticks, matrix.names, rotation=90, fontsize=7)
-    axes.set_yticks(ticks, matrix.names, fontsize=7)
+    names = [plain(name) for name in matrix.names]
+    axes.set_xticks(ticks, names, rotation=90, fontsize=7)
+    axes.set_yticks(ticks, names, fontsize=7)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     axes.set_title(

@@ -41,7 +41,7 @@ class _Sink:
         stem = f"{self.program}.{host}.{user}.log.{_NAMES[severity]}.{now}.{os.getpid()}"
         assert self.log_dir is not None
         path = self.log_dir / stem
-        file = path.open("w", buffering=1)
+        file = path.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
         file.write(f"Log file created at: {time.strftime('%Y/%m/%d %H:%M:%S')}\n")
         file.write(f"Running on machine: {host}\n")
         file.write("Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n")
