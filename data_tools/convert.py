@@ -15,6 +15,7 @@ import os
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,16 @@ from data_tools import build, classes, cli, folder, info, store
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import CHANNELS, Frame, RecordFormat, from_datum, whole
+from data_tools.record import (
+    CHANNELS,
+    UNKNOWN,
+    Frame,
+    RecordFormat,
+    UnknownLabel,
+    from_datum,
+    integers,
+    whole,
+)
 from data_tools.store import Reader
 
 NUMBER = re.compile(r"^\d{8}_")
@@ -102,18 +112,24 @@ class FolderPart:
 class Records:
     """The source: the frames of all inputs, one after the other.
 
-    remap: label -> new label, or None to keep the labels. Float colours must be integers.
+    remap: label -> new label, or None to keep the labels. ignore_unknown: labels that remap lacks
+    become UNKNOWN. Float colours must be integers.
     """
 
     block = 16
 
-    def __init__(self, paths: Sequence[Path], remap: dict[int, int] | None = None):
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        remap: dict[int, int] | None = None,
+        ignore_unknown: bool = False,
+    ):
         self.parts = [open_part(path) for path in paths]
         self._where = [(part, i) for part in range(len(self.parts))
                        for i in range(len(self.parts[part].keys))]  # fmt: skip
         plain = [plain_name(self.parts[part].keys[i]) for part, i in self._where]
         self.names = plain if len(set(plain)) == len(plain) else self._distinct(plain)
-        self._remap = remap
+        self._remap, self._ignore_unknown = remap, ignore_unknown
 
     def _distinct(self, plain: list[str]) -> list[str]:
         """Makes clashing names unique by a prefix: the number of the input, or of the frame."""
@@ -127,18 +143,20 @@ class Records:
         color = np.ascontiguousarray(planes[:3].transpose(1, 2, 0))
         if color.dtype != np.uint8:
             color = whole(color, "colour")
-        label = whole(planes[4], "label")
+        label = integers(planes[4], "label")
         return Frame(color, planes[3], self._mapped(label), scene)
 
     def _mapped(self, label: np.ndarray) -> np.ndarray:
         if self._remap is None:
             return label
-        table = np.zeros(256, np.uint8)
-        for old in np.unique(label):
-            if int(old) not in self._remap:
-                raise DataError(f"label {old} is not in the table of --map")
-            table[old] = self._remap[int(old)]
-        return table[label]
+        table = np.full(258, UNKNOWN, np.int16)  # all labels of a byte, and one beyond each end
+        for old, new in self._remap.items():
+            table[old + 1] = new
+        mapped = table[np.clip(label.astype(np.int64) + 1, 0, 257)]
+        if not self._ignore_unknown and (mapped == UNKNOWN).any():
+            wrong = label[mapped == UNKNOWN].min()
+            raise UnknownLabel(f"label {wrong} is not in the table of --map")
+        return mapped
 
     def about(self, index: int) -> dict[str, Any]:
         """The facts about the frame in its input's dataset.json."""
@@ -226,22 +244,34 @@ def split(chosen: list[int], shares: dict[str, float], seed: int) -> dict[str, l
     return parts
 
 
-def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFormat) -> None:
-    """Writes the folder of `--to folder`; a frame's files are named by the key of its record, as
-    names.component writes it."""
+def write_folder(
+    source: Records, chosen: list[int], out: Path, format: RecordFormat
+) -> dict[str, Any]:
+    """Writes the folder of `--to folder`, and returns the content of its dataset.json.
+
+    A frame's files are named by the key of its record, as names.component writes it.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     with writing.atomic_folder(out, DataError) as partial:
-        _write_frames(source, chosen, partial, format)
+        facts = _write_frames(source, chosen, partial, format)
         for folder, _, files in os.walk(partial):
             for name in (*files, "."):
                 writing.sync(Path(folder, name))
+    return facts
 
 
-def _write_frames(source: Records, chosen: list[int], folder: Path, format: RecordFormat) -> None:
-    frames, long = {}, {}
+def _write_frames(
+    source: Records, chosen: list[int], folder: Path, format: RecordFormat
+) -> dict[str, Any]:
+    frames, long, unknown = {}, {}, []
     for position, index in enumerate(cli.progress(chosen, len(chosen), "pictures")):
         key = store.name_of(store.key(position, source.names[index]))
-        planes, scene = from_datum(format.encode(source.load(index)))
+        try:
+            record, count = format.encode_counted(source.load(index))
+        except UnknownLabel as error:
+            raise DataError(f"frame {key}: {error}; {build.IGNORE_UNKNOWN}") from error
+        planes, scene = from_datum(record)
+        unknown += [count] if count else []
         name = names.component(key)
         _write_frame(folder, name, planes)
         if names.original(name) != key:
@@ -253,8 +283,10 @@ def _write_frames(source: Records, chosen: list[int], folder: Path, format: Reco
         **source.common(),
         **({"frames": frames} if frames else {}),
         **({"names": long} if long else {}),
+        **({"unknown_labels": store.unknown_labels(unknown)} if unknown else {}),
     }
     writing.write_text(folder / info.NAME, info.to_json(facts), DataError)
+    return facts
 
 
 def _write_frame(root: Path, name: str, planes: np.ndarray) -> None:
@@ -334,12 +366,14 @@ def main() -> None:
     if args.split and args.to == "folder":
         args.usage.error("--split makes LMDBs; convert each of them with --to folder")
     remap, named = read_map(args.map) if args.map else (None, {})
-    source = Records(args.inputs, remap)
+    ignore = args.unknown == "ignore"
+    source = Records(args.inputs, remap, ignore)
     chosen = choose(args, source)
     known = class_info(source, named, remap)
     format = record_format(args, source, len(known["classes"]) - 1 if "classes" in known else 255)
     if args.to == "folder":
-        write_folder(source, chosen, args.out, format)
+        facts = write_folder(source, chosen, args.out, replace(format, ignore_unknown=ignore))
+        build.tell_unknown(args.out, facts)
         print(f"{args.out}: {len(chosen)} frames")
         return
     parts = split(chosen, args.split, args.seed) if args.split else {"": chosen}

@@ -42,9 +42,12 @@ class Files:
         table: ClassTable | None,
         skip_unpaired: bool = False,
         named: Callable[[Path], str] | None = None,
+        ignore_unknown: bool = False,
     ):
-        """named: the name of a file in a folder, by which it is paired (default: `stem`)."""
-        self._table, named = table, named or stem
+        """named: the name of a file in a folder, by which it is paired (default: `stem`).
+        ignore_unknown: as images.read_label's."""
+        self._table, self._ignore_unknown = table, ignore_unknown
+        named = named or stem
         parts = {
             "color": find(rgb, images.COLOR, named),
             "depth": find(depth, images.DEPTH, named),
@@ -68,7 +71,7 @@ class Files:
         return Frame(
             images.read_color(files["color"]),
             images.read_depth(files["depth"]),
-            None if label is None else images.read_label(label, self._table),
+            None if label is None else images.read_label(label, self._table, self._ignore_unknown),
             files={part: str(file) for part, file in files.items()},
         )
 
@@ -223,7 +226,14 @@ def main() -> None:
     """`python -m data_tools.folder`."""
     args = cli.parse(arguments())
     table = classes.parse(args.classes) if args.classes else None
-    files = Files(args.rgb, args.depth, args.label, table, args.skip_bad)
+    files = Files(
+        args.rgb,
+        args.depth,
+        args.label,
+        table,
+        args.skip_bad,
+        ignore_unknown=args.unknown == "ignore",
+    )
     info = {
         "tool": "data_tools.folder",
         "source": {"rgb": args.rgb, "depth": args.depth, "label": args.label},

@@ -16,7 +16,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
-from boundary import writing
+from boundary import reading, writing
 from boundary.errors import shown
 from data_tools import info
 from data_tools.cli import DataError
@@ -24,7 +24,8 @@ from data_tools.record import from_datum
 
 INFO = info.NAME
 PLAN = "plan.json"
-LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN}
+UNKNOWN = "unknown.json"  # while an LMDB is built: key -> pixels whose unknown labels became 0
+LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN}
 PARTIAL = ".fusenet-partial"  # ending of the folder in which an LMDB is built
 REPLACED = "replaced"  # in it: the LMDB that it replaces, for a moment
 MAKER = "data_tools.store"  # the mark in the plan
@@ -100,7 +101,8 @@ class Writer:
             os.close(self._lock)
             raise
         self._batch: list[tuple[bytes, bytes]] = []
-        self._bytes = 0
+        self._unknown = self._read_unknown()
+        self._bytes = self._unknown_saved = 0
         self._since = time.monotonic()
         self._complete = self._finished = False
 
@@ -152,15 +154,27 @@ class Writer:
         with self._env.begin() as txn:
             return txn.get(key) is not None
 
-    def put(self, key: bytes, record: bytes) -> None:
-        """Adds a record. It is on the disk after the next commit, which happens by itself."""
+    def _read_unknown(self) -> dict[str, int]:
+        path = self.partial / UNKNOWN
+        return reading.read_json(path, DataError) if path.exists() else {}
+
+    def put(self, key: bytes, record: bytes, unknown: int = 0) -> None:
+        """Adds a record. It is on the disk after the next commit, which happens by itself.
+
+        unknown: the number of its pixels whose unknown labels became 0.
+        """
         self._batch.append((key, record))
+        if unknown:
+            self._unknown[name_of(key)] = unknown
         self._bytes += len(record)
         if self._bytes >= BATCH_BYTES or time.monotonic() - self._since >= BATCH_SECONDS:
             self.commit()
 
     def commit(self) -> None:
         """Writes the batch to the disk; the map grows as needed."""
+        if self._unknown_saved != len(self._unknown):  # before the records: a kill loses none
+            writing.write_text(self.partial / UNKNOWN, json.dumps(self._unknown), DataError)
+            self._unknown_saved = len(self._unknown)
         with lmdb_errors(self.partial):
             while True:
                 try:
@@ -196,6 +210,8 @@ class Writer:
         self.commit()
         with lmdb_errors(self.partial), self._env.begin() as txn:
             facts = {**facts, **survey(txn.cursor(), str(self.partial))}
+        if self._unknown:
+            facts["unknown_labels"] = unknown_labels(list(self._unknown.values()))
         with lmdb_errors(self.partial):
             self._env.sync(True)
             self._env.close()
@@ -298,7 +314,7 @@ def _tidy(final: Path) -> None:
     if os.path.lexists(final / REPLACED):
         _remove(final / REPLACED)
     # The plan goes last: it tells the next run that the rest is ours.
-    for name in ("lock.mdb", PLAN):
+    for name in ("lock.mdb", UNKNOWN, PLAN):
         (final / name).unlink(missing_ok=True)
 
 
@@ -308,6 +324,12 @@ def _remove(folder: Path) -> None:
         for name in LMDB_FILES:
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
+
+
+def unknown_labels(counts: list[int]) -> dict[str, int]:
+    """dataset.json's `unknown_labels`. counts: the number of such pixels of each frame that has
+    any."""
+    return {"pixels": sum(counts), "frames": len(counts)}
 
 
 def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:

@@ -174,6 +174,36 @@ def test_labels_are_mapped_by_a_table(tmp_path, command):
     assert "map.csv: line 3" in command("convert", "db", "x", "--map", "map.csv", code=1).stderr
 
 
+def test_labels_that_no_class_has_may_count_as_0(tmp_path, command):
+    write(tmp_path / "db", [planes(0), planes(1)], classes=["-", "a", "b", "c"])
+    (tmp_path / "map.csv").write_text("from;to\n1;2\n2;1\n")
+    line = command("convert", "db", "x", "--map", "map.csv", code=1).stderr
+    assert "label 3 is not in the table of --map" in line
+    assert "--unknown ignore counts such pixels as 0" in line
+    line = command("convert", "db", "x", "--map", "map.csv", "--to", "folder", code=1).stderr
+    assert "--unknown ignore counts such pixels as 0" in line
+    lost = [int((planes(i)[4] == 3).sum()) for i in range(2)]
+    for out in (["mapped"], ["pictures", "--to", "folder"]):
+        result = command("convert", "db", *out, "--map", "map.csv", "--unknown", "ignore")
+        assert f"{sum(lost)} pixels of 2 frames had labels of no class" in result.stderr
+        info = json.loads((tmp_path / out[0] / "dataset.json").read_text())
+        assert info["unknown_labels"] == {"pixels": sum(lost), "frames": 2}
+    command("convert", "pictures", "again")
+    for (_, found, _), i in zip(contents(tmp_path / "mapped"), range(2), strict=True):
+        assert (found[4] == np.array([0, 2, 1, 0])[planes(i)[4]]).all()
+    assert same(contents(tmp_path / "mapped"), contents(tmp_path / "again"))
+    # Float records hold labels that no byte can.
+    odd = planes(0, floats=True)
+    odd[4, 0, :2] = 300, -1
+    write(tmp_path / "floats", [odd])
+    assert (
+        "label -1 is out of range"
+        in command("convert", "floats", "y", "--unknown", "error", code=1).stderr
+    )
+    command("convert", "floats", "y", "--unknown", "ignore")
+    assert Reader(tmp_path / "y").info["unknown_labels"] == {"pixels": 2, "frames": 1}
+
+
 def test_bad_usage_and_bad_input(tmp_path, command):
     write(tmp_path / "db", [planes(0)])
     for wrong in ("train", "train=2", "a=0.6,b=0.6", "a/b=0.5", "..=0.5"):
