@@ -103,15 +103,18 @@ def to_onnx(
         raise CaffeError(f"{path}: the net takes {model.ByteSize()} bytes; ONNX files hold 2 GiB")
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
+    compared = compare(net, content, outputs, dynamic_batch) if check else None
     with atomic_write(path) as beside:
         beside.write_bytes(content)
-        return compare(net, beside, outputs, dynamic_batch) if check else None
+    return compared
 
 
 def compare(
-    net: Net, path: PathLike, outputs: Sequence[str], dynamic_batch: bool = False
+    net: Net, model: PathLike | bytes, outputs: Sequence[str], dynamic_batch: bool = False
 ) -> dict[str, float] | None:
     """Compare onnxruntime's answers with the net's on random inputs.
+
+    model: an ONNX file, or the content of one.
 
     Returns the largest difference for each output, in shares of the output's largest value; None if
     onnxruntime is not installed. Raises CaffeError if onnxruntime cannot run the file, or if more
@@ -123,7 +126,8 @@ def compare(
         return None
     onnxruntime.set_default_logger_severity(3)
     try:
-        session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+        model = model if isinstance(model, bytes) else os.fspath(model)
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         feeds, expected = _answered(
             net, [i.name for i in session.get_inputs()], outputs, dynamic_batch
         )

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
 import caffe
-from boundary import trust
+from boundary import reading, trust, writing
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
 
@@ -34,17 +33,15 @@ DATA_LAYERS = ("Data", "Python", "ImageData", "HDF5Data", "MemoryData")
 def read_prototxt(path: str | Path) -> Any:
     """The NetParameter of a prototxt. Raises DataError, naming the place, for anything else."""
     param = caffe_pb2.NetParameter()
-    try:
-        if _read_net is not None:
-            param = _read_net(path)
-        else:
-            # Comments may be in any encoding.
-            text = Path(path).read_bytes().decode("utf-8-sig", errors="backslashreplace")
-            text_format.Parse(text, param)
-    except RuntimeError as error:  # the engine's, which names the file
-        raise DataError(describe(error)) from error
-    except text_format.ParseError as error:
-        raise DataError(f"{path}: not a net's prototxt ({describe(error)})") from error
+    if _read_net is not None:
+        try:
+            return _read_net(path)
+        except RuntimeError as error:  # it names the file
+            raise DataError(describe(error)) from error
+    # Comments may be in any encoding.
+    text = reading.read_bytes(path, DataError).decode("utf-8-sig", errors="backslashreplace")
+    with reading.reading(path, "a net's prototxt", DataError):
+        text_format.Parse(text, param)
     return param
 
 
@@ -105,8 +102,8 @@ def load(path: str | Path, seed: int, phase: int = caffe.TEST, trusted: bool = F
     blank = without_data(_with_layers(path))
     if not trusted:  # a source of data in Python runs no more: it was replaced
         trust.check(blank, path, DataError)
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt", delete=False) as file:
-        file.write(text_format.MessageToString(blank))
+    with tempfile.NamedTemporaryFile("wb", suffix=".prototxt", delete=False) as file:
+        file.write(text_format.MessageToString(blank).encode())
     if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none
         caffe.init_log(2)  # a net logs a hundred lines of setup, which would bury ours
     try:
@@ -122,17 +119,9 @@ def load(path: str | Path, seed: int, phase: int = caffe.TEST, trusted: bool = F
 
 def save(net: Any, path: str | Path) -> None:
     """Writes a .caffemodel, which appears under its name only when complete."""
-    path = Path(path)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        net.save(str(beside))
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        beside.rename(path)
-    except (RuntimeError, OSError) as error:
-        words = error.strerror if isinstance(error, OSError) else None
-        words = words or describe(error).replace(str(beside), str(path))
-        raise DataError(words if str(path) in words else f"{path}: {words}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
+    with writing.atomic_write(path, DataError) as beside:
+        try:
+            net.save(str(beside))
+        except RuntimeError as error:
+            words = describe(error).replace(str(beside), str(path))
+            raise DataError(words if str(path) in words else f"{path}: {words}") from error

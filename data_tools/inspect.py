@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from boundary import writing
 from boundary.text import shown
 from data_tools import classes, cli, store
 from data_tools.cli import DataError
@@ -253,7 +254,7 @@ def main() -> None:
         raise DataError(f"{args.lmdb}: {wrong}")
     report = survey(reader)
     for path, content in outcome(reader, report, args).items():
-        store.write_bytes(path, content)
+        writing.write_bytes(path, content, DataError)
     print(text(reader, report))
     if args.verify:
         print("verified: every record is as it was written")

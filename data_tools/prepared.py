@@ -19,7 +19,7 @@ from data_tools import build, classes, cli, images, matfile, nyuv2, unpickle
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import Frame, RecordFormat, whole
+from data_tools.record import Frame, RecordFormat, integers, whole
 
 SUN_FOLDERS = {"color": "images-224", "depth": "depth-inpaint-u8-224", "label": "seglabel-224"}
 
@@ -147,7 +147,7 @@ class ZanilHdf5:
             raise DataError(f"{self._path}: {cli.describe(error)}") from error
         scene = int(self._classes[part][place]) - 1 if part in self._classes else 0
         bgr = np.ascontiguousarray(whole(color, f"rgb_{part}").transpose(1, 2, 0)[..., ::-1])
-        return Frame(bgr, depth.reshape(depth.shape[-2:]), whole(label, f"label_{part}"), scene)
+        return Frame(bgr, depth.reshape(depth.shape[-2:]), integers(label, f"label_{part}"), scene)
 
     def about(self, index: int) -> dict[str, Any]:
         """Nothing."""

@@ -16,6 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from boundary.errors import shown
+from boundary.names import component
+from boundary.reading import reading
 from data_tools import build, classes, cli, images, matfile
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -51,8 +54,18 @@ class SunRgbd:
                 f"{toolbox}/Metadata/SUNRGBDMeta.mat: SUNRGBDMeta is not a list of "
                 f"frames with {', '.join(FIELDS)}"
             )
-        self.names = [inside(posixpath.dirname(posixpath.dirname(row["rgbpath"]))) for row in meta]
-        self._pictures = [(row["rgbname"], row["depthname"]) for row in meta]
+        with reading(toolbox / "Metadata" / "SUNRGBDMeta.mat", "SUN RGB-D's metadata", DataError):
+            self.names = [
+                inside(posixpath.dirname(posixpath.dirname(row["rgbpath"]))) for row in meta
+            ]
+            self._pictures = [(row["rgbname"], row["depthname"]) for row in meta]
+            for name, pictures in zip(self.names, self._pictures, strict=True):
+                for part in (*name.split("/"), *pictures):
+                    if component(part) != part:
+                        raise DataError(
+                            f"{toolbox}/Metadata/SUNRGBDMeta.mat: {shown(part)!r} is not the name "
+                            "of a file or folder in SUNRGBD"
+                        )
         self._check_labels()
         self._file: h5py.File | None = None
 

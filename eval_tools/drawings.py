@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from boundary.text import plain_math, shown
+from boundary.writing import write_bytes
 from data_tools.cli import DataError
-from data_tools.store import write_bytes
 from eval_tools.metrics import ConfusionMatrix
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def write_matrix(path: str | Path, matrix: ConfusionMatrix) -> None:
         file.write(_matrix_csv(matrix).encode())
     else:
         matrix_figure(matrix).savefig(file, format=suffix[1:], bbox_inches="tight", dpi=150)
-    write_bytes(path, file.getvalue())
+    write_bytes(path, file.getvalue(), DataError)
 
 
 def check_matrix_file(path: str | Path) -> None:

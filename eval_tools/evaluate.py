@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from boundary.text import shown
+from boundary.writing import write_text
 from data_tools.cli import DataError, say, size, whole
-from data_tools.store import write_text
 from eval_tools import cli, compare, drawings, tables
 from eval_tools.caffe_log import read_log
 from eval_tools.frames import mismatch
@@ -176,10 +176,10 @@ def run(args: argparse.Namespace) -> None:
     found = tables.tables(results)
     print("\n\n".join([*(table.plain() for table in found), shown(tables.notes(results))]))
     if args.json:
-        write_text(args.json, json.dumps(tables.numbers(results), indent=1) + "\n")
+        write_text(args.json, json.dumps(tables.numbers(results), indent=1) + "\n", DataError)
     if args.markdown:
         parts = [tables.as_markdown(tables.notes(results)), *(table.markdown() for table in found)]
-        write_text(args.markdown, "\n\n".join(parts) + "\n")
+        write_text(args.markdown, "\n\n".join(parts) + "\n", DataError)
     for path in args.confusion:
         _write_confusion(path, results[0].tally)
     if watch:

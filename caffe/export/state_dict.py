@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
 from boundary import checkpoint
+from boundary.reading import read_lines
 from caffe.errors import CaffeError
 from caffe.layers.base import Layer
 from caffe.net import Net, weights
@@ -158,11 +158,7 @@ def read_names(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises CaffeError for a line that holds anything else.
     """
     names = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaffeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, CaffeError), 1):
         words = line.partition("#")[0].split()
         if words and len(words) != 2:
             raise CaffeError(f"{path}:{number}: expected a module and a layer, got {line!r}")

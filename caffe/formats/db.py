@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from boundary import writing
 from caffe.errors import CaffeError
 
 BACKENDS = ("lmdb", "leveldb")
@@ -201,19 +201,13 @@ def create(path: str | os.PathLike[str], backend: str = "lmdb") -> Iterator[Put]
     makers = {"lmdb": _make_lmdb, "leveldb": _make_leveldb}
     if backend not in makers:
         raise CaffeError(f"backend {backend!r}; expected {' or '.join(BACKENDS)}")
-    final = Path(os.path.abspath(path))
-    if final.exists():
+    if os.path.lexists(path):
         raise CaffeError(f"{path}: already exists; remove it first or choose another name")
-    beside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    try:
-        beside.mkdir()
-        with makers[backend](str(beside), str(path)) as put:
-            yield put
-        os.replace(beside, final)
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with (
+        writing.atomic_folder(path, CaffeError) as beside,
+        makers[backend](str(beside), str(path)) as put,
+    ):
+        yield put
 
 
 @contextmanager

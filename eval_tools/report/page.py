@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.store import write_bytes
+from boundary.writing import write_bytes
+from data_tools.cli import DataError
 from eval_tools.caffe_log import Run
 from eval_tools.inference import Segmented
 from eval_tools.metrics import ConfusionMatrix
@@ -107,7 +108,8 @@ class Report:
             for i, pictures in enumerate(self._pictures)
         ]
         # Names of files may hold bytes that are no UTF-8.
-        write_bytes(path, "".join([head, *blocks, tail]).encode(errors="replace"))
+        page = "".join([head, *blocks, tail])
+        write_bytes(path, page.encode(errors="replace"), DataError)
 
 
 def _asset(name: str) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
+from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter, SolverParameter
 from netgen import NETS
 from netgen.cli import main
+from netgen.sources import depth_range
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +133,7 @@ def test_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
     ("argv", "status", "message"),
     [
         ("sf5 --size 31x240", 1, "size 31x240 is too small: five 2x2 poolings need at least 32x32"),
-        ("sf5 --label-weights none.txt", 1, "label weights none.txt: No such file"),
+        ("sf5 --label-weights none.txt", 1, "none.txt: No such file"),
         ("sf5 --dataset scannet-40 --label-weights paper", 1, "no label weights were published"),
         ("sf5 --width-multiplier 0", 1, "width multiplier 0 is not above 0"),
         ("solver --net none.prototxt", 1, "none.prototxt: No such file or directory"),
@@ -395,3 +397,12 @@ def test_a_solver_of_too_many_iterations(capsys: pytest.CaptureFixture[str]) -> 
     assert status == 1
     assert "out of range" in err
     assert ".py" not in err
+
+
+@pytest.mark.parametrize(
+    "options", [{"depth_range": 'valid\nlayer { name: "mine" }'}, {"depth_range": 5}]
+)
+def test_a_dataset_json_puts_nothing_but_a_range_into_a_net(tmp_path, options):
+    (tmp_path / "dataset.json").write_text(json.dumps({"options": options}))
+    with pytest.raises(CaffeError, match=r"dataset\.json: options\.depth_range: expected authors"):
+        depth_range(str(tmp_path))
