@@ -16,6 +16,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
+from boundary.lmdb_file import LmdbFile
 from data_tools.cli import DataError
 from data_tools.record import from_datum
 
@@ -47,18 +48,6 @@ def lmdb_errors(path: Path) -> Iterator[None]:
         if path.exists() and shutil.disk_usage(path).free < FULL:
             words = "no space left on the disk"
         raise DataError(f"{path}: {words}") from error
-
-
-def open_lmdb(path: Path) -> lmdb.Environment:
-    """Opens an LMDB for reading. Raises DataError if the engine finds it truncated."""
-    try:
-        from caffe.formats import db
-    except ImportError:  # a real pycaffe has no such check
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False)
-    try:
-        return db.open_lmdb(path, readahead=False)
-    except RuntimeError as error:
-        raise DataError(str(error)) from error
 
 
 class Writer:
@@ -280,28 +269,23 @@ class Reader:
         if not (self.path / "data.mdb").is_file():
             what = "no LMDB there (no data.mdb in it)" if self.path.exists() else "does not exist"
             raise DataError(f"{self.path}: {what}")
-        with lmdb_errors(self.path):
-            self._env = open_lmdb(self.path)
+        self._file = LmdbFile(self.path, DataError)
         self.info = read_info(self.path)
 
     def __len__(self) -> int:
-        with lmdb_errors(self.path):
-            return self._env.stat()["entries"]
+        return len(self._file)
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """(key, serialised Datum) of every record."""
-        with lmdb_errors(self.path), self._env.begin() as txn:
-            yield from txn.cursor()
+        return self._file.every(0, 1)
 
     def keys(self) -> list[bytes]:
         """Every record's key."""
-        with lmdb_errors(self.path), self._env.begin() as txn:
-            return list(txn.cursor().iternext(values=False))
+        return self._file.keys()
 
     def get(self, key: bytes) -> bytes:
         """The record of that key. Raises DataError if there is none."""
-        with lmdb_errors(self.path), self._env.begin() as txn:
-            record = txn.get(key)
+        record = self._file.get(key)
         if record is None:
             raise DataError(f"{self.path}: has no record {key.decode(errors='replace')}")
         return record
@@ -313,7 +297,7 @@ class Reader:
 
     def close(self) -> None:
         """Closes the file."""
-        self._env.close()
+        self._file.close()
 
 
 def read_info(path: str | Path) -> dict[str, Any]:
