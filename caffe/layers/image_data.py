@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from boundary.errors import reason, shown
+from boundary.pictures import decode, read_picture
+from boundary.reading import read_bytes
 from caffe.data.order import RecordRandom, Turns, endless
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
-from caffe.formats.files import read_blob
+from caffe.formats.files import read_mean
 from caffe.layers.base import Shape, register
 from caffe.layers.data import (
     PrefetchingLayer,
@@ -31,10 +34,8 @@ def read_image(path: str, color: bool = True) -> np.ndarray:
     """A picture, height x width x channels, uint8; B, G, R or grey."""
     import cv2  # not above: 16 MB that most nets do without
 
-    image = cv2.imread(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise CaffeError(f"{path}: cannot be read as a picture")
-    return np.atleast_3d(image)
+    flags = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
+    return np.atleast_3d(read_picture(path, flags, CaffeError))
 
 
 # -- ImageData --------------------------------------------------------------------------------
@@ -203,8 +204,7 @@ class WindowData(PrefetchingLayer):
         t, channels = self.layer_param.transform_param, self.windows.channels
         if t.HasField("mean_file"):
             self.check(not t.mean_value, "give either mean_file or mean_value, not both")
-            mean = read_blob(t.mean_file)
-            mean = mean.reshape(mean.shape[-3:])
+            mean = read_mean(t.mean_file)
             # As in Caffe, the one offset is for both axes.
             start, size = (mean.shape[2] - t.crop_size) // 2, t.crop_size
             cut = mean[:, start : start + size, start : start + size] if start >= 0 else mean[:0]
@@ -337,12 +337,9 @@ def _check_inside(first: int, last: int, size: int, corners: Sequence[int]) -> N
         raise ValueError(f"window {tuple(corners)} does not lie in the picture")
 
 
-def _load(path: str) -> np.ndarray:
+def _load(path: str) -> bytes:
     """A file's bytes."""
-    try:
-        return np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot be read: {error.strerror}") from None
+    return read_bytes(path, CaffeError)
 
 
 def _round(value: float) -> int:
@@ -358,7 +355,7 @@ def _draws(turns: Turns, random: RecordRandom) -> Iterator[np.random.Generator]:
 def _window_batches(
     windows: WindowFile,
     cutter: _Cutter,
-    load: Callable[[str], np.ndarray],
+    load: Callable[[str], bytes],
     draws: Iterator[np.random.Generator],
     shape: Shape,
     objects: int,
@@ -376,10 +373,9 @@ def _window_batches(
             flip = mirror and bool(rng.integers(2))
             path = windows.images[window.image]
             try:
-                image = cv2.imdecode(load(path), cv2.IMREAD_COLOR)
+                image = decode(load(path), cv2.IMREAD_COLOR, shown(path), CaffeError)
                 cutter.cut(image, window.corners, flip, data[i].numpy())
-            except (cv2.error, ValueError, AttributeError) as error:
-                reason = error if isinstance(error, ValueError) else "cannot be read as a picture"
-                raise CaffeError(f"{path}: {reason}") from None
+            except (cv2.error, ValueError) as error:
+                raise CaffeError(f"{shown(path)}: {reason(error)}") from None
             labels[i] = window.label
         yield Batch((data, labels))

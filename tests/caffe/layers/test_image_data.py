@@ -1,5 +1,6 @@
 """ImageData against the reference's own LMDB of the same pictures, and WindowData by hand."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -79,7 +80,7 @@ def test_a_list_needs_no_labels_and_may_have_blank_lines(net_of, tmp_path):
         (None, "", "list.txt: cannot be read: No such file"),
         ("\n", "", "lists no pictures"),
         ("a b.png cat\n", "", "list.txt:1: label 'cat' is no integer"),
-        ("none.png 0\n", "", "none.png: cannot be read as a picture"),
+        ("none.png 0\n", "", "none.png: No such file"),
         ("none.png 0\n", "new_height: 3", "both new_height and new_width"),
         ("none.png 0\n", "batch_size: 0", "batch_size must be positive"),
         ("none.png 0\n", "rand_skip: 2", "rand_skip 2 exceeds the 1 lines"),
@@ -95,8 +96,17 @@ def test_what_cannot_be_read_is_refused(net_of, tmp_path, text, param, cause):
 def test_a_picture_that_vanishes_is_named(net_of, pictures):
     net = image_net(net_of, pictures / "list.txt", "batch_size: 6")
     (pictures / "a 4.png").unlink()
-    with pytest.raises(caffe.CaffeError, match=r"a 4.png: cannot be read as a picture"):
+    with pytest.raises(caffe.CaffeError, match=r"a 4\.png: No such file"):
         net.forward()
+
+
+def test_a_name_of_other_bytes(net_of, tmp_path):
+    data = cv2.imencode(".png", np.full((2, 3, 3), 7, np.uint8))[1].tobytes()
+    (tmp_path / "T\udcfcr.png").write_bytes(data)
+    (tmp_path / "list.txt").write_bytes(os.fsencode(f"{tmp_path}/T\udcfcr.png 3\n"))
+    net = image_net(net_of, tmp_path / "list.txt", "batch_size: 1")
+    net.forward()
+    assert net.blobs["x"].data.max() == 7
 
 
 # -- WindowData -------------------------------------------------------------------------------
