@@ -6,6 +6,9 @@ that net_spec and the protobuf messages can be had without it.
 
 from __future__ import annotations
 
+import boundary.interrupts  # noqa: F401  # when `python -m` starts a command; before all others
+
+# isort: split
 import importlib
 from typing import Any
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from boundary.streams import say
 from caffe.commands.script import run
 from caffe.errors import CaffeError
 from caffe.export.module import Shapes, load_net, to_module
@@ -284,7 +284,7 @@ def _verdict(differences: Mapping[str, float] | None, unchecked: bool) -> str:
 
 
 def _say(path: str, verdict: str) -> None:
-    print(f"{path}: written" + (f", {verdict}" if verdict else ""), file=sys.stderr)
+    say(f"{path}: written" + (f", {verdict}" if verdict else ""))
 
 
 if __name__ == "__main__":

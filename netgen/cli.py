@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from boundary.errors import shortened
+from boundary.streams import say
 from caffe import TEST, TRAIN
 from caffe.commands.script import status
 from caffe.errors import CaffeError
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0, or 1 for input that cannot be used.
+    """Run one command; returns its exit status: 0, 1 for bad input, 2 for bad usage."""
+    return status("netgen: error", lambda: _run(sys.argv[1:] if argv is None else argv))
 
-    Raises SystemExit(2) for bad usage, as argparse does.
-    """
-    args = parse(sys.argv[1:] if argv is None else argv)
-    command = _COMMANDS.get(args.command, _print_net)
-    return status("netgen: error", lambda: command(args))
+
+def _run(argv: list[str]) -> None:
+    args = parse(argv)
+    _COMMANDS.get(args.command, _print_net)(args)
 
 
 def _print_net(args: argparse.Namespace) -> None:
@@ -46,7 +48,7 @@ def _write(text: str, warnings: list[str]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"netgen: {text}", file=sys.stderr)
+    say(shortened(f"netgen: {text}"))
 
 
 def _print_summary(args: argparse.Namespace) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from boundary.streams import say
 from caffe import __version__
 from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
@@ -67,15 +67,22 @@ FLAGS = (
         "With 'time': the fused plan that 'train' and 'test' run by, and why it is not fused more.",
     ),
     Flag("iterations", 50, "The number of iterations to run."),
-    Flag("sigint_effect", "stop", "What SIGINT does: snapshot, stop or none."),
-    Flag("sighup_effect", "snapshot", "What SIGHUP does: snapshot, stop or none."),
+    Flag(
+        "sigint_effect",
+        "stop",
+        "What SIGINT does in training: snapshot, stop, end or none. 'stop' saves a snapshot if the "
+        "solver says snapshot_after_train; 'end' saves one in any case, and the exit status is 128 "
+        "+ the signal's number.",
+    ),
+    Flag("sighup_effect", "snapshot", "What SIGHUP does: the same words."),
+    Flag("sigterm_effect", "end", "What SIGTERM (a scheduler's stop) does: the same words."),
     Flag("version", False, "Show the version and exit."),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `caffe <command> <args>`; returns the exit status (1 bad input, 2 bad usage)."""
-    return run(_command, USAGE, FLAGS, arguments, "caffe")
+    return run(_command, USAGE, FLAGS, arguments, "caffe", at_once=True)
 
 
 def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
@@ -113,7 +120,8 @@ def train(flags: SimpleNamespace) -> int:
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     devices = _devices(flags, param)
-    requests = SignalRequests(flags.sigint_effect, flags.sighup_effect)
+    effects = flags.sigint_effect, flags.sighup_effect, flags.sigterm_effect
+    requests = SignalRequests(*effects, at_once=True)
     snapshot = resume_point(flags.snapshot, param.snapshot_prefix)
     if snapshot or flags.weights:
         param.ClearField("weights")
@@ -124,8 +132,7 @@ def train(flags: SimpleNamespace) -> int:
 
     run = Run(param, snapshot or None, flags.sync_bn, snapshot_keep=flags.snapshot_keep)
     asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
-    train_on(run, devices, asked, requests)
-    return 0
+    return train_on(run, devices, asked, requests)
 
 
 def test(flags: SimpleNamespace) -> int:
@@ -217,7 +224,7 @@ def time_model(flags: SimpleNamespace) -> int:
 def _tell_misfits(plan: Plan) -> None:
     """Print why operations of a plan are not fused further; the log has Caffe's lines only."""
     for misfit in plan.report.misfits:
-        print(f"caffe time: {misfit.rewrite}: {misfit.node} {misfit.reason}", file=sys.stderr)
+        say(f"caffe time: {misfit.rewrite}: {misfit.node} {misfit.reason}")
 
 
 def _time_layers(net: Net, spent: dict[str, list[float]]) -> None:

@@ -11,35 +11,25 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from boundary import running
 from caffe.errors import CaffeError
 from caffe.process.log import WARNING, init_log
 
 
-def run(program: str, main: Callable[[], None], quiet: bool = True) -> NoReturn:
+def run(program: str, main: Callable[[], int | None], quiet: bool = True) -> NoReturn:
     """Run a command and end the process with its exit status()."""
     sys.exit(status(program, main, quiet))
 
 
-def status(program: str, main: Callable[[], None], quiet: bool = True) -> int:
-    """Run a command; returns 0, 1 for bad input (with one line on stderr) or 130 if interrupted.
+def status(program: str, main: Callable[[], int | None], quiet: bool = True) -> int:
+    """Run a command; returns what main returns (None: 0), 1 for bad input, 130 if interrupted.
 
+    These, and output that cannot be written, give one line on stderr (boundary/running.py).
     quiet: log only warnings and errors, not how nets are set up, unless GLOG_minloglevel is set.
     """
     if quiet and "GLOG_minloglevel" not in os.environ:
         init_log(WARNING)
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output is gone. Nothing is wrong, but Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (CaffeError, OSError) as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return running.status(program, main, (CaffeError,))
 
 
 def numbers(count: int | None = None) -> Callable[[str], list[int]]:

@@ -37,6 +37,10 @@ class ReLU(_Elementwise):
     differs = ENGINE
     look = ACTIVATION
 
+    @property
+    def bounded(self) -> bool:
+        return abs(self.layer_param.relu_param.negative_slope) <= 1
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         slope = self.layer_param.relu_param.negative_slope
         return F.leaky_relu(bottom[0], slope) if slope else F.relu(bottom[0])

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from caffe.blob import Blob
-from caffe.data.order import Turns, epoch_order
+from caffe.data.order import Shuffling, Turns, epoch_order
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
+from caffe.formats.files import is_hdf5
 from caffe.layers.base import Layer, Shape, register
 from caffe.layers.data import PrefetchingLayer, read_text
 from caffe.process.log import emit
@@ -44,10 +45,16 @@ class HDF5Data(PrefetchingLayer):
         self.names = list(self.layer_param.top)
         self.origin, self.batch_size = p.source, p.batch_size
         with self.named():
+            if is_hdf5(p.source):
+                raise CaffeError(
+                    f"{p.source}: is an HDF5 file itself; expected a text file that lists the "
+                    "paths of HDF5 files, one a line"
+                )
             self.files = read_text(p.source).split()
             if not self.files:
                 raise CaffeError(f"{p.source}: lists no files")
             self.rows = _row_shapes(self.files[0], self.names)
+        self.shuffled = 0 if p.shuffle else None  # the other files' rows are not counted so far
         emit("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(self.files)}")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
@@ -60,9 +67,8 @@ class HDF5Data(PrefetchingLayer):
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.hdf5_data_param
         where = f"{self.where} (HDF5Data)"
-        seed = self.seed if p.shuffle else None
         files = [_File(path, self.names, self.rows, where) for path in self.files]
-        return _row_batches(_endless_rows(files, self.turns(), seed, self.order), p.batch_size)
+        return _row_batches(_endless_rows(files, self.turns(), self.shuffling()), p.batch_size)
 
 
 def _row_batches(rows: Iterator[Sequence[np.ndarray]], size: int) -> Iterator[Batch]:
@@ -106,10 +112,10 @@ class _File:
 
 
 def _endless_rows(
-    files: list[_File], turns: Turns, seed: int | None, source: str
+    files: list[_File], turns: Turns, shuffling: Shuffling | None
 ) -> Iterator[Sequence[np.ndarray]]:
-    """A reader's rows, one array for each top, file by file, forever. With a seed, the files and
-    the rows of each are permuted anew in each epoch.
+    """A reader's rows, one array for each top, file by file, forever. With `shuffling`, the files
+    and the rows of each are permuted anew in each epoch.
     """
     ahead, epoch = turns.first, 0  # ahead: how many rows other readers take before our next one
     whole = sum(file.count for file in files) if ahead else None
@@ -117,7 +123,7 @@ def _endless_rows(
         epoch, ahead = divmod(ahead, whole)
     loaded: tuple[_File, list[np.ndarray]] | None = None
     while True:
-        for i in _order(len(files), seed, source, epoch):
+        for i in epoch_order(len(files), shuffling, epoch):
             file = files[i]
             if ahead and ahead >= file.count:
                 ahead -= file.count
@@ -126,15 +132,11 @@ def _endless_rows(
                 loaded = file, file.read()
             arrays = loaded[1]
             count = len(arrays[0])
-            rows = _order(count, seed, f"{source}:{i}", epoch)[ahead :: turns.step]
+            rows = epoch_order(count, shuffling, epoch, int(i))[ahead :: turns.step]
             for row in rows:
                 yield [array[row] for array in arrays]
             ahead += turns.step * len(rows) - count
         epoch += 1
-
-
-def _order(count: int, seed: int | None, source: str, epoch: int) -> Sequence[int] | np.ndarray:
-    return range(count) if seed is None else epoch_order(count, seed, source, epoch)
 
 
 def _row_shapes(path: str, names: Sequence[str]) -> list[Shape]:

@@ -13,12 +13,14 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
+from caffe.formats.prototext import check_texts
 from caffe.graph.parameters import Parameter
 from caffe.graph.rules import filter_net, insert_splits
 from caffe.graph.wiring import Wiring
 from caffe.net import batches, debug, weights
 from caffe.plan.build import can_plan
 from caffe.plan.plan import Plan
+from caffe.process import memory
 from caffe.process.log import WARNING, emit
 from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
@@ -87,12 +89,15 @@ class Net:
 
     def initialize(self, param: pb.NetParameter) -> None:
         """Build the net for the state that `param` holds, as Caffe's Net::Init."""
+        check_texts(param, f"net {param.name!r}")
         filtered = filter_net(param)
         text = files.text(filtered).rstrip()
         announce("net.cpp:53", f"Initializing net from parameters: \n{text}")
         split = insert_splits(filtered)
         self.wiring = wiring = Wiring(split)
+        wiring.check_memory()
         wiring.fill_parameters()
+        self._may_keep = False  # whether memory for all blobs was looked for
         self.name, self.phase = wiring.name, wiring.phase
         self.debug_info = split.debug_info
         self._show_names()
@@ -190,6 +195,9 @@ class Net:
         if self._followed is not None:
             self._followed.gradient_hook = self.gradient_hook
             return self._followed.forward()
+        if not self._may_keep:
+            self.wiring.check_memory(kept=True)
+            self._may_keep = True
         if start > 0 and not self._record:  # a pass made of pieces cannot be repeated later
             self._start_recording()
         self._ran_to = end
@@ -206,7 +214,8 @@ class Net:
         """Run layer i; returns its weighted losses."""
         layer, tops = self.wiring.layers[i], self.wiring.top_blobs(i)
         record = self._record and self.wiring.needs_backward[i]
-        layer.forward_blobs(self.wiring.bottom_blobs(i), tops, record)
+        with memory.named(f"{layer.where} ({layer.type})"):
+            layer.forward_blobs(self.wiring.bottom_blobs(i), tops, record)
         return [
             weight * top.tensor().sum()
             for top, weight in zip(tops, layer.loss_weights, strict=True)
@@ -229,7 +238,8 @@ class Net:
             layer = wiring.layers[i]
             if wiring.needs_backward[i]:
                 tops, bottoms = wiring.top_blobs(i), wiring.bottom_blobs(i)
-                layer.backward_blobs(tops, wiring.wants[i], bottoms, keep_graph)
+                with memory.named(f"{layer.where} ({layer.type}), backward"):
+                    layer.backward_blobs(tops, wiring.wants[i], bottoms, keep_graph)
                 if self.debug_info:
                     debug.show_backward(wiring, i)
             if self.gradient_hook is not None:  # layers that share a parameter lie behind its owner

@@ -27,7 +27,7 @@ from caffe.process.log import ERROR, init_log, lowest_level
 # is noticed by its broken connections and by its parent.
 FOREVER = timedelta(days=365)
 
-REQUESTS = ("none", "snapshot", "stop")  # where ranks differ, the later entry wins
+REQUESTS = ("none", "snapshot", "stop", "end")  # where ranks differ, the later entry wins
 
 
 class PeerLost(CaffeError):
@@ -213,7 +213,7 @@ def finish(work: Any) -> None:
 
 
 def agree(request: str) -> str:
-    """The common decision: 'stop' if any process requests it, else 'snapshot', else 'none'.
+    """The common decision: the last in REQUESTS that any process requests.
 
     Waits until every process has called it, without a timeout. Raises PeerLost if one has ended.
     """

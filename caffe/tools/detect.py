@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from boundary.streams import say
 from caffe.commands.script import add_preprocessing, preprocessing, run
 from caffe.detector import Detector
 from caffe.errors import CaffeError
@@ -123,9 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start = time.monotonic()
     detections = detect(detector, args.input_file, args.crop_mode)
     spent = time.monotonic() - start
-    print(f"Processed {len(detections)} windows in {spent:.3f} s.", file=sys.stderr)
+    say(f"Processed {len(detections)} windows in {spent:.3f} s.")
     write(args.output_file, detections)
-    print(f"Results are in {args.output_file}", file=sys.stderr)
+    say(f"Results are in {args.output_file}")
 
 
 if __name__ == "__main__":

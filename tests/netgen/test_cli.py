@@ -205,6 +205,19 @@ def test_warning_of_frames_of_another_size(
     assert run(capsys, "sf5", "--classes", "3", "--size", "40x36", "--source", source)[2] == ""
 
 
+def test_warning_of_records_without_labels(
+    make_lmdb: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_lmdb("frames", 3, channels=4)
+    err = run(capsys, "sf5", "--classes", "3", "--source", source)[2]
+    assert "frames holds records of 4 channels, the net takes 5: blue, green, red, depth" in err
+    train = Path("train.prototxt")
+    train.write_text(run(capsys, "sf5", "--classes", "3", "--source", source)[1])
+    status, _, err = run(capsys, "summary", str(train))
+    assert status == 1
+    assert "layer 'slice_data' (Slice): slice_point [3, 4] must rise within the 4 of axis 1" in err
+
+
 def test_solver(capsys: pytest.CaptureFixture[str]) -> None:
     Path("train.prototxt").write_text(run(capsys, "sf5")[1])
     argv = "solver --net train.prototxt --train-images 795 --test-images 654 --base-lr 0.01"

@@ -35,6 +35,13 @@ def test_what_a_net_shows(make_net) -> None:
     assert net.blob_loss_weights == {**dict.fromkeys(net.blobs, 0.0), "c": 2.0}
 
 
+def test_a_null_character_in_a_message_is_refused() -> None:
+    param = pb.NetParameter(name="n")
+    param.layer.add(name="d", type="HDF5Data", top=["x"]).hdf5_data_param.source = "a\0b"
+    with pytest.raises(caffe.CaffeError, match=r"^net 'n': layer.hdf5_data_param.source holds a"):
+        caffe.Net(param, caffe.TRAIN)
+
+
 PHASED = (
     INPUT
     + """

@@ -12,6 +12,8 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
+from caffe.graph.wiring import Wiring
+from caffe.process import memory
 from caffe.proto import caffe_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("fresh")
@@ -548,6 +550,14 @@ def test_debug_info_only_where_it_is_displayed(make_solver, capsys) -> None:
     [
         ("average_loss: 0", "average_loss is 0, expected at least 1"),
         ("iter_size: 0", "iter_size is 0, expected at least 1"),
+        ("iter_size: -3", "iter_size is -3, expected at least 1"),
+        ("display: -1", "display is -1, expected at least 0"),
+        ("test_iter: -1 test_interval: 1", "test_iter is -1, expected at least 0"),
+        ("base_lr: nan", "base_lr is nan, expected a finite number"),
+        ("gamma: nan", "gamma is nan, expected a finite number"),
+        ("weight_decay: -inf", "weight_decay is -inf, expected a finite number"),
+        ("clip_gradients: inf", "clip_gradients is inf, expected a finite number"),
+        ('type: "Adam" momentum2: 1', "momentum2 is 1, expected 0 <= it < 1"),
         ('regularization_type: "L3"', "unknown regularization_type 'L3'; expected L1 or L2"),
         ('type: "Adm"', "unknown type 'Adm'; expected one of AdaDelta, AdaGrad, Adam"),
         ("test_iter: 1", "test_iter is given, so test_interval must be positive"),
@@ -561,6 +571,13 @@ def test_debug_info_only_where_it_is_displayed(make_solver, capsys) -> None:
 def test_bad_settings(make_solver, text: str, message: str) -> None:
     with pytest.raises(caffe.CaffeError, match=f"solver: {message}"):
         make_solver(text)
+
+
+def test_history_needs_memory(make_solver, monkeypatch) -> None:
+    monkeypatch.setattr(Wiring, "check_memory", lambda *_: None)
+    monkeypatch.setattr(memory, "left", lambda: 31.0)  # 4 weights: 16 bytes of each
+    with pytest.raises(caffe.CaffeError, match=r"^solver: the gradients and history \(SGD\) of"):
+        make_solver("")
 
 
 def test_no_net_at_all() -> None:
