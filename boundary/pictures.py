@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from boundary import limits
@@ -47,7 +49,43 @@ def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.n
 
 
 def claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in the header of a picture's bytes; None if Pillow does not know it."""
+    """Width and height in the header of a picture's bytes; None if they are not found.
+
+    OpenCV reads some pictures that Pillow does not know: TIFFs of unusual pixels, and Radiance, PFM
+    and PAM files.
+    """
+    return _pillow_size(data) or _tiff_size(data) or _text_size(data)
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None:
+        return None
+    found = {}
+    with suppress(struct.error):
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        for i in range(count):
+            tag, kind, _ = struct.unpack_from(order + "HHI", data, start + 2 + 12 * i)
+            if tag in (256, 257):  # width and height, as 16 or 32 bits
+                form = order + ("H" if kind == 3 else "I")
+                found[tag] = struct.unpack_from(form, data, start + 10 + 12 * i)[0]
+    return (found[256], found[257]) if len(found) == 2 else None
+
+
+def _text_size(data: bytes) -> tuple[int, int] | None:
+    head = data[:4096]
+    for pattern in (rb"P[Ff]\s+(\d+)\s+(\d+)\s", rb"#\?.*[-+]X\s+(\d+)\s+[-+]Y\s+(\d+)",
+                    rb"#\?.*[-+]Y\s+(\d+)\s+[-+]X\s+(\d+)",
+                    rb"P7.*WIDTH\s+(\d+).*HEIGHT\s+(\d+)",
+                    rb"P7.*HEIGHT\s+(\d+).*WIDTH\s+(\d+)"):  # fmt: skip
+        match = re.match(pattern, head, re.DOTALL)
+        if match:
+            return int(match[1][:12]), int(match[2][:12])
+    return None
+
+
+def _pillow_size(data: bytes) -> tuple[int, int] | None:
     from PIL import Image
 
     with warnings.catch_warnings():
