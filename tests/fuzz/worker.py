@@ -1,8 +1,8 @@
 """Runs inputs in a child that may die, hang or take memory, and starts another one after it.
 
 `python -m fuzz.worker CORPUS MODULE...` imports everything once, then reads tasks as JSON lines
-from stdin and writes outcomes as JSON lines to stdout. The process that imports runs nothing itself: for
-each task it forks a child, watches it, and forks again behind the input that killed it.
+from stdin and writes outcomes as JSON lines to stdout. The process that imports runs nothing
+itself: for each task it forks a child, watches it, and forks again behind the input that killed it.
 """
 
 from __future__ import annotations
