@@ -48,6 +48,8 @@ class Worker:
             found = json.loads(line)
             if "done" in found:
                 return
+            if "broken" in found:
+                raise RuntimeError(f"family {task['family']} is broken:\n{found['broken']}")
             yield Outcome(**found)
         raise RuntimeError(f"a worker ended with {self._process.wait()}")
 
@@ -102,7 +104,7 @@ class Campaign:
         ]
         if self.failures:
             lines += ["", f"{len(self.failures)} distinct failures:"]
-        for key, outcome in sorted(self.failures.items()):
+        for key, outcome in sorted(self.failures.items(), key=lambda item: item[0][::-1]):
             text = " ".join(outcome.text.split())[:160]
             lines += [
                 f"{self.times[key]:5}  {outcome.family}: {outcome.kind} {outcome.error} "
@@ -125,10 +127,11 @@ def repeat(seed: int, outcome: Outcome) -> str:
 
 def fixed(names: Sequence[str], inputs: int, seed: int) -> list[Task]:
     """Tasks of `inputs` inputs altogether, by the families' shares; the same for every machine."""
-    shares = [families.REGISTRY[name].share for name in names]
+    members = [families.REGISTRY[name] for name in names]
+    shares = sum(member.share for member in members if member.count is None)
     tasks = []
-    for name, share in zip(names, shares, strict=True):
-        count = max(1, round(inputs * share / sum(shares)))
+    for name, member in zip(names, members, strict=True):
+        count = member.count or max(1, round(inputs * member.share / shares))
         tasks += _chunks(name, range(count), seed)
     return tasks
 
@@ -137,7 +140,10 @@ def endless(names: Sequence[str], seed: int) -> Iterator[Task]:
     """Tasks without end, in rounds over the families."""
     for turn in itertools.count():
         for name in names:
-            size = max(1, round(CHUNK * families.REGISTRY[name].share))
+            member = families.REGISTRY[name]
+            if member.count and turn:
+                continue
+            size = member.count or max(1, round(CHUNK * member.share))
             yield from _chunks(name, range(turn * size, (turn + 1) * size), seed)
 
 

@@ -22,7 +22,7 @@ KINDS = (FINE, ONE_LINE, *FAILURES)
 _REFUSALS = {"CaffeError", "DataError"}
 _ALLOCATION = re.compile(r"MemoryError|nable to allocate|an't allocate|nsufficient memory")
 # caffe.errors.one_line: an exception that nobody expected, as `caffe` shows it.
-_DISGUISED = re.compile(r"(\w+): .*\((\w+\.py):(\d+)\)$", re.DOTALL)
+_DISGUISED = re.compile(r"^[\w. -]+: (\w+): .*\((\w+\.py):(\d+)\)$", re.DOTALL)
 
 
 @dataclass
@@ -145,7 +145,7 @@ def _ended(outcome: Outcome, end: SystemExit, said: str, asks: bool) -> None:
     if scarce and (disguised or not asks):
         outcome.kind = "memory"
     elif disguised:
-        outcome.kind, outcome.error = "traceback", disguised[1].rpartition(" ")[2]
+        outcome.kind, outcome.error = "traceback", disguised[1]
         outcome.place = f"{disguised[2]}:{disguised[3]}"
     else:
         # The command's name stands before the message.

@@ -34,6 +34,9 @@ WORDS = (
     "MAX", "x/y", "\\", '"', "'", "#", "e\u0301", "\U0001f600", "nowhere.txt", "nul",
 )  # fmt: skip
 
+# Whether files stay as they are: the sound input of each family must be read without complaint.
+idle = False
+
 BytesMutator = Callable[[random.Random, bytes, bytes], bytes]
 
 
@@ -139,6 +142,8 @@ BYTES: tuple[BytesMutator, ...] = (
 
 def some_bytes(rng: random.Random, data: bytes, other: bytes = b"") -> bytes:
     """`data` after one to four byte-level changes; `other`: a second file to splice in."""
+    if idle:
+        return data
     for _ in range(rng.choice((1, 1, 1, 2, 2, 4))):
         data = rng.choice(BYTES)(rng, data, other or data)
     return data
@@ -263,6 +268,8 @@ TEXT: tuple[BytesMutator, ...] = (
 
 def some_text(rng: random.Random, data: bytes, other: bytes = b"") -> bytes:
     """`data`, a text, after one to four changes of tokens, numbers, lines, encoding or bytes."""
+    if idle:
+        return data
     for _ in range(rng.choice((1, 1, 1, 2, 2, 4))):
         mutators = BYTES if rng.random() < 0.1 else TEXT
         data = rng.choice(mutators)(rng, data, other or data)
@@ -340,6 +347,8 @@ def some_message(
 
     words: likely values of texts. Fields that are set already are taken more often than others.
     """
+    if idle:
+        return
     for _ in range(changes or rng.choice((1, 1, 1, 2, 2, 4))):
         part = rng.choice(_messages(message))
         known = [field for field, _ in part.ListFields()]
@@ -363,6 +372,8 @@ def _json_value(rng: random.Random) -> Any:
 
 def some_json(rng: random.Random, data: bytes) -> bytes:
     """A JSON text with one to three values replaced by others of any type, or keys changed."""
+    if idle:
+        return data
     tree = json.loads(data)
     for _ in range(rng.choice((1, 1, 2, 3))):
         places: list[tuple[Any, Any]] = []

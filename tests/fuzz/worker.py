@@ -20,11 +20,12 @@ import struct
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fuzz import families, judge
+from fuzz import families, judge, mutate
 from fuzz.judge import Outcome
 
 GIB = 2**30
@@ -68,7 +69,9 @@ def _preload() -> None:
 
 
 def serve(task: dict[str, Any], registry: Any, corpus: Path, folder: Path, results: int) -> None:
-    """Runs a task: {"family", "seed", "indices", "keep"}; keep: a folder, write the files only."""
+    """Runs a task: {"family", "seed", "indices"}; "keep": a folder, to write the files and
+    run nothing; "idle": the files stay sound; "seconds": instead of SECONDS.
+    """
     chosen = registry[task["family"]]
     seconds = task.get("seconds", SECONDS)
     left = list(task["indices"])
@@ -80,6 +83,9 @@ def serve(task: dict[str, Any], registry: Any, corpus: Path, folder: Path, resul
         if pid == 0:
             try:
                 _Child(chosen, corpus, folder, results, state, dump).run(task, left)
+            except BaseException:  # in a family's own code
+                text = traceback.format_exc()
+                os.write(results, (json.dumps({"broken": text}) + "\n").encode())
             finally:
                 os._exit(0)
         status, hung = _watch(pid, state, dump, seconds)
@@ -166,6 +172,7 @@ class _Child:
 
     def run(self, task: dict[str, Any], indices: list[int]) -> None:
         """Runs the inputs and writes their outcomes."""
+        mutate.idle = task.get("idle", False)
         for position, index in enumerate(indices):
             self._mark(position, 0.0)
             rng = families.rng_of(task["seed"], self.family.name, index)
@@ -183,7 +190,8 @@ class _Child:
 
     def _one(self, rng: Any, position: int, index: int) -> Outcome:
         outcome = Outcome(self.family.name, index)
-        target = self.family.make(families.Draw(rng, self.corpus, index))
+        draw = families.Draw(rng, self.corpus, index)
+        target = self.family.make(draw)
         outcome.size = _size(Path())
         for fd in (1, 2):
             os.ftruncate(fd, 0)
@@ -204,6 +212,8 @@ class _Child:
             outcome.kind, outcome.text = "memory", f"{outcome.peak / GIB:.1f} GiB; {outcome.text}"
         elif outcome.seconds > SECONDS and not outcome.failed:
             outcome.kind = "hang"
+        if draw.title:
+            outcome.text = f"{draw.title}: {outcome.text}"
         outcome.text = outcome.text.encode("utf-8", "backslashreplace").decode()[:400]
         del target
         gc.collect()

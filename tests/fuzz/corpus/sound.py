@@ -25,6 +25,7 @@ from PIL import Image
 import caffe
 from caffe.formats import db, files
 from caffe.proto import caffe_pb2 as pb
+from data_tools import store
 from data_tools.record import to_datum
 from data_tools.store import key
 
@@ -201,8 +202,8 @@ def records(rng: np.random.Generator) -> None:
     frames = [(key(i, f"frame{i}"), to_datum(planes(rng), i % 2)) for i in range(3)]
     write_lmdb("lmdb", frames)
     info = {
-        "tool": "data_tools.folder", "dataset": "tiny", "split": "train", "records": 3,
-        "checksum": "0" * 64, "labeled": True, "classes": NAMES,
+        "tool": "data_tools.folder", "dataset": "tiny", "split": "train",
+        "labeled": True, "classes": NAMES,
         "type": "uint8", "shape": [5, 6, 8],
         "palette": [[10 * i, 20 * i, 30 * i] for i in range(5)], "scenes": ["bedroom", "kitchen"],
         "source": {"rgb": "rgb", "depth": "depth", "label": "label"},
@@ -211,6 +212,7 @@ def records(rng: np.random.Generator) -> None:
         "options": {"size": [8, 6], "depth_unit": "1000", "depth_range": "authors",
                     "float_depth": False},
     }  # fmt: skip
+    info |= store.survey(iter(store.Reader("lmdb")), "lmdb")
     _text("lmdb/dataset.json", json.dumps(info))
     write_lmdb("floats", [(key(0, "f"), to_datum(planes(rng).astype(np.float32), 0))])
     picture = cv2.imencode(".png", rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))[1].tobytes()

@@ -20,12 +20,14 @@ Target = Callable[[], Any]
 class Draw:
     """What a family draws an input from. The working directory is empty and the input's own.
 
-    corpus: the folder of sound files, see fuzz.corpus.
+    corpus: the folder of sound files, see fuzz.corpus. title: what the input is called, if it has a
+    name.
     """
 
     rng: random.Random
     corpus: Path
     index: int = 0
+    title: str = ""
     numbers: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,19 +93,21 @@ class Family:
     """make: draws an input, writes its files, returns what reads them. share: how many inputs it
     gets in comparison with others; less for slow ones. asks: whether an input may ask for memory
     openly, as a net does by its shapes; then it gets less, and one line that says so is right.
+    count: how many inputs there are, where they are counted.
     """
 
     name: str
     make: Callable[[Draw], Target]
     share: float
     asks: bool = False
+    count: int | None = None
 
 
 REGISTRY: dict[str, Family] = {}
 
 
 def family(
-    share: float = 1.0, asks: bool = False
+    share: float = 1.0, asks: bool = False, count: int | None = None
 ) -> Callable[[Callable[[Draw], Target]], Callable[[Draw], Target]]:
     """Registers a function as the family of its name."""
 
@@ -111,7 +115,7 @@ def family(
         name = make.__name__
         if name in REGISTRY:
             raise ValueError(f"two families are called {name}")
-        REGISTRY[name] = Family(name, make, share, asks)
+        REGISTRY[name] = Family(name, make, share, asks, count)
         return make
 
     return add
@@ -122,7 +126,8 @@ def rng_of(seed: int, name: str, index: int) -> random.Random:
     return random.Random(f"{seed}/{name}/{index}")
 
 
-MODULES = ("nets", "weights", "hdf5", "records", "pictures", "tables", "mat", "datasets", "models")
+MODULES = ("nets", "weights", "hdf5", "records", "pictures", "tables", "mat", "datasets", "models",
+           "known")  # fmt: skip
 
 
 def load(modules: Sequence[str]) -> dict[str, Family]:

@@ -31,7 +31,7 @@ def _element(draw: Draw, data: bytes) -> bytes:
 def level5(draw: Draw, pattern: str, path: str) -> None:
     """A spoiled level-5 file; compressed variables are unpacked, spoiled, and packed again."""
     data = draw.sound(pattern)
-    if draw.chance(0.3):
+    if draw.chance(0.3) or mutate.idle:
         draw.write(path, mutate.some_bytes(draw.rng, data))
         return
     head, at, variables = data[:128], 128, []

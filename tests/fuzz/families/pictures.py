@@ -44,6 +44,8 @@ def png(rng: random.Random, data: bytes) -> bytes:
 
 def header_of(rng: random.Random, name: str, data: bytes) -> bytes:
     """A picture that claims another size in its header, where the format is a simple one."""
+    if mutate.idle:
+        return data
     side = rng.choice(SIDES) % 2**31
     if name.endswith(".png"):
         return png(rng, data)
@@ -115,7 +117,7 @@ def spoiled(draw: Draw, pattern: str, path: str | None = None) -> Path:
         content = mutate.some_bytes(draw.rng, content, other)
     if path is None:
         name = source.name
-        if draw.chance(0.1):
+        if draw.chance(0.1) and not mutate.idle:
             name = draw.pick("x.png", "x.exr", "x.npy", "x.tif", "x.jpg")
         path = name
     else:
@@ -125,7 +127,7 @@ def spoiled(draw: Draw, pattern: str, path: str | None = None) -> Path:
 
 def _name(draw: Draw, path: Path) -> str | bytes:
     """Sometimes the file gets a name that few expect."""
-    if draw.chance(0.1):
+    if draw.chance(0.1) and not mutate.idle:
         odd = draw.pick("b\udce4d.png", "\u00fc.png", "a b.png", "\u65e5.png", "-x.png")
         path.rename(path.with_name(odd))
         return odd

@@ -87,7 +87,9 @@ def lmdb_pages(draw: Draw) -> Target:
     name = draw.pick("lmdb", "many")
     content = draw.sound(f"{name}/data.mdb")
     how = draw.rng.randrange(6)
-    if how == 0:
+    if mutate.idle:
+        pass
+    elif how == 0:
         content = content[: -PAGE * draw.rng.randrange(1, len(content) // PAGE)]
     elif how == 1:
         content = content[: draw.rng.randrange(len(content))]
@@ -109,7 +111,9 @@ def lmdb_pages(draw: Draw) -> Target:
 
 def odd_datum(draw: Draw) -> bytes:
     """A record that is no sound Datum."""
-    content = draw.sound("datums/*")
+    content = draw.sound("datums/raw" if mutate.idle else "datums/*")
+    if mutate.idle:
+        return content
     how = draw.rng.randrange(4)
     if how == 0:
         return mutate.some_bytes(draw.rng, content)

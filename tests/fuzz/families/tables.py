@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from caffe.errors import CaffeError
 from data_tools import classes, convert, layers, unpickle
 from eval_tools import caffe_log, labels
 from fuzz import commands, mutate
@@ -92,7 +93,9 @@ def pickle_content(draw: Draw) -> Target:
 
     import numpy as np
 
-    def value(depth: int = 0):
+    def value():
+        if mutate.idle:
+            return [1]
         return draw.pick(
             lambda: None, lambda: 1, lambda: "x", lambda: [], lambda: [1, 2], lambda: [10**12],
             lambda: np.array([1, 2]), lambda: np.array(["a"]), lambda: np.array([None]),
@@ -104,12 +107,19 @@ def pickle_content(draw: Draw) -> Target:
     if draw.chance(0.5):
         draw.copy("prepared/sun")
         held = {key: value() for key in ("trainval", "test", "x") if draw.chance(0.8)}
-        draw.write("prepared/sun/splits.pkl", pickle.dumps(draw.pick(held, held, value()), 2))
+        draw.write(
+            "prepared/sun/splits.pkl",
+            pickle.dumps(draw.pick(held, held, held if mutate.idle else value()), 2),
+        )
         return commands.data_tool("prepared", "prepared/sun", "out")
     keys = ("rgb_images", "depth_images", "masks")
     sound = np.load(draw.corpus / "prepared/nyuv2.npy", allow_pickle=True).item()
-    parts = {key: sound[key] if draw.chance(0.5) else value() for key in keys}
-    np.save("x.npy", np.array(draw.pick(parts, parts, [parts]), dtype=object), allow_pickle=True)
+    parts = {key: sound[key] if draw.chance(0.5) or mutate.idle else value() for key in keys}
+    np.save(
+        "x.npy",
+        np.array(draw.pick(parts, parts, parts if mutate.idle else [parts]), dtype=object),
+        allow_pickle=True,
+    )
     return commands.data_tool("prepared", "x.npy", "out")
 
 
@@ -122,10 +132,18 @@ def protobuf_strings(draw: Draw) -> Target:
     if draw.chance(0.5):
         datum = pb.Datum.FromString(draw.sound("datums/*"))
         mutate.some_message(draw.rng, datum)
-        return lambda: io.datum_to_array(datum)
+        return lambda: _documented(io.datum_to_array, datum)
     blob = pb.BlobProto.FromString(draw.sound("arrays/mean.binaryproto"))
     mutate.some_message(draw.rng, blob)
     if draw.chance(0.5):
         return lambda: io.blobproto_to_array(blob)
     vector = pb.BlobProtoVector(blobs=[blob]).SerializeToString()
     return lambda: io.blobprotovector_str_to_arraylist(mutate.some_bytes(draw.rng, vector))
+
+
+def _documented(function, argument) -> None:
+    """Calls a function of pycaffe's whose docstring promises a ValueError."""
+    try:
+        function(argument)
+    except ValueError as error:
+        raise CaffeError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import caffe
@@ -170,7 +171,7 @@ def state_dict_tools(draw: Draw) -> Target:
         for shape in ((2, 3 if number == 0 else 2, 3, 3), (2,)):
             blob = layer.blobs.add()
             blob.shape.dim.extend(shape)
-            blob.data.extend([0.5] * (2 * 27 if len(shape) > 1 else 2))
+            blob.data.extend([0.5] * math.prod(shape))
     mutate.some_message(draw.rng, model)
     draw.write("x.caffemodel", model.SerializePartialToString())
     return commands.data_tool("vgg_surgery", "x.caffemodel", "net.prototxt", "out.caffemodel")
@@ -195,6 +196,8 @@ def state_dict_content(draw: Draw) -> Target:
     keys = ("conv.weight", "conv.bias", "bn.running_mean", "score.weight", "conv.0", "conv.99",
             "", ".", "conv", "module.conv.weight", "x" * 1000, "conv.weight\n", 3)  # fmt: skip
     state = {draw.rng.choice(keys): value() for _ in range(draw.rng.randrange(1, 5))}
+    if mutate.idle:
+        state = {"conv.weight": torch.ones(4, 4, 3, 3)}
     torch.save(draw.pick(state, {"state_dict": state}, [state], {"model": 3}), "x.pth")
     draw.copy("nets/deploy.prototxt", "net.prototxt")
     if draw.chance(0.3):
