@@ -70,7 +70,8 @@ def _preload() -> None:
 
 def serve(task: dict[str, Any], registry: Any, corpus: Path, folder: Path, results: int) -> None:
     """Runs a task: {"family", "seed", "indices"}; "keep": a folder, to write the files and
-    run nothing; "idle": the files stay sound; "seconds": instead of SECONDS.
+    run nothing; "idle": the files stay sound; "seconds" and "peak": instead of
+    SECONDS and PEAK.
     """
     chosen = registry[task["family"]]
     seconds = task.get("seconds", SECONDS)
@@ -160,7 +161,6 @@ class _Child:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         faulthandler.enable(dump)
         faulthandler.register(signal.SIGUSR1, dump, all_threads=False)
-        _limit(PEAK if chosen.asks else HEADROOM)
 
     @staticmethod
     def _captured(fd: int) -> int:
@@ -172,6 +172,8 @@ class _Child:
 
     def run(self, task: dict[str, Any], indices: list[int]) -> None:
         """Runs the inputs and writes their outcomes."""
+        self.peak = task.get("peak", PEAK)
+        _limit(self.peak if self.family.asks else HEADROOM * self.peak // PEAK)
         mutate.idle = task.get("idle", False)
         for position, index in enumerate(indices):
             self._mark(position, 0.0)
@@ -208,7 +210,7 @@ class _Child:
         judge.run(outcome, target, sys.stderr, self.family.asks)
         outcome.seconds = round(time.process_time() - start, 3)
         outcome.peak = max(0, _memory("VmHWM") - before)
-        if outcome.peak > PEAK and outcome.kind in (judge.FINE, judge.ONE_LINE):
+        if outcome.peak > self.peak and outcome.kind in (judge.FINE, judge.ONE_LINE):
             outcome.kind, outcome.text = "memory", f"{outcome.peak / GIB:.1f} GiB; {outcome.text}"
         elif outcome.seconds > SECONDS and not outcome.failed:
             outcome.kind = "hang"
