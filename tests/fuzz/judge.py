@@ -15,7 +15,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 300  # characters of an error's line
 FINE, ONE_LINE = "fine", "one line"
-FAILURES = ("traceback", "message", "memory", "signal", "hang", "exit")
+# broken: the family itself failed to make the input.
+FAILURES = ("traceback", "message", "memory", "signal", "hang", "exit", "broken")
 KINDS = (FINE, ONE_LINE, *FAILURES)
 
 # Errors by which the product refuses input, by name, because toys and tests have theirs.

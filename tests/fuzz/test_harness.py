@@ -76,6 +76,12 @@ def test_those_who_may_ask_are_told_in_one_line(toys) -> None:
     )  # fmt: skip
 
 
+def test_a_family_that_makes_no_input_is_a_failure(toys) -> None:
+    found = toys("broken", 2)
+    assert kinds(found) == ["broken"] * 2
+    assert found[0].error == "LookupError"
+
+
 def test_the_table_names_the_smallest_input_of_each_failure() -> None:
     found = campaign.Campaign()
     for index, size in enumerate((30, 10, 20)):

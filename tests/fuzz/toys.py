@@ -96,6 +96,12 @@ def takes(draw: Draw) -> Target:
             lambda: None)[draw.index]  # fmt: skip
 
 
+@family()
+def broken(draw: Draw) -> Target:
+    """Fails to make its input."""
+    return draw.seeds("nothing")
+
+
 @family(asks=True)
 def asks(draw: Draw) -> Target:
     """As `takes`, by nets, which may ask."""

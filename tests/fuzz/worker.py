@@ -84,9 +84,8 @@ def serve(task: dict[str, Any], registry: Any, corpus: Path, folder: Path, resul
         if pid == 0:
             try:
                 _Child(chosen, corpus, folder, results, state, dump).run(task, left)
-            except BaseException:  # in a family's own code
-                text = traceback.format_exc()
-                os.write(results, (json.dumps({"broken": text}) + "\n").encode())
+            except BaseException:
+                os.write(dump, traceback.format_exc().encode())
             finally:
                 os._exit(0)
         status, hung = _watch(pid, state, dump, seconds)
@@ -193,7 +192,13 @@ class _Child:
     def _one(self, rng: Any, position: int, index: int) -> Outcome:
         outcome = Outcome(self.family.name, index)
         draw = families.Draw(rng, self.corpus, index)
-        target = self.family.make(draw)
+        try:
+            target = self.family.make(draw)
+        except Exception as error:
+            outcome.kind, outcome.error, outcome.text = "broken", type(error).__name__, str(error)
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            outcome.place = f"{Path(frame.filename).name}:{frame.lineno}"
+            return outcome
         outcome.size = _size(Path())
         for fd in (1, 2):
             os.ftruncate(fd, 0)

@@ -122,7 +122,10 @@ def hostile(draw: Draw, pattern: str, path: str) -> Path:
     place = draw.write(path, content)
     with h5py.File(place, "r+") as file:
         for _ in range(draw.pick(1, 1, 1, 2, 3)):
-            group, name = draw.rng.choice(_places(file))
+            places = _places(file)
+            if not places:
+                break
+            group, name = draw.rng.choice(places)
             link = group.get(name, getlink=True)
             item = group[name] if isinstance(link, h5py.HardLink) else None
             shape = tuple(getattr(item, "shape", None) or ())
