@@ -7,6 +7,7 @@ they change.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pickle
@@ -25,9 +26,10 @@ from PIL import Image
 import caffe
 from caffe.formats import db, files
 from caffe.proto import caffe_pb2 as pb
-from data_tools import store
+from data_tools import port_weights, store
 from data_tools.record import to_datum
 from data_tools.store import key
+from netgen.cli import main as netgen_main
 
 ROOT = Path(__file__).resolve().parents[3]
 # The writers of .mat files lie beside the tests of their readers.
@@ -119,7 +121,7 @@ def write(folder: Path) -> None:
         cv2.setNumThreads(0)
         for make in (
             texts, records, models, arrays, hdf5_data, pictures, mats, prepared, folders,
-            state_dicts,
+            state_dicts, port,
         ):  # fmt: skip
             make(rng)
 
@@ -285,11 +287,53 @@ def state_dicts(rng: np.random.Generator) -> None:
     torch.save(state, "torch/tiny.pth")
     torch.save({"state_dict": state, "epoch": 3}, "torch/checkpoint.pth")
     torch.save(state, "torch/old.pth", _use_new_zipfile_serialization=False)
-    torch.save({"features.0.weight": torch.ones(64, 3, 3, 3)}, "torch/vgg.pth")
     Path("pickles").mkdir()
     for protocol in (0, 2, 4):
         with open(f"pickles/splits{protocol}.pkl", "wb") as file:
             pickle.dump({"trainval": np.array([1]), "test": [2]}, file, protocol)
+
+
+def port(rng: np.random.Generator) -> None:
+    """A narrow SF5 and the state dict of the PyTorch port that fits it; a narrow VGG and its net."""
+    argv = ["sf5", "--classes", "4", "--deploy", "--size", "32x32", "--width-multiplier", "0.03"]
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        assert netgen_main([*argv, "--pooling", "floor"]) == 0
+    _text("port/sf5.prototxt", text.getvalue())
+    params = caffe.Net("port/sf5.prototxt", caffe.TEST).params
+    state = {}
+    for name, source in port_weights.sources().items():
+        weight, bias = (blob.data.copy() for blob in params[name])
+        if source.change(weight).shape != weight.shape or name.endswith("_D"):
+            weight = weight.transpose(1, 0, 2, 3)
+        state |= {f"{source.key}.weight": weight, f"{source.key}.bias": bias}
+        if source.bn:
+            for leaf in ("running_mean", "running_var", "weight", "bias"):
+                state[f"{source.norm_key}.{leaf}"] = np.ones_like(bias)
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in state.items()}
+    torch.save(tensors, "port/port.pth")
+    _text("vgg/net.prototxt", "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ '
+        f"shape {{ dim: 1 dim: {channels} dim: 6 dim: 8 }} }} }}\n"
+        for name, channels in (("rgb", 3), ("depth", 1))
+    ) + "".join(
+        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}"\n'
+        "  convolution_param { num_output: 2 kernel_size: 3 pad: 1 } }\n"
+        for name, bottom in (("conv1_1", "rgb"), ("conv1_1_pair1ch", "depth"),
+                             ("conv1_2", "conv1_1"), ("conv1_2_D", "conv1_2"))
+    ))  # fmt: skip
+    ours = {
+        "conv1_1": rng.normal(size=(2, 3, 3, 3)), "conv1_2": rng.normal(size=(2, 2, 3, 3)),
+    }  # fmt: skip
+    model, tensors = pb.NetParameter(name="VGG"), {}
+    for index, (name, weight) in zip((0, 2), ours.items(), strict=True):
+        layer = model.layer.add(name=name, type="Convolution")
+        for values in (weight, np.zeros(2)):
+            blob = layer.blobs.add(data=values.ravel().tolist())
+            blob.shape.dim.extend(values.shape)
+        tensors[f"features.{index}.weight"] = torch.from_numpy(weight).float()
+        tensors[f"features.{index}.bias"] = torch.zeros(2)
+    Path("vgg/vgg.caffemodel").write_bytes(model.SerializeToString())
+    torch.save(tensors, "vgg/vgg.pth")
 
 
 # ---------------------------------------------------------------------------------------------

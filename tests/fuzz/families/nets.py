@@ -7,6 +7,7 @@ from pathlib import Path
 from cases import TABLE, layer_param
 
 import caffe
+import caffe.draw
 from caffe.formats import files
 from caffe.formats.prototext import parse, text
 from caffe.proto import caffe_pb2 as pb
@@ -136,11 +137,13 @@ def solver_command(draw: Draw) -> Target:
 
 @family(0.5, asks=True)
 def caffe_commands(draw: Draw) -> Target:
-    """`caffe test`, `caffe time` and the upgrading tools on a spoiled net."""
+    """`caffe test`, `caffe time` and the upgrading tools on a spoiled net; draw_net."""
     draw.copy("lmdb")
     draw.text("nets/*.prototxt", "net.prototxt")
     draw.copy("weights/tiny.caffemodel")
-    how = draw.rng.randrange(4)
+    how = draw.rng.randrange(5)
+    if how == 4:
+        return lambda: caffe.draw.get_pydot_graph(files.read_net("net.prototxt"), "LR")
     if how == 0:
         return commands.caffe_command("test", "-model", "net.prototxt", "-iterations", 1,
                                       "-weights", "weights/tiny.caffemodel")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import caffe
+from caffe.data.dataset import LMDBDataset
 from caffe.formats import db
 from caffe.proto import caffe_pb2 as pb
 from data_tools.store import Reader
@@ -49,6 +50,15 @@ def _scan(source: str, backend: str = "lmdb") -> Target:
     return run
 
 
+def _dataset(source: str) -> Target:
+    def run() -> None:
+        dataset = LMDBDataset(source)
+        for index in range(min(len(dataset), 3)):
+            dataset[index]
+
+    return run
+
+
 def _read(source: str) -> Target:
     def run() -> None:
         reader = Reader(source)
@@ -64,6 +74,7 @@ def readers(draw: Draw, source: str) -> Target:
     return draw.pick(
         lambda: _scan(source),
         lambda: _read(source),
+        lambda: _dataset(source),
         lambda: data_net(source, draw),
         lambda: commands.data_tool("inspect", source),
         lambda: commands.data_tool("inspect", source, "--html", "o.html", "--verify"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import caffe
@@ -157,24 +156,40 @@ def state_dict(draw: Draw) -> Target:
     return commands.script("convert", "net.prototxt", "x.pth", "out.caffemodel", "--partial")
 
 
-@family(0.5)
-def state_dict_tools(draw: Draw) -> Target:
-    """Spoiled .pth and .caffemodel files for vgg_surgery and port_weights."""
-    draw.copy("nets/deploy.prototxt", "net.prototxt")
-    if draw.chance(0.4):
-        draw.bytes("torch/*.pth", "x.pth")
-        tool = draw.pick("vgg_surgery", "port_weights")
-        return commands.data_tool(tool, "x.pth", "net.prototxt", "out.caffemodel")
-    model = pb.NetParameter()
-    for number, name in enumerate(("conv1_1", "conv1_2")):
-        layer = model.layer.add(name=name, type="Convolution")
-        for shape in ((2, 3 if number == 0 else 2, 3, 3), (2,)):
-            blob = layer.blobs.add()
-            blob.shape.dim.extend(shape)
-            blob.data.extend([0.5] * math.prod(shape))
-    mutate.some_message(draw.rng, model)
-    draw.write("x.caffemodel", model.SerializePartialToString())
-    return commands.data_tool("vgg_surgery", "x.caffemodel", "net.prototxt", "out.caffemodel")
+@family(0.7)
+def vgg_surgery(draw: Draw) -> Target:
+    """Spoiled weights of a narrow VGG, or a spoiled net, for vgg_surgery."""
+    suffix = draw.pick(".pth", ".caffemodel")
+    path, net = f"vgg/vgg{suffix}", draw.copy("vgg/net.prototxt")
+    draw.copy(path)
+    if draw.chance(0.2):
+        draw.text("vgg/net.prototxt", net)
+    elif suffix == ".pth":
+        draw.bytes(path, path)
+    else:
+        _message(draw, path, pb.NetParameter, path)
+    run = commands.data_tool("vgg_surgery", path, net, "out.caffemodel", "--decoder",
+                             draw.pick("msra", "mirror"))  # fmt: skip
+
+    def narrow() -> None:
+        from data_tools import vgg_surgery as tool
+
+        tool.CONVOLUTIONS, tool.TORCHVISION = {"conv1_1": 2, "conv1_2": 2}, (0, 2)
+        run()
+
+    return narrow
+
+
+@family(0.3)
+def port_weights(draw: Draw) -> Target:
+    """A spoiled state dict of the PyTorch port, or a spoiled net, for port_weights."""
+    draw.copy("port")
+    if draw.chance(0.3):
+        draw.text("port/sf5.prototxt", "port/sf5.prototxt")
+    else:
+        draw.bytes("port/port.pth", "port/port.pth")
+    return commands.data_tool("port_weights", "port/port.pth", "port/sf5.prototxt",
+                              "out.caffemodel")  # fmt: skip
 
 
 @family(0.5)
@@ -201,7 +216,7 @@ def state_dict_content(draw: Draw) -> Target:
     torch.save(draw.pick(state, {"state_dict": state}, [state], {"model": 3}), "x.pth")
     draw.copy("nets/deploy.prototxt", "net.prototxt")
     if draw.chance(0.3):
-        return commands.data_tool("vgg_surgery", "x.pth", "net.prototxt", "out.caffemodel")
+        return commands.data_tool("port_weights", "x.pth", "net.prototxt", "out.caffemodel")
     more = ("--partial",) if draw.chance(0.5) else ()
     return commands.script("convert", "net.prototxt", "x.pth", "out.caffemodel", *more)
 
