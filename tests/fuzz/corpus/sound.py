@@ -294,7 +294,7 @@ def state_dicts(rng: np.random.Generator) -> None:
 
 
 def port(rng: np.random.Generator) -> None:
-    """A narrow SF5 and the state dict of the PyTorch port that fits it; a narrow VGG and its net."""
+    """A narrow SF5 and a state dict of the PyTorch port that fits it; a narrow VGG and its net."""
     argv = ["sf5", "--classes", "4", "--deploy", "--size", "32x32", "--width-multiplier", "0.03"]
     with contextlib.redirect_stdout(io.StringIO()) as text:
         assert netgen_main([*argv, "--pooling", "floor"]) == 0
