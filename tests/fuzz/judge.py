@@ -52,11 +52,11 @@ class Outcome:
 
 def in_project(file: str) -> bool:
     """Whether a frame's file is code of the product, neither a test nor a library."""
-    try:
-        parts = Path(file).resolve().relative_to(ROOT).parts
-    except ValueError:
+    path = Path(file)
+    if not path.is_relative_to(ROOT):
         return False
-    return parts[0] != "tests" and not parts[0].startswith(".")
+    top = path.relative_to(ROOT).parts[0]
+    return top != "tests" and not top.startswith(".")
 
 
 def place_of(trace: TracebackType | None) -> str:

@@ -29,9 +29,9 @@ from fuzz import families, judge, mutate
 from fuzz.judge import Outcome
 
 GIB = 2**30
-# An input may take this much CPU time and, because it may sleep, three times as much time at all:
-# a machine with other work to do makes no hangs.
-SECONDS = 10.0
+# An input may take this much CPU time and, because it may sleep, PATIENCE times as much by the
+# clock: other work of the machine makes no hangs.
+SECONDS, PATIENCE = 10.0, 6
 PEAK = 2 * GIB  # bytes by which memory in use may grow
 # Behind so many bytes the system refuses memory: what takes more is seen, and the machine lives.
 HEADROOM = 4 * GIB
@@ -116,7 +116,7 @@ def _watch(pid: int, state: mmap.mmap, dump: int, seconds: float) -> tuple[int, 
         if found:
             return status, False
         position, start, used = _STATE.unpack(state[:])
-        late = time.monotonic() - start > 3 * seconds
+        late = time.monotonic() - start > PATIENCE * seconds
         if position >= 0 and start and (late or _cpu(pid) - used > seconds):
             os.kill(pid, signal.SIGUSR1)  # the child writes where it is
             deadline = time.monotonic() + 1

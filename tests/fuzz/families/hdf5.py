@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from pathlib import Path
 
 import h5py
@@ -117,10 +118,13 @@ def hostile(draw: Draw, pattern: str, path: str) -> Path:
         return draw.write(path, content)
     if draw.chance(0.35):
         return draw.write(path, mutate.some_bytes(draw.rng, content, draw.sound(pattern)))
-    with h5py.File("other.h5", "w") as other:
+    with h5py.File(io.BytesIO(), "w") as other:
         other["data"] = np.arange(12, dtype=np.float32)
-    place = draw.write(path, content)
-    with h5py.File(place, "r+") as file:
+        other.flush()
+        draw.write("other.h5", other.id.get_file_image())
+    # In memory: a reader may have left the file of the last input open, and HDF5 knows it again.
+    held = io.BytesIO(content)
+    with h5py.File(held, "r+") as file:
         for _ in range(draw.pick(1, 1, 1, 2, 3)):
             places = _places(file)
             if not places:
@@ -141,9 +145,10 @@ def hostile(draw: Draw, pattern: str, path: str) -> Path:
             # HDF5 itself refuses some, and not all versions of it the same.
             with contextlib.suppress(ValueError, TypeError, OSError, RuntimeError):
                 change(draw, group, name, shape)
+    content = held.getvalue()
     if draw.chance(0.15):
-        draw.write(path, mutate.some_bytes(draw.rng, place.read_bytes()))
-    return place
+        content = mutate.some_bytes(draw.rng, content)
+    return draw.write(path, content)
 
 
 @family()

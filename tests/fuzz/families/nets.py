@@ -98,6 +98,15 @@ def net_binary(draw: Draw) -> Target:
     return lambda: caffe.Net(net, caffe.TRAIN).forward()
 
 
+def _brief(path: str) -> pb.SolverParameter:
+    """The solver in a file, without orders for long work, which are no faults."""
+    param = files.read_solver(path)
+    param.max_iter, param.iter_size = min(param.max_iter, 5), min(param.iter_size, 5)
+    if param.test_iter and max(param.test_iter) > 5:
+        param.test_iter[:] = [min(count, 5) for count in param.test_iter]
+    return param
+
+
 @family(asks=True)
 def solver(draw: Draw) -> Target:
     """A solver, spoiled as text or by fields: three iterations and a snapshot."""
@@ -109,7 +118,7 @@ def solver(draw: Draw) -> Target:
         draw.write("solver.prototxt", content)
 
     def run() -> None:
-        trained = caffe.get_solver("solver.prototxt")
+        trained = caffe.get_solver(_brief("solver.prototxt"))
         trained.step(3)
         trained.snapshot()
 
@@ -123,12 +132,7 @@ def solver_command(draw: Draw) -> Target:
         draw.copy("nets/small.prototxt", "small.prototxt")
         draw.write("solver.prototxt",
                    _spoiled_message(draw, "solvers/*.prototxt", pb.SolverParameter))  # fmt: skip
-        param = files.read_solver("solver.prototxt")
-        if param.max_iter > 5:  # an order for long work is no fault
-            param.max_iter = 5
-        if param.test_iter and max(param.test_iter) > 5:
-            param.test_iter[:] = [1]
-        draw.write("solver.prototxt", text(param).encode())
+        draw.write("solver.prototxt", text(_brief("solver.prototxt")).encode())
     else:
         draw.copy("solvers/sgd.prototxt", "solver.prototxt")
         draw.write("small.prototxt", _spoiled_message(draw, "nets/small*", pb.NetParameter))
