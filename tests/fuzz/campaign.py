@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -249,6 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     campaign = run(tasks, args.workers if args.only is None else 1, minutes, heard=_progress)
     print(file=sys.stderr)
     print(campaign.table(args.seed))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"\n{used.ru_utime + used.ru_stime:.0f} s of CPU in all")
     if args.keep is not None:
         keep(args.keep, args.seed, campaign.failures.values())
     return int(bool(campaign.failures))

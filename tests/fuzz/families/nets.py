@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from cases import TABLE, layer_param
@@ -132,7 +133,8 @@ def solver_command(draw: Draw) -> Target:
         draw.copy("nets/small.prototxt", "small.prototxt")
         draw.write("solver.prototxt",
                    _spoiled_message(draw, "solvers/*.prototxt", pb.SolverParameter))  # fmt: skip
-        draw.write("solver.prototxt", text(_brief("solver.prototxt")).encode())
+        with contextlib.suppress(caffe.CaffeError):
+            draw.write("solver.prototxt", text(_brief("solver.prototxt")).encode())
     else:
         draw.copy("solvers/sgd.prototxt", "solver.prototxt")
         draw.write("small.prototxt", _spoiled_message(draw, "nets/small*", pb.NetParameter))
