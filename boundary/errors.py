@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import os
+import re
 
-LONGEST = 300  # characters of a message
+LONGEST = 300  # characters of a message, and of a command's line
+_PART = 60  # what is kept of a part that a long message quotes
+_PARTS = re.compile(r"""'[^']*'|"[^"]*"|\([^()]*\)|\[[^][]*\]|\S+""")
 
 
 class InputError(Exception):
-    """Bad input: a file, a net or an argument that cannot be used. The message is one clear line.
+    """Bad input: a file, a net or an argument that cannot be used. The message is one clear line of
+    at most 300 characters.
 
     Each package raises its own kind, which is also a built-in exception: caffe.errors.CaffeError is
     a RuntimeError, data_tools.cli.DataError a ValueError.
     """
 
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shortened(str(message)))
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """The text in one line of at most `longest` characters.
+
+    Control characters, which names and paths may hold, become escapes: a path with a line break
+    reads as the prototxt has it. In a longer text what it quotes loses its middle (a file's line, a
+    shape of a thousand axes); if that is not enough, the text itself does.
+    """
+    text = "".join(c if c.isprintable() else _escaped(c) for c in text)
+    if len(text) > longest:
+        text = _PARTS.sub(lambda part: _without_middle(part[0], _PART), text)
+    return _without_middle(text, longest)
+
+
+def _without_middle(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    tail = longest // 3
+    return f"{text[: longest - tail - 5]} ... {text[-tail:]}"
+
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """The text in one line of at most `longest` characters; a longer one lacks its middle.
-
-    Only line breaks and other control characters change, to blanks or escapes: a backslash in a
-    path stays what it is.
-    """
-    words = " ".join(text.split())
-    words = "".join(c if c.isprintable() else _escaped(c) for c in words)
-    if len(words) <= longest:
-        return words
-    tail = longest // 3
-    return f"{words[: longest - tail - 5]} ... {words[-tail:]}"
+    """What a library says, perhaps in several lines, as `shortened`; line breaks become blanks."""
+    return shortened(" ".join(text.split()), longest)
 
 
 def _escaped(character: str) -> str:

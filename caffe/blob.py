@@ -15,6 +15,7 @@ Fill = Callable[[torch.Tensor], None]  # fills a tensor in place
 
 HOST = torch.device("cpu")
 MAX_AXES = 32
+MAX_COUNT = 2**31 - 1  # values: Caffe counts in ints
 
 
 class SyncedArray:
@@ -135,7 +136,7 @@ class Blob:
     written to them. Memory is allocated on first use and filled with zeros; `initial`, if given,
     then fills the data in place.
 
-    Raises CaffeError for a negative dimension or more than 32 axes.
+    Raises CaffeError for a negative dimension, more than 32 axes, or more than 2**31 - 1 values.
     """
 
     def __init__(self, shape: Sequence[int] = (), initial: Fill | None = None) -> None:
@@ -212,9 +213,11 @@ class Blob:
         self._diff.assign(value.reshape(self._shape), borrowed)
 
     def seed_diff(self, value: float) -> None:
-        """Fill the gradient with a loss weight, now and whenever the count changes."""
+        """Fill the gradient with a loss weight, when it is first used and whenever the count
+        changes.
+        """
         self._seed = value
-        self.diff_tensor().fill_(value)
+        self._diff = SyncedArray(self.count, value)
 
     def place(self) -> torch.Tensor | None:
         """The host memory that assign() would copy values to, for writing there, or None."""
@@ -249,10 +252,7 @@ class Blob:
 
     def _resize(self, shape: Sequence[int]) -> None:
         shape = tuple(int(d) for d in shape)
-        if any(d < 0 for d in shape) or len(shape) > MAX_AXES:
-            raise CaffeError(
-                f"blob shape {shape}: expected at most {MAX_AXES} axes, none of them negative"
-            )
+        check_shape(shape)
         self._shape = shape
         if self._data.count != self.count:
             self._data = SyncedArray(self.count)
@@ -273,6 +273,21 @@ class Blob:
                 f"this one has the shape {self._shape}"
             )
         return self._shape[axis] if axis < len(self._shape) else 1
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raise CaffeError unless a blob may have this shape."""
+    if len(shape) > MAX_AXES:
+        raise CaffeError(f"blob shape has {len(shape)} axes, expected at most {MAX_AXES}")
+    if any(d < 0 for d in shape):
+        raise CaffeError(f"blob shape {shape}: dimensions must not be negative")
+    count = 1
+    for d in shape:  # as in Caffe, dimensions behind a zero do not count
+        count *= d
+        if count > MAX_COUNT:
+            raise CaffeError(
+                f"blob shape {shape}: the size exceeds INT_MAX, {MAX_COUNT} values (blob.cpp)"
+            )
 
 
 def shape_string(shape: Sequence[int]) -> str:

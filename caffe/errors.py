@@ -1,9 +1,6 @@
-"""CaffeError, the engine's exception, and one-line texts of unexpected exceptions."""
+"""CaffeError, the engine's exception."""
 
 from __future__ import annotations
-
-import os
-import traceback
 
 from boundary.errors import InputError
 
@@ -13,10 +10,3 @@ class CaffeError(InputError, RuntimeError):
 
     A RuntimeError, because that is what pycaffe raises when Caffe throws.
     """
-
-
-def one_line(error: Exception) -> str:
-    """An unexpected exception as one line: its class, the first line of its text, file and line."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    text = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {text} ({os.path.basename(place.filename)}:{place.lineno})"

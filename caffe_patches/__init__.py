@@ -3,3 +3,5 @@
 It adds our own source files (overlay/) and inserts a few lines (insertions/) into Caffe's files, at
 places marked by short anchors. It uses only the standard library.
 """
+
+import boundary.interrupts  # noqa: F401  # when `python -m` starts a command of this package

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
+from boundary import running
+from boundary.streams import say
 from caffe_patches import transaction
 from caffe_patches.checkout import Checkout, Plan
 from caffe_patches.errors import PatchError
@@ -20,31 +21,26 @@ NAME = "python -m caffe_patches"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0, or 1 for an unusable checkout.
-
-    Raises SystemExit(2) for bad usage, as argparse does.
-    """
-    args = parse(argv)
+    """Runs one command; returns its exit status: 0, 1 for an unusable checkout, 2 for bad usage."""
     # Turns the signal into an exception, so that an unfinished change is undone.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        args.run(args)
-        sys.stdout.flush()
-    except PatchError as error:
-        for line in error.lines:
-            _talk(f"{NAME}: {line}")
-        return 1
-    except BrokenPipeError:
-        # The reader closed the pipe; Python must not write to it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        _talk(f"{NAME}: {error.filename or args.caffe_dir}: {error.strerror}")
-        return 1
-    except KeyboardInterrupt:
-        _talk(f"{NAME}: interrupted")
-        return 130
+        return running.status(NAME, lambda: _run(argv))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _run(argv: list[str] | None) -> int:
+    args = parse(argv)
+    try:
+        args.run(args)
+    except PatchError as error:
+        for line in error.lines:
+            say(f"{NAME}: {line}")
+        return 1
+    except OSError as error:
+        say(f"{NAME}: {error.filename or args.caffe_dir}: {error.strerror}")
+        return 1
     return 0
 
 
@@ -151,7 +147,7 @@ def _opened(args: argparse.Namespace) -> Iterator[Checkout]:
         return
     with transaction.exclusive(args.caffe_dir):
         if cut_short:
-            _talk(f"{NAME}: {args.caffe_dir}: undid a change that was cut short")
+            say(f"{NAME}: {args.caffe_dir}: undid a change that was cut short")
         yield Checkout(args.caffe_dir)
 
 
@@ -161,7 +157,7 @@ def _carry_out(args: argparse.Namespace, plan: Plan, done: str) -> None:
         hint = "--force does it all the same" if not plan.problems else "nothing was changed"
         raise PatchError(*plan.problems, *plan.doubts, hint)
     for doubt in plan.doubts:
-        _talk(f"{NAME}: note: {doubt}")
+        say(f"{NAME}: note: {doubt}")
     if not args.dry_run:
         transaction.write(args.caffe_dir, plan.changes)
     for change in plan.changes:
@@ -191,7 +187,3 @@ def _parts(text: str) -> set[str]:
 
 def _names(parts: Set[str]) -> str:
     return ", ".join(part for part in PARTS if part in parts)
-
-
-def _talk(line: str) -> None:
-    print(line, file=sys.stderr)

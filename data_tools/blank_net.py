@@ -15,9 +15,14 @@ from typing import Any
 from google.protobuf import text_format
 
 import caffe
-from boundary import reading, writing
+from boundary import trust, writing
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
+
+try:  # this engine's own reader: it names the place of an error, and reads old formats
+    from caffe.formats.files import read_net as _read_net
+except ImportError:  # BVLC's pycaffe
+    _read_net = None
 
 SIDE = 64
 # Channels of the tops of netgen's data layers.
@@ -28,9 +33,27 @@ DATA_LAYERS = ("Data", "Python", "ImageData", "HDF5Data", "MemoryData")
 def read_prototxt(path: str | Path) -> Any:
     """The NetParameter of a prototxt. Raises DataError, naming the place, for anything else."""
     param = caffe_pb2.NetParameter()
-    text = reading.read_text(path, DataError)
-    with reading.reading(path, "a net's prototxt", DataError):
-        text_format.Parse(text, param)
+    try:
+        if _read_net is not None:
+            param = _read_net(path)
+        else:
+            # Comments may be in any encoding.
+            text = Path(path).read_bytes().decode("utf-8-sig", errors="backslashreplace")
+            text_format.Parse(text, param)
+    except RuntimeError as error:  # the engine's, which names the file
+        raise DataError(describe(error)) from error
+    except text_format.ParseError as error:
+        raise DataError(f"{path}: not a net's prototxt ({describe(error)})") from error
+    return param
+
+
+def check_trust(path: str | Path) -> None:
+    """Raise DataError if a prototxt's layers would run code or write files."""
+    trust.check(read_prototxt(path), path, DataError)
+
+
+def _with_layers(path: str | Path) -> Any:
+    param = read_prototxt(path)
     if not param.layer:
         raise DataError(f"{path}: has no layers")
     return param
@@ -72,12 +95,15 @@ def _feed_nothing(layer: Any) -> None:
         layer.dummy_data_param.shape.add().dim.extend(shape)
 
 
-def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
+def load(path: str | Path, seed: int, phase: int = caffe.TEST, trusted: bool = False) -> Any:
     """The net of a prototxt (train+test or deploy), with parameters drawn by its fillers.
 
-    seed: of the fillers. Raises DataError for a prototxt that is not a valid net.
+    seed: of the fillers. trusted: whether layers may run code and write files. Raises DataError
+    for a prototxt that is not a valid net, and for such layers in a net that is not trusted.
     """
-    blank = without_data(read_prototxt(path))
+    blank = without_data(_with_layers(path))
+    if not trusted:  # a source of data in Python runs no more: it was replaced
+        trust.check(blank, path, DataError)
     with tempfile.NamedTemporaryFile("wb", suffix=".prototxt", delete=False) as file:
         file.write(text_format.MessageToString(blank).encode())
     if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none

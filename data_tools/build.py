@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 import cv2
 
+from boundary.processes import held_back
 from data_tools import cli, store
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
@@ -267,7 +269,8 @@ def _records(
     ) as pool:
         try:
             for block in blocks:
-                waiting.append(pool.submit(_encode_block, block))
+                with held_back((signal.SIGINT,)):  # this starts the processes
+                    waiting.append(pool.submit(_encode_block, block))
                 if len(waiting) > 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from boundary import running
 from boundary.errors import InputError
+from boundary.streams import say as say
 
 
 class DataError(InputError, ValueError):
@@ -18,36 +19,20 @@ class DataError(InputError, ValueError):
 
 
 def run(main: Callable[[], None], name: str | None = None) -> None:
-    """Runs a command. Bad input ends the process with one line and exit status 1, Ctrl-C with 130.
+    """Runs a command and ends the process with its exit status.
 
-    name: the command's name in messages; by default that of the data_tools file that is run.
+    It is 1 for bad input, and if output on stdout could not be written; 130 after Ctrl-C; each with
+    one line on stderr. name: the command's name in messages; by default that of the data_tools file
+    that is run.
     """
-    name = name or f"python -m data_tools.{Path(sys.argv[0]).stem}"
-    try:
-        main()
-        sys.stdout.flush()
-    except DataError as error:
-        sys.exit(f"{name}: {error}")
-    except BrokenPipeError:
-        # The reader closed the pipe. That is no error, but Python would report one at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        sys.exit(f"{name}: {describe(error)}")
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+    running.run(name or f"python -m data_tools.{Path(sys.argv[0]).stem}", main, (DataError,))
 
 
 def describe(error: Exception) -> str:
     """An exception as one line; for an OSError, the file and the system's message."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return running.described(error)
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def say(text: str) -> None:
-    """Prints a message to stderr; stdout is for data."""
-    print(text, file=sys.stderr)
 
 
 def progress(items: Iterable[Any], total: int | None, what: str, done: int = 0) -> Iterable[Any]:

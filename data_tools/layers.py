@@ -21,7 +21,7 @@ import itertools
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,12 +30,14 @@ from typing import Any
 import numpy as np
 
 import caffe
+from boundary import limits
 from boundary.reading import read_lines
 from data_tools import classes, images
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import Frame, RecordFormat
 
+MAX_COUNT = 2**31 - 1  # values of a blob; Caffe counts in ints
 THREADS = 2
 BATCHES_AHEAD = 3
 
@@ -63,7 +65,7 @@ class Settings:
         """Parses param_str, a JSON object. Raises DataError for anything else."""
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"RGBDImages: param_str is not JSON: {error}") from error
         if not isinstance(values, dict) or "source" not in values:
             raise DataError('RGBDImages: param_str must be a JSON object with "source"')
@@ -74,10 +76,24 @@ class Settings:
                     f"RGBDImages: param_str has an unknown key '{key}', expected some "
                     f"of {', '.join(known)}"
                 )
+        for key, value in values.items():
+            good, expected = _KINDS[key]
+            if not good(value):
+                raise DataError(f"RGBDImages: {key} is {value!r}, expected {expected}")
         settings = cls(**values)
-        if not isinstance(settings.batch_size, int) or settings.batch_size < 1:
-            raise DataError("RGBDImages: batch_size must be a whole number from 1 up")
+        if settings.size:
+            settings.check_size(*settings.size)
         return settings
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raises DataError if a batch of such frames has more values than a blob may have."""
+        limits.check_pixels(width, height, "RGBDImages: size", DataError)
+        values = self.batch_size * 3 * height * width
+        if values > MAX_COUNT:
+            raise DataError(
+                f"RGBDImages: batch_size {self.batch_size} of 3 x {height} x {width} makes "
+                f"{values} values, a blob has at most {MAX_COUNT}"
+            )
 
     def format(self, table: classes.ClassTable | None) -> RecordFormat:
         """The format of the batches. Raises DataError for invalid options."""
@@ -89,12 +105,39 @@ class Settings:
             )
         except argparse.ArgumentTypeError as error:
             raise DataError(f"RGBDImages: {error}") from error
-        size = tuple(int(side) for side in self.size) if self.size else None
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise DataError(f"RGBDImages: size is {self.size}, expected [width, height]")
+        size = (self.size[0], self.size[1]) if self.size else None
         return RecordFormat(
             size, unit, depth_range, self.float_depth, table.highest if table else 255
         )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+# For each key, whether a value fits, and what is expected.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "source": (_is_text, "a path"),
+    "batch_size": (lambda v: _is_count(v) and v > 0, "a whole number from 1 up"),
+    "size": (
+        lambda v: (
+            v is None
+            or (isinstance(v, list) and len(v) == 2 and all(_is_count(n) and n > 0 for n in v))
+        ),
+        "[width, height]",
+    ),
+    "root": (_is_text, "a path"),
+    "shuffle": (lambda v: isinstance(v, bool), "true or false"),
+    "seed": (lambda v: _is_count(v) and 0 <= v < 2**63, "a whole number from 0 up"),
+    "depth_unit": (_is_text, "a text"),
+    "depth_range": (lambda v: v is None or _is_text(v), "a text"),
+    "float_depth": (lambda v: isinstance(v, bool), "true or false"),
+    "classes": (lambda v: v is None or _is_text(v) or _is_count(v), "a number or a path"),
+}
 
 
 def read_list(path: Path, root: str) -> list[tuple[list[Path], int]]:
@@ -182,6 +225,7 @@ class RGBDImages(caffe.Layer):
         self._next = 0  # number of frames that all processes have taken
         self._frames = self._read_on()
         planes, _ = self._frames.first()
+        self._settings.check_size(planes.shape[2], planes.shape[1])
         self._shape = (self._settings.batch_size, *planes.shape[1:])
 
     def _read_on(self) -> FrameList:

@@ -177,9 +177,11 @@ def house() -> str:
     """docs/images/house.svg: the floors of the engine, and the packages above it."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     packages, engine = (_layers(text, name) for name in ("packages", "floors"))
+    place = packages.index("caffe")
     floors = [
-        *((name, "") for name in packages if name != "caffe"),
-        *((f, "caffe.") for f in engine),
+        *((name, "") for name in packages[:place]),
+        *((floor, "caffe.") for floor in engine),
+        *((name, "") for name in packages[place + 1 :]),
     ]
     height = 2 * MARGIN + 44 + FLOOR * len(floors)
     picture = Picture(WIDTH, height, "The house: every import goes down")

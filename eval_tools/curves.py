@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boundary.names import component
+from boundary.text import plain_math
 from boundary.writing import write_bytes
 from data_tools.cli import DataError, say
 from eval_tools import cli
 from eval_tools.caffe_log import Parser, Run, Series, read_log
-from eval_tools.drawings import plain
+from eval_tools.caffe_log import panel as panel_of
 from eval_tools.tables import Table
 from eval_tools.tensorboard import write_events
 
@@ -111,25 +112,19 @@ def draw(runs: Sequence[Run], x: str = "iterations", smooth: int = 1) -> Figure:
 
 def _pick(run: Run, panel: str) -> dict[str, Series]:
     """The curves of one panel."""
-
-    def belongs(key: str) -> bool:
-        if panel == "learning rate":
-            return key == "lr"
-        if panel == "accuracy":
-            return "accura" in key.lower()
-        # `loss` already is the average of the train net's outputs.
-        return "loss" in key.lower() and not key.startswith("train/")
-
     # Test outputs come last, so that colours do not depend on the order of the log.
-    keys = sorted(filter(belongs, run.series), key=lambda key: (key.startswith("test"), key))
+    keys = sorted(
+        (key for key in run.series if panel_of(key) == panel),
+        key=lambda key: (key.startswith("test"), key),
+    )
     return {key: run.series[key] for key in keys}
 
 
 def _label(run: Run, key: str, runs: int) -> str | None:
-    what = {"loss": "train loss", "lr": ""}.get(key, plain(key.replace("/", " ")))
+    what = {"loss": "train loss", "lr": ""}.get(key, key.replace("/", " "))
     if runs == 1:
-        return what or None
-    return f"{plain(run.name)}: {what}" if what else plain(run.name)
+        return plain_math(what) or None
+    return plain_math(f"{run.name}: {what}" if what else run.name)
 
 
 def _style(key: str) -> dict[str, object]:
@@ -212,7 +207,7 @@ def follow(args: argparse.Namespace, names: Sequence[str]) -> list[Run]:
     try:
         while True:
             grown = [log.read() for log in logs]
-            runs = [log.run for log in logs if log.run]
+            runs = [log.run for log in logs if any(map(panel_of, log.run.series))]
             if any(grown) and runs:
                 write_figure(args.out, draw(runs, args.x, args.smooth))
                 say(f"{args.out}: " + ", ".join(f"{r[0]} at {r[1]}" for r in summary(runs).rows))

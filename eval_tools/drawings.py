@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from boundary.errors import shown
+from boundary.text import plain_math, shown
 from boundary.writing import write_bytes
 from data_tools.cli import DataError
 from eval_tools.metrics import ConfusionMatrix
@@ -80,7 +80,9 @@ def legend(names: Sequence[str], colors: np.ndarray, row: int = 24) -> np.ndarra
         x, y = place // rows * width + 8, place % rows * row + 6
         image[y : y + row - 6, x : x + 28] = colors[label][::-1]
         at = (x + 38, y + row - 11)
-        cv2.putText(image, names[label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 0, 1, cv2.LINE_AA)
+        cv2.putText(
+            image, shown(names[label]), at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 0, 1, cv2.LINE_AA
+        )
     return image
 
 
@@ -132,11 +134,6 @@ def _matrix_csv(matrix: ConfusionMatrix) -> str:
     return text.getvalue()
 
 
-def plain(name: str) -> str:
-    """A name as matplotlib shall write it: without formulas, and without control characters."""
-    return shown(name).replace("$", r"\$")
-
-
 def matrix_figure(matrix: ConfusionMatrix) -> Figure:
     """A drawing of the confusion matrix, with each row in percent of its true class."""
     from matplotlib import colormaps
@@ -151,7 +148,7 @@ def matrix_figure(matrix: ConfusionMatrix) -> Figure:
     blues = colormaps["Blues"].with_extremes(bad="0.92")
     image = axes.imshow(share, vmin=0, vmax=100, cmap=blues)
     ticks = range(matrix.classes)
-    names = [plain(name) for name in matrix.names]
+    names = list(map(plain_math, matrix.names))
     axes.set_xticks(ticks, names, rotation=90, fontsize=7)
     axes.set_yticks(ticks, names, fontsize=7)
     axes.set_xlabel("prediction")

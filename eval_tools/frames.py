@@ -71,7 +71,7 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
     else:
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
-        depth = np.zeros(color.shape[:2], np.uint16)
+        depth = np.zeros(color.shape[:2], np.uint8)
         form = RecordFormat(form.size, DepthUnit("scaled"), DepthRange("none"))
     paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
     record = unpack(name, form.encode(Frame(color, depth, files=paths)), name)

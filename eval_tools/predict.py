@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if (args.lmdb is None) == (args.rgb is None and args.depth is None):
         parser.error("expected --rgb and --depth, or --lmdb")
-    network = load(args.deploy, args.weights, args.gpu, args.score, args.scene)
+    network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
     info = dataset_info(args.dataset or args.lmdb) if args.dataset or args.lmdb else {}
     if args.submission == "scannet":
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE

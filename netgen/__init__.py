@@ -4,6 +4,7 @@
 NetParameter of an Architecture. Only `summary` and `draw` load the engine, and torch with it.
 """
 
+import boundary.interrupts  # noqa: F401  # when `python -m` starts a command of this package
 from netgen.datasets import DATASETS, Dataset
 from netgen.fusenet import NETS, Architecture, Training, deploy_net, train_net
 

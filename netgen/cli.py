@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from boundary.errors import shortened
+from boundary.streams import say
 from caffe import TEST, TRAIN
 from caffe.commands.script import status
 from caffe.errors import CaffeError
@@ -22,21 +26,35 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0, or 1 for input that cannot be used.
+    """Run one command; returns its exit status: 0, 1 for bad input, 2 for bad usage."""
+    return status("netgen: error", lambda: _run(sys.argv[1:] if argv is None else argv))
 
-    Raises SystemExit(2) for bad usage, as argparse does.
-    """
-    args = parse(sys.argv[1:] if argv is None else argv)
-    command = _COMMANDS.get(args.command, _print_net)
-    return status("netgen: error", lambda: command(args))
+
+def _run(argv: list[str]) -> None:
+    args = parse(argv)
+    _COMMANDS.get(args.command, _print_net)(args)
 
 
 def _print_net(args: argparse.Namespace) -> None:
-    _write(*net_text(args))
+    with _in_range():
+        text = net_text(args)
+    _write(*text)
 
 
 def _print_solver(args: argparse.Namespace) -> None:
-    _write(*solver_text(args, files.read_net(args.net)))
+    net = files.read_net(args.net)
+    with _in_range():
+        text = solver_text(args, net)
+    _write(*text)
+
+
+@contextmanager
+def _in_range() -> Iterator[None]:
+    """Numbers that follow from the options may be larger than a field holds (a ValueError)."""
+    try:
+        yield
+    except ValueError as error:
+        raise CaffeError(str(error)) from None
 
 
 def _write(text: str, warnings: list[str]) -> None:
@@ -46,7 +64,7 @@ def _write(text: str, warnings: list[str]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"netgen: {text}", file=sys.stderr)
+    say(shortened(f"netgen: {text}"))
 
 
 def _print_summary(args: argparse.Namespace) -> None:

@@ -11,6 +11,8 @@ from caffe.errors import CaffeError
 from caffe.formats.db import Database
 from caffe.proto.caffe_pb2 import DataParameter
 
+CHANNELS = 5  # of a record: blue, green, red, depth, label
+
 
 def count_records(source: DataParameter) -> int:
     """The number of records in a Data layer's source.

@@ -15,7 +15,7 @@ from netgen.datasets import DATASETS
 from netgen.filelist import Files, count_frames
 from netgen.fusenet import Architecture, Training, deploy_net, train_net
 from netgen.solver import Scheme, make_solver
-from netgen.sources import count_records, depth_range, record_shape
+from netgen.sources import CHANNELS, count_records, depth_range, record_shape
 
 DEFAULT_SIZE = (320, 240)
 # Frames of NYUv2's train split alone, and of train + val, on which the papers train.
@@ -113,7 +113,10 @@ def _misfits(training: Training, dataset: str, size: tuple[int, int]) -> Iterato
         elif Path(source).exists():
             data = DataParameter(source=source, backend=DataParameter.LMDB)
             try:
-                count, (_, height, width) = count_records(data), record_shape(data)
+                count, (channels, height, width) = count_records(data), record_shape(data)
+                if channels != CHANNELS:
+                    what = f"{source} holds records of {channels} channels"
+                    yield f"{what}, the net takes {CHANNELS}: blue, green, red, depth and label"
                 if (width, height) != size:
                     what = f"{source} holds frames of {width}x{height}"
                     yield f"{what}, the net is made for {size[0]}x{size[1]}"

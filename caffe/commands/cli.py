@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from boundary.streams import say
 from caffe import __version__
 from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
@@ -54,6 +54,11 @@ FLAGS = (
         "Trained weights to start from, separated by ','. With -snapshot only beside 'latest', for "
         "when there is none.",
     ),
+    Flag(
+        "allow_python",
+        True,
+        "Let nets have layers of type Python, whose prototxt names the code to run.",
+    ),
     Flag("precision", "fp32", "The arithmetic: fp32; bf16; or tf32, on GPUs that have it."),
     Flag(
         "recompute",
@@ -67,15 +72,22 @@ FLAGS = (
         "With 'time': the fused plan that 'train' and 'test' run by, and why it is not fused more.",
     ),
     Flag("iterations", 50, "The number of iterations to run."),
-    Flag("sigint_effect", "stop", "What SIGINT does: snapshot, stop or none."),
-    Flag("sighup_effect", "snapshot", "What SIGHUP does: snapshot, stop or none."),
+    Flag(
+        "sigint_effect",
+        "stop",
+        "What SIGINT does in training: snapshot, stop, end or none. 'stop' saves a snapshot if the "
+        "solver says snapshot_after_train; 'end' saves one in any case, and the exit status is 128 "
+        "+ the signal's number.",
+    ),
+    Flag("sighup_effect", "snapshot", "What SIGHUP does: the same words."),
+    Flag("sigterm_effect", "end", "What SIGTERM (a scheduler's stop) does: the same words."),
     Flag("version", False, "Show the version and exit."),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `caffe <command> <args>`; returns the exit status (1 bad input, 2 bad usage)."""
-    return run(_command, USAGE, FLAGS, arguments, "caffe")
+    return run(_command, USAGE, FLAGS, arguments, "caffe", at_once=True)
 
 
 def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
@@ -87,8 +99,10 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     action = ACTIONS.get(others[0])
     if action is None:
         raise Usage(f"unknown command {others[0]!r}; expected one of {', '.join(sorted(ACTIONS))}")
-    from caffe.process import execution
+    from caffe.process import execution, permission
 
+    if "allow_python" in given:  # else CAFFE_ALLOW_PYTHON holds
+        permission.set_allow_python(flags.allow_python)
     if flags.precision not in execution.PRECISIONS:
         expected = ", ".join(execution.PRECISIONS)
         raise Usage(f"-precision {flags.precision}: expected one of {expected}")
@@ -113,7 +127,8 @@ def train(flags: SimpleNamespace) -> int:
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     devices = _devices(flags, param)
-    requests = SignalRequests(flags.sigint_effect, flags.sighup_effect)
+    effects = flags.sigint_effect, flags.sighup_effect, flags.sigterm_effect
+    requests = SignalRequests(*effects, at_once=True)
     snapshot = resume_point(flags.snapshot, param.snapshot_prefix)
     if snapshot or flags.weights:
         param.ClearField("weights")
@@ -124,8 +139,7 @@ def train(flags: SimpleNamespace) -> int:
 
     run = Run(param, snapshot or None, flags.sync_bn, snapshot_keep=flags.snapshot_keep)
     asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
-    train_on(run, devices, asked, requests)
-    return 0
+    return train_on(run, devices, asked, requests)
 
 
 def test(flags: SimpleNamespace) -> int:
@@ -139,8 +153,6 @@ def test(flags: SimpleNamespace) -> int:
     memory.keep_small_memory()
     _use_one(flags, (266, 275))
     net = _net(flags, pb.TEST)
-    for name in flags.weights.split(","):
-        net.copy_from(name.strip())
     net.observed = False
     emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
     totals: dict[tuple[str, int], float] = {}
@@ -217,7 +229,7 @@ def time_model(flags: SimpleNamespace) -> int:
 def _tell_misfits(plan: Plan) -> None:
     """Print why operations of a plan are not fused further; the log has Caffe's lines only."""
     for misfit in plan.report.misfits:
-        print(f"caffe time: {misfit.rewrite}: {misfit.node} {misfit.reason}", file=sys.stderr)
+        say(f"caffe time: {misfit.rewrite}: {misfit.node} {misfit.reason}")
 
 
 def _time_layers(net: Net, spent: dict[str, list[float]]) -> None:
@@ -263,7 +275,10 @@ def _need(value: object, flag: str, what: str) -> None:
 def _net(flags: SimpleNamespace, phase: int) -> Net:
     from caffe.net import Net
 
-    return Net(flags.model, phase, flags.level, flags.stage.split(","))
+    net = Net(flags.model, phase, flags.level, flags.stage.split(","))
+    for name in filter(None, flags.weights.split(",")):
+        net.copy_from(name.strip())
+    return net
 
 
 def _gpus(text: str) -> list[int]:

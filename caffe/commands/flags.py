@@ -8,14 +8,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from caffe.errors import CaffeError, one_line
+from boundary import interrupts, running
+from boundary.streams import say
+from caffe.errors import CaffeError
 from caffe.process.log import init_log, set_log_dir
 
 Value = bool | int | str
@@ -131,42 +132,50 @@ def run(
     flags: Sequence[Flag] = (),
     arguments: Sequence[str] | None = None,
     program: str = "",
+    at_once: bool = False,
 ) -> int:
     """Run a program's `main(values, others, given)` on a command line; returns the exit status.
 
-    It is 0 for -help; 1 for bad input, with one line on stderr; 2 for a bad flag, with gflags'
-    line, or if main raises Usage, with the usage; 130, silently, after an interrupt.
+    It is 0 for -help; 1 for bad input, with one line on stderr, and if output on stdout could not
+    be written; 2 for a bad flag, with gflags' line, or if main raises Usage, with the usage; 130
+    after an interrupt.
+    arguments: by default the process's own.
+    at_once: an interrupt ends the process, until main installs a handler of its own.
     """
+    if at_once and arguments is None:
+        interrupts.end_at_once()
     arguments = sys.argv[1:] if arguments is None else arguments
     program = program or os.path.basename(sys.argv[0]).removesuffix(".py")
+
+    def work() -> int:
+        try:
+            return _run(main, usage, flags, arguments, program)
+        except FlagError as error:
+            say(f"ERROR: {error}")
+        except Usage as error:
+            say(f"{program}: {error}\n\n{describe(usage, flags).rstrip()}")
+        return 2
+
+    return running.status(program, work, (CaffeError,), at_once)
+
+
+def _run(
+    main: Callable[[SimpleNamespace, list[str], set[str]], int],
+    usage: str,
+    flags: Sequence[Flag],
+    arguments: Sequence[str],
+    program: str,
+) -> int:
     if any(argument.lstrip("-") in ("help", "helpshort") for argument in _flags_of(arguments)):
         print(describe(usage, flags), end="")
         return 0
-    try:
-        values, others, given = parse(arguments, flags)
-        if "minloglevel" in given:
-            init_log(values.minloglevel)
-        directory = values.log_dir or os.environ.get("GLOG_log_dir", "")
-        if directory and not values.logtostderr:
-            set_log_dir(directory, program)
-        return main(values, others, given)
-    except FlagError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 2
-    except CaffeError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    except Usage as error:
-        print(f"{program}: {error}\n\n{describe(usage, flags)}", file=sys.stderr, end="")
-        return 2
-    except BrokenPipeError:  # the reader of our output is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except Exception as error:  # out of memory, say, or a bug: still one line
-        print(f"{program}: {one_line(error)}", file=sys.stderr)
-        return 1
+    values, others, given = parse(arguments, flags)
+    if "minloglevel" in given:
+        init_log(values.minloglevel)
+    directory = values.log_dir or os.environ.get("GLOG_log_dir", "")
+    if directory and not values.logtostderr:
+        set_log_dir(directory, program)
+    return main(values, others, given)
 
 
 def _flags_of(arguments: Sequence[str]) -> list[str]:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from boundary import limits
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
 
 # B, G, R to YIQ: luminance and two chroma axes, which are zero for grey and whose angle is the hue.
 _TO_YIQ = np.array([[0.114, 0.587, 0.299], [-0.321, -0.275, 0.596], [0.311, -0.523, 0.212]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
+MAX_SCALE = 64  # a picture that is resized to more has few of its own pixels in any crop
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 
 
@@ -86,6 +88,15 @@ class Augmentation:
                 0 < p.min_scale <= p.max_scale < math.inf,
                 f"min_scale {p.min_scale:g} and max_scale {p.max_scale:g}; expected "
                 "0 < min_scale <= max_scale",
+            ),
+            (
+                p.max_scale <= MAX_SCALE,
+                f"max_scale is {p.max_scale:g}, expected at most {MAX_SCALE}",
+            ),
+            (
+                p.crop_h * p.crop_w <= limits.max_pixels(),
+                f"crop_h {p.crop_h} and crop_w {p.crop_w} make more than {limits.max_pixels()} "
+                "pixels",
             ),
             ((p.crop_h > 0) == (p.crop_w > 0), "give both crop_h and crop_w, or none"),
             (not (p.crop_h and crop_size), "give either crop_h and crop_w, or crop_size"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,28 @@ import numpy as np
 from caffe.formats.db import Database
 
 
-def epoch_order(count: int, seed: int, source: str, epoch: int) -> np.ndarray:
-    """A permutation of `count` records that depends on seed, source and epoch alone."""
-    entropy = [seed & 0xFFFFFFFF, zlib.crc32(source.encode(errors="surrogateescape")), epoch]
-    return np.random.default_rng(entropy).permutation(count)
+@dataclass(frozen=True)
+class Shuffling:
+    """A new order each epoch. It depends on the seed and the number of records alone, so that
+    layers whose sources hold equally many records, such as pictures and their labels, stay in step.
+
+    source: only for runs that began when the source's name counted, too; empty for all others.
+    """
+
+    seed: int
+    source: str = ""
+
+    def order(self, count: int, epoch: int, part: int | None = None) -> np.ndarray:
+        """A permutation of `count` records in an epoch; part: the number of their file, if a source
+        consists of several.
+        """
+        seed = self.seed & 0xFFFFFFFF
+        if self.source:
+            name = self.source if part is None else f"{self.source}:{part}"
+            entropy = [seed, zlib.crc32(name.encode(errors="surrogateescape")), epoch]
+        else:
+            entropy = [seed, epoch, part or 0]
+        return np.random.default_rng(entropy).permutation(count)
 
 
 @dataclass(frozen=True)
@@ -32,37 +50,41 @@ class Turns:
 def endless(
     count: int,
     turns: Turns,
-    seed: int | None = None,
-    source: str = "",
+    shuffling: Shuffling | None = None,
     on_restart: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, int]]:
     """(number, index) of a reader's records, forever; an epoch holds each index below `count` once.
 
-    The indices are in order or, with a seed, permuted anew each epoch. on_restart: called after
-    each epoch.
+    The indices are in order or, with `shuffling`, permuted anew each epoch. on_restart: called
+    after each epoch.
     """
     number = turns.first
     while True:
         epoch, place = divmod(number, count)
-        order = range(count) if seed is None else epoch_order(count, seed, source, epoch)
-        for i in order[place :: turns.step]:
+        for i in epoch_order(count, shuffling, epoch)[place :: turns.step]:
             yield number, int(i)
             number += turns.step
         on_restart()
 
 
+def epoch_order(
+    count: int, shuffling: Shuffling | None, epoch: int, part: int | None = None
+) -> Sequence[int] | np.ndarray:
+    """The numbers below `count` in order or, with `shuffling`, in the order of its `order`."""
+    return range(count) if shuffling is None else shuffling.order(count, epoch, part)
+
+
 def endless_records(
     database: Database,
     turns: Turns,
-    seed: int | None,
-    source: str,
+    shuffling: Shuffling | None,
     on_restart: Callable[[], None],
 ) -> Iterator[tuple[int, bytes, bytes]]:
     """(number, key, record) of a reader's records, forever, in the order of `endless`."""
     count = len(database)
-    if seed is not None:
+    if shuffling is not None:
         keys = database.keys()
-        for number, i in endless(count, turns, seed, source, on_restart):
+        for number, i in endless(count, turns, shuffling, on_restart):
             yield number, keys[i], database.get(keys[i])
     number = turns.first
     while True:

@@ -49,7 +49,31 @@ def parse(data: bytes, message_class: type[M], source: str) -> M:
     missing = message.FindInitializationErrors()
     if missing:
         raise CaffeError(f"{source}: required field {missing[0]} is not set")
+    if b"\\" in data:
+        check_texts(message, source)
     return message
+
+
+def check_texts(message: Message, source: str) -> None:
+    """Raise CaffeError, starting with `source`, if a name or path holds a null character."""
+    field = _holds_null(message)
+    if field:
+        raise CaffeError(f"{source}: {field} holds a null character, which no name or path may")
+
+
+def _holds_null(message: Message) -> str:
+    """The first field with a null character in its text, as 'layer.data_param.source'."""
+    kinds = FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_MESSAGE
+    for field, value in message.ListFields():
+        if field.cpp_type not in kinds:
+            continue
+        for item in value if _is_repeated(value) else (value,):
+            if isinstance(item, Message):
+                if inner := _holds_null(item):
+                    return f"{field.name}.{inner}"
+            elif isinstance(item, str) and "\0" in item:
+                return field.name
+    return ""
 
 
 def _short(message_class: type[Message]) -> str:

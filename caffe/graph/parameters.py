@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from caffe.blob import Blob, shape_string
@@ -52,6 +53,12 @@ class Parameters:
                 f"{layer.where}: {len(specs)} param entries are given, it has "
                 f"{len(layer.blobs)} parameter blob(s)"
             )
+        for i, spec in enumerate(specs):
+            for field in ("lr_mult", "decay_mult"):
+                value = getattr(spec, field)
+                if not math.isfinite(value):
+                    what = f"{field} of param {i} is {value:g}, expected a finite number"
+                    raise CaffeError(f"{layer.where}: {what}")
         specs += [pb.ParamSpec()] * (len(layer.blobs) - len(specs))
         rates = [*rates, *[1.0] * (len(specs) - len(rates))]
         layer.param_propagate_down = [rate != 0 for rate in rates]

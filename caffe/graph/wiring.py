@@ -9,7 +9,9 @@ from caffe.errors import CaffeError
 from caffe.graph.parameters import Parameter, Parameters
 from caffe.graph.rules import second_maker, unknown_bottom
 from caffe.layers import Layer, create_layer
-from caffe.process.log import number
+from caffe.process import memory
+from caffe.process.device import current_device
+from caffe.process.log import WARNING, number
 from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
 
@@ -59,6 +61,7 @@ class Wiring:
         for name in sorted(self._available):
             announce("net.cpp:244", f"This network produces output {name}")
         self.outputs = [self._index[name] for name in sorted(self._available)]
+        self._check_pairs()
         self.by_name: dict[str, Layer] = {}
         for name, layer in zip(self.layer_names, self.layers, strict=True):
             if layer.blobs or name not in self.by_name:
@@ -219,7 +222,48 @@ class Wiring:
             wants[:] = [w or layer.allow_force_backward(j) for j, w in enumerate(wants)]
             layer.param_propagate_down = [True] * len(layer.blobs)
 
+    def _check_pairs(self) -> None:
+        """Warn if layers shuffle sources of different lengths, whose records cannot pair."""
+        shuffled = [layer for layer in self.layers if layer.shuffled]
+        if len({layer.shuffled for layer in shuffled}) > 1:
+            found = ", ".join(f"{layer.name!r} {layer.shuffled}" for layer in shuffled)
+            announce(
+                "wiring.py:1",
+                f"Layers that shuffle read sources of different lengths ({found} records): their "
+                "records do not pair",
+                WARNING,
+            )
+
     # -- parameters -----------------------------------------------------------------------------
+
+    def check_memory(self, kept: bool = False) -> None:
+        """Raise CaffeError, naming a layer, unless there is memory for a pass.
+
+        That is at least the parameters of all layers, and bottoms and tops of one layer at a time;
+        if the tops are kept, of all layers. On a GPU, which holds the blobs, the parameters count.
+        """
+        earlier = parameters = 0
+        left, host = memory.left(), current_device().type == "cpu"
+        for layer, bottoms, tops in self:
+            parameters += sum(
+                blob.count
+                for k, blob in enumerate(layer.blobs)
+                if not self.parameters.is_shared(layer, k)
+            )
+            new = set() if layer.shares_memory else {*tops} - {*bottoms}
+            own = new if kept else new | {*bottoms}
+            values = sum(self.blobs[j].count for j in own)
+            values = values + layer.scratch([self.blobs[j].shape for j in bottoms]) if host else 0
+            need = 4.0 * (earlier + parameters + values)
+            if need > left:
+                raise CaffeError(
+                    f"{layer.where} ({layer.type}): the net needs {memory.size(need)} of memory up "
+                    f"to here, of which {memory.size(4.0 * parameters)} are parameters and "
+                    f"{memory.size(4.0 * values)} this layer's blobs; "
+                    f"{memory.size(max(left, 0))} are left"
+                )
+            if kept and host:
+                earlier += sum(self.blobs[j].count for j in new)
 
     def fill_parameters(self) -> None:
         """Allocate and fill the parameters, then let layers that share one use the same memory."""

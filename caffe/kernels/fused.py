@@ -9,12 +9,12 @@ attach one, too, and then only the input of a block is kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
-from caffe.kernels import winograd
+from caffe.kernels import finite, winograd
 from caffe.kernels.geometry import Geometry
 from caffe.kernels.winograd import F2, F4, Filtering
 
@@ -78,7 +78,8 @@ class Convolving:
     def convert(self, x: torch.Tensor) -> torch.Tensor:
         """x converted to the number type and memory layout of the computation."""
         if not self.channels_last:
-            return x.to(self.dtype).contiguous()
+            x, (_, c, h, w) = x.to(self.dtype).contiguous(), x.shape
+            return x.as_strided(x.shape, (c * h * w, h * w, w, 1))
         x = x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         if x.shape[1] == 1:  # PyTorch would take it for the other layout and return that
             x = x.as_strided(x.shape, (x.stride(0), 1, x.stride(2), x.stride(3)))
@@ -131,6 +132,27 @@ class Convolving:
         self, grad: torch.Tensor, x: Recomputed, weight: torch.Tensor, wanted: Sequence[bool]
     ) -> list[torch.Tensor | None]:
         """The gradients of x, weight and bias; None for those not wanted."""
+        grads = self._short_backward(grad, x, weight, wanted)
+        if grad.device.type == "cpu" and not self._are_sound(grads):
+            # In the layers' layout: oneDNN multiplies NaN by the padding in one, not in the other.
+            plain = replace(self, channels_last=False)
+            grads = [None, None, None]
+            plain.direct_backward(grads, list(wanted), plain.convert(grad), x, weight)
+        return grads
+
+    def _are_sound(self, grads: Sequence[torch.Tensor | None]) -> bool:
+        """Whether gradients stem from finite values, which their first channels tell."""
+        (data, weight, _), groups = grads, self.geometry.group
+        if data is not None and not finite.first_finite(data, groups):
+            return False
+        if weight is None:
+            return True
+        return finite.all_finite(weight[:: len(weight) // groups], weight[:, 0])
+
+    def _short_backward(
+        self, grad: torch.Tensor, x: Recomputed, weight: torch.Tensor, wanted: Sequence[bool]
+    ) -> list[torch.Tensor | None]:
+        """The same, for finite values."""
         grad, left = self.convert(grad), list(wanted)
         grads: list[torch.Tensor | None] = [None, None, None]
         filtering = self.filtering("data", grad, weight)
@@ -145,10 +167,10 @@ class Convolving:
         if wanted[2] and not left[1]:
             grads[2], left[2] = grad.sum((0, 2, 3), dtype=torch.float32), False
         if any(left):
-            self._direct_backward(grads, left, grad, x, weight)
+            self.direct_backward(grads, left, grad, x, weight)
         return grads
 
-    def _direct_backward(
+    def direct_backward(
         self,
         grads: list[torch.Tensor | None],
         wanted: list[bool],

@@ -97,6 +97,8 @@ def convolve(
 ) -> torch.Tensor:
     """Convolution with padding 1 and stride 1: (N, C, H, W) -> (N, K, H, W), channels-last.
 
+    NaN and infinity spread over a tile, or, from a filter, over a channel.
+
     The result is multiplied by gain (K), increased by bias (K) and rectified, each if asked for.
 
     filters: transform_weight's result, transposed to (products, C, K); any strides.

@@ -22,7 +22,7 @@ from caffe.formats.prototext import parse
 from caffe.layers.coordinates import Map
 from caffe.layers.fillers import fill
 from caffe.layers.look import Look
-from caffe.process import execution
+from caffe.process import execution, memory
 from caffe.process.device import current_device
 from caffe.proto import caffe_pb2 as pb
 
@@ -71,15 +71,17 @@ class Layer:
     - `bottoms`, `tops`: (least, most) number of blobs; None: no limit.
     - `one_top_each`: as many tops as bottoms. `auto_tops`: missing tops are made without a name.
     - `loss`: the first top has loss weight 1 by default. `labels`: bottoms without a gradient.
-    - `in_place`: a top may be its bottom. `shares_memory`: tops are the bottoms' own memory, as
-      those of Caffe's Split, Flatten and Reshape.
-    - `source`: the tops come from outside the net. `is_input`: the user fills them.
+    - `in_place`: a top may be its bottom, if the shape stays. `shares_memory`: tops are the
+      bottoms' own memory, as those of Caffe's Split, Flatten and Reshape.
+    - `source`: the tops come from outside the net. `is_input`: the user fills them. `shuffled`: how
+      many records it reads in an order of their own each epoch (0: not known; None: none).
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
     - `gathers`: forward changes the parameter blobs (running statistics).
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
     - `channels_last`: plans lay images out with their channels innermost before it.
+    - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
     - `copies()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
     What other parts read: `reads`, the fields of LayerParameter that the type uses; `differs`, how
@@ -102,11 +104,13 @@ class Layer:
     shares_memory = False
     source = False
     is_input = False
+    shuffled: int | None = None
 
     multiplies = False
     gathers = False
     fresh = False
     channels_last = False
+    bounded = False
 
     reads: tuple[str, ...] = ()
     differs = ""
@@ -151,6 +155,10 @@ class Layer:
 
     def macs(self, shapes: Sequence[Shape]) -> int:
         """Multiply-adds of a forward pass on bottoms of these shapes."""
+        return 0
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """How many values a forward pass needs at least, besides bottoms, tops and parameters."""
         return 0
 
     def allow_force_backward(self, index: int) -> bool:
@@ -268,7 +276,10 @@ class Layer:
 
     def add_blob(self, shape: Sequence[int], filler: pb.FillerParameter) -> Blob:
         """Declare one more parameter blob, which `filler` fills when it is first read."""
-        blob = Blob(shape, lambda values: fill(values, filler))
+        try:
+            blob = Blob(shape, lambda values: fill(values, filler))
+        except CaffeError as error:
+            self.check(False, f"parameter {len(self.blobs)}: {error}")
         self.blobs.append(blob)
         return blob
 
@@ -317,12 +328,16 @@ class Layer:
                 f"{self.where} ({self.type}): bottom shapes {given} do not fit: {reason}"
             ) from None
         with self.named():
-            for blob, shape in zip(top, shapes, strict=True):
+            for i, (blob, shape) in enumerate(zip(top, shapes, strict=True)):
+                if i < len(bottom) and blob is bottom[i] and blob.shape != tuple(shape):
+                    raise CaffeError(
+                        f"cannot work in place: its bottom {blob.shape} becomes {tuple(shape)}"
+                    )
                 blob.match(tuple(shape))
 
     def fill_blobs(self) -> None:
         """Fill the parameters: by their fillers, then with the weights that the net carries."""
-        with self.named():
+        with self.named(), memory.named("parameters"):
             for blob in self.blobs:
                 blob.tensor(torch.device("cpu"))
         for blob, array in zip(self.blobs, self._given, strict=False):

@@ -221,8 +221,7 @@ class Parameter(Layer):
     differs = "Gradients of several backward passes add up; in Caffe the last one replaces them."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
-        with self.named():  # a dim may be negative
-            self.add_blob(self.layer_param.parameter_param.shape.dim, pb.FillerParameter())
+        self.add_blob(self.layer_param.parameter_param.shape.dim, pb.FillerParameter())
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.blobs[0].shape]

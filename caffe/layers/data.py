@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 
 from caffe.blob import Blob
 from caffe.data.datum import open_database, parse_datum
-from caffe.data.order import RecordRandom, Turns, endless_records
+from caffe.data.order import RecordRandom, Shuffling, Turns, endless_records
 from caffe.data.prefetch import Batch, Prefetcher
 from caffe.data.transform import RecordTransformer
 from caffe.errors import CaffeError
@@ -130,7 +130,7 @@ class PrefetchingLayer(SourceLayer):
 
     Records are numbered over all solvers that share them, so the seed and the next record's number
     are enough to resume. Subclasses set `origin`, the path that they read, `batch_size`, and, if
-    they have them, `prefetch` and `rand_skip`.
+    they have them, `prefetch`, `rand_skip` and `shuffled`.
     """
 
     tops = (1, 2)
@@ -144,7 +144,8 @@ class PrefetchingLayer(SourceLayer):
         self._prefetcher: Prefetcher | None = None
         self._next: int | None = None  # the next record's number
         self._seed: int | None = None
-        self._order = ""
+        self._began_with = ""  # the path that a resumed run read when it began
+        self._named_order = False  # whether the run began when the order depended on that path
 
     def batches(self) -> Iterator[Batch]:
         """Endless batches of CPU tensors. The reading thread runs this, so the generator must not
@@ -167,6 +168,10 @@ class PrefetchingLayer(SourceLayer):
         for blob, values in zip(top, batch.tops, strict=False):
             blob.assign(values.to(target, non_blocking=True))
 
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The values of the batches that are read ahead."""
+        return self.prefetch * sum(math.prod(shape) for shape in self.infer_shapes(shapes))
+
     @property
     def waited(self) -> float:
         """Seconds that passes waited for batches so far."""
@@ -181,10 +186,11 @@ class PrefetchingLayer(SourceLayer):
             self._seed = seeds.common_seed()
         return self._seed
 
-    @property
-    def order(self) -> str:
-        """The name that the shuffled order depends on: `origin`, as it was when the run began."""
-        return self._order or self.origin
+    def shuffling(self) -> Shuffling | None:
+        """The order of the records; None: as they lie in the source."""
+        if self.shuffled is None:
+            return None
+        return Shuffling(self.seed, self._began_with if self._named_order else "")
 
     def turns(self) -> Turns:
         """The records that this solver reads from now on. In TEST only one solver runs."""
@@ -202,16 +208,19 @@ class PrefetchingLayer(SourceLayer):
     # -- resuming -----------------------------------------------------------------------------
 
     def next_record(self) -> int:
-        """The next record's number; the first one is drawn at random below rand_skip."""
+        """The next record's number; the first one is drawn at random below rand_skip.
+
+        Layers with one rand_skip draw the same number, so that they stay in step.
+        """
         if self._next is None:
-            entropy = [self.seed & 0xFFFFFFFF, zlib.crc32(self.name.encode())]
-            skip = self.rand_skip
-            self._next = int(np.random.default_rng(entropy).integers(skip)) if skip else 0
+            rng, skip = np.random.default_rng(self.seed & 0xFFFFFFFF), self.rand_skip
+            self._next = int(rng.integers(skip)) if skip else 0
         return self._next
 
     def position(self) -> dict[str, Any]:
-        place = {"next": self.next_record(), "seed": self.seed, "source": self.order}
-        return {**place, "contents": self.contents()}
+        place = {"next": self.next_record(), "seed": self.seed}
+        place |= {"source": self._began_with or self.origin, "contents": self.contents()}
+        return place if self._named_order else {**place, "order": "seed"}
 
     def go_on(self, position: dict[str, Any]) -> None:
         then, now = position["contents"], self.contents()
@@ -223,7 +232,8 @@ class PrefetchingLayer(SourceLayer):
             self._prefetcher.close()
         self._prefetcher = None
         self._next, self._seed = int(position["next"]), int(position["seed"])
-        self._order = str(position["source"])
+        self._began_with = str(position["source"])
+        self._named_order = "order" not in position  # as in snapshots of earlier versions
 
     def _readers(self) -> tuple[int, int]:
         """This reader's rank, and the number of readers that share the records."""
@@ -261,6 +271,7 @@ class Data(PrefetchingLayer):
         emit(f"db_{kind}.cpp:{35 if kind == 'lmdb' else 18}", f"Opened {kind} {p.source}")
         self.origin, self.prefetch = p.source, p.prefetch
         self.batch_size, self.rand_skip = p.batch_size, p.rand_skip
+        self.shuffled = len(self.database) if p.shuffle else None
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.data_param
@@ -280,8 +291,7 @@ class Data(PrefetchingLayer):
 
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.data_param
-        seed = self.seed if p.shuffle else None
-        records = endless_records(self.database, self.turns(), seed, self.order, _restarting)
+        records = endless_records(self.database, self.turns(), self.shuffling(), _restarting)
         where = f"{self.where} (Data): {p.source}"
         samples = _datums(records, self.transformer, where)
         return in_batches(samples, self.transformer, self.random(), p.batch_size)

@@ -11,6 +11,8 @@ from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
 
 _FILLERS: dict[str, Callable[[torch.Tensor, pb.FillerParameter], None]] = {}
+_FINITE = {"uniform": ("min", "max"), "gaussian": ("mean", "std")}  # a constant may be anything
+_LARGEST = torch.finfo(torch.float32).max
 
 
 def fill(values: torch.Tensor, param: pb.FillerParameter) -> None:
@@ -22,6 +24,11 @@ def fill(values: torch.Tensor, param: pb.FillerParameter) -> None:
         )
     if param.sparse != -1 and param.type != "gaussian":
         raise CaffeError(f"filler {param.type}: sparse is only supported by gaussian")
+    for name in _FINITE.get(param.type, ()):
+        if not math.isfinite(getattr(param, name)):
+            raise CaffeError(
+                f"filler {param.type}: {name} is {getattr(param, name):g}, expected a finite number"
+            )
     if values.numel():
         with torch.no_grad():
             filler(values, param)
@@ -41,6 +48,10 @@ def constant(values: torch.Tensor, param: pb.FillerParameter) -> None:
 def uniform(values: torch.Tensor, param: pb.FillerParameter) -> None:
     if param.min > param.max:
         raise CaffeError(f"filler uniform: min {param.min:g} exceeds max {param.max:g}")
+    if max(-param.min, param.max, param.max - param.min) > _LARGEST:
+        raise CaffeError(
+            f"filler uniform: from {param.min:g} to {param.max:g} is more than float32 spans"
+        )
     values.uniform_(param.min, param.max)
 
 

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from boundary.reading import decode, read_bytes
+from boundary.reading import read_text
 from caffe.blob import Blob
-from caffe.data.order import Turns, epoch_order
+from caffe.data.order import Shuffling, Turns, epoch_order
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
-from caffe.formats.files import atomic_write
+from caffe.formats.files import atomic_write, is_hdf5
 from caffe.layers.base import Layer, Shape, register
 from caffe.layers.data import PrefetchingLayer
 from caffe.process.log import emit
 
 if TYPE_CHECKING:
     import h5py
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @register("HDF5Data")
@@ -48,6 +46,7 @@ class HDF5Data(PrefetchingLayer):
         with self.named():
             self.files = _read_list(p.source)
             self.rows = _row_shapes(self.files[0], self.names)
+        self.shuffled = 0 if p.shuffle else None  # the other files' rows are not counted so far
         emit("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(self.files)}")
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
@@ -60,18 +59,17 @@ class HDF5Data(PrefetchingLayer):
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.hdf5_data_param
         where = f"{self.where} (HDF5Data)"
-        seed = self.seed if p.shuffle else None
         files = [_File(path, self.names, self.rows, where) for path in self.files]
-        return _row_batches(_endless_rows(files, self.turns(), seed, self.order), p.batch_size)
+        return _row_batches(_endless_rows(files, self.turns(), self.shuffling()), p.batch_size)
 
 
 def _read_list(source: str) -> list[str]:
-    data = read_bytes(source, CaffeError)
-    if data.startswith(HDF5_SIGNATURE):
+    if is_hdf5(source):
         raise CaffeError(
-            f"{source}: is an HDF5 file; expected a text file that lists HDF5 files, one a line"
+            f"{source}: is an HDF5 file itself; expected a text file that lists the paths of HDF5 "
+            "files, one a line"
         )
-    files = decode(data, source, CaffeError, paths=True).split()
+    files = read_text(source, CaffeError, paths=True).split()
     if not files:
         raise CaffeError(f"{source}: lists no files")
     return files
@@ -118,10 +116,10 @@ class _File:
 
 
 def _endless_rows(
-    files: list[_File], turns: Turns, seed: int | None, source: str
+    files: list[_File], turns: Turns, shuffling: Shuffling | None
 ) -> Iterator[Sequence[np.ndarray]]:
-    """A reader's rows, one array for each top, file by file, forever. With a seed, the files and
-    the rows of each are permuted anew in each epoch.
+    """A reader's rows, one array for each top, file by file, forever. With `shuffling`, the files
+    and the rows of each are permuted anew in each epoch.
     """
     ahead, epoch = turns.first, 0  # ahead: how many rows other readers take before our next one
     whole = sum(file.count for file in files) if ahead else None
@@ -129,7 +127,7 @@ def _endless_rows(
         epoch, ahead = divmod(ahead, whole)
     loaded: tuple[_File, list[np.ndarray]] | None = None
     while True:
-        for i in _order(len(files), seed, source, epoch):
+        for i in epoch_order(len(files), shuffling, epoch):
             file = files[i]
             if ahead and ahead >= file.count:
                 ahead -= file.count
@@ -138,15 +136,11 @@ def _endless_rows(
                 loaded = file, file.read()
             arrays = loaded[1]
             count = len(arrays[0])
-            rows = _order(count, seed, f"{source}:{i}", epoch)[ahead :: turns.step]
+            rows = epoch_order(count, shuffling, epoch, int(i))[ahead :: turns.step]
             for row in rows:
                 yield [array[row] for array in arrays]
             ahead += turns.step * len(rows) - count
         epoch += 1
-
-
-def _order(count: int, seed: int | None, source: str, epoch: int) -> Sequence[int] | np.ndarray:
-    return range(count) if seed is None else epoch_order(count, seed, source, epoch)
 
 
 def _row_shapes(path: str, names: Sequence[str]) -> list[Shape]:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from boundary import limits
+from boundary.pictures import read_picture
 from boundary.reading import read_text
+from caffe.blob import check_shape
 from caffe.data.order import RecordRandom, Turns, endless
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
@@ -28,13 +31,13 @@ from caffe.process.log import emit
 
 
 def read_image(path: str, color: bool = True) -> np.ndarray:
-    """A picture, height x width x channels, uint8; B, G, R or grey."""
+    """A picture, height x width x channels, uint8; B, G, R or grey. Raises CaffeError if the file
+    cannot be read, is no picture or a too large one.
+    """
     import cv2  # not above: 16 MB that most nets do without
 
-    image = cv2.imread(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise CaffeError(f"{path}: cannot be read as a picture")
-    return np.atleast_3d(image)
+    flags = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
+    return np.atleast_3d(read_picture(path, flags, CaffeError))
 
 
 # -- ImageData --------------------------------------------------------------------------------
@@ -67,6 +70,7 @@ class ImageData(PrefetchingLayer):
         with self.named():
             self.entries = read_labelled(p.source, labels=False)
         if p.shuffle:
+            self.shuffled = len(self.entries)
             emit("image_data_layer.cpp:53", "Shuffling data")
         emit("image_data_layer.cpp:63", f"A total of {len(self.entries)} images.")
         self.check(
@@ -78,6 +82,10 @@ class ImageData(PrefetchingLayer):
             _read_sample, p.root_folder, (p.new_width, p.new_height), p.is_color
         )
         with self.named():
+            if p.new_height:  # else the pictures' own size counts
+                channels = 3 if p.is_color else 1
+                check_shape((p.batch_size, channels, p.new_height, p.new_width))
+                limits.check_pixels(p.new_width, p.new_height, "new_height, new_width", CaffeError)
             first = self.read(self.entries[0], 0)
             self.shape = (p.batch_size, *transformed_shape(first, self.transformer))
         emit("image_data_layer.cpp:90", f"output data size: {','.join(map(str, self.shape))}")
@@ -90,9 +98,8 @@ class ImageData(PrefetchingLayer):
 
     def batches(self) -> Iterator[Batch]:
         p = self.layer_param.image_data_param
-        seed = self.seed if p.shuffle else None
         entries, read = self.entries, self.read
-        places = endless(len(entries), self.turns(), seed, self.order)
+        places = endless(len(entries), self.turns(), self.shuffling())
         samples = (read(entries[i], number) for number, i in places)
         return in_batches(samples, self.transformer, self.random(), p.batch_size)
 
@@ -154,6 +161,7 @@ class WindowData(PrefetchingLayer):
         self.check(p.batch_size > 0, "batch_size must be positive")
         self.check(t.crop_size > 0, "transform_param must give a crop_size, the windows' size")
         self.check(not t.HasField("augmentation_param"), "does not take augmentation_param")
+        self.check(0 <= p.fg_fraction <= 1, f"fg_fraction is {p.fg_fraction:g}, expected 0 to 1")
         self.check(
             2 * p.context_pad < t.crop_size,
             f"context_pad {p.context_pad} leaves nothing of crop_size {t.crop_size}",

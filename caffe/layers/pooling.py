@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from caffe.errors import CaffeError
 from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, can_look, register
 from caffe.layers.coordinates import Map, windowed
@@ -18,6 +19,7 @@ from caffe.layers.look import Look
 from caffe.proto import caffe_pb2 as pb
 
 LOWEST = torch.finfo(torch.float32).min
+NOWHERE = -1  # in a mask: the window has no maximum
 Pair = tuple[int, int]
 
 
@@ -46,12 +48,22 @@ class Windows:
 
     def padded(self, x: torch.Tensor, value: float) -> torch.Tensor:
         """x with its padding made explicit, just large enough for all windows."""
-        count = self.count(x.shape[2:])
-        edges: list[int] = []
-        for axis in (1, 0):  # F.pad counts from the last axis
-            need = (count[axis] - 1) * self.stride[axis] + self.kernel[axis]
-            edges += [self.pad[axis], max(need - x.shape[2 + axis] - self.pad[axis], 0)]
-        return F.pad(x, edges, value=value) if any(edges) else x
+        edges = [n for pair in reversed(self._edges(x.shape[2:])) for n in pair]
+        return F.pad(x, edges, value=value) if any(edges) else x  # it counts from the last axis
+
+    def padding(self, size: Sequence[int]) -> int:
+        """How many values a plane of this size has once it is padded; 0 if it stays as it is."""
+        edges = self._edges(size)
+        padded = (n + before + behind for n, (before, behind) in zip(size, edges, strict=True))
+        return math.prod(padded) if any(map(any, edges)) else 0
+
+    def _edges(self, size: Sequence[int]) -> list[Pair]:
+        """What padding puts before and behind each axis."""
+        edges = []
+        for axis, count in enumerate(self.count(size)):
+            need = (count - 1) * self.stride[axis] + self.kernel[axis]
+            edges.append((self.pad[axis], max(need - size[axis] - self.pad[axis], 0)))
+        return edges
 
     def maximum(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first of the largest values, and its place in the plane; -1 in an empty window."""
@@ -72,7 +84,7 @@ class Windows:
             rows, columns = index // width - self.pad[0], index % width - self.pad[1]
             index = rows * x.shape[3] + columns
         if empty:
-            index = torch.where(y > lowest, index, -1)
+            index = torch.where(y > lowest, index, NOWHERE)
         return y, index.to(x.dtype)
 
     def average(self, x: torch.Tensor) -> torch.Tensor:
@@ -137,6 +149,13 @@ class _PoolingLayer(Layer):
             f"bottom {shape} is too small for kernel {windows.kernel} and pad {windows.pad}",
         )
         return (*shape[:2], *count)
+
+    def pool_scratch(self, shape: Shape, windows: Windows, method: int) -> int:
+        """How many values pooling needs besides bottom and top."""
+        values = windows.padding(shape[2:])
+        if method == pb.PoolingParameter.STOCHASTIC:  # each window's values lie by themselves
+            values += math.prod(windows.count(shape[2:])) * math.prod(windows.kernel)
+        return math.prod(shape[:2]) * values
 
     def pool(self, x: torch.Tensor, windows: Windows, method: int) -> torch.Tensor | Tensors:
         """The top; MAX also gives the mask."""
@@ -237,11 +256,12 @@ class Pooling(_PoolingLayer):
     """
 
     tops = (1, 2)
+    bounded = True
     reads = ("pooling_param",)
     differs = (
         "STOCHASTIC also runs on the CPU, and has a gradient in TEST. A MAX window off the image, "
         "or of NaN alone, passes no gradient; Caffe writes it to stray memory. "
-        f"On a GPU, as with cuDNN, and in nets that run by a plan a NaN wins in MAX. {ENGINE}"
+        f"On a GPU, as with cuDNN, a NaN wins in MAX. {ENGINE}"
     )
     look = Look("Pooling", color="#FF9900")
 
@@ -306,6 +326,10 @@ class Pooling(_PoolingLayer):
         x = bottom[0]
         pooled = self.pool(x, self.windows(tuple(x.shape)), self.layer_param.pooling_param.pool)
         return pooled if self.num_tops == 2 else _first(pooled)
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        method = self.layer_param.pooling_param.pool
+        return self.pool_scratch(shapes[0], self.windows(shapes[0]), method)
 
     def takes_bfloat16(self) -> bool:
         # A mask holds places and the other methods divide by sums: bfloat16 counts to 256 only.
@@ -382,6 +406,12 @@ class SPP(_PoolingLayer):
     def levels(self, shape: Shape) -> list[Windows]:
         """The windows of each level over a bottom of this shape."""
         p, levels = self.layer_param.spp_param, []
+        most = min(shape[2:]).bit_length()  # a level has at most as many windows as the image rows
+        self.check(
+            p.pyramid_height <= most,
+            f"pyramid_height is {p.pyramid_height}: bottom {shape} is too small for more than "
+            f"{most} levels",
+        )
         for level in range(p.pyramid_height):
             bins = 2**level
             height, width = ((-(-n // bins), (-n % bins + 1) // 2) for n in shape[2:])
@@ -401,6 +431,11 @@ class SPP(_PoolingLayer):
         self.check(min(shape[2:]) > 0, f"bottom {shape} is empty")
         pooled = [self.pooled_shape(shape, windows) for windows in self.levels(shape)]
         return pooled if len(pooled) == 1 else [(shape[0], sum(math.prod(s[1:]) for s in pooled))]
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        method = self.layer_param.spp_param.pool
+        levels = self.levels(shapes[0])
+        return max(self.pool_scratch(shapes[0], windows, method) for windows in levels)
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
@@ -488,14 +523,22 @@ class Unpooling(Layer):
         height, width = self.top_shapes(bottom)[0][2:]
         x, mask = bottom
         place = mask.detach().long()
-        self.check_range(
-            place,
-            height * width,
-            "mask value",
-            f", the plane of {height} x {width}; output_h, output_w or scale do not fit the "
-            "pooling layer",
-        )
+        self._check_places(place, height, width)
         return _Unpool.apply(x, place, height, width)
+
+    def _check_places(self, place: torch.Tensor, height: int, width: int) -> None:
+        try:
+            self.check_range(
+                place,
+                height * width,
+                "mask value",
+                f", the plane of {height} x {width}; output_h, output_w or scale do not fit the "
+                "pooling layer",
+            )
+        except CaffeError:
+            nowhere = int(place.min()) == NOWHERE
+            self.check(not nowhere, "mask value -1: a pooling window holds NaN alone, or nothing")
+            raise
 
     def onnx(self, graph: Graph, x: Value, mask: Value) -> str:
         (shape,) = self.infer_shapes([x.shape, mask.shape])

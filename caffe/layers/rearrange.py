@@ -68,6 +68,7 @@ class Concat(Layer):
     """Joins bottoms along an axis; their other axes are equal."""
 
     bottoms = (1, None)
+    bounded = True
     reads = ("concat_param",)
     look = Look("Fusion")
 
@@ -111,7 +112,9 @@ class Slice(Layer):
     """Cuts the bottom along an axis, at slice_point or into equal parts."""
 
     tops = (1, None)
+    bounded = True
     reads = ("slice_param",)
+    differs = "A last part of nothing is an error; Caffe makes an empty blob of it."
     look = Look(open=True)
 
     def setup(self, shapes: Sequence[Shape]) -> None:
@@ -140,8 +143,10 @@ class Slice(Layer):
             return axis, [extent // tops] * tops
         sizes = [b - a for a, b in itertools.pairwise([0, *points, extent])]
         self.check(
-            min(sizes[:-1]) > 0 and sizes[-1] >= 0 and tops <= extent,
-            f"slice_point {points} must rise within the {extent} of axis {axis}",
+            min(sizes) > 0,
+            f"slice_point {points} must rise within the {extent} of axis {axis} of the bottom "
+            f"{shape}, and leave something for each of {tops} tops: with these it needs at least "
+            f"{max(points) + 1}",
         )
         return axis, sizes
 
@@ -367,6 +372,7 @@ class Filter(Layer):
 
     bottoms = (2, None)
     tops = (1, None)
+    in_place = False
     differs = "If nothing is selected, backward gives zeros, where Caffe divides by zero."
 
     def setup(self, shapes: Sequence[Shape]) -> None:

@@ -99,6 +99,16 @@ class _Kernels(Layer):
             for size, kernel, pad, dilation in axes
         ]
 
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The values of a filled image, where `filling` makes one."""
+        shape = shapes[0]
+        image = shape[self.channel_axis + 1 :]
+        more = self.filling(image)
+        if not any(more):
+            return 0
+        lead = math.prod(shape[: self.channel_axis + 1])
+        return lead * math.prod(n + end for n, end in zip(image, more, strict=True))
+
     def filled(self, x: torch.Tensor) -> torch.Tensor:
         """x (samples, channels, image) with the zeros of `filling`."""
         edges = [n for more in reversed(self.filling(x.shape[2:])) for n in (0, more)]
@@ -322,6 +332,12 @@ class Im2col(_Kernels):
         self.check_axes(shape)
         patches = self.channels * math.prod(self.kernel)
         return [(*shape[: self.channel_axis], patches, *self.extents(shape))]
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The values of the padded image."""
+        shape, start = shapes[0], self.channel_axis + 1
+        axes = zip(shape[start:], self.pad, self.filling(shape[start:]), strict=True)
+        return math.prod(shape[:start]) * math.prod(n + 2 * pad + more for n, pad, more in axes)
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         (top,) = self.top_shapes(bottom)

@@ -13,12 +13,14 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
+from caffe.formats.prototext import check_texts
 from caffe.graph.parameters import Parameter
 from caffe.graph.rules import filter_net, insert_splits
 from caffe.graph.wiring import Wiring
 from caffe.net import batches, debug, weights
 from caffe.plan.build import can_plan
 from caffe.plan.plan import Plan
+from caffe.process import memory
 from caffe.process.log import WARNING, emit
 from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
@@ -51,15 +53,17 @@ class Net:
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
-        if arguments and isinstance(arguments[0], str | os.PathLike):
-            weights, *rest = arguments
-            _warn_old_form(network_file, weights, rest)
-        else:
-            rest = list(arguments)
         names = ("phase", "level", "stages", "weights")
-        given = dict(zip(names, rest, strict=False))
-        if len(rest) > len(names):
+        if arguments and isinstance(arguments[0], str | os.PathLike):
+            names = ("weights", "phase", "level", "stages")
+            _warn_old_form(network_file, arguments[0], arguments[1:])
+        given = dict(zip(names, arguments, strict=False))
+        if len(arguments) > len(names):
             raise TypeError(f"Net takes at most 5 positional arguments, got {len(arguments) + 1}")
+        named = {"phase": phase, "level": level or None, "stages": stages, "weights": weights}
+        twice = [name for name in given if named[name] is not None]
+        if twice:
+            raise TypeError(f"Net got {twice[0]} twice, by position and by name")
         phase = given.get("phase", phase)
         level = given.get("level", level)
         stages = given.get("stages", stages)
@@ -87,12 +91,15 @@ class Net:
 
     def initialize(self, param: pb.NetParameter) -> None:
         """Build the net for the state that `param` holds, as Caffe's Net::Init."""
+        check_texts(param, f"net {param.name!r}")
         filtered = filter_net(param)
         text = files.text(filtered).rstrip()
         announce("net.cpp:53", f"Initializing net from parameters: \n{text}")
         split = insert_splits(filtered)
         self.wiring = wiring = Wiring(split)
+        wiring.check_memory()
         wiring.fill_parameters()
+        self._may_keep = False  # whether memory for all blobs was looked for
         self.name, self.phase = wiring.name, wiring.phase
         self.debug_info = split.debug_info
         self._show_names()
@@ -190,6 +197,9 @@ class Net:
         if self._followed is not None:
             self._followed.gradient_hook = self.gradient_hook
             return self._followed.forward()
+        if not self._may_keep:
+            self.wiring.check_memory(kept=True)
+            self._may_keep = True
         if start > 0 and not self._record:  # a pass made of pieces cannot be repeated later
             self._start_recording()
         self._ran_to = end
@@ -206,7 +216,8 @@ class Net:
         """Run layer i; returns its weighted losses."""
         layer, tops = self.wiring.layers[i], self.wiring.top_blobs(i)
         record = self._record and self.wiring.needs_backward[i]
-        layer.forward_blobs(self.wiring.bottom_blobs(i), tops, record)
+        with memory.named(f"{layer.where} ({layer.type})"):
+            layer.forward_blobs(self.wiring.bottom_blobs(i), tops, record)
         return [
             weight * top.tensor().sum()
             for top, weight in zip(tops, layer.loss_weights, strict=True)
@@ -229,7 +240,8 @@ class Net:
             layer = wiring.layers[i]
             if wiring.needs_backward[i]:
                 tops, bottoms = wiring.top_blobs(i), wiring.bottom_blobs(i)
-                layer.backward_blobs(tops, wiring.wants[i], bottoms, keep_graph)
+                with memory.named(f"{layer.where} ({layer.type}), backward"):
+                    layer.backward_blobs(tops, wiring.wants[i], bottoms, keep_graph)
                 if self.debug_info:
                     debug.show_backward(wiring, i)
             if self.gradient_hook is not None:  # layers that share a parameter lie behind its owner
@@ -356,14 +368,16 @@ class Net:
 
     # -- weights --------------------------------------------------------------------------------
 
-    def copy_from(self, weights_file: str | os.PathLike[str]) -> None:
+    def copy_from(self, weights_file: str | os.PathLike[str], complete: bool = False) -> None:
         """Load a file's weights into the layers of the same name.
 
         The file is binary (a .caffemodel of any age) or HDF5. Layers that it lacks keep their
         weights. If a shape does not fit, nothing is changed, and CaffeError names the layer, the
         blob and both shapes.
+
+        complete: raise CaffeError, too, for a file that lacks parameters of the net.
         """
-        weights.load(self.wiring, weights_file)
+        weights.load(self.wiring, weights_file, complete)
 
     load_hdf5 = copy_from
 

@@ -21,6 +21,7 @@ from caffe.errors import CaffeError
 from caffe.graph.wiring import Wiring
 from caffe.plan.build import build
 from caffe.plan.ir import Node, circumstances
+from caffe.process import memory
 from caffe.process.device import current_device
 
 
@@ -66,11 +67,12 @@ class Plan:
         losses = []
         with torch.set_grad_enabled(self.train):
             for k, node in enumerate(program.nodes):
-                bottom = [
-                    values[i] if want else values[i].detach()
+                bottom = [  # in deploy plans the tensors themselves, with the bounds they carry
+                    values[i] if want or not self.train else values[i].detach()
                     for i, want in zip(node.bottom, node.wants, strict=True)
                 ]
-                tops = node.run(bottom, self._parameters(node, leaves, device))
+                with memory.named(f"layer {node.name!r}"):
+                    tops = node.run(bottom, self._parameters(node, leaves, device))
                 del bottom
                 if self.clock is not None:
                     self.clock.forward(k, tops)
@@ -101,7 +103,8 @@ class Plan:
                 "an observed net can go back twice"
             )
         if total is not None and total.requires_grad:
-            total.backward()
+            with memory.named(f"net {self.name!r}, backward"):
+                total.backward()
             if self.clock is not None:
                 self.clock.backward(None)
 

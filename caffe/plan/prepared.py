@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from caffe.blob import Blob
-from caffe.kernels import winograd
+from caffe.kernels import finite, winograd
 from caffe.kernels.fused import Convolving
 from caffe.kernels.geometry import Geometry
 from caffe.kernels.winograd import F2, F4
@@ -18,6 +19,7 @@ from caffe.layers.base import Layer, Tensors
 from caffe.layers.normalization import BatchNorm, Scale
 from caffe.layers.vision import Deconvolution
 from caffe.plan.ir import Circumstances
+from caffe.plan.operations import by_layer, caffe_order
 from caffe.process import memory
 
 # Numbers of F4's tiles in a batch. Below FEW, it is better to leave large weights as they are; from
@@ -59,8 +61,41 @@ class Watch:
         return False
 
 
+class Growth:
+    """How large values can get on their way through layers that multiply and add, by channels."""
+
+    def __init__(self, slope: torch.Tensor) -> None:
+        self._slope, self._offset = slope, torch.zeros_like(slope)
+        self._steps: list[tuple[float, float]] = []
+        self._note()
+
+    def add(self, term: torch.Tensor) -> None:
+        """The layers add `term` to the channels."""
+        self._offset = self._offset + term.abs()
+        self._note()
+
+    def multiply(self, factor: torch.Tensor) -> None:
+        """The layers multiply the channels by `factor`."""
+        self._slope, self._offset = self._slope * factor.abs(), self._offset * factor.abs()
+        self._note()
+
+    def _note(self) -> None:
+        self._steps.append((self._slope.max().item(), self._offset.max().item()))
+
+    def limit(self, bound: float) -> float:
+        """What the top does not exceed if the bottom does not exceed `bound`; infinity if something
+        on the way is not finite, or perhaps too large.
+        """
+        limits = [slope * bound + offset for slope, offset in self._steps]
+        # NaN is not below the limit either.
+        return limits[-1] if all(limit < finite.LIMIT for limit in limits) else math.inf
+
+
 class PreparedConvolution:
-    """An operation of a plan: a 2-D (de)convolution, then optionally BatchNorm, Scale and ReLU."""
+    """An operation of a plan: a 2-D (de)convolution, then optionally BatchNorm, Scale and ReLU.
+
+    It runs layer by layer where parameters or values are not finite, or may overflow.
+    """
 
     def __init__(self, layers: Sequence[Layer], made_for: Circumstances) -> None:
         self.layers = layers
@@ -73,6 +108,8 @@ class PreparedConvolution:
         self._watch = Watch([blob for layer in layers for blob in layer.blobs])
         self._for: tuple[object, ...] | None = None
         self._run: Run = self._unprepared
+        self._growth: Growth | None = None
+        self._plain = [by_layer(layer, made_for) for layer in layers]
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
@@ -83,9 +120,30 @@ class PreparedConvolution:
         if self._watch.changed() or key != self._for:
             # Free the old weights before new ones are made.
             self._run, self._for = self._unprepared, None
+            self._growth = self._grow(blobs)
             with memory.lasting_memory():
                 self._run, self._for = self._prepare(x, blobs), key
-        return [self._run(self.how.convert(x))]
+        limit = self._limit(x)
+        if limit == math.inf:
+            return [self._layer_by_layer(bottom[0], blobs)]
+        return [finite.carry(self._run(self.how.convert(x)), limit)]
+
+    def _limit(self, x: torch.Tensor) -> float:
+        """What the top does not exceed; infinity if the layers must run one by one."""
+        assert self._growth is not None
+        if x.device.type != "cpu":  # x is not looked at there: nothing loses NaN or spreads it
+            return self._growth.limit(0.0)
+        known = finite.bound(x)
+        limit = math.inf if known is None else self._growth.limit(known)
+        # Bounds grow from layer to layer, much faster than values do.
+        return self._growth.limit(finite.largest(x)) if limit == math.inf else limit
+
+    def _layer_by_layer(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
+        rest, x = list(blobs), caffe_order(x)
+        for layer, run in zip(self.layers, self._plain, strict=True):
+            mine, rest = rest[: len(layer.blobs)], rest[len(layer.blobs) :]
+            (x,) = run([x.float()], mine)
+        return x.to(self.how.dtype)
 
     @staticmethod
     def _unprepared(x: torch.Tensor) -> torch.Tensor:
@@ -95,23 +153,37 @@ class PreparedConvolution:
         """(gain, shift), one of each per channel, that do the work of bias, BatchNorm and Scale on
         the convolution's output without bias: gain * output + shift. None: 1 and 0.
         """
-        count = len(self.conv.blobs)
-        total, bias = None, blobs[1] if count == 2 else None
-        rest = list(blobs[count:])
+        total, bias = None, blobs[1] if len(self.conv.blobs) == 2 else None
+        for gain, shift in self._steps(blobs):
+            total = gain if total is None else total * gain
+            bias = shift if bias is None else bias * gain + shift
+        return total, bias
+
+    def _steps(self, blobs: Tensors) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(gain, shift) of BatchNorm and of Scale."""
+        rest = list(blobs[len(self.conv.blobs) :])
         for layer in self.layers[1:]:
             mine, rest = rest[: len(layer.blobs)], rest[len(layer.blobs) :]
             if isinstance(layer, BatchNorm):
                 mean, variance, factor = mine
                 share = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
                 gain = torch.rsqrt(variance * share + layer.eps)
-                shift = -mean * share * gain
+                yield gain, -mean * share * gain
             elif isinstance(layer, Scale):
-                gain, shift = mine[0], mine[1] if len(mine) == 2 else torch.zeros_like(mine[0])
-            else:
-                continue
-            total = gain if total is None else total * gain
-            bias = shift if bias is None else bias * gain + shift
-        return total, bias
+                yield mine[0], mine[1] if len(mine) == 2 else torch.zeros_like(mine[0])
+
+    def _grow(self, blobs: Tensors) -> Growth:
+        """How large values get on the way through the layers."""
+        weight = blobs[0].detach().abs()
+        if self.transposed:  # (inputs, outputs / group, ...): inputs of a group add up
+            weight = weight.unflatten(0, (self.conv.group, -1)).transpose(1, 2).flatten(0, 1)
+        growth = Growth(weight.flatten(1).sum(1))
+        if len(self.conv.blobs) == 2:
+            growth.add(blobs[1])
+        for gain, shift in self._steps(blobs):
+            growth.multiply(gain)
+            growth.add(shift)
+        return growth
 
     def _times(self, weight: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
         """The weight of the convolution that multiplies its output channels by `gain`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
+
+from boundary.streams import Outlet, say, stderr
 
 INFO, WARNING, ERROR, FATAL = range(4)
 _LETTERS = "IWEF"
@@ -21,7 +23,7 @@ class _Sink:
         self.min_level: int | None = None
         self.log_dir: Path | None = None
         self.program = "caffe"
-        self.files: dict[int, TextIO] = {}
+        self.files: dict[int, _File] = {}
         self.lock = threading.Lock()
 
     def level(self) -> int:
@@ -32,41 +34,73 @@ class _Sink:
                 self.min_level = 0
         return self.min_level
 
-    def open_file(self, severity: int) -> TextIO:
-        import getpass  # not above: only commands that log to a file need these two
-        import socket
-
-        now = time.strftime("%Y%m%d-%H%M%S")
-        host, user = socket.gethostname(), getpass.getuser()
-        stem = f"{self.program}.{host}.{user}.log.{_NAMES[severity]}.{now}.{os.getpid()}"
-        assert self.log_dir is not None
-        path = self.log_dir / stem
-        file = path.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
-        file.write(f"Log file created at: {time.strftime('%Y/%m/%d %H:%M:%S')}\n")
-        file.write(f"Running on machine: {host}\n")
-        file.write("Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n")
-        link = self.log_dir / f"{self.program}.{_NAMES[severity]}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(path.name)
-        return file
-
     def write(self, severity: int, line: str) -> None:
         with self.lock:
-            sys.stderr.write(line)
-            sys.stderr.flush()
+            stderr().write(line)
             if self.log_dir is None:
                 return
             for level in range(severity + 1):  # as in glog, a file holds its severity and above
                 if level not in self.files:
-                    self.files[level] = self.open_file(level)
+                    self.files[level] = _File(self.log_dir, self.program, level)
                 self.files[level].write(line)
+
+
+class _File:
+    """One severity's log file. Lines that cannot be written are dropped; stderr says so once."""
+
+    def __init__(self, folder: Path, program: str, severity: int) -> None:
+        import socket  # not above: only commands that log to a file need it
+
+        now = time.strftime("%Y%m%d-%H%M%S")
+        self._host = socket.gethostname()
+        kind = f"{self._host}.{_user()}.log.{_NAMES[severity]}"
+        self._path = folder / f"{program}.{kind}.{now}.{os.getpid()}"
+        self._link = folder / f"{program}.{_NAMES[severity]}"
+        self._file: FileIO | None = None
+        self._outlet = Outlet(self._put)
+        self._told = False
+
+    def write(self, line: str) -> None:
+        if not self._outlet.write(line) and not self._told:
+            self._told = True
+            say(f"{self._path}: lines are missing: {self._outlet.why}")
+
+    def _put(self, text: str) -> None:
+        if self._file is None:
+            self._file = FileIO(self._path, "w")  # without a buffer, which would fail again later
+            with suppress(OSError):  # some file systems have no links
+                self._link.unlink(missing_ok=True)
+                self._link.symlink_to(self._path.name)
+            text = self._header() + text
+        data = text.encode(errors="backslashreplace")
+        while data:
+            data = data[self._file.write(data) :]  # a disk that is nearly full takes a part
+
+    def _header(self) -> str:
+        created = time.strftime("%Y/%m/%d %H:%M:%S")
+        return (
+            f"Log file created at: {created}\nRunning on machine: {self._host}\n"
+            "Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n"
+        )
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        return str(os.getuid())
 
 
 _sink = _Sink()
 
 
 def emit(place: str, message: str, severity: int = INFO) -> None:
-    """Log `message` as if from Caffe's source at `place` ('solver.cpp:347')."""
+    """Log `message` as if from Caffe's source at `place` ('solver.cpp:347').
+
+    A line that cannot be written, because the disk is full or the terminal gone, is dropped.
+    """
     if severity < _sink.level():
         return
     now = time.time()

@@ -1,12 +1,132 @@
-"""Tells the C library how much freed memory to keep."""
+"""Memory: how much is left, errors when there is none, and what the C library keeps."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from caffe.errors import CaffeError
+
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+# -- how much is left ----------------------------------------------------------------------------
+
+
+def left() -> float:
+    """The bytes that this process may still take: of the machine's memory, of its control group's
+    and of its address space (ulimit -v). Infinite where the system does not tell.
+    """
+    return min(_of_machine(), _of_group(), _of_address_space())
+
+
+def check(need: float, where: str, what: str) -> None:
+    """Raise CaffeError, starting with `where`, unless `need` bytes are left for `what`."""
+    there = left()
+    if need > there:
+        raise CaffeError(f"{where}: {what} need {size(need)} of memory; {size(there)} are left")
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: '1.5 GB'."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} PB" if count < 1000 else f"{count / 1000:.1f} EB"
+
+
+def _of_machine() -> float:
+    """What is free on the machine, the swap's space and what only caches files included."""
+    rows = (line.split() for line in _lines("/proc/meminfo"))
+    sizes = {row[0]: 1024.0 * int(row[1]) for row in rows if len(row) > 1}
+    if "MemAvailable:" not in sizes:
+        return float("inf")
+    return sizes["MemAvailable:"] + sizes.get("SwapFree:", 0)
+
+
+def _of_group() -> float:
+    """What the control groups of a container or a batch job leave; cached files can go."""
+    found = [float("inf")]
+    for line in _lines(OWN_GROUPS):
+        number, kinds, path = line.split(":", 2)
+        if number == "0":  # the groups of version 2
+            names = GROUPS, "memory.max", "memory.current", "file"
+        elif kinds == "memory":
+            names = GROUPS / kinds, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"
+        else:
+            continue
+        group = Path(path)
+        for part in (group, *group.parents):
+            found.append(_left_in(names[0] / part.relative_to("/"), *names[1:]))
+    return min(found)
+
+
+def _left_in(folder: Path, limit: str, used: str, cached: str) -> float:
+    most, now = ("".join(_lines(folder / name)).strip() for name in (limit, used))
+    if not (most.isdecimal() and now.isdecimal()):  # "max": no limit
+        return float("inf")
+    rows = (line.split() for line in _lines(folder / "memory.stat"))
+    files = sum(int(row[1]) for row in rows if row[0] == cached)
+    return float(int(most) - int(now) + files)
+
+
+def _of_address_space() -> float:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = "".join(_lines("/proc/self/statm")).split()
+    if limit == resource.RLIM_INFINITY or not pages:
+        return float("inf")
+    return float(limit - int(pages[0]) * resource.getpagesize())
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return []
+
+
+# -- when there is none --------------------------------------------------------------------------
+
+# PyTorch raises plain RuntimeErrors for sizes that it cannot allocate or count.
+_NO_MEMORY = re.compile(
+    "allocate memory|not enough memory|out of memory|Storage size calculation overflowed|bad_alloc"
+    "|could not (?:create|construct) a (?:memory|primitive)|Overflow when unpacking"
+    "|[Ii]nteger out of range|Insufficient memory"
+)
+_TRIED = re.compile(r"tried to allocate (\d+) bytes")
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Turn what libraries raise for want of memory, or for sizes beyond what they count, into a
+    CaffeError that starts with `where`.
+    """
+    try:
+        yield
+    except CaffeError:
+        raise
+    except (MemoryError, RuntimeError, TypeError) as error:
+        if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
+            raise
+        raise CaffeError(f"{where}: {_want(error)}") from None
+
+
+def _want(error: Exception) -> str:
+    tried = _TRIED.search(str(error))
+    if tried:
+        return f"not enough memory: it tried to take {size(int(tried[1]))}"
+    if isinstance(error, MemoryError) or "emory" in str(error):
+        return f"not enough memory: {next(iter(str(error).splitlines()), 'none is left')}"
+    return f"too large to be computed: {next(iter(str(error).splitlines()))}"
+
+
+# -- what the C library keeps --------------------------------------------------------------------
 
 
 def keep_freed_memory() -> None:

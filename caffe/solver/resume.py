@@ -5,6 +5,10 @@ their data, the random states, and the losses behind the displayed mean. Caffe i
 starts its data over. It is JSON:
 
     format        1
+    crc32         CRC-32 of all other values (as JSON without blanks, in the file's order); files of
+                  earlier versions have none
+    run           the number of the run among those that wrote snapshots under this prefix, from 1
+                  up; files of earlier versions have none
     iteration     the snapshot's iteration
     written       the time of writing, in seconds since 1970
     model         the .caffemodel's file name, size in bytes and CRC-32
@@ -17,8 +21,9 @@ starts its data over. It is JSON:
     nets          the training net, then the test nets; for each, the positions of its data layers:
                   "layer", "type", and what the layer needs to continue. This is usually "next"
                   (the number of the next record, counted over all processes and epochs), "seed",
-                  "source" and "contents" (how much the source held); for a Python layer it is
-                  "state", the value of its get_state()
+                  "source", "contents" (how much the source held) and "order": "seed" (without it,
+                  a shuffled order also depends on the source's name, as in earlier versions); for a
+                  Python layer it is "state", the value of its get_state()
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from boundary.errors import one_line, reason
 from caffe.errors import CaffeError
 from caffe.formats.files import PathLike, SolverStateData, atomic_write
 from caffe.net import Net
@@ -107,13 +113,15 @@ def _positions(net: Net) -> list[dict[str, Any]]:
 # -- the file ----------------------------------------------------------------------------------
 
 
-def write(path: PathLike, point: Point, model: PathLike, state: SolverStateData) -> None:
+def write(path: PathLike, point: Point, model: PathLike, state: SolverStateData, run: int) -> None:
     """Write a snapshot's side file, after its model and before its .solverstate.
 
+    run: the number of the run among those under the snapshot's prefix, from 1 up.
     Raises CaffeError if a Python layer's get_state() returned something that JSON cannot hold.
     """
     content = {
         "format": FORMAT,
+        "run": run,
         "iteration": state.iter,
         "written": time.time(),
         "model": fingerprint(model),
@@ -121,7 +129,8 @@ def write(path: PathLike, point: Point, model: PathLike, state: SolverStateData)
         **asdict(point),
     }
     try:
-        text = json.dumps(content, indent=1)
+        content = json.loads(json.dumps(content))  # as it will be read: keys are texts
+        text = json.dumps({"format": FORMAT, "crc32": _crc32(content), **content}, indent=1)
     except (TypeError, ValueError) as error:  # caused by a Python layer
         raise CaffeError(f"{path}: get_state() gave what JSON cannot hold: {error}") from None
     with atomic_write(path) as beside:
@@ -149,26 +158,158 @@ def history_crc32(history: Iterable[np.ndarray]) -> int:
 
 
 def read(path: PathLike) -> dict[str, Any]:
-    """A side file's content. Raises CaffeError if it cannot be read or is damaged."""
+    """A side file's content; "run" is 0 where a file of an earlier version has none.
+
+    Raises CaffeError if it cannot be read, or if anything in it is not as this module says.
+    """
     try:
+        if not os.path.isfile(path):  # a pipe would have us wait
+            raise CaffeError(f"{path}: {'not a file' if os.path.exists(path) else 'No such file'}")
+        if os.path.getsize(path) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST >> 20} MiB")
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise CaffeError(f"{path}: format {content['format']}; expected {FORMAT}")
-        for key, kind in (("iteration", int), ("written", float), ("model", dict),
-                          ("history_crc32", int), ("random", list), ("nets", list)):  # fmt: skip
-            if not isinstance(content[key], kind):
-                raise ValueError(f"{key} is {content[key]!r}")
-        if not isinstance(content["model"]["file"], str):
-            raise ValueError(f"model is {content['model']!r}")
-        content["loss"] = LossWindow(**content["loss"])
+        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+            raise CaffeError(f"{path}: format {_short(content['format'])}; expected {FORMAT}")
+        _check(content)
     except OSError as error:
         raise CaffeError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: UTF-8, JSON and base64 have it, too
         raise CaffeError(
-            f"{path}: damaged ({error!r}); expected the side file of a snapshot. Without it the "
-            "data starts over: remove it if that will do"
+            f"{path}: damaged ({one_line(str(error), 120)}); expected the side file of a snapshot. "
+            "Without it the data starts over: remove it if that will do"
         ) from None
-    return content
+    return {**content, "run": content.get("run", 0), "loss": LossWindow(**content["loss"])}
+
+
+# -- its form ----------------------------------------------------------------------------------
+
+LARGEST = 2**30  # bytes of a side file; it may hold the states of Python layers
+_MOST = 2**53  # of a number that counts something
+_INT = (-(2**63), 2**64 - 1)  # of a seed
+
+
+def _check(content: Any) -> None:
+    """Raise ValueError, with the place, unless all of a side file is as this module's head says."""
+    _need(isinstance(content, dict), "the file", "an object")
+    _check_keys(content, "", _TOP)
+    _need(content.get("crc32", crc := _crc32(content)) == crc, "crc32", f"{crc}")
+    _need("run" not in content or _whole(content["run"], 1), "run", "a whole number from 1 up")
+    _check_keys(content["model"], "model.", _MODEL)
+    _check_keys(content["loss"], "loss.", _LOSS)
+    _need(len(content["loss"]) == len(_LOSS), "loss", f"{', '.join(_LOSS)} alone")
+    for i, state in enumerate(content["random"]):
+        _check_random(state, f"random[{i}]")
+    for i, net in enumerate(content["nets"]):
+        _need(isinstance(net, list), f"nets[{i}]", "a list")
+        for k, position in enumerate(net):
+            _check_position(position, f"nets[{i}][{k}]")
+
+
+def _whole(value: Any, low: int = 0, high: int = _MOST) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+_Kind = tuple[Callable[[Any], bool], str]
+_COUNT: _Kind = (_whole, "a whole number from 0 up")
+_CRC: _Kind = (lambda v: _whole(v, 0, 2**32 - 1), "a CRC-32")
+_LIST: _Kind = (lambda v: isinstance(v, list), "a list")
+_OBJECT: _Kind = (lambda v: isinstance(v, dict), "an object")
+_NUMBER: _Kind = (lambda v: type(v) in (int, float), "a number")  # a diverged run's loss is NaN
+_TEXT: _Kind = (lambda v: isinstance(v, str) and _encodes(v), "a text")
+_SEED: _Kind = (lambda v: _whole(v, *_INT), "a whole number of 64 bits")
+
+_TOP = {
+    "format": _COUNT,
+    "iteration": (lambda v: _whole(v, 0, 2**31 - 1), "a whole number from 0 to 2^31 - 1"),
+    "written": _NUMBER,
+    "model": _OBJECT,
+    "history_crc32": _CRC,
+    "seed": (lambda v: v is None or _whole(v, *_INT), "null or a whole number of 64 bits"),
+    "random": _LIST,
+    "loss": _OBJECT,
+    "nets": _LIST,
+}
+_MODEL = {"file": _TEXT, "bytes": _COUNT, "crc32": _CRC}
+_LOSS = {
+    "window": (lambda v: isinstance(v, list) and all(map(_NUMBER[0], v)), "a list of numbers"),
+    "mean": _NUMBER,
+    "since": _COUNT,
+}
+# What is in a position depends on the layer's type, but a name means the same for all.
+_POSITION = {
+    "next": _COUNT,
+    "samples": _COUNT,
+    "seed": _SEED,
+    "source": _TEXT,
+    "contents": (
+        lambda v: isinstance(v, dict) and all(map(_whole, v.values())),
+        "an object of whole numbers",
+    ),
+}
+
+
+def _check_keys(values: dict[str, Any], where: str, kinds: dict[str, _Kind]) -> None:
+    for key, (fits, expected) in kinds.items():
+        _need(key in values, f"{where}{key}", f"{expected}, and there is none")
+        _need(fits(values[key]), f"{where}{key}", f"{expected}, got {_short(values[key])}")
+
+
+def _check_random(state: Any, where: str) -> None:
+    if state is None:
+        return
+    _need(isinstance(state, dict) and {*state} == {"cpu", "cuda"}, where, "null, or cpu and cuda")
+    _check_keys(state, f"{where}.", {"cpu": _TEXT})
+    generator = torch.Generator()
+    try:
+        generator.set_state(_from_text(state["cpu"]))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{where}.cpu: not a random state: {reason(error)}") from None
+    if state["cuda"] is not None:
+        _check_keys(state, f"{where}.", {"cuda": _TEXT})
+        size = len(_from_text(state["cuda"]))
+        _need(size == _CUDA_BYTES, f"{where}.cuda", f"{_CUDA_BYTES} bytes, got {size}")
+
+
+_CUDA_BYTES = 16  # a seed and an offset
+
+
+def _check_position(position: Any, where: str) -> None:
+    _need(isinstance(position, dict), where, "an object")
+    _check_keys(position, f"{where}.", {"layer": _TEXT, "type": _TEXT})
+    if position["type"] != "Python":  # whose "state" may be anything
+        known = {key: kind for key, kind in _POSITION.items() if key in position}
+        _check_keys(position, f"{where}.", known)
+    if "next" in position and "samples" in position:
+        fits = position["next"] <= position["samples"]
+        _need(fits, f"{where}.next", f"at most {position['samples']}")
+
+
+def _need(fits: bool, where: str, expected: str) -> None:
+    if not fits:
+        raise ValueError(f"{where}: expected {expected}")
+
+
+def _encodes(text: str) -> bool:
+    """Whether a text is one that a name of a file or a layer can be."""
+    try:
+        return text.encode(errors="surrogateescape") is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _short(value: Any) -> str:
+    return (
+        one_line(repr(value), 40) if isinstance(value, str | int | float) else type(value).__name__
+    )
+
+
+def _crc32(content: dict[str, Any]) -> int:
+    """The CRC-32 of a side file's values, in their order, however the file is laid out."""
+    rest = {key: value for key, value in content.items() if key != "crc32"}
+    return zlib.crc32(json.dumps(rest, separators=(",", ":")).encode())
+
+
+# -- resuming from it --------------------------------------------------------------------------
 
 
 def point_of(state_file: PathLike, state: SolverStateData) -> Point | None:
@@ -216,9 +357,16 @@ def go_on(point: Point, iteration: int, seed: int, nets: Sequence[Net]) -> None:
     torch.set_rng_state(_from_text(known["cpu"]))
     if device.current_device().type == "cuda" and torch.cuda.is_initialized():
         if known["cuda"] is not None:
-            torch.cuda.set_rng_state(_from_text(known["cuda"]), device.current_device())
+            _set_cuda_state(known["cuda"])
         else:
             _announce("The snapshot was taken on a CPU: dropout draws other numbers on this GPU")
+
+
+def _set_cuda_state(text: str) -> None:
+    try:
+        torch.cuda.set_rng_state(_from_text(text), device.current_device())
+    except RuntimeError as error:
+        raise CaffeError(f"the snapshot's CUDA state is damaged: {reason(error)}") from None
 
 
 def _place(net: Net, positions: list[dict[str, Any]]) -> None:
@@ -254,4 +402,4 @@ def _to_text(state: torch.Tensor) -> str:
 
 
 def _from_text(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)

@@ -27,8 +27,8 @@ class Snapshot:
 
     state: Path
     iteration: int
-    written: float  # seconds since 1970
-    model: str | None  # the model's file name from the side file; None without one
+    run: int  # the side file's; 0 if it has none, or if there is no side file
+    model: str | None  # the model's file name from the side file; None without a good one
 
     @property
     def side(self) -> Path:
@@ -66,7 +66,13 @@ def resume_point(snapshot: str, prefix: PathLike) -> str:
 
 
 def find(prefix: PathLike) -> list[Snapshot]:
-    """All snapshots under a prefix that have a .solverstate, the newest first."""
+    """All snapshots under a prefix that have a .solverstate, the newest first.
+
+    Those of a later run come first, and within a run those of a later iteration; clocks and the
+    times of files do not count. A snapshot whose run is unknown (Caffe's, which has no side file,
+    or an earlier version's) counts as older than all whose run is known. One with a damaged side
+    file comes before the others, for check() to say so.
+    """
     folder, base = os.path.split(os.fspath(prefix))
     pattern = re.compile(re.escape(base) + r"_iter_(\d+)\.solverstate(?:\.h5)?")
     found = []
@@ -74,17 +80,31 @@ def find(prefix: PathLike) -> list[Snapshot]:
         match = pattern.fullmatch(path.name)
         if match and path.is_file():
             state = Path(folder) / path.name
-            found.append(Snapshot(state, int(match[1]), *_written(state)))
-    return sorted(found, key=lambda s: (s.written, s.iteration), reverse=True)
+            found.append(Snapshot(state, int(match[1]), *_run_and_model(resume.side_file(state))))
+    return sorted(found, key=lambda s: (s.run, s.iteration), reverse=True)
 
 
-def _written(state: Path) -> tuple[float, str | None]:
-    """When a snapshot was written, and its model; copying a file may change the file's own time."""
+_LATEST = 2**63  # stands for the run of a damaged side file
+
+
+def _run_and_model(side: Path) -> tuple[int, str | None]:
+    """The run and the model that a side file names."""
+    if not side.exists():
+        return 0, None
     try:
-        content = resume.read(resume.side_file(state))
-        return content["written"], content["model"]["file"]
+        content = resume.read(side)
+        return content["run"], content["model"]["file"]
     except CaffeError:
-        return state.stat().st_mtime, None
+        return _LATEST, None
+
+
+def next_run(prefix: PathLike) -> int:
+    """The number of a new run under a prefix: one more than the highest of those before it."""
+    folder, base = os.path.split(os.fspath(prefix))
+    pattern = re.compile(re.escape(base) + r"_iter_\d+\.resume")
+    sides = (path for path in Path(folder or ".").glob("*.resume") if pattern.fullmatch(path.name))
+    runs = (_run_and_model(path)[0] for path in sides)
+    return 1 + max((run for run in runs if run < _LATEST), default=0)
 
 
 def check(snapshot: Snapshot) -> None:
@@ -110,6 +130,41 @@ def beside(learned_net: str, state_file: PathLike) -> str:
     """The model's path or, if the folder was moved, the file of that name beside the state."""
     moved = os.path.join(os.path.dirname(state_file), os.path.basename(learned_net))
     return moved if not os.path.exists(learned_net) and os.path.exists(moved) else learned_net
+
+
+def read_state(path: PathLike) -> files.SolverStateData:
+    """files.read_solver_state, which here also tells weights from a state.
+
+    Raises CaffeError as that does; for a file of weights it names the state beside them, if any.
+    """
+    path = os.fspath(path)
+    try:
+        state, problem = files.read_solver_state(path), None
+    except CaffeError as error:
+        state, problem = None, error
+    if state is not None and (state.history or state.iter or state.learned_net is not None):
+        return state
+    if _holds_weights(path):
+        found = [p for p in _states_of(path) if os.path.isfile(p)]
+        hint = f"its state is {found[0]}" if found else "expected a .solverstate"
+        raise CaffeError(f"{path}: holds weights, not the state of a solver; {hint}")
+    if problem is not None:
+        raise problem
+    assert state is not None
+    return state
+
+
+def _holds_weights(path: str) -> bool:
+    try:
+        return bool(files.read_weights(path))
+    except CaffeError:
+        return False
+
+
+def _states_of(model: str) -> list[str]:
+    """The names that the state beside a model may have."""
+    stem = model.removesuffix(".h5").removesuffix(".caffemodel")
+    return [f"{stem}.solverstate", f"{stem}.solverstate.h5"]
 
 
 # -- keeping a few -----------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Protocol
 
 import torch
@@ -14,9 +15,12 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.net import Net
+from caffe.process import memory
+from caffe.process.device import current_device
 from caffe.process.log import emit, number
 from caffe.process.ranks import announce, root_solver, solver_rank
 from caffe.process.seeds import set_random_seed
+from caffe.process.signals import ENDING
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver import resume, snapshots
 from caffe.solver.learning_rate import LearningRate
@@ -35,6 +39,15 @@ class Link(Protocol):
 
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+LEAST = {  # the least value of counts
+    "average_loss": 1,
+    "iter_size": 1,
+    "max_iter": 0,
+    "display": 0,
+    "snapshot": 0,
+    "test_interval": 0,
+    "test_iter": 0,
+}
 
 
 class Solver:
@@ -44,6 +57,7 @@ class Solver:
     net that cannot be used, before anything runs.
 
     snapshot_keep: the number of newest snapshots to keep under its prefix; 0 (default): all.
+    ended: whether a request ('end') has ended solve() or step(), after a snapshot.
     """
 
     update_class: type[Update] | None = None
@@ -66,13 +80,16 @@ class Solver:
         self._init_train_net()
         self._init_test_nets()
         announce("solver.cpp:57", "Solver scaffolding done.")
+        self._check_memory()
         self._history = [
             Blob(p.blob.shape) for _ in range(self._update.histories) for p in self.net.learnable
         ]
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._requests: Callable[[], str] = lambda: "none"
         self._agree: Callable[[str], str] | None = None  # set if several processes train together
-        self._stop, self._snapshot_asked = False, False
+        self._stop, self._snapshot_asked, self.ended = False, False, False
+        self._runs: dict[str, int] = {}  # by prefix
+        self._saved: int | None = None  # the iteration of the newest snapshot of all processes
         self._loss = LossWindow([], 0.0, 0)
         self._loss_goes_on = False  # whether step() continues a restored window
         self._before_test: Point | None = None  # the state before the test that is running
@@ -82,10 +99,14 @@ class Solver:
 
     def _check_settings(self) -> None:
         p = self.param
-        if p.average_loss < 1:
-            raise CaffeError(f"solver: average_loss is {p.average_loss}, expected at least 1")
-        if p.iter_size < 1:
-            raise CaffeError(f"solver: iter_size is {p.iter_size}, expected at least 1")
+        for field, value in p.ListFields():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise CaffeError(f"solver: {field.name} is {value:g}, expected a finite number")
+        for name, least in LEAST.items():
+            value = getattr(p, name)
+            lowest = value if isinstance(value, int) else min(value, default=least)
+            if lowest < least:
+                raise CaffeError(f"solver: {name} is {lowest}, expected at least {least}")
         if p.regularization_type not in ("L1", "L2"):
             raise CaffeError(
                 f"solver: unknown regularization_type {p.regularization_type!r}; expected L1 or L2"
@@ -95,13 +116,21 @@ class Solver:
         if p.snapshot:
             self._check_snapshot_prefix()
 
+    def _check_memory(self) -> None:
+        """Raise CaffeError unless there is memory for gradients and history."""
+        values = sum(p.blob.count for p in self.net.learnable)
+        if current_device().type == "cpu":
+            kept = 1 + self._update.histories
+            what = f"the gradients and history ({self._update.name}) of {values} weights"
+            memory.check(4.0 * kept * values, "solver", what)
+
     def _check_snapshot_prefix(self) -> None:
         if not root_solver():
             return
-        probe = Path(self._snapshot_path(".tempfile"))
+        folder = os.path.dirname(self.param.snapshot_prefix) or "."
         try:
-            probe.touch()
-            probe.unlink()
+            with TemporaryFile(dir=folder):  # it has no name that could stay behind
+                pass
         except OSError as error:
             raise CaffeError(
                 f"solver: cannot write to snapshot prefix {self.param.snapshot_prefix!r} "
@@ -190,9 +219,10 @@ class Solver:
         self._callbacks.append((on_start, on_gradients_ready))
 
     def set_requests(self, requests: Callable[[], str]) -> None:
-        """Set the function that returns 'stop', 'snapshot' or 'none'.
+        """Set the function that returns 'stop', 'snapshot', 'end' or 'none'.
 
-        It is called after every iteration and before every test batch.
+        It is called after every iteration, before every test batch and after a snapshot. 'end' is
+        'stop' with a snapshot, also where the solver says snapshot_after_train: false.
         """
         self._requests = requests
 
@@ -204,7 +234,7 @@ class Solver:
         """Train up to max_iter, from the state in `resume_file` if one is given."""
         announce("solver.cpp:289", f"Solving {self.net.name}")
         announce("solver.cpp:290", f"Learning Rate Policy: {self.param.lr_policy}")
-        self._stop = False
+        self._stop, self.ended = False, False
         if resume_file:
             announce("solver.cpp:296", f"Restoring previous solver status from {resume_file}")
             self.restore(resume_file)
@@ -212,7 +242,7 @@ class Solver:
         if p.snapshot_after_train:
             self._check_snapshot_prefix()
         self.step(p.max_iter - self.iter)
-        just_taken = p.snapshot and self.iter % p.snapshot == 0
+        just_taken = (p.snapshot and self.iter % p.snapshot == 0) or self._saved == self.iter
         if p.snapshot_after_train and not just_taken:
             self._snapshot_together()
         if self._stop:
@@ -254,10 +284,12 @@ class Solver:
             self.apply_update()
             request = self._agreed(self._requests())
             due = p.snapshot and self.iter % p.snapshot == 0
-            if due or request == "snapshot":
+            if due or request in ("snapshot", "end"):
                 self._snapshot_together()
-            if request == "stop":
-                self._stop = True
+                if request not in ENDING:  # one may have come while the files were written
+                    request = self._agreed(self._requests())
+            if request in ENDING:
+                self._stop, self.ended = True, request == "end"
                 break
 
     def apply_update(self) -> None:
@@ -302,13 +334,20 @@ class Solver:
         history = [h.data for h in self._history]
         data = files.SolverStateData(self.iter, model, self._rate.current_step, history)
         point = self._before_test or self._point(together=False)
-        resume.write(resume.side_file(state), point, model, data)
+        resume.write(resume.side_file(state), point, model, data, self._run())
         line = 296 if hdf5 else 284
         announce(f"sgd_solver.cpp:{line}", f"Snapshotting solver state to {kind} file {state}")
         (files.write_solver_state_hdf5 if hdf5 else files.write_solver_state)(state, data)
         snapshots.sweep(self.param.snapshot_prefix)
         if self.snapshot_keep > 0:
             snapshots.prune(self.param.snapshot_prefix, self.snapshot_keep, state)
+
+    def _run(self) -> int:
+        """This run's number among those under the prefix; restore() begins a new run."""
+        prefix = self.param.snapshot_prefix
+        if prefix not in self._runs:
+            self._runs[prefix] = snapshots.next_run(prefix)
+        return self._runs[prefix]
 
     def restore(self, state_file: str | os.PathLike[str]) -> None:
         """Take over the iteration, weights and history of a .solverstate (or .solverstate.h5).
@@ -318,7 +357,7 @@ class Solver:
         CaffeError if a file cannot be read or the history does not fit this solver.
         """
         path = os.fspath(state_file)
-        state = files.read_solver_state(path)
+        state = snapshots.read_state(path)
         if len(state.history) != len(self._history):
             raise CaffeError(
                 f"{path}: the history holds {len(state.history)} blob(s), this solver "
@@ -340,7 +379,8 @@ class Solver:
         for mine, theirs in zip(self._history, arrays, strict=True):
             mine.tensor().copy_(theirs)
         self.iter, self._rate.current_step = state.iter, state.current_step
-        self._before_test = None
+        self._before_test = self._saved = None
+        self._runs.clear()
         if point is not None:
             nets = [self.net, *self.test_nets]
             resume.go_on(point, self.iter, self.param.random_seed, nets)
@@ -361,7 +401,7 @@ class Solver:
         self._before_test = before or self._point()
         if root_solver():
             self.snapshot()
-        self._before_test = before
+        self._before_test, self._saved = before, self.iter
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -425,10 +465,12 @@ class Solver:
     def _go_on_after_test(self) -> bool:
         """Whether training continues. The other processes wait here while the first one tests."""
         asked = "snapshot" if self._snapshot_asked else "none"
-        request = self._agreed("stop" if self._stop else asked)
+        if self._stop:
+            asked = "end" if self.ended else "stop"
+        request = self._agreed(asked)
         self._snapshot_asked = False
-        self._stop = request == "stop"
-        if request == "snapshot":
+        self._stop, self.ended = request in ENDING, request == "end"
+        if request in ("snapshot", "end"):
             self._snapshot_together()
         return not self._stop
 
@@ -447,8 +489,8 @@ class Solver:
         loss = 0.0
         for _ in range(count):
             while (request := self._requests()) != "none":
-                if request == "stop":
-                    self._stop = True
+                if request in ENDING:
+                    self._stop, self.ended = True, self.ended or request == "end"
                 elif self._agree:  # all processes take part in it, after the test
                     self._snapshot_asked = True
                 else:

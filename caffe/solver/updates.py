@@ -19,16 +19,26 @@ class Update:
     histories: the number of history arrays per parameter. The history lists the first array of
     every parameter, then the second of every parameter, as Caffe's .solverstate does.
     momentum_allowed: whether the solver may set momentum; if not, setting it raises CaffeError.
+    shares: fields that say what share of a running mean stays, from 0 to below 1. divides: whether
+    the rule divides by sums of squares, to which delta is added.
     """
 
     name = ""
     histories = 1
     momentum_allowed = True
+    shares: tuple[str, ...] = ()
+    divides = False
 
     def __init__(self, param: pb.SolverParameter) -> None:
         self.param = param
         if not self.momentum_allowed and param.momentum:
             raise CaffeError(f"solver: momentum {param.momentum:g} cannot be used with {self.name}")
+        for name in self.shares:
+            value = getattr(param, name)
+            if not 0 <= value < 1:
+                raise CaffeError(f"solver: {name} is {value:g}, expected 0 <= it < 1")
+        if self.divides and param.delta < 0:
+            raise CaffeError(f"solver: delta is {param.delta:g}, expected at least 0")
 
     def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
         """Overwrite `grads` with the values to subtract, and update `history` in place.
@@ -69,6 +79,7 @@ class AdaGrad(Update):
 
     name = "AdaGrad"
     momentum_allowed = False
+    divides = True
 
     def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
         for g, h, rate in zip(grads, history, rates, strict=True):
@@ -81,11 +92,8 @@ class RMSProp(Update):
 
     name = "RMSProp"
     momentum_allowed = False
-
-    def __init__(self, param: pb.SolverParameter) -> None:
-        super().__init__(param)
-        if not 0 <= param.rms_decay < 1:
-            raise CaffeError(f"solver: rms_decay is {param.rms_decay:g}, expected 0 <= it < 1")
+    shares = ("rms_decay",)
+    divides = True
 
     def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
         decay = self.param.rms_decay
@@ -102,6 +110,8 @@ class AdaDelta(Update):
 
     name = "AdaDelta"
     histories = 2
+    shares = ("momentum",)
+    divides = True
 
     def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
         momentum, delta, n = self.param.momentum, self.param.delta, len(grads)
@@ -117,6 +127,8 @@ class Adam(Update):
 
     name = "Adam"
     histories = 2
+    shares = ("momentum", "momentum2")
+    divides = True
 
     def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
         beta1, beta2, n = self.param.momentum, self.param.momentum2, len(grads)

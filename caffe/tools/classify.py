@@ -9,13 +9,13 @@ OUTPUT gets the class probabilities, one row a picture, in the order of the file
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from boundary.streams import say
 from caffe import io
 from caffe.classifier import Classifier
 from caffe.commands.script import add_preprocessing, numbers, preprocessing, run
@@ -83,13 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         image_dims=args.images_dim,
         **preprocessing(args),
     )
-    print(f"Classifying {len(pictures)} inputs.", file=sys.stderr)
+    say(f"Classifying {len(pictures)} inputs.")
     start = time.monotonic()
     predictions = classifier.predict(pictures, not args.center_only)
-    print(f"Done in {time.monotonic() - start:.2f} s.", file=sys.stderr)
+    say(f"Done in {time.monotonic() - start:.2f} s.")
     with atomic_write(args.output_file) as beside, beside.open("wb") as file:
         np.save(file, predictions)
-    print(f"Results are in {args.output_file}", file=sys.stderr)
+    say(f"Results are in {args.output_file}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +22,13 @@ from typing import Any
 import numpy as np
 
 from boundary.reading import read_lines, read_table
+from boundary.streams import say
 from caffe.commands.script import add_preprocessing, preprocessing, run
 from caffe.detector import Detector
 from caffe.errors import CaffeError
 from caffe.formats.files import atomic_write
 
+LARGEST = 2**24  # pixels
 COLUMNS = ("ymin", "xmin", "ymax", "xmax")
 Detections = Sequence[dict[str, Any]]
 
@@ -67,8 +68,8 @@ def read_windows(path: str) -> list[tuple[str, list[tuple[float, ...]]]]:
             window = tuple(float(row[column]) for column in COLUMNS)
         except ValueError:
             window = (math.nan,)
-        if not all(map(math.isfinite, window)):
-            raise CaffeError(f"{path}:{line}: expected numbers in {COLUMNS}")
+        if not all(abs(side) < LARGEST for side in window):
+            raise CaffeError(f"{path}:{line}: expected numbers of pixels in {COLUMNS}")
         windows.setdefault(row["filename"], []).append(window)
     return list(windows.items())
 
@@ -121,9 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start = time.monotonic()
     detections = detect(detector, args.input_file, args.crop_mode)
     spent = time.monotonic() - start
-    print(f"Processed {len(detections)} windows in {spent:.3f} s.", file=sys.stderr)
+    say(f"Processed {len(detections)} windows in {spent:.3f} s.")
     write(args.output_file, detections)
-    print(f"Results are in {args.output_file}", file=sys.stderr)
+    say(f"Results are in {args.output_file}")
 
 
 if __name__ == "__main__":

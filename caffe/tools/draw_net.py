@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from boundary.streams import say
 from caffe import draw
 from caffe.commands.script import run
 from caffe.formats import files
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     net = files.read_net(args.input_net_proto_file, emit)
     phase = None if args.phase == "ALL" else pb.Phase.Value(args.phase)
     draw.draw_net_to_file(net, args.output_image_file, args.rankdir, phase, args.display_lrm)
-    print(f"The drawing is in {args.output_image_file}", file=sys.stderr)
+    say(f"The drawing is in {args.output_image_file}")
 
 
 if __name__ == "__main__":

@@ -22,12 +22,17 @@ from caffe.train.training import train as train_on
 
 
 def train(
-    solver: str | SolverParameter, snapshot: str | None, gpus: Sequence[int | None], timing: bool
-) -> None:
+    solver: str | SolverParameter,
+    snapshot: str | None,
+    gpus: Sequence[int | None],
+    timing: bool,
+    at_once: bool = False,
+) -> int:
     """Train with one process for each of `gpus` (None: one on the CPU).
 
     solver: path of a prototxt, or the message. snapshot: path of the solver state to resume from,
-    or "latest". timing: log the times of layers and of sums over processes.
+    or "latest". timing: log the times of layers and of sums over processes. at_once: as in
+    SignalRequests. Returns the exit status of a command: 0, or 143 if SIGTERM ended the training.
     Raises CaffeError if one of the processes fails; the others are then ended.
     """
     for gpu in gpus:
@@ -37,7 +42,8 @@ def train(
         param = solver if isinstance(solver, SolverParameter) else files.read_solver(solver)
         snapshot = resume_point(snapshot, param.snapshot_prefix) or None
     asked = f"--cpu {len(gpus)}" if None in gpus else f"--gpus {' '.join(map(str, gpus))}"
-    train_on(Run(solver, snapshot, timing=timing), gpus, asked, SignalRequests())
+    run = Run(solver, snapshot, timing=timing)
+    return train_on(run, gpus, asked, SignalRequests(at_once=at_once))
 
 
 def solve(
@@ -53,7 +59,17 @@ def solve(
     uid: the value of NCCL.new_uid() in one of the processes, the same for all.
     """
     place = Place(rank, len(gpus), rank, len(gpus))
-    train_here(Run(proto, snapshot, timing=timing), gpus, place, uid, lambda: "none")
+    train_here(Run(proto, snapshot, timing=timing), gpus, place, uid, _NoRequests())
+
+
+class _NoRequests:
+    """The Requests of a process that nobody asks."""
+
+    def next(self) -> str:
+        return "none"
+
+    def begin(self) -> None:
+        pass
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,12 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status, and exits 2 for bad usage.
+
+    Raises CaffeError for bad input.
+    """
     args = _parser().parse_args(arguments)
     devices = [None] * args.cpu if args.cpu > 0 else args.gpus
-    train(args.solver, args.snapshot, devices, args.timing)
+    return train(args.solver, args.snapshot, devices, args.timing, at_once=True)
 
 
 if __name__ == "__main__":
-    run("python -m caffe.tools.train", main, quiet=False)
+    run("python -m caffe.tools.train", main, quiet=False, at_once=True)

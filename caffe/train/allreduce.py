@@ -92,7 +92,7 @@ class NCCL:
         self._start_over()
 
     def agree(self, request: str) -> str:
-        """The request that all processes follow, given each one's: 'stop', 'snapshot' or 'none'."""
+        """The request that all processes follow, given each one's: the last in peers.REQUESTS."""
         return agree(request)
 
     def __call__(self, layer: int) -> None:

@@ -5,53 +5,81 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context, resource_tracker
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from types import FrameType
 from typing import Any
 
-from caffe.errors import CaffeError, one_line
+from boundary.processes import held_back
+from boundary.running import placed
+from caffe.errors import CaffeError
 from caffe.process.log import settings, take_settings
 from caffe.process.peers import PeerLost, Place, end_with_parent
-from caffe.process.signals import SignalRequests
+from caffe.process.signals import ENDING, SignalRequests
 
 # Seconds that the other processes have to end by themselves after one has failed: they may finish
 # a snapshot or report errors of their own.
 PATIENCE = 5.0
-GLANCE = 1.0  # seconds per wait: a signal that arrives just before a wait is answered after it
-SIGNALS = (signal.SIGINT, signal.SIGHUP)  # this process answers them, also if a terminal sent all
+GLANCE = 1.0  # seconds per wait; a signal ends it
+# This process answers them, also if a terminal or a scheduler sent them to all.
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
-Work = Callable[..., None]
+Work = Callable[..., object]
 
 
 def run_processes(
     work: Work, arguments: tuple[Any, ...], count: int, requests: SignalRequests
-) -> None:
+) -> bool:
     """Run work(*arguments, place, uid, requests) in `count` processes, until all are done.
 
     place: the process's Place. uid: a name under which the processes find each other. requests: a
-    function that returns, in rank 0, what the signals to this process ask for, and 'none' in the
-    others. The processes also end when this one does, however it ends.
-    Raises CaffeError, with the rank and the cause, if one fails; the others are then killed.
+    Requests; in rank 0 it gives what the signals to this process ask for, and 'none' in the others.
+    The processes also end when this one does, however it ends.
+    Returns whether a request ended the work: one process's `work` returned True, or there was a
+    request to end before rank 0 had begun, and `requests` says at_once; all are then killed. Raises
+    CaffeError, with the rank and the cause, if one fails; the others are then killed.
     """
     context = get_context("spawn")  # CUDA does not survive a fork
     workers: list[_Worker] = []
-    with tempfile.TemporaryDirectory(prefix="caffe-") as folder:
+    with tempfile.TemporaryDirectory(prefix="caffe-") as folder, _Bell() as bell:
         uid = os.fsencode(os.path.join(folder, "meeting"))
-        with requests.installed(lambda: workers and workers[0].ask(requests.next())), _tidy_end():
+        with requests.installed(bell.ring):
             try:
-                with _held_back():
+                with held_back(SIGNALS):
                     for rank in range(count):
                         place = Place(rank, count, rank, count)
                         workers.append(_Worker(context, work, arguments, place, uid))
-                _wait(workers)
+                return _wait(workers, requests, bell)
             finally:
                 for worker in workers:
                     worker.end()
+
+
+class _Bell:
+    """A pipe that wakes the process from its wait when a signal has come."""
+
+    def __enter__(self) -> _Bell:
+        self._reader, self._writer = os.pipe()
+        for end in (self._reader, self._writer):
+            os.set_blocking(end, False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def ring(self) -> None:
+        with suppress(BlockingIOError):  # it rings already
+            os.write(self._writer, b"!")
+
+    def hush(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._reader, 4096)
 
 
 class _Worker:
@@ -65,7 +93,7 @@ class _Worker:
         self.process = context.Process(target=_main, args=rest, name=f"rank {place.rank}")
         self.process.start()
         theirs.close()
-        self.lost_others, self.error = False, ""
+        self.begun, self.lost_others, self.error, self.result = False, False, "", False
 
     def ask(self, request: str) -> None:
         """Pass on a request, unless it is 'none' or the process is gone."""
@@ -74,11 +102,14 @@ class _Worker:
                 self.line.send(request)
 
     def hear(self) -> None:
-        """Wait for the process's end and read the reason that it sent, if any."""
-        self.process.join()
+        """Read what the process has sent so far."""
         with suppress(EOFError, OSError):
-            if self.line.poll():
-                self.lost_others, self.error = self.line.recv()
+            while self.line.poll():
+                message = self.line.recv()
+                if message is None:
+                    self.begun = True
+                else:
+                    self.lost_others, self.error, self.result = message
 
     def reason(self) -> str:
         """How it ended, in one line."""
@@ -101,13 +132,23 @@ class _Worker:
         self.line.close()
 
 
-def _wait(workers: Sequence[_Worker]) -> None:
-    """Wait until all have ended. Raises CaffeError if one fails."""
+def _wait(workers: Sequence[_Worker], requests: SignalRequests, bell: _Bell) -> bool:
+    """Wait until all have ended, and pass on requests. Returns as run_processes does.
+
+    Raises CaffeError if one fails.
+    """
     running = {worker.process.sentinel: worker for worker in workers}
+    first = workers[0]
     while running:
-        for worker in _ended(running, GLANCE):
+        while (request := requests.next()) != "none":
+            first.hear()
+            if request in ENDING and requests.at_once and not first.begun:
+                return True
+            first.ask(request)
+        for worker in _ended(running, GLANCE, bell):
             if worker.process.exitcode:
                 raise CaffeError(_cause(worker, running).reason())
+    return any(worker.result for worker in workers)
 
 
 def _cause(first: _Worker, running: dict[int, _Worker]) -> _Worker:
@@ -119,11 +160,18 @@ def _cause(first: _Worker, running: dict[int, _Worker]) -> _Worker:
     return min(failed, key=_Worker.suspicion)
 
 
-def _ended(running: dict[int, _Worker], timeout: float) -> list[_Worker]:
+def _ended(running: dict[int, _Worker], timeout: float, bell: _Bell | None = None) -> list[_Worker]:
     """Wait up to `timeout` seconds for an end; take the ended ones out of `running`, by rank."""
-    ended = [running.pop(sentinel) for sentinel in wait(list(running), timeout)]
-    for worker in ended:
+    awaited = [*running] if bell is None else [*running, bell]
+    ended = []
+    for what in wait(awaited, timeout):
+        if what is bell:
+            bell.hush()
+            continue
+        worker = running.pop(what)
+        worker.process.join()
         worker.hear()
+        ended.append(worker)
     return sorted(ended, key=lambda worker: worker.rank)
 
 
@@ -132,34 +180,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Block SIGNALS meanwhile, so that processes started within never receive them."""
-    resource_tracker.ensure_running()  # starting it later would unblock the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _tidy_end() -> Iterator[None]:
-    """On SIGTERM, end the processes and remove the temporary folder, then exit with status 143."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 # -- in the processes -------------------------------------------------------------------------
@@ -181,12 +201,22 @@ def _main(
         os._exit(1)
     take_settings(*logging)
     try:
-        work(*arguments, place, uid, lambda: _request(line))
+        ended = work(*arguments, place, uid, _Parent(line))
     except Exception as error:
-        text = " ".join(str(error).split()) if isinstance(error, CaffeError) else one_line(error)
-        line.send((isinstance(error, PeerLost), text))
+        text = " ".join(str(error).split()) if isinstance(error, CaffeError) else placed(error)
+        line.send((isinstance(error, PeerLost), text, False))
         os._exit(1)  # an orderly exit would wait for operations with the other processes
+    line.send((False, "", bool(ended)))
 
 
-def _request(line: Connection) -> str:
-    return line.recv() if line.poll() else "none"
+class _Parent:
+    """The Requests of a process that was started here: they come from its parent."""
+
+    def __init__(self, line: Connection) -> None:
+        self._line = line
+
+    def next(self) -> str:
+        return self._line.recv() if self._line.poll() else "none"
+
+    def begin(self) -> None:
+        self._line.send(None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import torch
 
-from caffe.errors import CaffeError, one_line
+from boundary.running import placed
+from boundary.streams import say
+from caffe.errors import CaffeError
 from caffe.process import execution, memory, ranks
 from caffe.process.log import INFO, emit, log, lowest_level, number
 from caffe.process.peers import (
@@ -23,14 +25,13 @@ from caffe.process.peers import (
     place_from_environment,
     take_place,
 )
-from caffe.process.signals import SignalRequests
+from caffe.process.signals import Requests, SignalRequests
 from caffe.proto.caffe_pb2 import SolverParameter
 from caffe.solver import Solver, get_solver
 from caffe.timer import Timer
 from caffe.train.allreduce import NCCL
 from caffe.train.launch import run_processes
 
-Requests = Callable[[], str]
 ALONE = Place(0, 1, 0, 1)
 
 
@@ -53,25 +54,26 @@ class Run:
     settings: execution.Settings = field(default_factory=execution.settings)
 
 
-def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> None:
+def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> int:
     """Train with one process for each of a machine's `devices` (GPUs; None: the CPU).
 
     The processes are started here, unless torchrun has started them and this is one of them. For a
     single device this process trains by itself, without torch.distributed.
     asked: the flags that name the devices, for messages. requests: what signals ask for.
+    Returns a command's exit status: 0, or 128 + its number if a signal ended training ('end').
     Raises CaffeError for bad input, or if one of the processes fails; the others are then ended.
     """
     place = place_from_environment()
     if place is None and len(devices) > 1:
-        run_processes(train_here, (run, devices), len(devices), requests)
-        return
+        ended = run_processes(train_here, (run, devices), len(devices), requests)
+        return requests.status(ended)
     if by_torchrun():
         end_with_parent()  # training must not outlive torchrun
     place = place or ALONE
     own_device(place, devices, asked)  # raises CaffeError unless there is one device per process
     with requests.installed():
         try:
-            train_here(run, devices, place, None, requests.next)
+            return requests.status(train_here(run, devices, place, None, requests))
         except Exception as error:
             if place.count == 1:
                 raise
@@ -80,17 +82,18 @@ def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalR
 
 def train_here(
     run: Run, devices: Sequence[int | None], place: Place, uid: bytes | None, requests: Requests
-) -> None:
+) -> bool:
     """Train as the process of `place`, on the device of its local rank.
 
     uid: NCCL.new_uid()'s value, the same for all; None under torchrun, and for a single process.
+    Returns whether a request ('end') ended the training.
     """
     take_place(place, devices[place.local_rank])
     _log_devices(devices)
     _set_up(run)
     solver = get_solver(run.solver)
     solver.snapshot_keep = run.snapshot_keep
-    solver.set_requests(requests)
+    solver.set_requests(requests.next)
     for net in (solver.net, *solver.test_nets):
         net.observed = False
     nccl = NCCL(solver, uid) if place.count > 1 else None
@@ -102,6 +105,7 @@ def train_here(
         nccl.bcast()
         nccl.overlap()
     _add_callbacks(solver, nccl, run.timing and place.rank == 0)
+    requests.begin()
     emit("caffe.cpp:239", "Starting Optimization")
     began = time.monotonic()
     solver.solve()
@@ -109,12 +113,13 @@ def train_here(
     leave()
     emit("caffe.cpp:250", "Optimization Done.")
     _tell_waiting(solver.net.waited, seconds)
+    return solver.ended
 
 
-def _end_at_once(error: Exception, rank: int) -> None:
+def _end_at_once(error: Exception, rank: int) -> NoReturn:
     """Print the error and exit; an orderly exit would wait for operations with other processes."""
-    text = str(error) if isinstance(error, CaffeError) else one_line(error)
-    print(f"caffe: rank {rank}: {text}", file=sys.stderr, flush=True)
+    text = str(error) if isinstance(error, CaffeError) else placed(error)
+    say(f"caffe: rank {rank}: {text}")
     os._exit(1)
 
 
@@ -148,7 +153,7 @@ def _tell_waiting(waited: float, seconds: float) -> None:
     """Print how long training waited for data; not into the log, which has Caffe's lines only."""
     if waited and ranks.root_solver() and lowest_level() == INFO:
         share = f"{100 * waited / seconds:.1f}% of {number(seconds)} s"
-        print(f"caffe train: waited {number(waited)} s for data, {share}", file=sys.stderr)
+        say(f"caffe train: waited {number(waited)} s for data, {share}")
 
 
 def _add_callbacks(solver: Solver, nccl: NCCL | None, timing: bool) -> None:

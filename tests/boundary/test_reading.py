@@ -43,7 +43,7 @@ def test_the_guard_lets_own_errors_and_ends_pass(passing):
 
 def test_long_texts_lose_their_middle():
     text = one_line("begin " + "x" * 5000 + " end")
-    assert len(text) == 300
+    assert len(text) <= 300
     assert text.startswith("begin x")
     assert text.endswith("x end")
     assert one_line("two\nlines\x1b") == "two lines\\x1b"

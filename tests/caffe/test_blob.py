@@ -37,9 +37,17 @@ def test_num_of_five_axes_is_an_error() -> None:
         _ = Blob((1, 2, 3, 4, 5)).num
 
 
-@pytest.mark.parametrize("shape", [(2, -1), (1,) * 33])
-def test_impossible_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(caffe.CaffeError, match="at most 32 axes, none of them negative"):
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2, -1), "must not be negative"),
+        ((1,) * 33, "has 33 axes, expected at most 32"),
+        ((2**16, 2**15), "exceeds INT_MAX"),
+        ((2**40, 0), "exceeds INT_MAX"),
+    ],
+)
+def test_impossible_shapes(shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(caffe.CaffeError, match=words):
         Blob().reshape(*shape)
 
 

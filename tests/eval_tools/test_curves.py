@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,17 @@ def test_panels_and_curves_of_the_figure():
     run.series.pop("lr")
     assert len(curves.draw([run]).axes) == 2
     assert curves.smoothed([4, 2, 0, 2], 2) == [4, 3, 1, 1]
+
+
+def test_names_of_runs_are_text(tmp_path, capsys):
+    names = ["$x^$", "<b>\x1b[31m", "-->\nb"]
+    out = tmp_path / "c.svg"
+    curves.main([*[str(REFERENCE)] * 3, "--names", ",".join(names), "-o", str(out)])
+    assert ElementTree.parse(out).getroot().tag.endswith("svg")
+    assert "$x^$: train loss" in out.read_text()
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert len(printed.splitlines()) == 4
 
 
 def test_follow_draws_as_the_log_grows(tmp_path, monkeypatch):

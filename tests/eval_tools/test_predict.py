@@ -258,6 +258,11 @@ def test_nets_of_one_input_need_only_that(toy, tmp_path, capsys):
     assert np.all(read_label(tmp_path / "o.png") == 1)
     with pytest.raises(DataError, match=r"near\.prototxt looks at depth: --depth is missing"):
         run(*model, "--rgb", depth)
+    colour = text.replace("depth", "rgb").replace("dim: 1 dim: 1 dim", "dim: 1 dim: 3 dim")
+    model = toy.model(tmp_path, colour, {"score": [[[0] * 3, [1] * 3], [10, 0]]}, "colour")
+    rgb, _ = write_files(tmp_path, np.full((4, 12, 16), 40))
+    run(*model, "--rgb", rgb, "-o", tmp_path / "c.png")
+    assert np.all(read_label(tmp_path / "c.png") == 1)
 
 
 def bad(kind, tmp_path, toy):

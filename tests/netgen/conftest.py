@@ -14,11 +14,12 @@ from caffe.proto.caffe_pb2 import Datum
 
 @pytest.fixture
 def make_lmdb(tmp_path: Path) -> Callable[..., str]:
-    """Makes an LMDB of `count` blank five-channel records below tmp_path; returns its path."""
+    """Makes an LMDB of `count` blank records below tmp_path; returns its path."""
 
-    def make(name: str, count: int, width: int = 320, height: int = 240) -> str:
+    def make(name: str, count: int, width: int = 320, height: int = 240, channels: int = 5) -> str:
         path = str(tmp_path / name)
-        datum = Datum(channels=5, height=height, width=width, data=bytes(5 * width * height))
+        data = bytes(channels * width * height)
+        datum = Datum(channels=channels, height=height, width=width, data=data)
         # Only the first record is ever looked into.
         first, blank = datum.SerializeToString(), Datum().SerializeToString()
         with lmdb.open(path, map_size=2**26) as env, env.begin(write=True) as transaction:

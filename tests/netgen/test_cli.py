@@ -207,6 +207,19 @@ def test_warning_of_frames_of_another_size(
     assert run(capsys, "sf5", "--classes", "3", "--size", "40x36", "--source", source)[2] == ""
 
 
+def test_warning_of_records_without_labels(
+    make_lmdb: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_lmdb("frames", 3, channels=4)
+    err = run(capsys, "sf5", "--classes", "3", "--source", source)[2]
+    assert "frames holds records of 4 channels, the net takes 5: blue, green, red, depth" in err
+    train = Path("train.prototxt")
+    train.write_text(run(capsys, "sf5", "--classes", "3", "--source", source)[1])
+    status, _, err = run(capsys, "summary", str(train))
+    assert status == 1
+    assert "layer 'slice_data' (Slice): slice_point [3, 4] must rise within the 4 of axis 1" in err
+
+
 def test_solver(capsys: pytest.CaptureFixture[str]) -> None:
     Path("train.prototxt").write_text(run(capsys, "sf5")[1])
     argv = "solver --net train.prototxt --train-images 795 --test-images 654 --base-lr 0.01"
@@ -366,3 +379,41 @@ def test_a_dataset_json_puts_nothing_but_a_range_into_a_net(tmp_path, options):
     (tmp_path / "dataset.json").write_text(json.dumps({"options": options}))
     with pytest.raises(CaffeError, match=r"dataset\.json: options\.depth_range: expected authors"):
         depth_range(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ("--batch-size 2147483648", 2, "'2147483648' is too large; expected at most 2147483647"),
+        ("--batch-size " + "9" * 5000, 2, "is too large"),
+        ("--size 99999999999x320", 2, "'99999999999' is too large"),
+        ("--scene-loss-weight nan", 2, "'nan' is not a number from 0 up"),
+        ("--augment scale=1:1e30", 2, "expected a number from 0 to 64"),
+        ("--width-multiplier 1e9", 1, "ConvolutionParameter.num_output cannot hold 64000000000"),
+    ],
+)
+def test_numbers_that_no_field_holds(capsys, options: str, status: int, message: str) -> None:
+    found, out, err = run(capsys, "sf5", *options.split())
+    assert (found, out) == (status, "")
+    assert message in err
+    assert ".py" not in err
+
+
+def test_a_solver_of_too_many_iterations(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.prototxt").write_text(run(capsys, "sf5")[1])
+    images = ["--train-images", "2147483647", "--test-images", "1", "--epochs", "2147483647"]
+    status, _, err = run(capsys, "solver", "--net", "train.prototxt", *images)
+    assert status == 1
+    assert "out of range" in err
+    assert ".py" not in err
+
+
+def test_shapes_that_are_given_in_vain_or_twice_are_refused(capsys) -> None:
+    Path("net.prototxt").write_text(run(capsys, "rgb", "--deploy")[1])
+    status, _, err = run(capsys, "summary", "net.prototxt", "--input", "1,3,24,32")
+    assert status == 1
+    assert "net.prototxt: --input without a blob's name is for an input whose shape" in err
+    twice = ["--input", "rgb=1,3,24,32", "--input", "rgb=1,3,48,64"]
+    status, _, err = run(capsys, "summary", "net.prototxt", *twice)
+    assert status == 2
+    assert "--input gives the shape of rgb twice" in err

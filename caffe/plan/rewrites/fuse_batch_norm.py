@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe.kernels import fused
+from caffe.kernels import finite, fused
 from caffe.kernels.sync_bn import sync_batch_norm
 from caffe.layers.base import Tensors
 from caffe.layers.normalization import BatchNorm
@@ -50,7 +50,9 @@ def _batch_norm_scale_relu(
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
         alone = x.numel() == norm.channels and not norm.synchronous
-        if x.dim() < 2 or alone:  # special cases of BatchNorm itself
+        # In one step an infinite gain makes NaN of what it should make infinite.
+        wild = x.device.type == "cpu" and not finite.all_finite(*blobs[3:])
+        if x.dim() < 2 or alone or wild:  # the first two are special cases of BatchNorm itself
             y = scaled(layer([x.float()], blobs[:3]), blobs[3:])[0]
             return [F.relu(y) if relu else y]
         gain = blobs[3]

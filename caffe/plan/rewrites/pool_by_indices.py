@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from caffe.kernels import fused
+from caffe.kernels import finite, fused
 from caffe.layers import Layer
 from caffe.layers.base import Tensors
 from caffe.layers.pooling import Pooling, Unpooling
@@ -54,7 +54,7 @@ def _fits(unpooling: Layer, pooling: Layer) -> bool:
 
 def _action(program: Program, match: Match) -> None:
     pool, *takers = match
-    pool.run, pool.any_number = _pool(pool.layer, len(pool.top), program.train), True
+    pool.run, pool.any_number = _pool(pool.layer, len(pool.top), program), True
     pool.numbers = _value_and_position(len(pool.top))
     for node in takers:
         node.run, node.any_number = _unpool(node.layer), True
@@ -70,18 +70,34 @@ def _of_value(bottoms: Sequence[Number]) -> Sequence[Number]:
     return bottoms[:1]
 
 
-def _pool(layer: Layer, tops: int, train: bool) -> Operation:
+def _pool(layer: Layer, tops: int, program: Program) -> Operation:
     ceil = layer.layer_param.pooling_param.round_mode == pb.PoolingParameter.CEIL
-    kernel = layer.kernel
+    kernel, train, on_cpu = layer.kernel, program.train, program.circumstances.device.type == "cpu"
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+        (x,) = bottom
+        known = finite.bound(x)
         if train:
-            return fused.max_pool(bottom[0], kernel, ceil)[:tops]
-        if tops == 2:
-            return F.max_pool2d(bottom[0], kernel, kernel, ceil_mode=ceil, return_indices=True)
-        return [F.max_pool2d(bottom[0], kernel, kernel, ceil_mode=ceil)]
+            found = fused.max_pool(x, kernel, ceil)[:tops]
+        elif tops == 2:
+            found = F.max_pool2d(x, kernel, kernel, ceil_mode=ceil, return_indices=True)
+        else:
+            found = [F.max_pool2d(x, kernel, kernel, ceil_mode=ceil)]
+        # PyTorch's maximum is NaN where a window holds one; on the CPU the layer's is not.
+        if on_cpu and known is None and not finite.all_finite(found[0]):
+            return _by_layer(layer, x, tops)
+        finite.carry(found[0], known)
+        return found
 
     return run
+
+
+def _by_layer(layer: Layer, x: torch.Tensor, tops: int) -> Sequence[torch.Tensor]:
+    """The layer's own maxima, float32, and their places as integers."""
+    if tops == 1:
+        return [layer.forward([x.float()], [])]
+    y, places = layer.forward([x.float()], [])
+    return [y, places.detach().long()]
 
 
 def _unpool(layer: Layer) -> Operation:
@@ -91,7 +107,7 @@ def _unpool(layer: Layer) -> Operation:
         if layer.scale:
             size = (x.shape[2] * layer.scale, x.shape[3] * layer.scale)
         try:
-            return [fused.unpool(x, places, size)]
+            return [finite.carry(fused.unpool(x, places, size), finite.bound(x))]
         except RuntimeError:
             layer.forward([x, places], [])  # raises an error that says what does not fit
             raise

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from caffe.kernels import finite
 from caffe.layers.base import Tensors
 from caffe.layers.common import Eltwise
 from caffe.plan.ir import Node, Operation, Program
@@ -52,7 +53,10 @@ def _add(plain: Operation) -> Operation:
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x, y = bottom
         fits = x.dtype == y.dtype and x.shape == y.shape
-        return [x.add_(y)] if fits else plain(bottom, blobs)
+        if not fits:
+            return plain(bottom, blobs)
+        bounds = finite.bound(x), finite.bound(y)
+        return [finite.carry(x.add_(y), None if None in bounds else sum(bounds))]
 
     return run
 

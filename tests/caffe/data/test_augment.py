@@ -311,6 +311,8 @@ def test_hue_turns_around_grey() -> None:
         ("min_scale: 2", "", "min_scale 2 and max_scale 1; expected 0 <"),
         ("max_scale: inf", "", "max_scale inf"),
         ("min_scale: nan", "", "min_scale nan"),
+        ("max_scale: 1e10", "", r"max_scale is 1e.10, expected at most 64"),
+        ("crop_h: 100000 crop_w: 100000", "", "make more than 67108864 pixels"),
         ("crop_h: 5", "", "give both crop_h and crop_w, or none"),
         ("crop_h: 5 crop_w: 5", "crop_size: 4", "give either crop_h and crop_w, or crop_size"),
         ("max_scale: 2", "crop_size: 4", "crop_size does not go with zoom; give crop_h and crop_w"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +13,36 @@ from records import COUNT, data_net, labels, make_lmdb
 
 import caffe
 from caffe.data.datum import open_database
-from caffe.data.order import RecordRandom, Turns, endless, endless_records, epoch_order
+from caffe.data.order import RecordRandom, Shuffling, Turns, endless, endless_records
 from caffe.process import seeds
 from caffe.proto import caffe_pb2 as pb
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
 
-def test_an_epoch_is_a_permutation_that_its_three_names_settle() -> None:
-    order = epoch_order(100, 1, "a", 0).tolist()
+def test_an_epoch_is_a_permutation_that_seed_and_epoch_settle() -> None:
+    order = Shuffling(1).order(100, 0).tolist()
     assert sorted(order) == list(range(100))
-    assert epoch_order(100, 1, "a", 0).tolist() == order
-    for other in ((2, "a", 0), (1, "b", 0), (1, "a", 1)):
-        assert epoch_order(100, *other).tolist() != order
+    assert Shuffling(1).order(100, 0).tolist() == order
+    for seed, epoch in ((2, 0), (1, 1)):
+        assert Shuffling(seed).order(100, epoch).tolist() != order
+
+
+def test_the_files_of_a_source_have_orders_of_their_own() -> None:
+    orders = [Shuffling(1).order(100, 0, part).tolist() for part in range(3)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_runs_that_began_earlier_keep_the_order_of_their_sources_name() -> None:
+    """As the formula of that time gives it: seed, CRC-32 of the name, epoch."""
+    for name, part in (("lmdb", None), ("lmdb:2", 2)):
+        then = np.random.default_rng([5, zlib.crc32(name.encode()), 3]).permutation(20)
+        assert np.array_equal(Shuffling(5, "lmdb").order(20, 3, part), then)
 
 
 def test_records_in_order_start_over(lmdb: str) -> None:
     restarts: list[None] = []
-    records = endless_records(open_database(lmdb, pb.DataParameter.LMDB), Turns(), None, "",
+    records = endless_records(open_database(lmdb, pb.DataParameter.LMDB), Turns(), None,
                               lambda: restarts.append(None))  # fmt: skip
     found = list(itertools.islice(records, 2 * COUNT + 1))
     assert [number for number, _, _ in found] == list(range(2 * COUNT + 1))
@@ -42,13 +55,14 @@ def test_records_in_order_start_over(lmdb: str) -> None:
 def test_a_number_says_which_record_it_is(lmdb: str, seed: int | None, turns: Turns) -> None:
     """However many readers there are, and wherever they begin."""
     database = open_database(lmdb, pb.DataParameter.LMDB)
-    whole = endless_records(database, Turns(), seed, "a", lambda: None)
+    shuffling = None if seed is None else Shuffling(seed)
+    whole = endless_records(database, Turns(), shuffling, lambda: None)
     by_number = {number: (key, value) for number, key, value in itertools.islice(whole, 200)}
-    mine = endless_records(database, turns, seed, "a", lambda: None)
+    mine = endless_records(database, turns, shuffling, lambda: None)
     numbers = range(turns.first, 200, turns.step)
     found = list(itertools.islice(mine, len(numbers)))
     assert found == [(number, *by_number[number]) for number in numbers]
-    places = endless(COUNT, turns, seed, "a")
+    places = endless(COUNT, turns, shuffling)
     keys = database.keys()
     assert [keys[i] for _, i in itertools.islice(places, len(numbers))] == [f[1] for f in found]
 
@@ -73,6 +87,76 @@ def test_the_seed_settles_the_order(lmdb: str) -> None:
         orders.append(labels(data_net(lmdb, more="shuffle: true"), 6))
     assert orders[0] == orders[1]
     assert orders[0] != orders[2]
+
+
+TWO = """layer {{ name: "{0}" type: "Data" top: "{0}" top: "{0}_number"
+  data_param {{ source: "{1}" backend: LMDB batch_size: {2} shuffle: true {3} }} }}"""
+
+
+def paired(pictures: str, maps: str, more: str = "", batch: int = 5) -> caffe.Net:
+    """A net with two Data layers that shuffle."""
+    text = TWO.format("picture", pictures, batch, more) + TWO.format("map", maps, batch, more)
+    return caffe.Net(text_format.Parse(text, pb.NetParameter()), caffe.TRAIN)
+
+
+def pairs(net: caffe.Net, passes: int) -> list[tuple[int, int]]:
+    """The numbers of the records that came together."""
+    found = []
+    for _ in range(passes):
+        tops = net.forward()
+        numbers = (tops[f"{name}_number"].astype(int).tolist() for name in ("picture", "map"))
+        found += zip(*numbers, strict=True)
+    return found
+
+
+@pytest.mark.parametrize("more", ["", "rand_skip: 9"])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_sources_of_one_length_pair(lmdb: str, tmp_path: Path, seed: int | None, more: str) -> None:
+    """Pictures in one LMDB, and their label maps in another."""
+    maps = make_lmdb(tmp_path / "maps", [np.zeros((1, 2, 2), np.uint8)] * COUNT)
+    if seed is not None:
+        caffe.set_random_seed(seed)
+    found = pairs(paired(lmdb, maps, more), 2 * COUNT)  # ten epochs
+    assert all(picture == label for picture, label in found)
+    assert len({tuple(found[i : i + COUNT]) for i in range(0, 10 * COUNT, COUNT)}) == 10
+
+
+def test_each_rank_gets_pairs_also_after_it_goes_on(lmdb: str, tmp_path: Path) -> None:
+    maps = make_lmdb(tmp_path / "maps", [np.zeros((1, 2, 2), np.uint8)] * COUNT)
+    caffe.set_random_seed(3)
+    caffe.set_solver_count(2)
+    try:
+        for rank in range(2):
+            caffe.set_solver_rank(rank)
+            net = paired(lmdb, maps)
+            found = pairs(net, 5)
+            again = paired(lmdb, maps)
+            for layer, other in zip(net.wiring.layers, again.wiring.layers, strict=True):
+                other.go_on(layer.position())
+            found += pairs(again, 5)
+            assert all(picture == label for picture, label in found)
+    finally:
+        caffe.set_solver_rank(0)
+        caffe.set_solver_count(1)
+
+
+def test_a_position_of_an_earlier_version_keeps_its_order(lmdb: str) -> None:
+    net = data_net(lmdb, batch=COUNT, more="shuffle: true")
+    (layer,) = net.wiring.layers
+    then = {"next": COUNT, "seed": 5, "source": "old", "contents": {"records": COUNT}}
+    layer.go_on(then)
+    assert layer.position() == then
+    assert labels(net, 1) == Shuffling(5, "old").order(COUNT, 1).tolist()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_sources_of_different_lengths_are_said(
+    lmdb: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], more: int
+) -> None:
+    maps = make_lmdb(tmp_path / "maps", [np.zeros((1, 2, 2), np.uint8)] * (COUNT + more))
+    paired(lmdb, maps)
+    said = "different lengths ('picture' 12, 'map' 13 records): their records do not pair"
+    assert (said in capfd.readouterr().err) == bool(more)
 
 
 def test_two_readers_of_one_database_do_not_disturb_each_other(lmdb: str) -> None:

@@ -108,3 +108,16 @@ def test_solver_prints_as_the_reference_logged_it() -> None:
     solver.train_state.level = 0
     solver.train_state.stage.append("")
     assert text(solver) == logged
+
+
+@pytest.mark.parametrize("escape", [r"\0", r"\000", r"\x00"])
+def test_null_characters_are_refused(escape: str) -> None:
+    source = f'layer {{ name: "d" data_param {{ source: "a{escape}b" }} }}'
+    message = r"^n: layer.data_param.source holds a null character"
+    with pytest.raises(CaffeError, match=message):
+        parse(source.encode(), pb.NetParameter, "n")
+
+
+def test_a_backslash_is_no_null_character() -> None:
+    net = parse(rb'name: "a\\0" layer { name: "\n" }', pb.NetParameter, "n")
+    assert net.name == r"a\0"

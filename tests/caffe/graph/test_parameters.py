@@ -59,3 +59,11 @@ def test_sharers_may_not_differ_in_multipliers(make_net, field: str) -> None:
     # one of them may be silent; the other's word counts
     for first, second in ((f"{field}: 2", ""), ("", f"{field}: 2")):
         assert getattr(make_net(shared(first, second)).learnable[0], field) == 2
+
+
+@pytest.mark.parametrize("text", ["lr_mult: nan", "decay_mult: inf", "lr_mult: -inf"])
+def test_multipliers_are_finite(make_net, text: str) -> None:
+    field, value = text.split(": ")
+    message = f"layer 'ip': {field} of param 0 is {value}, expected a finite number"
+    with pytest.raises(caffe.CaffeError, match=message):
+        make_net(INPUT + ip("ip", "x", more=f"param {{ {text} }}"))

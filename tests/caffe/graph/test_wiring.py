@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from nets import INPUT, IP, LOSS, ip
+from nets import CHAIN, INPUT, IP, LOSS, image, ip
 
 import caffe
+from caffe.process import memory
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -110,3 +111,60 @@ def test_anonymous_tops(make_net) -> None:
     assert net._forward(0, 1) == pytest.approx(6 * 4 / 2 / 2)
     assert net.outputs == []
     assert list(net.blobs) == ["x", "l", "(automatic)"]
+
+
+IN_PLACE = 'layer { name: "l" bottom: "x" top: "x" type: '
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        ('"Tile" tile_param { tiles: 2 } }', "[(]2, 3[)] becomes [(]2, 6[)]"),
+        ('"ArgMax" argmax_param { axis: 1 } }', "[(]2, 3[)] becomes [(]2, 1[)]"),
+        ('"InnerProduct" inner_product_param { num_output: 4 } }', "becomes [(]2, 4[)]"),
+        ('"Reduction" }', "becomes [(][)]"),
+    ],
+)
+def test_a_layer_that_changes_the_shape_does_not_work_in_place(make_net, layer, shapes) -> None:
+    message = f"layer 'l' .*: cannot work in place: its bottom .*{shapes}"
+    with pytest.raises(caffe.CaffeError, match=message):
+        make_net(INPUT + IN_PLACE + layer)
+
+
+def test_a_layer_that_keeps_the_shape_works_in_place(make_net) -> None:
+    net = make_net(INPUT + IN_PLACE + '"InnerProduct" inner_product_param { num_output: 3 } }')
+    net.blobs["x"].data[...] = 1
+    assert net.forward()["x"].shape == (2, 3)
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def test_a_net_that_is_too_large_is_refused_before_memory_is_taken(make_net, monkeypatch) -> None:
+    monkeypatch.setattr(caffe.blob.Blob, "tensor", lambda *_: pytest.fail("memory was taken"))
+    monkeypatch.setattr(memory, "left", lambda: 1000.0)
+    big = INPUT + ip("small", "x") + ip("big", "small", outputs=500)
+    message = (
+        r"^layer 'big' \(InnerProduct\): the net needs 10.0 kB of memory up to here, of which "
+        r"6.0 kB are parameters and 4.0 kB this layer's blobs; 1.0 kB are left$"
+    )
+    # weights: (2 x 3 + 2) + (500 x 2 + 500); bottom and top: 2 x 2 + 2 x 500; 4 bytes each
+    with pytest.raises(caffe.CaffeError, match=message):
+        make_net(big)
+
+
+def test_what_padding_takes_counts(make_net, monkeypatch) -> None:
+    """One window of 1000 x 1000 padded values, though bottom and top are small."""
+    monkeypatch.setattr(memory, "left", lambda: 1e6)
+    pool = 'type: "Pooling" bottom: "x" top: "y" pooling_param { kernel_size: 1000 pad: 499 }'
+    with pytest.raises(caffe.CaffeError, match=r"^layer 'p' \(Pooling\): the net needs 4.0 MB"):
+        make_net(image(1, 1, 2, 2) + f'layer {{ name: "p" {pool} }}')
+
+
+def test_blobs_that_are_kept_need_memory_together(make_net, monkeypatch) -> None:
+    net = make_net(CHAIN)  # four blobs of 2 x 3
+    monkeypatch.setattr(memory, "left", lambda: 4.0 * 23)
+    with pytest.raises(caffe.CaffeError, match=r"^layer 'c' \(Power\): the net needs"):
+        net.forward()
+    net.observed = False  # a plan frees what no layer takes any more
+    net.forward()

@@ -59,6 +59,7 @@ def test_an_unknown_type_is_met_with_the_nearest():
             "one top for each bottom",
         ),
         ('type: "Split" bottom: "a" top: "a"', [(1,)], "cannot work in place"),
+        ('type: "Filter" bottom: "a" bottom: "b" top: "a"', [(2, 1), (2,)], "cannot work in place"),
         (
             'type: "Bias" bias_param { filler { type: "x" } }',
             [(1, 1)],

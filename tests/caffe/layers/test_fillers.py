@@ -31,6 +31,26 @@ def test_constant() -> None:
     assert (_filled("value: 0.25") == 0.25).all()
 
 
+def test_a_constant_may_be_anything() -> None:
+    assert _filled("value: nan", (2,)).isnan().all()
+    assert _filled("value: -inf", (2,)).isneginf().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('type: "gaussian" std: nan', "std is nan, expected a finite number"),
+        ('type: "gaussian" mean: inf', "mean is inf, expected a finite number"),
+        ('type: "uniform" max: inf', "max is inf, expected a finite number"),
+        ('type: "uniform" min: nan', "min is nan, expected a finite number"),
+        ('type: "uniform" min: -3e38 max: 3e38', "from -3e.38 to 3e.38 is more than float32 spans"),
+    ],
+)
+def test_numbers_that_no_filler_can_draw(text: str, message: str) -> None:
+    with pytest.raises(caffe.CaffeError, match=message):
+        _filled(text, (2, 2))
+
+
 def test_uniform() -> None:
     values = _filled('type: "uniform" min: -1 max: 3')
     assert float(values.min()) >= -1

@@ -139,3 +139,13 @@ def test_output_that_cannot_be_written_is_refused(net_of, tmp_path):
             x=(2, 3),
             y=(3,),
         )
+
+
+def test_an_hdf5_file_as_source(net_of, tmp_path):
+    """The source is a list of files; a common slip is to name the file itself."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.zeros((2, 1))
+    text = f'hdf5_data_param {{ source: "{tmp_path}/a.h5" batch_size: 1 }}'
+    message = r"a\.h5: is an HDF5 file itself; expected a text file that lists the paths of HDF5"
+    with pytest.raises(caffe.CaffeError, match=message):
+        net_of(f'layer {{ name: "d" type: "HDF5Data" top: "x" {text} }}')

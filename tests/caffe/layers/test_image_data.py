@@ -79,8 +79,14 @@ def test_a_list_needs_no_labels_and_may_have_blank_lines(net_of, tmp_path):
         (None, "", "list.txt: No such file"),
         ("\n", "", "lists no pictures"),
         ("a b.png cat\n", "", "list.txt:1: label 'cat' is no integer"),
-        ("none.png 0\n", "", "none.png: cannot be read as a picture"),
+        ("none.png 0\n", "", "none.png: No such file or directory"),
         ("none.png 0\n", "new_height: 3", "both new_height and new_width"),
+        ("none.png 0\n", "new_height: 10000 new_width: 10000", "10000x10000 pixels; at most"),
+        (
+            "none.png 0\n",
+            "new_height: 999 new_width: 999 batch_size: 4294967295",
+            r"blob shape \(4294967295, 3, 999, 999\): the size exceeds INT_MAX",
+        ),
         ("none.png 0\n", "batch_size: 0", "batch_size must be positive"),
         ("none.png 0\n", "rand_skip: 2", "rand_skip 2 exceeds the 1 lines"),
     ],
@@ -92,10 +98,14 @@ def test_what_cannot_be_read_is_refused(net_of, tmp_path, text, param, cause):
         image_net(net_of, tmp_path / "list.txt", param)
 
 
-def test_a_picture_that_vanishes_is_named(net_of, pictures):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_picture_that_vanishes_or_breaks_is_named(net_of, pictures, damaged):
     net = image_net(net_of, pictures / "list.txt", "batch_size: 6")
     (pictures / "a 4.png").unlink()
-    with pytest.raises(caffe.CaffeError, match=r"a 4.png: cannot be read as a picture"):
+    if damaged:
+        (pictures / "a 4.png").write_text("no picture")
+    cause = "not a picture that can be read" if damaged else "No such file or directory"
+    with pytest.raises(caffe.CaffeError, match=f"a 4.png: {cause}"):
         net.forward()
 
 

@@ -4,12 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+import caffe
+
 FILTER = 'layer { name: "l" type: "Filter" bottom: "x" bottom: "s" top: "y" }'
 
 
-def test_slice_keeps_an_empty_rest_and_cuts_evenly(layer_of):
-    layer = layer_of('type: "Slice" slice_param { slice_point: 4 } top: "a" top: "b"', (1, 4))
-    assert [t.shape[1] for t in layer.forward([torch.zeros(1, 4)], [])] == [4, 0]
+def test_slice_cuts_evenly_and_leaves_something_for_each_top(layer_of):
+    """FuseNet's cut of colour, depth and label, on records without a label."""
+    text = 'type: "Slice" slice_param { slice_point: 3 slice_point: 4 } top: "a" top: "b" top: "c"'
+    message = (
+        r"slice_point \[3, 4\] must rise within the 4 of axis 1 of the bottom \(1, 4, 2\), and "
+        "leave something for each of 3 tops: with these it needs at least 5"
+    )
+    with pytest.raises(caffe.CaffeError, match=message):
+        layer_of(text, (1, 4, 2))
+    layer = layer_of(text, (1, 5, 2))
+    assert [t.shape[1] for t in layer.forward([torch.zeros(1, 5, 2)], [])] == [3, 1, 1]
     layer = layer_of('type: "Slice" slice_param { slice_dim: 0 } top: "a" top: "b"', (6,))
     assert [t.tolist() for t in layer.forward([torch.arange(6)], [])] == [[0, 1, 2], [3, 4, 5]]
 

@@ -35,6 +35,13 @@ def test_what_a_net_shows(make_net) -> None:
     assert net.blob_loss_weights == {**dict.fromkeys(net.blobs, 0.0), "c": 2.0}
 
 
+def test_a_null_character_in_a_message_is_refused() -> None:
+    param = pb.NetParameter(name="n")
+    param.layer.add(name="d", type="HDF5Data", top=["x"]).hdf5_data_param.source = "a\0b"
+    with pytest.raises(caffe.CaffeError, match=r"^net 'n': layer.hdf5_data_param.source holds a"):
+        caffe.Net(param, caffe.TRAIN)
+
+
 PHASED = (
     INPUT
     + """
@@ -379,3 +386,20 @@ def test_callbacks(make_net) -> None:
     calls.clear()
     net.backward(end="c")
     assert calls == [("before_backward", 3), ("after_backward", 3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "twice"),
+    [
+        ((caffe.TEST,), {"phase": caffe.TRAIN}, "phase"),
+        ((caffe.TEST, 1), {"level": 2}, "level"),
+        ((caffe.TEST, 0, ["a"]), {"stages": ["b"]}, "stages"),
+        (("w.caffemodel", caffe.TEST), {"weights": "v.caffemodel"}, "weights"),
+        (("w.caffemodel", caffe.TEST), {"phase": caffe.TEST}, "phase"),
+    ],
+)
+def test_nothing_is_given_twice(arguments, named, twice: str) -> None:
+    """The second value would be ignored silently."""
+    net = text_format.Parse(INPUT, pb.NetParameter())
+    with pytest.raises(TypeError, match=f"Net got {twice} twice"):
+        caffe.Net(net, *arguments, **named)

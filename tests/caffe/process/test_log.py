@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
+import io
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -103,6 +107,91 @@ def test_logtostderr_that_says_no(tmp_path: Path, monkeypatch) -> None:
 def test_a_missing_log_dir(tmp_path: Path) -> None:
     with pytest.raises(caffe.CaffeError, match=r"-log_dir .*nix: no such directory"):
         set_log_dir(str(tmp_path / "nix"))
+
+
+# -- lines that cannot be written ------------------------------------------------------------------
+
+
+class _Disk:
+    """Stands for a file on a disk with room for so many bytes."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self.path = path
+        self.path.write_text("")
+
+    def write(self, data: bytes) -> int:
+        taken = data[: _Disk.room]
+        _Disk.room -= len(taken)
+        if data and not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with self.path.open("ab") as file:
+            return file.write(taken)
+
+
+def test_a_full_disk_under_log_dir(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Lines go missing there; stderr has them all, and says once that the file lacks some."""
+    monkeypatch.setattr(log, "FileIO", _Disk)
+    set_log_dir(str(tmp_path))
+    _Disk.room = 10_000
+    emit("a.cpp:1", "first")
+    _Disk.room = 7
+    for text in ("second", "third"):
+        emit("a.cpp:1", text)
+    _Disk.room = 10_000
+    emit("a.cpp:1", "fourth")
+    said = capsys.readouterr().err
+    assert all(said.count(f"] {text}\n") == 1 for text in ("first", "second", "third", "fourth"))
+    assert said.count("lines are missing: No space left on device") == 1
+    written = (tmp_path / "caffe.INFO").read_text().splitlines()[3:]
+    assert written[0].endswith("] first")
+    assert written[2] == "(lines missing here: 2: No space left on device)"
+    assert written[3].endswith("] fourth")
+
+
+def test_a_log_dir_that_vanishes(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    set_log_dir(str(folder))
+    folder.rmdir()
+    for _ in range(2):
+        emit("a.cpp:1", "x")
+    assert capsys.readouterr().err.count("lines are missing: No such file or directory") == 1
+
+
+def test_a_stderr_that_fails_for_a_while(monkeypatch) -> None:
+    class Terminal(io.StringIO):
+        gone = False
+
+        def write(self, text: str) -> int:
+            if self.gone:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    emit("a.cpp:1", "first")
+    Terminal.gone = True
+    for text in ("second", "third"):
+        emit("a.cpp:1", text)
+    Terminal.gone = False
+    emit("a.cpp:1", "fourth")
+    lines = [line.partition("] ")[2] or line for line in terminal.getvalue().splitlines()]
+    assert lines == ["first", "", "(lines missing here: 2: Input/output error)", "fourth"]
+
+
+@pytest.mark.parametrize("gone", ["None", "open('/dev/full', 'w')", "closed"])
+def test_without_stderr(tmp_path: Path, gone: str) -> None:
+    """A program of its own: Python's end, too, must not mind."""
+    program = f"""
+import sys
+from caffe.process.log import emit
+closed = open({str(tmp_path / "x")!r}, "w")
+closed.close()
+sys.stderr = {gone}
+emit("a.cpp:1", "x")
+print("done")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
 
 
 @pytest.mark.parametrize(

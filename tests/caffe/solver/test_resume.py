@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
 import signal
 import subprocess
@@ -21,6 +23,7 @@ import caffe
 from caffe.formats import db
 from caffe.process import log
 from caffe.proto import caffe_pb2 as pb
+from caffe.solver import resume
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -136,6 +139,8 @@ def _assert_as_unbroken(suffix: str = "") -> None:
         assert content(Path(name)) == content(Path(f"whole_{name}"))
     mine, theirs = (json.loads(Path(f"{w}run_iter_20.resume").read_text()) for w in ("", "whole_"))
     assert mine.pop("written") > theirs.pop("written")
+    assert mine.pop("run") == 1 + theirs.pop("run")
+    assert mine.pop("crc32") != theirs.pop("crc32")
     for content in (mine, theirs) if suffix else ():
         del content["model"]["crc32"]
     assert mine == theirs
@@ -329,6 +334,12 @@ def _restored(capsys, more: str = "") -> tuple[caffe.SGDSolver, str]:
     return solver, capsys.readouterr().err
 
 
+def _rewrite(side: Path, values: dict) -> None:
+    """Change a side file's values, as an earlier version, which had no checksum, wrote them."""
+    content = {**json.loads(side.read_text()), **values}
+    side.write_text(json.dumps({k: v for k, v in content.items() if k not in ("crc32", "run")}))
+
+
 def test_a_snapshot_of_caffes(taken: Path, capsys) -> None:
     taken.unlink()
     solver, said = _restored(capsys)
@@ -338,8 +349,7 @@ def test_a_snapshot_of_caffes(taken: Path, capsys) -> None:
 
 
 def test_another_snapshots_side_file(taken: Path, capsys) -> None:
-    content = json.loads(taken.read_text())
-    taken.write_text(json.dumps(content | {"history_crc32": 1}))
+    _rewrite(taken, {"history_crc32": 1})
     solver, said = _restored(capsys)
     assert "run_iter_3.resume is not run_iter_3.solverstate's, but another's: data starts" in said
     assert solver.net.wiring.layers[0].position()["next"] == 0
@@ -349,7 +359,7 @@ def test_another_snapshots_side_file(taken: Path, capsys) -> None:
     ("text", "message"),
     [
         ("{", r"run_iter_3.resume: damaged \(.*\); expected the side file of a snapshot"),
-        ('{"format": 1}', r"run_iter_3.resume: damaged \(KeyError\('iteration'\)\)"),
+        ('{"format": 1}', r"run_iter_3.resume: damaged \(iteration: expected a whole number"),
         ('{"format": 7}', "run_iter_3.resume: format 7; expected 1"),
         ("[]", "run_iter_3.resume: damaged"),
     ],
@@ -361,6 +371,113 @@ def test_a_damaged_side_file_changes_nothing(taken: Path, text: str, message: st
     with pytest.raises(caffe.CaffeError, match=message):
         solver.restore("run_iter_3.solverstate")
     assert (solver.iter, _result(solver)) == (0, before)
+
+
+def _state(size: int) -> str:
+    return base64.b64encode(b"\xff" * size).decode()
+
+
+DAMAGES = [
+    ("iteration", "3", "iteration: expected a whole number from 0 to 2^31 - 1, got '3'"),
+    ("iteration", True, "iteration: expected a whole number from 0 to 2^31 - 1, got True"),
+    ("iteration", 3.0, "iteration: expected a whole number from 0 to 2^31 - 1, got 3.0"),
+    ("iteration", 10**40, "iteration: expected a whole number"),
+    ("iteration", float("nan"), "iteration: expected a whole number"),
+    ("written", None, "written: expected a number, got NoneType"),
+    ("history_crc32", -1, "history_crc32: expected a CRC-32, got -1"),
+    ("seed", "1", "seed: expected null or a whole number of 64 bits, got '1'"),
+    ("run", 0, "run: expected a whole number from 1 up"),
+    ("crc32", 12, "crc32: expected "),
+    ("model", [], "model: expected an object, got list"),
+    ("model.file", 7, "model.file: expected a text, got 7"),
+    ("model.crc32", "x" * 999, "model.crc32: expected a CRC-32, got 'xxx"),
+    ("loss", 1.5, "loss: expected an object, got 1.5"),
+    ("loss.window", [1, "2"], "loss.window: expected a list of numbers"),
+    ("loss.more", 1, "loss: expected window, mean, since alone"),
+    ("loss.since", -1, "loss.since: expected a whole number from 0 up, got -1"),
+    ("random", {}, "random: expected a list, got dict"),
+    ("random.0", "state", "random[0]: expected null, or cpu and cuda"),
+    ("random.0.cpu", None, "random[0].cpu: expected a text, got NoneType"),
+    ("random.0.cpu", "rubbish!", "random[0].cpu: not a random state"),
+    ("random.0.cpu", _state(16), "random[0].cpu: not a random state"),
+    ("random.0.cpu", _state(5056), "random[0].cpu: not a random state"),
+    ("random.0.cuda", _state(7), "random[0].cuda: expected 16 bytes, got 7"),
+    ("nets", None, "nets: expected a list, got NoneType"),
+    ("nets.0", {"layer": "data"}, "nets[0]: expected a list"),
+    ("nets.0.0", "data", "nets[0][0]: expected an object"),
+    ("nets.0.0.layer", ["data"], "nets[0][0].layer: expected a text, got list"),
+    ("nets.0.0.next", "9", "nets[0][0].next: expected a whole number from 0 up, got '9'"),
+    ("nets.0.0.next", 2**60, "nets[0][0].next: expected a whole number"),
+    ("nets.0.0.seed", 0.5, "nets[0][0].seed: expected a whole number of 64 bits, got 0.5"),
+    ("nets.0.0.source", "\ud800", "nets[0][0].source: expected a text"),
+    ("nets.0.0.contents", 11, "nets[0][0].contents: expected an object of whole numbers"),
+    ("nets.0.0.contents", {"records": "11"}, "nets[0][0].contents: expected an object of whole"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), DAMAGES)
+def test_a_value_that_cannot_be(taken: Path, key: str, value: object, message: str) -> None:
+    """One line names its place, and nothing has changed; a checksum is not needed for that."""
+    content = json.loads(taken.read_text())
+    del content["crc32"]
+    *way, last = [int(k) if k.isdigit() else k for k in key.split(".")]
+    place = content
+    for step in way:
+        place = place[step]
+    place[last] = value
+    taken.write_text(json.dumps(content))
+    solver = _solver()
+    before = _result(solver)
+    with pytest.raises(caffe.CaffeError) as caught:
+        solver.restore("run_iter_3.solverstate")
+    text = str(caught.value)
+    assert text.startswith(f"run_iter_3.resume: damaged ({message}")
+    assert "\n" not in text
+    assert len(text) <= 300
+    assert (solver.iter, _result(solver)) == (0, before)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff\xfe{}", b"\x80", b"[" * 200_000, b'{"a":' * 200_000, b"1" * 9999, b"null",
+     b'{"format": 1, "iteration": 1e999}'],
+)  # fmt: skip
+def test_what_is_no_side_file(taken: Path, data: bytes) -> None:
+    taken.write_bytes(data)
+    with pytest.raises(caffe.CaffeError, match=r"^run_iter_3.resume: damaged \(.*\n?$") as caught:
+        resume.read(taken)
+    assert len(str(caught.value)) <= 300
+
+
+def test_not_even_a_file(taken: Path) -> None:
+    taken.unlink()
+    os.mkfifo(taken)
+    with pytest.raises(caffe.CaffeError, match=r"run_iter_3\.resume: not a file"):
+        resume.read(taken)
+
+
+def test_each_byte_of_a_side_file_counts(taken: Path) -> None:
+    """Wherever a bit flips within a value, the file is found damaged, or means what it did."""
+    whole = resume.read(taken)
+    text = taken.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, len(text), 300):
+        damaged = bytearray(text)
+        damaged[place] ^= 1 << int(rng.integers(0, 7))
+        taken.write_bytes(damaged)
+        try:
+            content = resume.read(taken)
+        except caffe.CaffeError:
+            continue
+        changed = {key for key in whole if content.get(key) != whole[key]}
+        assert changed <= {"crc32"}, (int(place), changed)
+
+
+def test_a_diverged_run_goes_on(taken: Path) -> None:
+    """Its losses are no numbers, which is no damage."""
+    content = json.loads(taken.read_text())
+    _rewrite(taken, {"loss": {**content["loss"], "mean": float("nan"), "window": [float("inf")]}})
+    assert np.isnan(resume.read(taken)["loss"].mean)
 
 
 def test_other_data(taken: Path, capsys) -> None:
@@ -375,9 +492,9 @@ def test_other_data(taken: Path, capsys) -> None:
 
 
 def test_a_position_that_makes_no_sense(taken: Path, capsys) -> None:
-    content = json.loads(taken.read_text())
-    del content["nets"][0][0]["next"]
-    taken.write_text(json.dumps(content))
+    nets = json.loads(taken.read_text())["nets"]
+    del nets[0][0]["next"]
+    _rewrite(taken, {"nets": nets})
     _, said = _restored(capsys)
     assert "layer 'data' (Data): its data starts over: KeyError('next')" in said
 
@@ -407,9 +524,8 @@ def test_another_seed(taken: Path, capsys) -> None:
 def test_another_number_of_processes(taken: Path, capsys) -> None:
     """Three of batch 3 have taken 27 records; dropout draws anew, and the same each time."""
     content = json.loads(taken.read_text())
-    content["random"] = [None, *content["random"], None]
     content["nets"][0][0]["next"] = 27
-    taken.write_text(json.dumps(content))
+    _rewrite(taken, {"random": [None, *content["random"], None], "nets": content["nets"]})
     results = []
     for _ in range(2):
         solver, said = _restored(capsys)
@@ -422,9 +538,7 @@ def test_another_number_of_processes(taken: Path, capsys) -> None:
 
 
 def test_a_process_that_could_not_be_asked(taken: Path, capsys, monkeypatch) -> None:
-    content = json.loads(taken.read_text())
-    content["random"].append(None)
-    taken.write_text(json.dumps(content))
+    _rewrite(taken, {"random": [*json.loads(taken.read_text())["random"], None]})
     caffe.set_solver_count(2)
     state = torch.get_rng_state()
     solver = _solver()
@@ -444,5 +558,5 @@ def test_the_file_is_for_people_too(taken: Path) -> None:
     (data,) = content["nets"][0]
     assert data == {
         "layer": "data", "type": "Data", "next": 9, "seed": 1, "source": "lmdb",
-        "contents": {"records": 11},
+        "contents": {"records": 11}, "order": "seed",
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,49 @@ def test_the_newest_is_what_was_written_last(make_solver, three) -> None:
     assert caffe.latest_snapshot("out/run") == "out/run_iter_2.solverstate"
 
 
+def test_the_clock_does_not_count(make_solver, monkeypatch) -> None:
+    """It is set back an hour while a run goes on."""
+    solver = make_solver()
+    solver.step(4)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    solver.step(2)
+    for path in Path("out").glob("run_iter_6.*"):
+        os.utime(path, (1, 1))
+    assert caffe.latest_snapshot("out/run") == "out/run_iter_6.solverstate"
+
+
+def test_a_run_that_went_back_wins(make_solver, three) -> None:
+    """It resumed from 2 and has come to 4 again: its 4, not the 6 of the run before it."""
+    solver = make_solver()
+    solver.restore("out/run_iter_2.solverstate")
+    solver.step(2)
+    assert caffe.latest_snapshot("out/run") == "out/run_iter_4.solverstate"
+    assert [(s.iteration, s.run) for s in snapshots.find("out/run")] == [(4, 2), (6, 1), (2, 1)]
+    solver.restore("out/run_iter_2.solverstate")
+    solver.step(1)
+    solver.snapshot()
+    assert [(s.iteration, s.run) for s in snapshots.find("out/run")][:2] == [(3, 3), (4, 2)]
+    make_solver('snapshot_prefix: "out/other"').step(2)
+    assert [s.run for s in snapshots.find("out/other")] == [1]
+
+
+def test_snapshots_without_a_known_run_are_older(make_solver, three) -> None:
+    """Caffe's, and those of versions that did not count runs; among them iterations count."""
+    Path("out/run_iter_2.resume").unlink()
+    for iteration, written in ((4, 1e12), (6, 0.0)):
+        side = Path(f"out/run_iter_{iteration}.resume")
+        content = json.loads(side.read_text()) | {"written": written}
+        del content["run"], content["crc32"]
+        side.write_text(json.dumps(content))
+    assert [(s.iteration, s.run) for s in snapshots.find("out/run")] == [(6, 0), (4, 0), (2, 0)]
+    make_solver().step(1)
+    solver = make_solver()
+    solver.step(1)
+    solver.snapshot()
+    assert caffe.latest_snapshot("out/run") == "out/run_iter_1.solverstate"
+
+
 def test_hdf5(make_solver) -> None:
     make_solver("snapshot_format: HDF5").step(4)
     assert caffe.latest_snapshot("out/run") == "out/run_iter_4.solverstate.h5"
@@ -116,6 +160,13 @@ def _flip(name: str) -> None:
     Path("out", name).write_bytes(content)
 
 
+def _change(name: str, old: str, new: str) -> None:
+    path = Path("out", name)
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -124,6 +175,7 @@ def _flip(name: str) -> None:
         (lambda: _flip("run_iter_6.caffemodel"), "run_iter_6.caffemodel: damaged"),
         (lambda: _flip("run_iter_6.solverstate"), "run_iter_6"),
         (lambda: _cut("run_iter_6.resume"), "run_iter_6.resume: damaged"),
+        (lambda: _change("run_iter_6.resume", '"since": 0', '"since": 1'), "damaged (crc32: "),
         (lambda: Path("out/run_iter_6.caffemodel").unlink(), "caffemodel: No such file"),
         (lambda: os.replace("out/run_iter_4.solverstate", "out/run_iter_6.solverstate"),
          "run_iter_6.resume: belongs to another snapshot"),
@@ -280,11 +332,12 @@ def test_one_that_was_resumed_from_stays_until_there_is_another(make_solver) -> 
     assert _names() == _files(6)
 
 
-def test_what_was_just_written_stays_whatever_the_clock_says(make_solver) -> None:
+def test_what_was_just_written_stays_whatever_the_others_say(make_solver) -> None:
     make_solver().step(2)
     side = Path("out/run_iter_2.resume")
-    content = json.loads(side.read_text())
-    side.write_text(json.dumps(content | {"written": 1e12}))
+    content = json.loads(side.read_text()) | {"run": 10**6}
+    del content["crc32"]
+    side.write_text(json.dumps(content))
     solver = make_solver(keep=1)
     solver.step(4)
     assert _names() == _files(4)
@@ -310,6 +363,7 @@ def test_weights_that_are_not_the_snapshots_stay(make_solver) -> None:
     side = Path("out/run_iter_2.resume")
     content = json.loads(side.read_text())
     content["model"]["file"] = "../net.prototxt"
+    del content["crc32"]
     side.write_text(json.dumps(content))
     make_solver("snapshot: 4", keep=1).step(4)
     assert Path("net.prototxt").is_file()
@@ -388,3 +442,19 @@ def test_a_job_killed_again_and_again_goes_on_as_one_never_killed(make_solver) -
     unbroken.step(last.iter)
     for mine, theirs in zip(last.net.params["ip"], unbroken.net.params["ip"], strict=True):
         assert np.array_equal(mine.data, theirs.data)
+
+
+@pytest.mark.parametrize("suffix", ["", ".h5"])
+def test_weights_are_no_state(make_solver, suffix: str) -> None:
+    """A common slip: -snapshot m.caffemodel. The message names the state that lies beside them."""
+    solver = make_solver("snapshot_format: HDF5" if suffix else "")
+    solver.step(1)
+    solver.snapshot()
+    state = f"{solver.param.snapshot_prefix}_iter_1.solverstate{suffix}"
+    weights = state.replace("solverstate", "caffemodel")
+    message = f"^{re.escape(weights)}: holds weights, not the state of a solver; "
+    with pytest.raises(caffe.CaffeError, match=message + f"its state is {re.escape(state)}$"):
+        solver.restore(weights)
+    Path(state).unlink()
+    with pytest.raises(caffe.CaffeError, match=message + "expected a .solverstate$"):
+        solver.restore(weights)

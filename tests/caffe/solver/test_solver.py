@@ -12,7 +12,10 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
+from caffe.graph.wiring import Wiring
+from caffe.process import memory
 from caffe.proto import caffe_pb2 as pb
+from caffe.solver import resume
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -380,6 +383,56 @@ def test_a_request_for_a_snapshot(make_solver, tmp_path) -> None:
     assert [p.name for p in tmp_path.glob("*state")] == ["solver_iter_2.solverstate"]
 
 
+def _states(folder: Path) -> list[int]:
+    return sorted(int(p.stem.rpartition("_")[2]) for p in folder.glob("*.solverstate"))
+
+
+@pytest.mark.parametrize("more", ["", "snapshot: 2", "snapshot_after_train: false"])
+def test_a_request_to_end_saves_once(make_solver, tmp_path, capsys, more: str) -> None:
+    solver = make_solver(f"max_iter: 9 {more}")
+    solver.set_requests(lambda: "end" if solver.iter == 4 else "none")
+    solver.solve()
+    assert (solver.iter, solver.ended) == (4, True)
+    assert _states(tmp_path) == ([2, 4] if "snapshot: 2" in more else [4])
+    assert capsys.readouterr().err.count("Snapshotting solver state") == len(_states(tmp_path))
+    solver.set_requests(lambda: "none")
+    solver.solve()
+    assert (solver.iter, solver.ended) == (9, False)
+
+
+def test_a_request_to_end_while_a_snapshot_is_written(make_solver, tmp_path, monkeypatch) -> None:
+    """There is no time for another iteration, nor for another snapshot."""
+    solver = make_solver("max_iter: 9 snapshot: 3")
+    asked = []
+    whole = resume.write
+    monkeypatch.setattr(resume, "write", lambda *a: (whole(*a), asked.append("end")))
+    solver.set_requests(lambda: asked.pop() if asked else "none")
+    solver.solve()
+    assert (solver.iter, solver.ended, _states(tmp_path)) == (3, True, [3])
+
+
+def test_step_saves_too_when_it_is_to_end(make_solver, tmp_path) -> None:
+    solver = make_solver("snapshot_after_train: false")
+    solver.set_requests(lambda: "end" if solver.iter == 2 else "none")
+    solver.step(9)
+    assert (solver.iter, solver.ended, _states(tmp_path)) == (2, True, [2])
+
+
+def test_a_request_to_end_during_a_test(make_solver, tmp_path, capsys) -> None:
+    """The snapshot is of before the test; the run that goes on makes the test again."""
+    test = "max_iter: 9 test_interval: 3 test_iter: 2 snapshot_after_train: false"
+    solver = make_solver(test)
+    answers = iter(["none", "none", "none", "end", "none"])  # three iterations, then in the test
+    solver.set_requests(lambda: next(answers) if solver.iter else "none")
+    solver.solve()
+    assert (solver.iter, solver.ended, _states(tmp_path)) == (3, True, [3])
+    assert "Test interrupted." in capsys.readouterr().err
+    again = make_solver(test)
+    again.restore(tmp_path / "solver_iter_3.solverstate")
+    again.solve()
+    assert "Iteration 3, Testing net (#0)" in capsys.readouterr().err
+
+
 def test_requests_during_a_test(make_solver, tmp_path, capsys) -> None:
     solver = make_solver("test_iter: 3 test_interval: 2")
     answers = iter(["none", "none", "snapshot", "stop", "none"])  # two iterations, then in the test
@@ -548,6 +601,14 @@ def test_debug_info_only_where_it_is_displayed(make_solver, capsys) -> None:
     [
         ("average_loss: 0", "average_loss is 0, expected at least 1"),
         ("iter_size: 0", "iter_size is 0, expected at least 1"),
+        ("iter_size: -3", "iter_size is -3, expected at least 1"),
+        ("display: -1", "display is -1, expected at least 0"),
+        ("test_iter: -1 test_interval: 1", "test_iter is -1, expected at least 0"),
+        ("base_lr: nan", "base_lr is nan, expected a finite number"),
+        ("gamma: nan", "gamma is nan, expected a finite number"),
+        ("weight_decay: -inf", "weight_decay is -inf, expected a finite number"),
+        ("clip_gradients: inf", "clip_gradients is inf, expected a finite number"),
+        ('type: "Adam" momentum2: 1', "momentum2 is 1, expected 0 <= it < 1"),
         ('regularization_type: "L3"', "unknown regularization_type 'L3'; expected L1 or L2"),
         ('type: "Adm"', "unknown type 'Adm'; expected one of AdaDelta, AdaGrad, Adam"),
         ("test_iter: 1", "test_iter is given, so test_interval must be positive"),
@@ -561,6 +622,13 @@ def test_debug_info_only_where_it_is_displayed(make_solver, capsys) -> None:
 def test_bad_settings(make_solver, text: str, message: str) -> None:
     with pytest.raises(caffe.CaffeError, match=f"solver: {message}"):
         make_solver(text)
+
+
+def test_history_needs_memory(make_solver, monkeypatch) -> None:
+    monkeypatch.setattr(Wiring, "check_memory", lambda *_: None)
+    monkeypatch.setattr(memory, "left", lambda: 31.0)  # 4 weights: 16 bytes of each
+    with pytest.raises(caffe.CaffeError, match=r"^solver: the gradients and history \(SGD\) of"):
+        make_solver("")
 
 
 def test_no_net_at_all() -> None:

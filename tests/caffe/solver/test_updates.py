@@ -134,6 +134,23 @@ def test_rules_without_momentum(name: str) -> None:
         _update(name, "momentum: 0.9")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("Adam", "momentum: 1"), ("Adam", "momentum2: 1.5"), ("Adam", "momentum2: -1"),
+     ("AdaDelta", "momentum: 1")],
+)  # fmt: skip
+def test_means_keep_a_share(name: str, text: str) -> None:
+    field, value = text.split(": ")
+    with pytest.raises(caffe.CaffeError, match=f"solver: {field} is {value}, expected 0 <= it < 1"):
+        _update(name, text)
+
+
+@pytest.mark.parametrize("name", ["AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+def test_delta_is_not_negative(name: str) -> None:
+    with pytest.raises(caffe.CaffeError, match="solver: delta is -1, expected at least 0"):
+        _update(name, "delta: -1")
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1])
 def test_rms_decay_is_a_share(decay: float) -> None:
     with pytest.raises(caffe.CaffeError, match=f"solver: rms_decay is {decay}, expected 0 <= it"):

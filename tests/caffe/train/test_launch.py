@@ -45,7 +45,7 @@ def broken(place, uid, requests):
 def heed(folder, place, uid, requests):
     if place.rank == 0:
         Path(folder, "ready").touch()
-        while (request := requests()) == "none":
+        while (request := requests.next()) == "none":
             time.sleep(0.05)
         Path(folder, "heard").write_text(request)
 """

@@ -37,7 +37,7 @@ TEST(SplitMix64Test, NumbersBelowABoundAreEquallyLikely) {
 
 TEST(EpochPermutationTest, HoldsEachPositionOnce) {
   for (const size_t count : {0, 1, 2, 795, 5285}) {
-    Order order = EpochPermutation(7, "lmdb", 3, count);
+    Order order = EpochPermutation(7, 3, count);
     std::sort(order.begin(), order.end());
     ASSERT_EQ(count, order.size());
     for (size_t i = 0; i < count; ++i) {
@@ -46,19 +46,18 @@ TEST(EpochPermutationTest, HoldsEachPositionOnce) {
   }
 }
 
-TEST(EpochPermutationTest, DependsOnSeedSourceAndEpochAlone) {
-  const Order order = EpochPermutation(7, "lmdb", 3, 100);
-  EXPECT_EQ(order, EpochPermutation(7, "lmdb", 3, 100));
-  EXPECT_NE(order, EpochPermutation(8, "lmdb", 3, 100));
-  EXPECT_NE(order, EpochPermutation(7, "lmdb2", 3, 100));
-  EXPECT_NE(order, EpochPermutation(7, "lmdb", 4, 100));
+TEST(EpochPermutationTest, DependsOnSeedAndEpochAlone) {
+  const Order order = EpochPermutation(7, 3, 100);
+  EXPECT_EQ(order, EpochPermutation(7, 3, 100));
+  EXPECT_NE(order, EpochPermutation(8, 3, 100));
+  EXPECT_NE(order, EpochPermutation(7, 4, 100));
 }
 
 TEST(EpochPermutationTest, SeedsAndEpochsDoNotTradePlaces) {
   std::set<Order> orders;
   for (uint64_t seed = 0; seed < 30; ++seed) {
     for (uint64_t epoch = 0; epoch < 30; ++epoch) {
-      orders.insert(EpochPermutation(seed, "lmdb", epoch, 50));
+      orders.insert(EpochPermutation(seed, epoch, 50));
     }
   }
   EXPECT_EQ(900u, orders.size());
@@ -69,7 +68,7 @@ TEST(EpochPermutationTest, AllOrdersAreEquallyLikely) {
   // standard deviation of sqrt(24000 * 1/24 * 23/24) = 31.
   std::map<Order, int> counts;
   for (uint64_t epoch = 0; epoch < 24000; ++epoch) {
-    ++counts[EpochPermutation(42, "lmdb", epoch, 4)];
+    ++counts[EpochPermutation(42, epoch, 4)];
   }
   EXPECT_EQ(24u, counts.size());
   for (const auto& entry : counts) {
@@ -80,8 +79,8 @@ TEST(EpochPermutationTest, AllOrdersAreEquallyLikely) {
 TEST(EpochPermutationTest, TheOrderStaysFromVersionToVersion) {
   // As a second implementation of the same definition gives them: whoever
   // repeats a run relies on it.
-  EXPECT_EQ(Order({6, 7, 2, 3, 1, 4, 0, 5}), EpochPermutation(1, "train_lmdb", 0, 8));
-  EXPECT_EQ(Order({0, 2, 4, 6, 5, 1, 7, 3}), EpochPermutation(1, "train_lmdb", 1, 8));
+  EXPECT_EQ(Order({4, 2, 0, 5, 6, 1, 7, 3}), EpochPermutation(1, 0, 8));
+  EXPECT_EQ(Order({0, 1, 4, 2, 7, 5, 6, 3}), EpochPermutation(1, 1, 8));
 }
 
 }  // namespace caffe

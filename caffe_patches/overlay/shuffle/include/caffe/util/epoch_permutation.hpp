@@ -5,7 +5,6 @@
 
 #include <algorithm>  // swap was here before C++11
 #include <cstddef>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -44,30 +43,26 @@ class SplitMix64 {
   uint64_t state_;
 };
 
-/// A generator for one epoch of one source under one seed.
-inline SplitMix64 EpochGenerator(const uint64_t seed,
-    const std::string& source, const uint64_t epoch) {
-  uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a
-  for (size_t i = 0; i < source.size(); ++i) {
-    hash = (hash ^ static_cast<unsigned char>(source[i])) * 0x100000001b3ULL;
-  }
-  // Seed, source and epoch each pass through the generator, so that similar
-  // seeds and successive epochs start far apart.
-  const uint64_t seeded = SplitMix64(seed).Next() ^ hash;
+/// A generator for one epoch under one seed.
+inline SplitMix64 EpochGenerator(const uint64_t seed, const uint64_t epoch) {
+  // The seed passes through the generator twice, so that similar seeds and
+  // successive epochs start far apart.
+  const uint64_t seeded = SplitMix64(seed).Next();
   return SplitMix64(SplitMix64(seeded).Next() + epoch);
 }
 
 /**
  * @brief The order of an epoch: a permutation of 0 .. count - 1 that is a
- *        function of the seed, the source's name, the epoch and the count.
+ *        function of the seed, the epoch and the count alone, so that sources
+ *        of equally many records stay in step.
  */
 inline std::vector<size_t> EpochPermutation(const uint64_t seed,
-    const std::string& source, const uint64_t epoch, const size_t count) {
+    const uint64_t epoch, const size_t count) {
   std::vector<size_t> order(count);
   for (size_t i = 0; i < count; ++i) {
     order[i] = i;
   }
-  SplitMix64 generator = EpochGenerator(seed, source, epoch);
+  SplitMix64 generator = EpochGenerator(seed, epoch);
   for (size_t i = count; i > 1; --i) {
     std::swap(order[i - 1], order[generator.Below(i)]);
   }

@@ -41,7 +41,7 @@ void LMDBShuffledCursor::SeekToFirst() {
   if (position_ > 0) {
     ++epoch_;
   }
-  order_ = EpochPermutation(seed_, source_, epoch_, keys_.size());
+  order_ = EpochPermutation(seed_, epoch_, keys_.size());
   position_ = 0;
 }
 

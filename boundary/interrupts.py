@@ -1,0 +1,78 @@
+"""Ctrl-C and SIGTERM while a command starts: they end the process at once.
+
+Python turns Ctrl-C into an exception. While modules are imported it may be lost: PyTorch's core
+imports NumPy and drops whatever that raises, and Python itself ignores what is raised in the
+callback of a weak reference. Or an import turns it into another error. Nothing has to be cleared up
+at that time, so the process can simply end.
+
+Importing this module has that effect in a process that `python -m` has just started. It imports
+next to nothing, to be early.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+def fill() -> None:
+    """Open /dev/null for each of the standard streams that is closed.
+
+    Otherwise the next file that is opened takes its number, and what a library prints goes there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
+def end_at_once() -> None:
+    """From now on SIGINT and SIGTERM end the process with one line and status 130 or 143.
+
+    A signal that is ignored stays ignored, and a program's own handler stays. Outside the main
+    thread this does nothing.
+    """
+    fill()
+    for number, usual in _USUAL.items():
+        if signal.getsignal(number) is usual:
+            _set(number, _end)
+
+
+def take_back() -> list[int]:
+    """Undo end_at_once(): SIGINT raises KeyboardInterrupt again.
+
+    Returns the signals for which it was in force, for put_back().
+    """
+    numbers = [number for number in _USUAL if signal.getsignal(number) is _end]
+    for number in numbers:
+        _set(number, _USUAL[number])
+    return numbers
+
+
+def put_back(numbers: list[int]) -> None:
+    """Have these signals end the process again."""
+    for number in numbers:
+        _set(number, _end)
+
+
+def _set(number: int, handler: object) -> None:
+    try:  # noqa: SIM105  # contextlib takes time to import
+        signal.signal(number, handler)
+    except ValueError:  # not the main thread
+        pass
+
+
+def _end(number: int, frame: object) -> None:
+    try:
+        os.write(2, f"{_WORDS[number]}\n".encode())
+    finally:  # also if there is nobody to tell
+        os._exit(128 + number)
+
+
+if sys.argv[:1] == ["-m"]:  # Python is still looking for the command to run
+    end_at_once()
