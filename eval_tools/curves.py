@@ -216,7 +216,7 @@ def follow(args: argparse.Namespace, names: Sequence[str]) -> list[Run]:
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         pass  # Ctrl-C ends --follow
-    return [log.run for log in logs if log.run]
+    return [log.run for log in logs if any(map(panel_of, log.run.series))]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
