@@ -30,6 +30,11 @@ def read(path: str | Path) -> dict[str, Any]:
     commands give it. Other fields may hold anything.
     """
     info = read_json(path, DataError)
+    try:
+        json.dumps(info, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise DataError(f"{shown(path)}: holds half a character ({half})") from None
     info = {name: value for name, value in info.items() if value is not None}
     _check(info, FIELDS, f"{shown(path)}: ")
     if "options" in info:

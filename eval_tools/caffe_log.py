@@ -143,15 +143,25 @@ def _number(text: str) -> float:
     return float(text)
 
 
+def panel(key: str) -> str | None:
+    """The panel of a figure to which a series belongs; None if it is not drawn."""
+    if key == "lr":
+        return "learning rate"
+    if "accura" in key.lower():
+        return "accuracy"
+    # `loss` already is the average of the train net's outputs.
+    return "loss" if "loss" in key.lower() and not key.startswith("train/") else None
+
+
 def read_log(path: str | Path, name: str | None = None) -> Run:
     """The run of a log file.
 
-    Raises DataError if it cannot be read or contains no line of a training.
+    Raises DataError if it cannot be read or contains no loss, accuracy or learning rate.
     """
     data = read_bytes(path, DataError)
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # as PowerShell writes what it redirects
     text = data.decode("utf-16" if wide else "utf-8-sig", "replace")
     run = Parser(name or Path(path).stem).feed(text.splitlines())
-    if not run:
+    if not any(map(panel, run.series)):
         raise DataError(f"{path}: no line of Caffe's training log ('Iteration N, ...') in it")
     return run

@@ -20,6 +20,7 @@ from boundary.writing import write_bytes
 from data_tools.cli import DataError, say
 from eval_tools import cli
 from eval_tools.caffe_log import Parser, Run, Series, read_log
+from eval_tools.caffe_log import panel as panel_of
 from eval_tools.tables import Table
 from eval_tools.tensorboard import write_events
 
@@ -111,17 +112,11 @@ def draw(runs: Sequence[Run], x: str = "iterations", smooth: int = 1) -> Figure:
 
 def _pick(run: Run, panel: str) -> dict[str, Series]:
     """The curves of one panel."""
-
-    def belongs(key: str) -> bool:
-        if panel == "learning rate":
-            return key == "lr"
-        if panel == "accuracy":
-            return "accura" in key.lower()
-        # `loss` already is the average of the train net's outputs.
-        return "loss" in key.lower() and not key.startswith("train/")
-
     # Test outputs come last, so that colours do not depend on the order of the log.
-    keys = sorted(filter(belongs, run.series), key=lambda key: (key.startswith("test"), key))
+    keys = sorted(
+        (key for key in run.series if panel_of(key) == panel),
+        key=lambda key: (key.startswith("test"), key),
+    )
     return {key: run.series[key] for key in keys}
 
 
@@ -212,7 +207,7 @@ def follow(args: argparse.Namespace, names: Sequence[str]) -> list[Run]:
     try:
         while True:
             grown = [log.read() for log in logs]
-            runs = [log.run for log in logs if log.run]
+            runs = [log.run for log in logs if any(map(panel_of, log.run.series))]
             if any(grown) and runs:
                 write_figure(args.out, draw(runs, args.x, args.smooth))
                 say(f"{args.out}: " + ", ".join(f"{r[0]} at {r[1]}" for r in summary(runs).rows))
@@ -221,7 +216,7 @@ def follow(args: argparse.Namespace, names: Sequence[str]) -> list[Run]:
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         pass  # Ctrl-C ends --follow
-    return [log.run for log in logs if log.run]
+    return [log.run for log in logs if any(map(panel_of, log.run.series))]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -48,6 +48,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args.argv = list(argv)
     if args.command in NETS:
         _complete(args, net_parser.error)
+    names = [name for name, _ in getattr(args, "input", [])]
+    for name in names:
+        if names.count(name) > 1:
+            what = f"the shape of {name}" if name else "a shape without a blob's name"
+            parser.error(f"--input gives {what} twice")
     return args
 
 

@@ -130,6 +130,11 @@ def _sketch(args: argparse.Namespace, net: NetParameter, phase: int) -> list[Lay
     try:
         inputs = filelist.shapes(layers_in(net, phase)) | dict(args.input)
         sketches = sketch(net, phase, inputs)
+        if "" in inputs and not _needs_unnamed(net, phase, inputs, sketches):
+            raise CaffeError(
+                "--input without a blob's name is for an input whose shape is not known, and there "
+                "is none; expected --input BLOB=N,C,H,W"
+            )
     except UnknownShape as error:
         raise CaffeError(f"{args.file}: {error} with --input N,C,H,W") from None
     except CaffeError as error:
@@ -140,6 +145,19 @@ def _sketch(args: argparse.Namespace, net: NetParameter, phase: int) -> list[Lay
         if item.unknown and None in item.tops:
             _warn_of_unknown(args.file, item)
     return sketches
+
+
+def _needs_unnamed(
+    net: NetParameter, phase: int, inputs: dict, sketches: list[LayerSketch]
+) -> bool:
+    """Whether the shape without a name changes anything."""
+    from caffe.graph.sketch import sketch
+
+    named = {name: shape for name, shape in inputs.items() if name}
+    try:
+        return [item.tops for item in sketch(net, phase, named)] != [s.tops for s in sketches]
+    except CaffeError:
+        return True
 
 
 def _warn_of_unknown(file: str, item: LayerSketch) -> None:

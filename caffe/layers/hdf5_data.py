@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from boundary.reading import decode, read_bytes
+from boundary.reading import read_text
 from caffe.blob import Blob
 from caffe.data.order import Shuffling, Turns, epoch_order
 from caffe.data.prefetch import Batch
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from boundary.hdf5 import Hdf5
 
 _SLACK = 2**16  # bytes, for what HDF5 keeps beside the values
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @register("HDF5Data")
@@ -67,12 +65,12 @@ class HDF5Data(PrefetchingLayer):
 
 
 def _read_list(source: str) -> list[str]:
-    data = read_bytes(source, CaffeError)
-    if data.startswith(HDF5_SIGNATURE):
+    if is_hdf5(source):
         raise CaffeError(
-            f"{source}: is an HDF5 file; expected a text file that lists HDF5 files, one a line"
+            f"{source}: is an HDF5 file itself; expected a text file that lists the paths of HDF5 "
+            "files, one a line"
         )
-    files = decode(data, source, CaffeError, paths=True).split()
+    files = read_text(source, CaffeError, paths=True).split()
     if not files:
         raise CaffeError(f"{source}: lists no files")
     return files

@@ -28,6 +28,7 @@ from caffe.detector import Detector
 from caffe.errors import CaffeError
 from caffe.formats.files import atomic_write
 
+LARGEST = 2**24  # pixels
 COLUMNS = ("ymin", "xmin", "ymax", "xmax")
 Detections = Sequence[dict[str, Any]]
 
@@ -67,8 +68,8 @@ def read_windows(path: str) -> list[tuple[str, list[tuple[float, ...]]]]:
             window = tuple(float(row[column]) for column in COLUMNS)
         except ValueError:
             window = (math.nan,)
-        if not all(map(math.isfinite, window)):
-            raise CaffeError(f"{path}:{line}: expected numbers in {COLUMNS}")
+        if not all(abs(side) < LARGEST for side in window):
+            raise CaffeError(f"{path}:{line}: expected numbers of pixels in {COLUMNS}")
         windows.setdefault(row["filename"], []).append(window)
     return list(windows.items())
 

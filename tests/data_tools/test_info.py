@@ -84,6 +84,7 @@ def test_wrong_types_are_named(tmp_path, command, field, value):
         (b"[1]", "expected an object in JSON"),
         (b"{", "not JSON"),
         (b"\xff\xff", "not UTF-8"),
+        (b'{"classes": ["\\ud800"]}', r"holds half a character \(\\ud800\)"),
         (b"[" * 100000, "not JSON: it is nested too deep"),
     ],
 )

@@ -181,6 +181,13 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
     assert "warning: $x$: 5 damaged lines were left out" in capsys.readouterr().err
 
 
+def test_a_log_with_nothing_to_draw_is_refused(tmp_path):
+    path = tmp_path / "train.log"
+    path.write_text(PREFIX.format("1122 16:49") + "    Train net output #0: prob = 0.5\n")
+    with pytest.raises(DataError, match=r"train\.log: no line of Caffe's training log"):
+        curves.main([str(path), "-o", str(tmp_path / "c.png")])
+
+
 def test_logs_of_other_encodings(tmp_path):
     path = tmp_path / "train.log"
     path.write_text(PREFIX.format("1122 16:49") + "Iteration 3, loss = 1.5\n", encoding="utf-16")

@@ -373,6 +373,15 @@ def test_deploy_says_how_depth_was_scaled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "options", [{"depth_range": 'valid\nlayer { name: "mine" }'}, {"depth_range": 5}]
+)
+def test_a_dataset_json_puts_nothing_but_a_range_into_a_net(tmp_path, options):
+    (tmp_path / "dataset.json").write_text(json.dumps({"options": options}))
+    with pytest.raises(CaffeError, match=r"dataset\.json: options\.depth_range: expected authors"):
+        depth_range(str(tmp_path))
+
+
+@pytest.mark.parametrize(
     ("options", "status", "message"),
     [
         ("--batch-size 2147483648", 2, "'2147483648' is too large; expected at most 2147483647"),
@@ -399,10 +408,12 @@ def test_a_solver_of_too_many_iterations(capsys: pytest.CaptureFixture[str]) -> 
     assert ".py" not in err
 
 
-@pytest.mark.parametrize(
-    "options", [{"depth_range": 'valid\nlayer { name: "mine" }'}, {"depth_range": 5}]
-)
-def test_a_dataset_json_puts_nothing_but_a_range_into_a_net(tmp_path, options):
-    (tmp_path / "dataset.json").write_text(json.dumps({"options": options}))
-    with pytest.raises(CaffeError, match=r"dataset\.json: options\.depth_range: expected authors"):
-        depth_range(str(tmp_path))
+def test_shapes_that_are_given_in_vain_or_twice_are_refused(capsys) -> None:
+    Path("net.prototxt").write_text(run(capsys, "rgb", "--deploy")[1])
+    status, _, err = run(capsys, "summary", "net.prototxt", "--input", "1,3,24,32")
+    assert status == 1
+    assert "net.prototxt: --input without a blob's name is for an input whose shape" in err
+    twice = ["--input", "rgb=1,3,24,32", "--input", "rgb=1,3,48,64"]
+    status, _, err = run(capsys, "summary", "net.prototxt", *twice)
+    assert status == 2
+    assert "--input gives the shape of rgb twice" in err
