@@ -18,6 +18,8 @@ import cv2
 import h5py
 import numpy as np
 
+from boundary.hdf5 import Hdf5
+from boundary.reading import reading
 from data_tools import build, classes, cli, matfile
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -77,7 +79,7 @@ class Labeled:
     def __init__(self, path: Path, class_count: int, depth: str, crop: bool, scenes: bool):
         self._path, self._depth = path, DEPTHS[depth]
         self._map, self._crop = label_map(class_count), crop
-        with matfile.open_hdf5(path) as file:
+        with matfile.open_hdf5(path) as file, file.guard():
             parts = [matfile.variable(file, name) for name in ("images", self._depth, "labels")]
             self._check(parts)
             count = len(parts[0])
@@ -103,8 +105,8 @@ class Labeled:
                 f"{images.shape[2]}x{images.shape[3]}"
             )
 
-    def _read_scenes(self, file: h5py.File, count: int) -> list[int]:
-        references = np.array(matfile.variable(file, "sceneTypes")).ravel()
+    def _read_scenes(self, file: Hdf5, count: int) -> list[int]:
+        references = file.read(matfile.variable(file, "sceneTypes")).ravel()
         if len(references) != count:
             raise DataError(
                 f"{self._path}: sceneTypes has {len(references)} entries, expected {count}"
@@ -118,10 +120,8 @@ class Labeled:
         """Frame `index` (from 0), H x W, with its class labels."""
         if self._slices is None:
             self._slices = self._open()
-        try:
+        with reading(self._path, "a MATLAB 7.3 file that can be read", DataError):
             planes, depth, label = self._read(index)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{self._path}: {cli.describe(error)}") from error
         if label.max() > RAW_LABELS:
             raise DataError(f"raw label {label.max()} is unknown, expected 0 to {RAW_LABELS}")
         red, green, blue = (cv2.transpose(plane) for plane in planes)
@@ -132,8 +132,8 @@ class Labeled:
         return Frame(color, depth, label, self._scenes[index])
 
     def _open(self) -> list[matfile.Slices]:
-        file = h5py.File(self._path, "r", rdcc_nbytes=CACHE_BYTES)
-        return [matfile.Slices(file[name]) for name in ("images", self._depth, "labels")]
+        file = matfile.open_hdf5(self._path, CACHE_BYTES)
+        return [matfile.Slices(file, name) for name in ("images", self._depth, "labels")]
 
     def _read(self, index: int) -> list[np.ndarray]:
         """The parts of a frame as stored, decompressed in parallel."""
