@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 
 from boundary import interrupts
-from boundary.errors import LONGEST, shortened
+from boundary.errors import LONGEST, InputError, one_line, shortened
 from boundary.streams import guarded, say
 
 
@@ -22,11 +22,13 @@ def status(
 
     It is what main returns, None for 0; 1 with one line on stderr for an exception (`known` ones
     and OSError say enough by themselves, others with their class and place) and if output on
-    stdout could not be written; 130 with one line after an interrupt.
+    stdout could not be written; 130 with one line after an interrupt. A SystemExit of main's, as
+    argparse raises, stays one, with such a status.
     at_once: an interrupt ends the process, as interrupts.end_at_once() says; else it is raised.
     """
     with guarded() as lost:
         suspended: list[int] = []
+        left = False
         try:
             if not at_once:
                 suspended = interrupts.take_back()
@@ -34,30 +36,38 @@ def status(
         except KeyboardInterrupt:
             say(f"{program}: interrupted")
             return 130
+        except SystemExit as end:
+            result, left = _status_in(end), True
         finally:
             interrupts.put_back(suspended)
         if trouble := lost():
             say(f"{program}: the output on stdout is lost: {trouble}")
-            return result or 1
+            result = result or 1
+    if left:
+        raise SystemExit(result)
     return result
 
 
 def _status_of(
     program: str, main: Callable[[], int | None], known: tuple[type[Exception], ...]
 ) -> int:
-    """What main returns, the status of its SystemExit, or 1 with a line for another exception."""
+    """What main returns, or 1 with a line for an exception."""
     try:
         return main() or 0
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        say(str(end.code))
     except known as error:
-        say(shortened(f"{program}: {error}"))
+        text = str(error) if isinstance(error, InputError) else one_line(str(error))
+        say(shortened(f"{program}: {text}"))
     except OSError as error:
         say(shortened(f"{program}: {described(error)}"))
     except Exception as error:  # out of memory, say, or a bug: still one line
         say(shortened(f"{program}: {placed(error)}"))
+    return 1
+
+
+def _status_in(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    say(str(end.code))
     return 1
 
 
@@ -74,7 +84,7 @@ def placed(error: BaseException) -> str:
     where = f" ({os.path.basename(place.filename)}:{place.lineno})"
     text = next(iter(str(error).splitlines()), "")  # PyTorch adds a page of C++ to it
     room = LONGEST - len(where) - 40  # for the program's name
-    return shortened(f"{type(error).__name__}: {text}", room) + where
+    return shortened(f"{type(error).__name__}: {text}".rstrip(), room) + where
 
 
 def run(

@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,16 +32,21 @@ def atomic_write(path: PathLike, error: type[InputError]) -> Iterator[Path]:
 
     The data reaches the disk before the rename. After an error nothing is left; what killed
     processes left in the folder is cleared away at the first write there. A symbolic link stays
-    one: the file that it names is replaced. If `path` is a device or a pipe, it is yielded itself.
-    An existing file's permissions are kept.
+    one: the file that it names is replaced. If `path` is a device or a pipe, a file elsewhere is
+    yielded and copied to it, because many formats cannot be written without seeking. An existing
+    file's permissions are kept.
 
     Raises `error` if `path` is a folder, its folder is missing or not writable, or the disk is
     full.
     """
     final = _target(path, error)
     if final is None:
-        with _told(path, error):
-            yield Path(path)
+        with _told(path, error), tempfile.TemporaryDirectory() as folder:
+            elsewhere = Path(folder, os.path.basename(path))
+            elsewhere.touch()
+            yield elsewhere
+            with open(elsewhere, "rb") as written, open(path, "wb") as through:
+                shutil.copyfileobj(written, through)
         return
     with _told(path, error), _temporary(final) as beside:
         beside.touch()

@@ -42,6 +42,7 @@ class Classifier(Net):
     model_file, pretrained_file: prototxt and weights. image_dims: (height, width) to which pictures
     are resized before cropping; default: the net's input size, so that nothing is cropped off.
     mean, input_scale, raw_scale, channel_swap: as io.Transformer's setters take them.
+    partial: accept weights that lack parameters of the net, as pycaffe does.
     """
 
     def __init__(
@@ -53,8 +54,11 @@ class Classifier(Net):
         input_scale: float | None = None,
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
+        partial: bool = True,
     ) -> None:
-        super().__init__(model_file, TEST, weights=pretrained_file)
+        super().__init__(model_file, TEST, weights=pretrained_file if partial else None)
+        if not partial:
+            self.copy_from(pretrained_file, complete=True)
         self.transformer = make_transformer(self, mean, input_scale, raw_scale, channel_swap)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].shape[2:])
         self.image_dims = self.crop_dims if image_dims is None else np.array(image_dims)

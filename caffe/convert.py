@@ -7,7 +7,8 @@ What is written follows from the ending of OUT:
   .pt, .pth                   the weights as a PyTorch state dict, with the keys of caffe.to_module
   .caffemodel, .caffemodel.h5 the weights as Caffe keeps them
 
-WEIGHTS may be any of the last two kinds; a PyTorch state dict is taken by the names of its modules.
+WEIGHTS may be any of the last two kinds, and must hold every parameter of the net. A PyTorch state
+dict is taken by the names of its modules.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from boundary import trust
 from boundary.streams import say
 from caffe.commands.script import run
 from caffe.errors import CaffeError
@@ -39,6 +41,7 @@ ENDINGS = {
     ".caffemodel": "caffemodel",
     ".h5": "hdf5",
 }
+CHECKPOINTS = {".ckpt", ".bin", ".tar", ".safetensors"}  # how others call state dicts
 TOLERANCE = 1e-4  # largest difference, in shares of the output's largest value
 UNEQUAL = 1e-2  # share of values that may exceed it: masks may differ where values are nearly equal
 LARGEST = 2**31 - 1  # bytes; protobuf's limit for a message
@@ -50,16 +53,19 @@ def read_net(
     inputs: Shapes | None = None,
     names: Mapping[str, str] | None = None,
     partial: bool = False,
+    trusted: bool = False,
 ) -> Net:
     """A net in TEST phase with its weights, from Caffe's files or a PyTorch state dict.
 
-    inputs: as to_module's. names, partial: as load_state_dict's, for state dicts.
+    inputs: as to_module's. names: as load_state_dict's, for state dicts. partial: accept weights
+        that lack parameters of the net, which keep their fillers' values.
+    trusted: whether the net's layers may run Python code and write files.
     Raises CaffeError for a net or weights that cannot be used.
     """
     state = pb.NetState(phase=pb.TEST)
-    if _kind(weights) != "state dict":
-        return load_net(prototxt, weights, state, inputs)
-    net = load_net(prototxt, None, state, inputs)
+    if Path(weights).suffix.lower() not in CHECKPOINTS and _kind(weights) != "state dict":
+        return load_net(prototxt, weights, state, inputs, trusted, complete=not partial)
+    net = load_net(prototxt, None, state, inputs, trusted)
     load_state_dict(net, read_state_dict(weights), names, partial)
     return net
 
@@ -97,15 +103,18 @@ def to_onnx(
         raise CaffeError(f"{path}: the net takes {model.ByteSize()} bytes; ONNX files hold 2 GiB")
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
+    compared = compare(net, content, outputs, dynamic_batch) if check else None
     with atomic_write(path) as beside:
         beside.write_bytes(content)
-        return compare(net, beside, outputs, dynamic_batch) if check else None
+    return compared
 
 
 def compare(
-    net: Net, path: PathLike, outputs: Sequence[str], dynamic_batch: bool = False
+    net: Net, model: PathLike | bytes, outputs: Sequence[str], dynamic_batch: bool = False
 ) -> dict[str, float] | None:
     """Compare onnxruntime's answers with the net's on random inputs.
+
+    model: an ONNX file, or the content of one.
 
     Returns the largest difference for each output, in shares of the output's largest value; None if
     onnxruntime is not installed. Raises CaffeError if onnxruntime cannot run the file, or if more
@@ -117,7 +126,8 @@ def compare(
         return None
     onnxruntime.set_default_logger_severity(3)
     try:
-        session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+        model = model if isinstance(model, bytes) else os.fspath(model)
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         feeds, expected = _answered(
             net, [i.name for i in session.get_inputs()], outputs, dynamic_batch
         )
@@ -228,6 +238,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=SHAPE",
         help="make that blob an input of that shape, as in data=1x3x240x320; may be repeated",
     )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept WEIGHTS that lack layers of the net, which keep their fillers' values, and "
+        "keys of a state dict without a layer",
+    )
+    trust.add_option(parser)
     group = parser.add_argument_group("ONNX")
     group.add_argument(
         "--outputs", metavar="BLOB,...", help="blobs to give out (default: the net's outputs)"
@@ -244,12 +261,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("PyTorch state dicts as WEIGHTS")
     group.add_argument(
-        "--names", metavar="FILE", help="which layer a module is: lines of a module and a layer"
-    )
-    group.add_argument(
-        "--partial",
-        action="store_true",
-        help="accept keys without a layer, and layers without weights, which keep their fillers'",
+        "--names",
+        metavar="FILE",
+        help="which layer a module is: lines of a module and a layer; the module '.' is the one "
+        "whose own state dict WEIGHTS is, with the keys weight and bias",
     )
     return parser
 
@@ -259,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     kind = _kind(args.out)
     names = read_names(args.names) if args.names else None
-    net = read_net(args.net, args.weights, dict(args.input), names, args.partial)
+    net = read_net(args.net, args.weights, dict(args.input), names, args.partial, args.trust)
     if kind != "onnx":
         save(net, args.out)
         return _say(args.out, "")

@@ -25,6 +25,7 @@ class Detector(Net):
     model_file, pretrained_file: prototxt and weights. mean, input_scale, raw_scale, channel_swap:
     as io.Transformer's setters take them. context_pad: width in pixels, on each side of the net's
     input, of the border that shows the window's surroundings; beyond the picture it is the mean.
+    partial: accept weights that lack parameters of the net, as pycaffe does.
     """
 
     def __init__(
@@ -36,8 +37,11 @@ class Detector(Net):
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
         context_pad: int | None = None,
+        partial: bool = True,
     ) -> None:
-        super().__init__(model_file, TEST, weights=pretrained_file)
+        super().__init__(model_file, TEST, weights=pretrained_file if partial else None)
+        if not partial:
+            self.copy_from(pretrained_file, complete=True)
         self.transformer = make_transformer(self, mean, input_scale, raw_scale, channel_swap)
         self.configure_crop(context_pad)
 

@@ -9,6 +9,7 @@ import os
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from boundary.text import shown
 from caffe.errors import CaffeError
 from caffe.formats.files import atomic_write
 from caffe.proto import caffe_pb2 as pb
@@ -68,8 +69,9 @@ def get_layer_label(layer: pb.LayerParameter, rankdir: str, display_lrm: bool = 
 
 
 def _escaped(text: str) -> str:
-    """Text for a box: characters that have a meaning for Graphviz are marked."""
-    return "".join(f"\\{c}" if c in '\\"{}|<>' else c for c in text)
+    """Text for a box: characters that have a meaning for Graphviz or SVG are marked."""
+    marked = {"&": "&amp;", **{c: f"\\{c}" for c in '\\"{}|<>'}}
+    return "".join(marked.get(c, c) for c in shown(text))
 
 
 def choose_color_by_layertype(layertype: str) -> str:

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
 import caffe
+from boundary import reading, trust, writing
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
+
+try:  # this engine's own reader: it names the place of an error, and reads old formats
+    from caffe.formats.files import read_net as _read_net
+except ImportError:  # BVLC's pycaffe
+    _read_net = None
 
 SIDE = 64
 # Channels of the tops of netgen's data layers.
@@ -28,10 +33,25 @@ DATA_LAYERS = ("Data", "Python", "ImageData", "HDF5Data", "MemoryData")
 def read_prototxt(path: str | Path) -> Any:
     """The NetParameter of a prototxt. Raises DataError, naming the place, for anything else."""
     param = caffe_pb2.NetParameter()
-    try:
-        text_format.Parse(Path(path).read_text(encoding="utf-8"), param)
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a net's prototxt ({describe(error)})") from error
+    if _read_net is not None:
+        try:
+            return _read_net(path)
+        except RuntimeError as error:  # it names the file
+            raise DataError(describe(error)) from error
+    # Comments may be in any encoding.
+    text = reading.read_bytes(path, DataError).decode("utf-8-sig", errors="backslashreplace")
+    with reading.reading(path, "a net's prototxt", DataError):
+        text_format.Parse(text, param)
+    return param
+
+
+def check_trust(path: str | Path) -> None:
+    """Raise DataError if a prototxt's layers would run code or write files."""
+    trust.check(read_prototxt(path), path, DataError)
+
+
+def _with_layers(path: str | Path) -> Any:
+    param = read_prototxt(path)
     if not param.layer:
         raise DataError(f"{path}: has no layers")
     return param
@@ -73,14 +93,17 @@ def _feed_nothing(layer: Any) -> None:
         layer.dummy_data_param.shape.add().dim.extend(shape)
 
 
-def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
+def load(path: str | Path, seed: int, phase: int = caffe.TEST, trusted: bool = False) -> Any:
     """The net of a prototxt (train+test or deploy), with parameters drawn by its fillers.
 
-    seed: of the fillers. Raises DataError for a prototxt that is not a valid net.
+    seed: of the fillers. trusted: whether layers may run code and write files. Raises DataError
+    for a prototxt that is not a valid net, and for such layers in a net that is not trusted.
     """
-    blank = without_data(read_prototxt(path))
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt", delete=False) as file:
-        file.write(text_format.MessageToString(blank))
+    blank = without_data(_with_layers(path))
+    if not trusted:  # a source of data in Python runs no more: it was replaced
+        trust.check(blank, path, DataError)
+    with tempfile.NamedTemporaryFile("wb", suffix=".prototxt", delete=False) as file:
+        file.write(text_format.MessageToString(blank).encode())
     if "GLOG_minloglevel" not in os.environ and hasattr(caffe, "init_log"):  # old pycaffes: none
         caffe.init_log(2)  # a net logs a hundred lines of setup, which would bury ours
     try:
@@ -96,17 +119,9 @@ def load(path: str | Path, seed: int, phase: int = caffe.TEST) -> Any:
 
 def save(net: Any, path: str | Path) -> None:
     """Writes a .caffemodel, which appears under its name only when complete."""
-    path = Path(path)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        net.save(str(beside))
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        beside.rename(path)
-    except (RuntimeError, OSError) as error:
-        words = error.strerror if isinstance(error, OSError) else None
-        words = words or describe(error).replace(str(beside), str(path))
-        raise DataError(words if str(path) in words else f"{path}: {words}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
+    with writing.atomic_write(path, DataError) as beside:
+        try:
+            net.save(str(beside))
+        except RuntimeError as error:
+            words = describe(error).replace(str(beside), str(path))
+            raise DataError(words if str(path) in words else f"{path}: {words}") from error

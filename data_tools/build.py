@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, get_context, parent_process
 from os import _exit
 from pathlib import Path
@@ -22,7 +22,9 @@ from boundary.processes import held_back
 from data_tools import cli, store
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import CHANNELS, Frame, RecordFormat
+from data_tools.record import CHANNELS, Frame, RecordFormat, UnknownLabel
+
+Record = tuple[bytes, int]  # a serialised Datum, and its number of pixels with unknown labels
 
 
 class Source(Protocol):
@@ -49,11 +51,20 @@ class Output:
 
 @dataclass
 class Options:
-    """workers: processes. force: replace existing LMDBs. skip_bad: leave out bad frames."""
+    """workers: processes. force: replace existing LMDBs. skip_bad: leave out bad frames.
+    ignore_unknown: labels that no class has become 0."""
 
     workers: int = 1
     force: bool = False
     skip_bad: bool = False
+    ignore_unknown: bool = False
+
+
+class Unknown(str):
+    """The reason why a frame is bad, where that is an unknown label."""
+
+
+IGNORE_UNKNOWN = "--unknown ignore counts such pixels as 0"
 
 
 def add_arguments(
@@ -83,6 +94,13 @@ def add_arguments(
         group.add_argument(
             "--float-depth", action="store_true", help="write float records, with unrounded depth"
         )
+    group.add_argument(
+        "--unknown",
+        choices=("error", "ignore"),
+        default="error",
+        help="labels, and colours of labels, that no class has: a frame with one cannot be used "
+        "(error, the default), or such pixels count as 0 (ignore), and their number is told",
+    )
     group = parser.add_argument_group("running")
     group.add_argument(
         "--workers",
@@ -101,7 +119,7 @@ def add_arguments(
 
 def options(args: argparse.Namespace) -> Options:
     """The options on running, from arguments that add_arguments defined."""
-    return Options(args.workers, args.force, args.skip_bad)
+    return Options(args.workers, args.force, args.skip_bad, args.unknown == "ignore")
 
 
 def record_format(args: argparse.Namespace, unit: DepthUnit, highest: int) -> RecordFormat:
@@ -121,11 +139,12 @@ def build(
 
     info: common facts (tool, source, options, classes). If there are bad frames and
     options.skip_bad is not set, raises DataError after naming them on stderr; finished records stay
-    in `*.partial`, and the next run resumes there.
+    in `*.fusenet-partial`, and the next run resumes there.
     """
     for output in outputs:
         if not output.indices:
             raise DataError(f"{output.path}: no frames for it")
+    format = replace(format, ignore_unknown=options.ignore_unknown)
     info = {**info, "options": {**info.get("options", {}), **format.describe()}}
     with ExitStack() as stack:
         writers = []
@@ -142,6 +161,7 @@ def build(
             facts = _facts(source, output, bad)
             results.append(writer.finish({**info, **output.info, **facts}))
             print(summary(output.path, results[-1]))
+            tell_unknown(output.path, results[-1])
             if not results[-1]["shape"]:
                 cli.say(
                     f"{output.path}: its frames differ in size, so a net can only read them "
@@ -150,12 +170,23 @@ def build(
         return results
 
 
+def tell_unknown(path: Path, info: dict[str, Any]) -> None:
+    """Says how many unknown labels became 0, if any."""
+    if found := info.get("unknown_labels"):
+        cli.say(
+            f"{path}: {found['pixels']} pixels of {found['frames']} frames had labels of no class; "
+            "they count as 0 (--unknown ignore)"
+        )
+
+
 def _report(bad: dict[str, str], count: int, skip_bad: bool) -> None:
     """Names every bad frame; raises DataError if there are any, unless skip_bad."""
     if not bad:
         return
     lines = [f"{name}: {reason}" for name, reason in sorted(bad.items())]
     remedy = "mend or remove it and run again, or pass --skip-bad"
+    if any(isinstance(reason, Unknown) for reason in bad.values()):
+        remedy += f"; {IGNORE_UNKNOWN}"
     if len(bad) == 1 and not skip_bad:
         raise DataError(f"cannot use frame {lines[0]}; {remedy}")
     for line in lines:
@@ -184,7 +215,7 @@ def _facts(source: Source, output: Output, bad: dict[str, str]) -> dict[str, Any
     for position, index in enumerate(output.indices):
         about = source.about(index)
         if about and source.names[index] not in bad:
-            frames[store.key(position, source.names[index]).decode(errors="replace")] = about
+            frames[store.name_of(store.key(position, source.names[index]))] = about
     facts: dict[str, Any] = {"channels": list(CHANNELS)}
     if frames:
         facts["frames"] = frames
@@ -219,7 +250,7 @@ def _write(
             bad[source.names[index]] = record
             continue
         for writer, key in wanted[index]:
-            writer.put(key, record)
+            writer.put(key, *record)
     for writer in writers:
         writer.commit()
     return bad
@@ -227,7 +258,7 @@ def _write(
 
 def _records(
     source: Source, format: RecordFormat, blocks: list[list[int]], workers: int
-) -> Iterator[tuple[int, bytes | str]]:
+) -> Iterator[tuple[int, Record | str]]:
     """(index, record or the reason for its absence) of every frame, in order."""
     if workers == 1 or len(blocks) <= 1:
         yield from _encode(source, format, [index for block in blocks for index in block])
@@ -254,12 +285,14 @@ def _records(
 
 def _encode(
     source: Source, format: RecordFormat, indices: Sequence[int]
-) -> Iterator[tuple[int, bytes | str]]:
+) -> Iterator[tuple[int, Record | str]]:
     """Like _records, in this process; loads the next frame while one is encoded and stored."""
 
     def ended(work: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return work(*arguments)
+        except UnknownLabel as error:
+            return Unknown(cli.describe(error))
         except (DataError, OSError, cv2.error) as error:
             return cli.describe(error)
 
@@ -269,7 +302,7 @@ def _encode(
             frame = ahead.popleft().result()
             ahead.extend(thread.submit(ended, source.load, following)
                          for following in indices[position + 1 : position + 2])  # fmt: skip
-            yield index, frame if isinstance(frame, str) else ended(format.encode, frame)
+            yield index, frame if isinstance(frame, str) else ended(format.encode_counted, frame)
 
 
 _work: tuple[Source, RecordFormat] | None = None
@@ -288,5 +321,5 @@ def _follow_parent() -> None:
     _exit(1)
 
 
-def _encode_block(indices: list[int]) -> list[tuple[int, bytes | str]]:
+def _encode_block(indices: list[int]) -> list[tuple[int, Record | str]]:
     return list(_encode(*_work, indices))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from boundary import reading
 from data_tools.cli import DataError
 
 TABLES = Path(__file__).parent / "tables"
@@ -51,9 +52,9 @@ def benchmark(name: str) -> ClassTable:
 
 def parse(text: str) -> ClassTable:
     """The table that `--classes` gives: a number of classes, or the file of a table."""
-    if text.isdigit():
-        count = int(text)
-        if not 1 <= count <= 255:
+    if re.fullmatch("[0-9]+", text):
+        count = int(text[:4])
+        if not 1 <= count <= 255 or len(text) > 3:
             raise DataError(f"--classes {text}: expected 1 to 255 classes")
         return ClassTable((IGNORED, *(f"class {label}" for label in range(1, count + 1))))
     return read_table(text)
@@ -64,17 +65,17 @@ def read_table(path: str | Path) -> ClassTable:
 
     Labels count up from 0 (ignored) or 1. Raises DataError, naming the line, for anything else.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"label", "name"} <= set(rows[0]):
-        raise DataError(f"{path}: expected a CSV with the columns label,name[,r,g,b]")
-    colored = {"r", "g", "b"} <= set(rows[0])
+    rows = reading.read_table(path, ("label", "name"), DataError)
+    if not rows:
+        raise DataError(f"{path}: a table of no labels; expected label,name[,r,g,b]")
+    colored = {"r", "g", "b"} <= set(rows[0][1])
     names, colors = [], []
-    if rows[0]["label"] == "1":
+    if rows[0][1]["label"] == "1":
         names, colors = [IGNORED], [(0, 0, 0)]
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         if row["label"] != str(len(names)):
-            raise DataError(f"{path}: line {line}: label {row['label']!r}, expected {len(names)}")
+            label = row["label"][:20]
+            raise DataError(f"{path}: line {line}: label {label!r}, expected {len(names)}")
         names.append(row["name"])
         if colored:
             colors.append(_color(row, f"{path}: line {line}"))
@@ -88,7 +89,7 @@ def read_table(path: str | Path) -> ClassTable:
 def _color(row: dict[str, str], where: str) -> tuple[int, int, int]:
     try:
         color = int(row["r"]), int(row["g"]), int(row["b"])
-    except (TypeError, ValueError):
+    except ValueError:
         color = (-1, -1, -1)
     if not all(0 <= part <= 255 for part in color):
         raise DataError(f"{where}: r, g, b must be whole numbers of 0 to 255")

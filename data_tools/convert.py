@@ -9,27 +9,38 @@ and label as PNG, depth as PNG (0..255) or, from float records, as NPY. The fact
 from __future__ import annotations
 
 import argparse
-import csv
 import fnmatch
 import json
+import os
 import random
 import re
-import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from data_tools import build, classes, cli, folder, store
+from boundary import names, reading, writing
+from data_tools import build, classes, cli, folder, info, store
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import CHANNELS, Frame, RecordFormat, from_datum, whole
+from data_tools.record import (
+    CHANNELS,
+    UNKNOWN,
+    Frame,
+    RecordFormat,
+    UnknownLabel,
+    from_datum,
+    integers,
+    whole,
+)
 from data_tools.store import Reader
 
 NUMBER = re.compile(r"^\d{8}_")
+LABEL = re.compile("[01]?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]")
 # Facts of dataset.json that a merged dataset keeps if all parts agree on them.
 KEPT = ("dataset", "labeled", "classes", "palette", "scenes")
 
@@ -46,7 +57,7 @@ class LmdbPart:
         self._path, self._reader = path, None
         reader = Reader(path)
         self.info, self._raw_keys = reader.info, reader.keys()
-        self.keys = [key.decode(errors="replace") for key in self._raw_keys]
+        self.keys = [store.name_of(key) for key in self._raw_keys]
         self.type = self.info.get("type") or self._first_type(reader)
         reader.close()
 
@@ -68,13 +79,23 @@ class LmdbPart:
         return planes, scene
 
 
+def _file_key(path: Path) -> str:
+    """The record's key of a file that `--to folder` wrote."""
+    return names.original(path.with_suffix("").as_posix())
+
+
 class FolderPart:
     """The frames of a folder that `--to folder` wrote."""
 
     def __init__(self, path: Path):
-        label = path / "label"
-        self._files = folder.Files(str(path / "rgb"), str(path / "depth"), str(label), None)
-        self.info, self.keys = store.read_info(path), list(self._files.names)
+        parts = [str(path / part) for part in ("rgb", "depth", "label")]
+        try:
+            self._files = folder.Files(*parts, None, named=_file_key)
+        except DataError:  # a folder of somebody's, with such names as x_rgb.png and x_depth.png
+            self._files = folder.Files(*parts, None)
+        self.info = store.read_info(path)
+        long = self.info.get("names", {})
+        self.keys = [long.get(names.component(key), key) for key in self._files.names]
         floats = self._files.first_depth().dtype.kind == "f"
         self.type = "float32" if floats else "uint8"
 
@@ -82,30 +103,38 @@ class FolderPart:
         """5 x H x W and the scene."""
         frame = self._files.load(index)
         planes = np.stack([*frame.color.transpose(2, 0, 1), frame.depth, frame.label])
-        known = self.info.get("frames", {}).get(self.keys[index], {})
-        return planes.astype(self.type), known.get("scene", 0)
+        scene = self.info.get("frames", {}).get(self.keys[index], {}).get("scene", 0)
+        if not isinstance(scene, int) or not 0 <= scene < 2**31:
+            raise DataError(f"{info.NAME}: frames: scene: expected a whole number, got {scene!r}")
+        return planes.astype(self.type), scene
 
 
 class Records:
     """The source: the frames of all inputs, one after the other.
 
-    remap: label -> new label, or None to keep the labels. Float colours must be integers.
+    remap: label -> new label, or None to keep the labels. ignore_unknown: labels that remap lacks
+    become UNKNOWN. Float colours must be integers.
     """
 
     block = 16
 
-    def __init__(self, paths: Sequence[Path], remap: dict[int, int] | None = None):
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        remap: dict[int, int] | None = None,
+        ignore_unknown: bool = False,
+    ):
         self.parts = [open_part(path) for path in paths]
         self._where = [(part, i) for part in range(len(self.parts))
                        for i in range(len(self.parts[part].keys))]  # fmt: skip
-        names = [plain_name(self.parts[part].keys[i]) for part, i in self._where]
-        self.names = names if len(set(names)) == len(names) else self._distinct(names)
-        self._remap = remap
+        plain = [plain_name(self.parts[part].keys[i]) for part, i in self._where]
+        self.names = plain if len(set(plain)) == len(plain) else self._distinct(plain)
+        self._remap, self._ignore_unknown = remap, ignore_unknown
 
-    def _distinct(self, names: list[str]) -> list[str]:
+    def _distinct(self, plain: list[str]) -> list[str]:
         """Makes clashing names unique by a prefix: the number of the input, or of the frame."""
         return [f"{part}/{name}" if len(self.parts) > 1 else f"{i}/{name}"
-                for (part, i), name in zip(self._where, names, strict=True)]  # fmt: skip
+                for (part, i), name in zip(self._where, plain, strict=True)]  # fmt: skip
 
     def load(self, index: int) -> Frame:
         """Frame `index`; its depth is 0..255."""
@@ -114,18 +143,20 @@ class Records:
         color = np.ascontiguousarray(planes[:3].transpose(1, 2, 0))
         if color.dtype != np.uint8:
             color = whole(color, "colour")
-        label = whole(planes[4], "label")
+        label = integers(planes[4], "label")
         return Frame(color, planes[3], self._mapped(label), scene)
 
     def _mapped(self, label: np.ndarray) -> np.ndarray:
         if self._remap is None:
             return label
-        table = np.zeros(256, np.uint8)
-        for old in np.unique(label):
-            if int(old) not in self._remap:
-                raise DataError(f"label {old} is not in the table of --map")
-            table[old] = self._remap[int(old)]
-        return table[label]
+        table = np.full(258, UNKNOWN, np.int16)  # all labels of a byte, and one beyond each end
+        for old, new in self._remap.items():
+            table[old + 1] = new
+        mapped = table[np.clip(label.astype(np.int64) + 1, 0, 257)]
+        if not self._ignore_unknown and (mapped == UNKNOWN).any():
+            wrong = label[mapped == UNKNOWN].min()
+            raise UnknownLabel(f"label {wrong} is not in the table of --map")
+        return mapped
 
     def about(self, index: int) -> dict[str, Any]:
         """The facts about the frame in its input's dataset.json."""
@@ -139,7 +170,7 @@ class Records:
         first, *others = (part.info for part in self.parts)
         agreed = (key for key in KEPT if key in first)
         return {key: first[key] for key in agreed
-                if all(info.get(key) == first[key] for info in others)}  # fmt: skip
+                if all(other.get(key) == first[key] for other in others)}  # fmt: skip
 
 
 def open_part(path: Path) -> LmdbPart | FolderPart:
@@ -152,19 +183,14 @@ def open_part(path: Path) -> LmdbPart | FolderPart:
 def read_map(path: Path) -> tuple[dict[int, int], dict[int, str]]:
     """Reads a CSV `from,to[,name]`: old label -> new label, and the names of new labels. 0 stays 0
     unless it is listed. Raises DataError, naming the line."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"from", "to"} <= set(rows[0]):
-        raise DataError(f"{path}: expected a CSV with the columns from,to[,name]")
-    remap, names = {0: 0}, {}
-    for line, row in enumerate(rows, start=2):
-        texts = row["from"], row["to"]
-        if not all(text and text.isdigit() and int(text) <= 255 for text in texts):
+    remap, named = {0: 0}, {}
+    for line, row in reading.read_table(path, ("from", "to"), DataError):
+        if not all(LABEL.fullmatch(row[side]) for side in ("from", "to")):
             raise DataError(f"{path}: line {line}: from and to must be labels of 0 to 255")
         remap[int(row["from"])] = int(row["to"])
         if row.get("name"):
-            names[int(row["to"])] = row["name"]
-    return remap, names
+            named[int(row["to"])] = row["name"]
+    return remap, named
 
 
 def choose(args: argparse.Namespace, source: Records) -> list[int]:
@@ -173,8 +199,10 @@ def choose(args: argparse.Namespace, source: Records) -> list[int]:
     if args.match:
         chosen = [i for i in chosen if fnmatch.fnmatch(source.names[i], args.match)]
     if args.names:
-        wanted = args.names.read_text().split()
-        missing = sorted(set(wanted) - set(source.names))
+        known = set(source.names)
+        lines = [line.strip() for line in reading.read_lines(args.names, DataError, paths=True)]
+        wanted = [name for line in lines for name in ([line] if line in known else line.split())]
+        missing = sorted(set(wanted) - known)
         if missing:
             raise DataError(f"{args.names}: no frame is named '{missing[0]}'")
         places = {name: i for i, name in enumerate(source.names)}
@@ -195,7 +223,7 @@ def parse_split(text: str) -> dict[str, float]:
             shares[name] = float(share)
         except ValueError:
             shares[name] = -1.0
-        if not re.fullmatch(r"[\w.-]+", name) or not 0 < shares[name] <= 1:
+        if not re.fullmatch(r"[\w-][\w.-]*", name) or not 0 < shares[name] <= 1:
             raise argparse.ArgumentTypeError(f"'{item}' is not NAME=SHARE with 0 < SHARE <= 1")
     if sum(shares.values()) > 1 + 1e-9:
         raise argparse.ArgumentTypeError(f"'{text}': the shares add up to more than 1")
@@ -216,45 +244,61 @@ def split(chosen: list[int], shares: dict[str, float], seed: int) -> dict[str, l
     return parts
 
 
-def write_folder(source: Records, chosen: list[int], out: Path, format: RecordFormat) -> None:
-    """Writes the folder of `--to folder`; a frame's files are named by the key of its record."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run, maybe of other frames
-    try:
-        _write_frames(source, chosen, partial, format)
-        partial.rename(out)
-    except OSError as error:
-        raise DataError(f"{error.filename or partial}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def write_folder(
+    source: Records, chosen: list[int], out: Path, format: RecordFormat
+) -> dict[str, Any]:
+    """Writes the folder of `--to folder`, and returns the content of its dataset.json.
+
+    A frame's files are named by the key of its record, as names.component writes it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing.atomic_folder(out, DataError) as partial:
+        facts = _write_frames(source, chosen, partial, format)
+        for folder, _, files in os.walk(partial):
+            for name in (*files, "."):
+                writing.sync(Path(folder, name))
+    return facts
 
 
-def _write_frames(source: Records, chosen: list[int], folder: Path, format: RecordFormat) -> None:
-    frames = {}
+def _write_frames(
+    source: Records, chosen: list[int], folder: Path, format: RecordFormat
+) -> dict[str, Any]:
+    frames, long, unknown = {}, {}, []
     for position, index in enumerate(cli.progress(chosen, len(chosen), "pictures")):
-        key = store.key(position, source.names[index]).decode()
-        planes, scene = from_datum(format.encode(source.load(index)))
-        _write_frame(folder, key, planes)
+        key = store.name_of(store.key(position, source.names[index]))
+        try:
+            record, count = format.encode_counted(source.load(index))
+        except UnknownLabel as error:
+            raise DataError(f"frame {key}: {error}; {build.IGNORE_UNKNOWN}") from error
+        planes, scene = from_datum(record)
+        unknown += [count] if count else []
+        name = names.component(key)
+        _write_frame(folder, name, planes)
+        if names.original(name) != key:
+            long[name] = key
         if known := {**source.about(index), **({"scene": scene} if scene else {})}:
             frames[key] = known
-    info = {
+    facts = {
         "tool": "data_tools.convert",
         **source.common(),
         **({"frames": frames} if frames else {}),
+        **({"names": long} if long else {}),
+        **({"unknown_labels": store.unknown_labels(unknown)} if unknown else {}),
     }
-    store.write_text(folder / store.INFO, store.to_json(info))
+    writing.write_text(folder / info.NAME, info.to_json(facts), DataError)
+    return facts
 
 
-def _write_frame(root: Path, key: str, planes: np.ndarray) -> None:
+def _write_frame(root: Path, name: str, planes: np.ndarray) -> None:
     pictures = {"rgb": planes[:3].transpose(1, 2, 0), "label": planes[4]}
     if planes.dtype == np.uint8:
         pictures["depth"] = planes[3]
     else:
-        file = root / "depth" / f"{key}.npy"
+        file = root / "depth" / f"{name}.npy"
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, planes[3])
     for part, picture in pictures.items():
-        file = root / part / f"{key}.png"
+        file = root / part / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         data = cv2.imencode(".png", np.ascontiguousarray(picture.astype(np.uint8)))[1]
         file.write_bytes(data.tobytes())
@@ -304,16 +348,16 @@ def record_format(args: argparse.Namespace, source: Records, highest: int) -> Re
                         floats, highest)  # fmt: skip
 
 
-def class_info(source: Records, names: dict[int, str], remap: dict[int, int] | None) -> dict:
+def class_info(source: Records, named: dict[int, str], remap: dict[int, int] | None) -> dict:
     """The facts for dataset.json, with the new classes of --map if there are any."""
-    info = source.common()
+    facts = source.common()
     if remap is not None:
-        info = {key: info[key] for key in info if key not in ("dataset", "classes", "palette")}
+        facts = {key: facts[key] for key in facts if key not in ("dataset", "classes", "palette")}
         highest = max(remap.values())
-        table = [names.get(label, f"class {label}") for label in range(highest + 1)]
-        table[0] = names.get(0, classes.IGNORED)
-        info |= classes.ClassTable(tuple(table)).describe()
-    return info
+        table = [named.get(label, f"class {label}") for label in range(highest + 1)]
+        table[0] = named.get(0, classes.IGNORED)
+        facts |= classes.ClassTable(tuple(table)).describe()
+    return facts
 
 
 def main() -> None:
@@ -321,21 +365,21 @@ def main() -> None:
     args = cli.parse(arguments())
     if args.split and args.to == "folder":
         args.usage.error("--split makes LMDBs; convert each of them with --to folder")
-    remap, names = read_map(args.map) if args.map else (None, {})
-    source = Records(args.inputs, remap)
+    remap, named = read_map(args.map) if args.map else (None, {})
+    ignore = args.unknown == "ignore"
+    source = Records(args.inputs, remap, ignore)
     chosen = choose(args, source)
-    info = class_info(source, names, remap)
-    format = record_format(args, source, len(info["classes"]) - 1 if "classes" in info else 255)
+    known = class_info(source, named, remap)
+    format = record_format(args, source, len(known["classes"]) - 1 if "classes" in known else 255)
     if args.to == "folder":
-        if args.out.exists():
-            raise DataError(f"{args.out}: exists already")
-        write_folder(source, chosen, args.out, format)
+        facts = write_folder(source, chosen, args.out, replace(format, ignore_unknown=ignore))
+        build.tell_unknown(args.out, facts)
         print(f"{args.out}: {len(chosen)} frames")
         return
     parts = split(chosen, args.split, args.seed) if args.split else {"": chosen}
     outputs = [Output(args.out / name, part, {"split": name} if name else {})
                for name, part in parts.items()]  # fmt: skip
-    facts = {"tool": "data_tools.convert", "source": [str(path) for path in args.inputs], **info,
+    facts = {"tool": "data_tools.convert", "source": [str(path) for path in args.inputs], **known,
              "options": {"map": json.dumps(remap) if remap else None}}  # fmt: skip
     build.build(source, outputs, format, facts, build.options(args))
 

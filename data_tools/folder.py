@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,19 @@ class Files:
         label: str | None,
         table: ClassTable | None,
         skip_unpaired: bool = False,
+        named: Callable[[Path], str] | None = None,
+        ignore_unknown: bool = False,
     ):
-        self._table = table
-        parts = {"color": find(rgb, images.COLOR), "depth": find(depth, images.DEPTH)}
+        """named: the name of a file in a folder, by which it is paired (default: `stem`).
+        ignore_unknown: as images.read_label's."""
+        self._table, self._ignore_unknown = table, ignore_unknown
+        named = named or stem
+        parts = {
+            "color": find(rgb, images.COLOR, named),
+            "depth": find(depth, images.DEPTH, named),
+        }
         if label is not None:
-            parts["label"] = find(label, images.LABEL)
+            parts["label"] = find(label, images.LABEL, named)
         if all(
             len(files) == 1 and Path(where).is_file()
             for files, where in zip(parts.values(), (rgb, depth, label), strict=False)
@@ -63,7 +71,7 @@ class Files:
         return Frame(
             images.read_color(files["color"]),
             images.read_depth(files["depth"]),
-            None if label is None else images.read_label(label, self._table),
+            None if label is None else images.read_label(label, self._table, self._ignore_unknown),
             files={part: str(file) for part, file in files.items()},
         )
 
@@ -76,15 +84,19 @@ class Files:
         return images.read_depth(self._files["depth"][self.names[0]])
 
 
-def find(where: str, suffixes: Sequence[str]) -> dict[str, Path]:
+def find(
+    where: str, suffixes: Sequence[str], named: Callable[[Path], str] | None = None
+) -> dict[str, Path]:
     """The files at `where` (folder, file or pattern), by the name that pairs them.
+
+    named: the name of a file in a folder (default: `stem`).
 
     Raises DataError if there are none, or if two have the same name.
     """
     path = Path(where)
     if path.is_dir():
         files = {
-            file: stem(file.relative_to(path))
+            file: (named or stem)(file.relative_to(path))
             for file in path.rglob("*")
             if file.suffix.lower() in suffixes and not file.name.startswith(".")
         }
@@ -214,7 +226,14 @@ def main() -> None:
     """`python -m data_tools.folder`."""
     args = cli.parse(arguments())
     table = classes.parse(args.classes) if args.classes else None
-    files = Files(args.rgb, args.depth, args.label, table, args.skip_bad)
+    files = Files(
+        args.rgb,
+        args.depth,
+        args.label,
+        table,
+        args.skip_bad,
+        ignore_unknown=args.unknown == "ignore",
+    )
     info = {
         "tool": "data_tools.folder",
         "source": {"rgb": args.rgb, "depth": args.depth, "label": args.label},

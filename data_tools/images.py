@@ -16,6 +16,7 @@ from boundary.reading import check_file, read_bytes, reading
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
 from data_tools.exr import read_exr
+from data_tools.record import UNKNOWN, UnknownLabel
 
 COLOR = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
 DEPTH = (".png", ".exr", ".npy", ".tif", ".tiff", ".pgm")
@@ -40,12 +41,14 @@ def read_depth(path: str | Path) -> np.ndarray:
     return depth
 
 
-def read_label(path: str | Path, classes: ClassTable | None = None) -> np.ndarray:
+def read_label(
+    path: str | Path, classes: ClassTable | None = None, ignore_unknown: bool = False
+) -> np.ndarray:
     """H x W of labels.
 
     A palette PNG gives its indices. If the class table has colours, palette and colour images give
-    the labels of their colours. Raises DataError for a colour that is not in the table, and for a
-    colour image without a table.
+    the labels of their colours. Raises UnknownLabel for a colour that is not in the table, unless
+    ignore_unknown, which makes it UNKNOWN, and DataError for a colour image without a table.
     """
     has_colors = classes is not None and classes.colors is not None
     if Path(path).suffix.lower() == ".npy":
@@ -60,20 +63,28 @@ def read_label(path: str | Path, classes: ClassTable | None = None) -> np.ndarra
             f"{path}: label is a colour picture; give a table of classes with their "
             "colours (--classes TABLE.csv with columns label,name,r,g,b)"
         )
-    return labels_of_colors(label[:, :, 2::-1], classes, str(path))
+    return labels_of_colors(label[:, :, 2::-1], classes, str(path), ignore_unknown)
 
 
-def labels_of_colors(colors: np.ndarray, classes: ClassTable, where: str) -> np.ndarray:
-    """colors (H x W x 3 uint8, RGB) -> labels of these colours, H x W uint8."""
+def labels_of_colors(
+    colors: np.ndarray, classes: ClassTable, where: str, ignore_unknown: bool = False
+) -> np.ndarray:
+    """colors (H x W x 3 uint8, RGB) -> labels of these colours, H x W uint8.
+
+    Raises as read_label; with ignore_unknown, int16 if there are unknown colours.
+    """
     weights = np.array([1 << 16, 1 << 8, 1])
     codes = colors.astype(np.int64) @ weights
     known = np.array(classes.colors, np.int64) @ weights
     order = np.argsort(known, kind="stable")
     places = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
-    wrong = np.argwhere(known[order][places] != codes)
+    strange = known[order][places] != codes
+    if ignore_unknown and strange.any():
+        return np.where(strange, UNKNOWN, order[places]).astype(np.int16)
+    wrong = np.argwhere(strange)
     if len(wrong):
         y, x = wrong[0]
-        raise DataError(
+        raise UnknownLabel(
             f"{where}: colour {tuple(map(int, colors[y, x]))} at x={x} y={y} is not "
             "in the table of classes"
         )

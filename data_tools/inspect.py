@@ -17,10 +17,18 @@ from typing import Any
 import cv2
 import numpy as np
 
+from boundary import writing
+from boundary.text import shown
 from data_tools import classes, cli, store
 from data_tools.cli import DataError
 from data_tools.record import CHANNELS, from_datum
 from data_tools.store import Reader
+
+# What the page may do in a browser: show its picture, with its own style; it has no scripts.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'"
+)
 
 
 @dataclass
@@ -127,7 +135,7 @@ def text(reader: Reader, report: Report) -> str:
     ]
     lines += ["", f"suspicious records: {len(report.suspicious)}"]
     lines += [f"  {name}: {what}" for name, what in report.suspicious]
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
 
 
 def label_rows(reader: Reader, report: Report) -> list[tuple[int, float, int, str]]:
@@ -188,7 +196,8 @@ def page(reader: Reader, report: Report, picture: np.ndarray) -> str:
                   for name, what in report.suspicious)  # fmt: skip
     title = html.escape(str(reader.path))
     return (
-        f'<!doctype html><meta charset="utf-8"><title>{title}</title>'
+        '<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
+        f'content="{POLICY}"><title>{title}</title>'
         "<style>body{font:14px sans-serif;margin:2em}td,th{padding:2px 8px;text-align:left}"
         "td div{background:#48c;height:1em}img{max-width:100%}</style>"
         f"<h1>{title}</h1><pre>{html.escape(text(reader, report).partition('label  ')[0])}</pre>"
@@ -232,7 +241,7 @@ def outcome(reader: Reader, report: Report, args: argparse.Namespace) -> dict[Pa
         if args.sheet:
             files[args.sheet] = cv2.imencode(".png", picture)[1].tobytes()
         if args.html:
-            files[args.html] = page(reader, report, picture).encode()
+            files[args.html] = page(reader, report, picture).encode(errors="replace")
     return files
 
 
@@ -245,7 +254,7 @@ def main() -> None:
         raise DataError(f"{args.lmdb}: {wrong}")
     report = survey(reader)
     for path, content in outcome(reader, report, args).items():
-        store.write_bytes(path, content)
+        writing.write_bytes(path, content, DataError)
     print(text(reader, report))
     if args.verify:
         print("verified: every record is as it was written")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,7 @@ import numpy as np
 
 import caffe
 from boundary import limits
+from boundary.reading import read_lines
 from data_tools import classes, images
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthRange, DepthUnit
@@ -141,12 +143,12 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 def read_list(path: Path, root: str) -> list[tuple[list[Path], int]]:
     """(files, scene) of each line. Raises DataError, naming the line, if it is not a frame."""
     frames = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path, DataError, paths=True), 1):
         parts = line.strip().split("\t") if "\t" in line else line.split()
         if not parts:
             continue
         scene = parts.pop() if len(parts) == 4 else "0"
-        if len(parts) not in (2, 3) or not scene.isdigit():
+        if len(parts) not in (2, 3) or not re.fullmatch("[0-9]{1,9}", scene) or "\0" in line:
             raise DataError(f"{path}:{number}: expected COLOUR DEPTH [LABEL [SCENE]]")
         frames.append(([Path(root) / part for part in parts], int(scene)))
     if not frames:

@@ -8,7 +8,6 @@ splits are Gupta et al.'s; the papers train on trainval, which is train and val 
 from __future__ import annotations
 
 import argparse
-import csv
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
@@ -19,12 +18,12 @@ import h5py
 import numpy as np
 
 from boundary.hdf5 import Hdf5
-from boundary.reading import reading
+from boundary.reading import read_table, reading
 from data_tools import build, classes, cli, matfile
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
-from data_tools.record import Frame
+from data_tools.record import UNKNOWN, Frame, UnknownLabel
 
 FRAMES = 1449
 RAW_LABELS = 894
@@ -44,17 +43,17 @@ CACHE_BYTES = 128 << 20
 def split_indices(split: str) -> list[int]:
     """The frames of a split (of SPLITS), from 0, in the file's order."""
     wanted = ("train", "val") if split == "trainval" else (split,)
-    with open(classes.TABLES / "nyuv2_splits.csv", newline="") as file:
-        return [int(row["image"]) - 1 for row in csv.DictReader(file) if row["split"] in wanted]
+    rows = read_table(classes.TABLES / "nyuv2_splits.csv", ("image", "split"), DataError)
+    return [int(row["image"]) - 1 for _, row in rows if row["split"] in wanted]
 
 
 @lru_cache(maxsize=2)
 def label_map(count: int) -> np.ndarray:
     """uint8 table: raw label 0..894 -> one of `count` (40 or 13) classes, 0 = ignored."""
     table = np.zeros(RAW_LABELS + 1, np.uint8)
-    with open(classes.TABLES / "nyuv2_894_to_40_and_13.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            table[int(row["nyu_label"])] = int(row[f"class{count}"])
+    path = classes.TABLES / "nyuv2_894_to_40_and_13.csv"
+    for _, row in read_table(path, ("nyu_label", f"class{count}"), DataError):
+        table[int(row["nyu_label"])] = int(row[f"class{count}"])
     return table
 
 
@@ -76,8 +75,16 @@ class Labeled:
     MATLAB's axes reversed.
     """
 
-    def __init__(self, path: Path, class_count: int, depth: str, crop: bool, scenes: bool):
-        self._path, self._depth = path, DEPTHS[depth]
+    def __init__(
+        self,
+        path: Path,
+        class_count: int,
+        depth: str,
+        crop: bool,
+        scenes: bool,
+        ignore_unknown: bool = False,
+    ):
+        self._path, self._depth, self._ignore_unknown = path, DEPTHS[depth], ignore_unknown
         self._map, self._crop = label_map(class_count), crop
         with matfile.open_hdf5(path) as file, file.guard():
             parts = [matfile.variable(file, name) for name in ("images", self._depth, "labels")]
@@ -122,11 +129,14 @@ class Labeled:
             self._slices = self._open()
         with reading(self._path, "a MATLAB 7.3 file that can be read", DataError):
             planes, depth, label = self._read(index)
-        if label.max() > RAW_LABELS:
-            raise DataError(f"raw label {label.max()} is unknown, expected 0 to {RAW_LABELS}")
+        beyond = cv2.transpose(label) > RAW_LABELS if label.max() > RAW_LABELS else None
+        if beyond is not None and not self._ignore_unknown:
+            raise UnknownLabel(f"raw label {label.max()} is unknown, expected 0 to {RAW_LABELS}")
         red, green, blue = (cv2.transpose(plane) for plane in planes)
         color, depth = cv2.merge((blue, green, red)), cv2.transpose(depth)
-        label = cv2.transpose(self._map[label])
+        label = cv2.transpose(self._map[np.minimum(label, RAW_LABELS)])
+        if beyond is not None:
+            label = np.where(beyond, UNKNOWN, label.astype(np.int16))
         if self._crop:
             color, depth, label = color[CROP], depth[CROP], label[CROP]
         return Frame(color, depth, label, self._scenes[index])
@@ -197,7 +207,9 @@ def outputs(args: argparse.Namespace, count: int) -> list[Output]:
 def main() -> None:
     """`python -m data_tools.nyuv2`."""
     args = cli.parse(arguments())
-    source = Labeled(args.mat, args.classes, args.depth, args.crop, args.scene_labels)
+    source = Labeled(
+        args.mat, args.classes, args.depth, args.crop, args.scene_labels, args.unknown == "ignore"
+    )
     table = classes.benchmark(f"nyuv2-{args.classes}")
     format = build.record_format(args, DepthUnit("steps", 1.0), table.highest)
     info = {

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from boundary import trust
+from boundary.text import shown
 from data_tools import blank_net, cli, unpickle
 from data_tools.cli import DataError
 
@@ -157,6 +159,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("port", metavar="PORT.pth", type=Path)
     parser.add_argument("net", metavar="NET_PROTOTXT", type=Path)
     parser.add_argument("out", metavar="OUT.caffemodel", type=Path)
+    trust.add_option(parser)
     return parser
 
 
@@ -166,7 +169,7 @@ def main() -> None:
     state = read_state(args.port)
     param = blank_net.read_prototxt(args.net)
     epsilons = {layer.name: layer.batch_norm_param.eps for layer in param.layer}
-    net = blank_net.load(args.net, 1)
+    net = blank_net.load(args.net, 1, trusted=args.trust)
     used = set(transfer(net, state, epsilons, str(args.port)))
     if rounds_up(param):
         cli.say(
@@ -177,7 +180,7 @@ def main() -> None:
     left = [key for key in state if key not in used and not key.endswith("num_batches_tracked")]
     print(f"{args.out}: {len(sources())} layers from {len(used)} arrays of {args.port.name}")
     if left:
-        print(f"not used: {', '.join(left)}")
+        print(f"not used: {shown(', '.join(left))}")
 
 
 if __name__ == "__main__":

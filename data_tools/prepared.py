@@ -20,7 +20,7 @@ from data_tools import build, classes, cli, images, matfile, nyuv2, unpickle
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import Frame, RecordFormat, whole
+from data_tools.record import Frame, RecordFormat, integers, whole
 
 SUN_FOLDERS = {"color": "images-224", "depth": "depth-inpaint-u8-224", "label": "seglabel-224"}
 
@@ -155,7 +155,8 @@ class ZanilHdf5:
             )
             scene = int(self._classes[part][place]) - 1 if part in self._classes else 0
             bgr = np.ascontiguousarray(whole(color, f"rgb_{part}").transpose(1, 2, 0)[..., ::-1])
-            return Frame(bgr, depth.reshape(depth.shape[-2:]), whole(label, f"label_{part}"), scene)
+            label = integers(label, f"label_{part}")
+            return Frame(bgr, depth.reshape(depth.shape[-2:]), label, scene)
 
     def about(self, index: int) -> dict[str, Any]:
         """Nothing."""

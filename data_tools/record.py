@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -14,8 +14,13 @@ from caffe.proto import caffe_pb2
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 
+UNKNOWN = -1  # a label that no class has, in a frame whose source ignores such labels
 CHANNELS = ("blue", "green", "red", "depth", "label")
 ASPECT_TOLERANCE = 0.01
+
+
+class UnknownLabel(DataError):
+    """A label or a label's colour that no class has."""
 
 
 @dataclass
@@ -38,7 +43,7 @@ class Frame:
 class RecordFormat:
     """The format of records. size: (width, height); None keeps the colour image's.
 
-    classes: the highest allowed label.
+    classes: the highest allowed label. ignore_unknown: whether other labels become 0.
     """
 
     size: tuple[int, int] | None = None
@@ -46,6 +51,7 @@ class RecordFormat:
     range: DepthRange = field(default_factory=lambda: DepthRange("authors"))
     float_depth: bool = False
     classes: int = 255
+    ignore_unknown: bool = False
 
     def describe(self) -> dict[str, Any]:
         """The options for dataset.json."""
@@ -54,11 +60,25 @@ class RecordFormat:
             "depth_unit": str(self.unit),
             "depth_range": str(self.range),
             "float_depth": self.float_depth,
+            **({"unknown": "ignore"} if self.ignore_unknown else {}),
         }
 
     def encode(self, frame: Frame) -> bytes:
         """frame -> a serialised Datum of its planes, labelled with its scene. Raises as planes."""
-        return to_datum(self.planes(frame), frame.scene)
+        return self.encode_counted(frame)[0]
+
+    def encode_counted(self, frame: Frame) -> tuple[bytes, int]:
+        """As encode, and the number of the label picture's pixels whose unknown labels became 0."""
+        frame, unknown = self._known(frame)
+        return to_datum(self.planes(frame), frame.scene), unknown
+
+    def _known(self, frame: Frame) -> tuple[Frame, int]:
+        label = frame.label
+        if not self.ignore_unknown or label is None or label.dtype.kind not in "ui":
+            return frame, 0
+        unknown = (label < 0) | (label > self.classes)
+        count = int(np.count_nonzero(unknown))
+        return (replace(frame, label=np.where(unknown, 0, label)) if count else frame), count
 
     def planes(self, frame: Frame) -> np.ndarray:
         """frame -> 5 x H x W, uint8 or float32: blue, green, red, depth 0..255, label.
@@ -93,7 +113,7 @@ class RecordFormat:
                 check()
             except DataError as error:
                 file = frame.files.get(part)
-                raise DataError(f"{file}: {error}" if file else str(error)) from error
+                raise type(error)(f"{file}: {error}" if file else str(error)) from error
 
 
 def bilinear(color: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -116,6 +136,17 @@ def whole(values: np.ndarray, what: str) -> np.ndarray:
     return small
 
 
+def integers(values: np.ndarray, what: str) -> np.ndarray:
+    """values as integers. Raises DataError, naming `what`, unless they are whole."""
+    if values.dtype.kind in "ui":
+        return values
+    with np.errstate(invalid="ignore"):
+        found = values.astype(np.int32)
+    if values.dtype.kind not in "fb" or (found != values).any():
+        raise DataError(f"{what} has values that are not whole numbers")
+    return found
+
+
 def check_color(color: np.ndarray) -> None:
     """Raises DataError unless color is H x W x 3 uint8."""
     if color.dtype != np.uint8 or color.ndim != 3 or color.shape[2] != 3:
@@ -133,7 +164,7 @@ def check_label(label: np.ndarray, classes: int) -> None:
     low, high = int(label.min()), int(label.max())
     if low < 0 or high > classes:
         wrong = low if low < 0 else high
-        raise DataError(f"label {wrong} is out of range, expected 0 (ignored) to {classes}")
+        raise UnknownLabel(f"label {wrong} is out of range, expected 0 (ignored) to {classes}")
 
 
 def check_aspect(name: str, frame: Frame) -> None:

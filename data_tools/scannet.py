@@ -12,6 +12,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from boundary import reading
+from boundary.errors import shown
+from boundary.names import component
 from data_tools import build, classes, cli, images
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -67,7 +70,7 @@ def scenes_of(split: str, root: Path, lists: Path) -> list[Path]:
     folder = root / FOLDERS[split] if (root / FOLDERS[split]).is_dir() else root
     listed = lists / f"scannetv2_{split}.txt"
     if listed.is_file():
-        names = listed.read_text().split()
+        names = reading.read_text(listed, DataError).split()
     elif split == "test" and folder != root:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     else:
@@ -78,6 +81,8 @@ def scenes_of(split: str, root: Path, lists: Path) -> list[Path]:
     if not names:
         raise DataError(f"{listed if listed.is_file() else folder}: names no scene")
     for name in names:
+        if component(name) != name:
+            raise DataError(f"{listed}: {shown(name)} is not the name of a scene")
         if not (folder / name / "color").is_dir():
             raise DataError(f"{folder / name}: no such scene, or no color/ in it")
     return [folder / name for name in names]

@@ -16,13 +16,20 @@ from typing import Any
 import lmdb
 import numpy as np
 
+from boundary import reading, writing
+from boundary.errors import shown
 from boundary.lmdb_file import LmdbFile
+from data_tools import info
 from data_tools.cli import DataError
 from data_tools.record import from_datum
 
-INFO = "dataset.json"
+INFO = info.NAME
 PLAN = "plan.json"
-LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN}
+UNKNOWN = "unknown.json"  # while an LMDB is built: key -> pixels whose unknown labels became 0
+LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN}
+PARTIAL = ".fusenet-partial"  # ending of the folder in which an LMDB is built
+REPLACED = "replaced"  # in it: the LMDB that it replaces, for a moment
+MAKER = "data_tools.store"  # the mark in the plan
 FIRST_MAP = 1 << 26
 MAX_KEY = 511  # bytes, LMDB's limit
 # A batch is committed when it reaches either limit; a kill loses no more than this.
@@ -34,7 +41,12 @@ FULL = 1 << 20  # bytes; a disk with less free space counts as full
 def key(index: int, name: str) -> bytes:
     """The record's key, `00000012_name`, which sorts in frame order, as in convert_imageset."""
     text = f"{index:08d}_".encode()
-    return text + name.encode()[-(MAX_KEY - len(text)) :]
+    return text + name.encode("utf-8", "surrogateescape")[-(MAX_KEY - len(text)) :]
+
+
+def name_of(key: bytes) -> str:
+    """A key as text; bytes that are no UTF-8 stay in it as Python's surrogates."""
+    return key.decode("utf-8", "surrogateescape")
 
 
 @contextmanager
@@ -51,35 +63,44 @@ def lmdb_errors(path: Path) -> Iterator[None]:
 
 
 class Writer:
-    """Writes records to `path`.partial, and renames it to `path` when it is complete.
+    """Writes records to `path`.fusenet-partial, renamed to `path` when it is complete.
 
     After a kill, a writer with the same plan resumes after the last commit: check `key in writer`
     before you make a record. plan: any JSON value that describes what will be written; partial
-    data with another plan is deleted. Raises DataError if `path` exists (unless force), or if
-    another process is writing it.
+    data with another plan is deleted. The folder holds the plan with a mark of ours, so a folder
+    of the user's that has the same name is left alone. If `path` is a symbolic link, the folder
+    that it names is written.
+
+    Raises DataError if `path` exists (unless force), or if another process is writing it.
     """
 
     def __init__(self, path: str | Path, plan: Any, force: bool = False):
-        self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.path, self._force = Path(path), force
+        self._final = _final(self.path)
+        self.partial = _partial(self._final)
+        _settle(self._final)
         check_target(self.path, force)
-        self._lock = self._acquire()
+        text = json.dumps({"made_by": MAKER, "plan": plan}, sort_keys=True)
+        self._lock = self._acquire(text)
         try:
-            self._env = self._open(json.dumps(plan, sort_keys=True))
-        except DataError:
-            with suppress(OSError):
-                self.partial.rmdir()  # succeeds only if it is empty
+            self._env = self._open(text)
+        except BaseException:
+            if not (self.partial / "data.mdb").exists():
+                _remove(self.partial)
             os.close(self._lock)
             raise
         self._batch: list[tuple[bytes, bytes]] = []
-        self._bytes = 0
+        self._unknown = self._read_unknown()
+        self._bytes = self._unknown_saved = 0
         self._since = time.monotonic()
-        self._finished = False
+        self._complete = self._finished = False
 
     def _open(self, plan: str) -> lmdb.Environment:
         if not self._resumes(plan):
-            self._clear()
-            write_text(self.partial / PLAN, plan)
+            # The plan goes last: without one, the folder would not be ours any more.
+            for name in LMDB_FILES - {PLAN}:
+                (self.partial / name).unlink(missing_ok=True)
+            writing.write_text(self.partial / PLAN, plan, DataError)
         with lmdb_errors(self.partial):
             env = lmdb.open(str(self.partial), map_size=FIRST_MAP, max_readers=16)
             # A file that grew in an earlier run needs a larger map than the first.
@@ -88,43 +109,61 @@ class Writer:
                 env.set_mapsize(2 * size)
         return env
 
-    def _acquire(self) -> int:
+    def _acquire(self, plan: str) -> int:
+        """Locks the folder, which is made if it is missing. Raises DataError if it is not ours."""
         try:
-            self.partial.mkdir(parents=True, exist_ok=True)
+            self._final.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            place = next(part for part in self.partial.parents if part.exists())
+            place = next(part for part in self._final.parents if part.exists())
             raise DataError(f"{place}: is no folder, so {self.path} cannot be made") from error
-        lock = os.open(self.partial, os.O_RDONLY)
+        if not os.path.lexists(self.partial):
+            try:
+                with writing.atomic_folder(self.partial, DataError) as beside:
+                    writing.write_text(beside / PLAN, plan, DataError)
+            except DataError:
+                if not os.path.lexists(self.partial):  # else another process was faster
+                    raise
+        lock = _lock(self.partial)
+        if lock is None:
+            raise DataError(f"{self.partial}: another process is writing it")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            _check_ours(self.partial)
+        except DataError:
             os.close(lock)
-            raise DataError(f"{self.partial}: another process is writing it") from error
+            raise
         return lock
 
     def _resumes(self, plan: str) -> bool:
         try:
-            return (self.partial / PLAN).read_text() == plan
-        except OSError:
+            return (self.partial / PLAN).read_text(encoding="utf-8") == plan
+        except (OSError, ValueError):
             return False
-
-    def _clear(self) -> None:
-        for entry in self.partial.iterdir():
-            entry.unlink()
 
     def __contains__(self, key: bytes) -> bool:
         with self._env.begin() as txn:
             return txn.get(key) is not None
 
-    def put(self, key: bytes, record: bytes) -> None:
-        """Adds a record. It is on the disk after the next commit, which happens by itself."""
+    def _read_unknown(self) -> dict[str, int]:
+        path = self.partial / UNKNOWN
+        return reading.read_json(path, DataError) if path.exists() else {}
+
+    def put(self, key: bytes, record: bytes, unknown: int = 0) -> None:
+        """Adds a record. It is on the disk after the next commit, which happens by itself.
+
+        unknown: the number of its pixels whose unknown labels became 0.
+        """
         self._batch.append((key, record))
+        if unknown:
+            self._unknown[name_of(key)] = unknown
         self._bytes += len(record)
         if self._bytes >= BATCH_BYTES or time.monotonic() - self._since >= BATCH_SECONDS:
             self.commit()
 
     def commit(self) -> None:
         """Writes the batch to the disk; the map grows as needed."""
+        if self._unknown_saved != len(self._unknown):  # before the records: a kill loses none
+            writing.write_text(self.partial / UNKNOWN, json.dumps(self._unknown), DataError)
+            self._unknown_saved = len(self._unknown)
         with lmdb_errors(self.partial):
             while True:
                 try:
@@ -140,40 +179,146 @@ class Writer:
         """Commits and closes; partial data stays for the next run. Does nothing after finish."""
         if self._finished:
             return
+        self._finished = True
         try:
-            self.commit()
+            if not self._complete:
+                self.commit()
         finally:
-            empty = not self._env.stat()["entries"]
-            self._env.close()
-            if empty:
-                shutil.rmtree(self.partial, ignore_errors=True)
+            if not self._complete:
+                empty = not self._env.stat()["entries"]
+                self._env.close()
+                if empty:
+                    _remove(self.partial)
             os.close(self._lock)
 
-    def finish(self, info: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Surveys the records, adds dataset.json, and renames the LMDB to its final name.
 
-        info: facts for dataset.json beyond the survey. Returns the whole content of dataset.json.
+        facts: those for dataset.json beyond the survey. Returns the whole content of dataset.json.
         """
         self.commit()
         with lmdb_errors(self.partial), self._env.begin() as txn:
-            info = {**info, **survey(txn.cursor(), str(self.partial))}
+            facts = {**facts, **survey(txn.cursor(), str(self.partial))}
+        if self._unknown:
+            facts["unknown_labels"] = unknown_labels(list(self._unknown.values()))
         with lmdb_errors(self.partial):
             self._env.sync(True)
             self._env.close()
-        write_text(self.partial / INFO, to_json(info))
-        replace(self.partial, self.path)
-        # Removed last: a run that is killed before the renaming needs its plan to resume.
-        for name in ("lock.mdb", PLAN):
-            (self.path / name).unlink(missing_ok=True)
+        self._complete = True
+        writing.write_text(self.partial / INFO, info.to_json(facts), DataError)
+        self._publish()
         os.close(self._lock)
         self._finished = True
-        return info
+        return facts
+
+    def _publish(self) -> None:
+        """Renames the LMDB to its final name.
+
+        An old one moves into the new one's folder first, and both go to the final name together: at
+        every moment, each of them is complete somewhere, and `_settle` puts right what a kill left.
+        """
+        writing.sync(self.partial)
+        check_target(self.path, self._force)  # it may have come into being meanwhile
+        if self._final.exists():
+            os.rename(self._final, self.partial / REPLACED)
+            writing.sync(self.partial)
+        os.rename(self.partial, self._final)
+        writing.sync(self._final.parent)
+        _tidy(self._final)
 
 
-def to_json(info: dict[str, Any]) -> str:
-    """info as JSON with one key per line, so that it is readable in spite of its long lists."""
-    lines = (f"{json.dumps(key)}: {json.dumps(info[key], ensure_ascii=False)}" for key in info)
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+def _final(path: Path) -> Path:
+    """The folder to write: `path`, or what it names if it is a symbolic link or has no name."""
+    return Path(os.path.realpath(path)) if path.name in ("", "..") or path.is_symlink() else path
+
+
+def _partial(final: Path) -> Path:
+    """The folder in which the LMDB `final` is built."""
+    return final.with_name(final.name + PARTIAL)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a writer made the folder: it holds a plan with our mark."""
+    try:
+        found = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("made_by") == MAKER
+
+
+def _check_ours(folder: Path) -> None:
+    writing.clear_stale(folder)
+    strange = sorted({entry.name for entry in folder.iterdir()} - LMDB_FILES)
+    if strange or not _is_ours(folder):
+        what = f"holds {strange[0]}" if strange else f"has no {PLAN} of ours"
+        raise DataError(f"{folder}: {what}, so it was not made by data_tools; move it away")
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks a folder; None if another process has it, or has just renamed it."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except NotADirectoryError as error:
+        raise DataError(f"{folder}: is no folder; move it away") from error
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), os.stat(folder)):
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
+
+
+def _settle(final: Path) -> None:
+    """Puts right what a writer left that was killed while it renamed its LMDB.
+
+    Raises DataError if the LMDB that it was about to replace can be put back nowhere.
+    """
+    for folder in (final, _partial(final)):
+        if not _is_ours(folder):
+            continue
+        lock = _lock(folder)
+        if lock is None:
+            continue  # it is being renamed, or written: the caller finds out
+        try:
+            if folder == final:
+                _tidy(final)
+            elif os.path.lexists(folder / REPLACED):
+                if os.path.lexists(final):
+                    raise DataError(
+                        f"{folder / REPLACED}: the LMDB that {final} was to replace is still "
+                        "there; move it away"
+                    )
+                os.rename(folder / REPLACED, final)
+                writing.sync(final.parent)
+        finally:
+            os.close(lock)
+
+
+def _tidy(final: Path) -> None:
+    """Removes from a finished LMDB what it needed while it was built, and what it replaces."""
+    if os.path.lexists(final / REPLACED):
+        _remove(final / REPLACED)
+    # The plan goes last: it tells the next run that the rest is ours.
+    for name in ("lock.mdb", UNKNOWN, PLAN):
+        (final / name).unlink(missing_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Removes an LMDB's folder; files of anybody else in it stay, and so does the folder then."""
+    with suppress(OSError):
+        for name in LMDB_FILES:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def unknown_labels(counts: list[int]) -> dict[str, int]:
+    """dataset.json's `unknown_labels`. counts: the number of such pixels of each frame that has
+    any."""
+    return {"pixels": sum(counts), "frames": len(counts)}
 
 
 def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
@@ -188,7 +333,7 @@ def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]
     for key, record in records:
         for part in (key, record):
             digest.update(len(part).to_bytes(8, "little") + part)
-        planes, scene = from_datum(record, f"{where}: {key.decode(errors='replace')}")
+        planes, scene = from_datum(record, f"{where}: {shown(key)}")
         shapes.add((*planes.shape, str(planes.dtype)))
         if len(planes) == 5:
             labels += np.bincount(planes[4].astype(np.uint8).ravel(), minlength=256)
@@ -211,54 +356,10 @@ def check_target(path: Path, force: bool) -> None:
         return
     if not force:
         raise DataError(f"{path}: exists already; pass --force to replace it")
-    if not path.is_dir() or not {entry.name for entry in path.iterdir()} <= LMDB_FILES:
+    if not path.is_dir() or not all(
+        entry.name in LMDB_FILES and entry.is_file() for entry in path.iterdir()
+    ):
         raise DataError(f"{path}: exists and is not an LMDB, so --force does not replace it")
-
-
-def replace(new: Path, path: Path) -> None:
-    """Renames the directory `new` to `path`, and then deletes the old content of `path`."""
-    sync_directory(new)
-    old = path.with_name(path.name + ".old")
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    new.rename(path)
-    sync_directory(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sync_directory(path: Path) -> None:
-    """fsyncs a directory, so that its entries survive a crash."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file, which appears under its name only when complete."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes a file, which appears under its name only when complete.
-
-    Raises DataError, naming the file, if it cannot be written.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(path)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
 
 
 class Reader:
@@ -268,6 +369,8 @@ class Reader:
         self.path = Path(path)
         if not (self.path / "data.mdb").is_file():
             what = "no LMDB there (no data.mdb in it)" if self.path.exists() else "does not exist"
+            if os.path.lexists(_partial(_final(self.path)) / REPLACED):
+                what = "its replacement was interrupted; run the command that writes it again"
             raise DataError(f"{self.path}: {what}")
         self._file = LmdbFile(self.path, DataError)
         self.info = read_info(self.path)
@@ -287,13 +390,13 @@ class Reader:
         """The record of that key. Raises DataError if there is none."""
         record = self._file.get(key)
         if record is None:
-            raise DataError(f"{self.path}: has no record {key.decode(errors='replace')}")
+            raise DataError(f"{self.path}: has no record {shown(key)}")
         return record
 
     def planes(self) -> Iterator[tuple[bytes, np.ndarray, int]]:
         """(key, planes C x H x W, Datum.label) of every record."""
         for key, record in self:
-            yield key, *from_datum(record, f"{self.path}: {key.decode(errors='replace')}")
+            yield key, *from_datum(record, f"{self.path}: {shown(key)}")
 
     def close(self) -> None:
         """Closes the file."""
@@ -303,12 +406,4 @@ class Reader:
 def read_info(path: str | Path) -> dict[str, Any]:
     """dataset.json of the LMDB at path, or {} if there is none (an LMDB of other tools)."""
     file = Path(path) / INFO
-    try:
-        info = json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise DataError(f"{file}: not JSON: {error}") from error
-    if not isinstance(info, dict):
-        raise DataError(f"{file}: expected a JSON object")
-    return info
+    return info.read(file) if os.path.lexists(file) else {}

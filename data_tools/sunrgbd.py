@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from boundary.errors import shown
 from boundary.hdf5 import Hdf5
+from boundary.names import component
 from boundary.reading import reading
 from data_tools import build, classes, cli, images, matfile
 from data_tools.build import Output
@@ -52,8 +54,18 @@ class SunRgbd:
                 f"{toolbox}/Metadata/SUNRGBDMeta.mat: SUNRGBDMeta is not a list of "
                 f"frames with {', '.join(FIELDS)}"
             )
-        self.names = [inside(posixpath.dirname(posixpath.dirname(row["rgbpath"]))) for row in meta]
-        self._pictures = [(row["rgbname"], row["depthname"]) for row in meta]
+        with reading(toolbox / "Metadata" / "SUNRGBDMeta.mat", "SUN RGB-D's metadata", DataError):
+            self.names = [
+                inside(posixpath.dirname(posixpath.dirname(row["rgbpath"]))) for row in meta
+            ]
+            self._pictures = [(row["rgbname"], row["depthname"]) for row in meta]
+            for name, pictures in zip(self.names, self._pictures, strict=True):
+                for part in (*name.split("/"), *pictures):
+                    if component(part) != part:
+                        raise DataError(
+                            f"{toolbox}/Metadata/SUNRGBDMeta.mat: {shown(part)!r} is not the name "
+                            "of a file or folder in SUNRGBD"
+                        )
         self._check_labels()
         self._file: Hdf5 | None = None
         self._references: np.ndarray | None = None

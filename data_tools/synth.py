@@ -17,9 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_tools import build, cli, store
+from boundary import writing
+from data_tools import build, cli
 from data_tools.build import Output
 from data_tools.classes import ClassTable
+from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import Frame, RecordFormat
 from data_tools.render import Material, Patch, Renderer, Scene, Solid, noise
@@ -239,12 +241,13 @@ def write_folder(source: Synth, folder: Path) -> None:
         f"{i},{name},{r},{g},{b}\n"
         for i, (name, (r, g, b)) in enumerate(zip(CLASSES.names, CLASSES.colors, strict=True))
     ]
-    store.write_text(folder / "classes.csv", "label,name,r,g,b\n" + "".join(rows))
+    text = "label,name,r,g,b\n" + "".join(rows)
+    writing.write_text(folder / "classes.csv", text, DataError)
     for index in cli.progress(range(len(source.names)), None, "pictures"):
         frame = source.load(index)
         for name, image in (("rgb", frame.color), ("depth", frame.depth), ("label", frame.label)):
             data = cv2.imencode(".png", image)[1].tobytes()
-            store.write_bytes(folder / name / f"{index:08d}.png", data)
+            writing.write_bytes(folder / name / f"{index:08d}.png", data, DataError)
 
 
 def arguments() -> argparse.ArgumentParser:

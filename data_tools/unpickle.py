@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from boundary import checkpoint
 from boundary.arrays import read_header
 from boundary.reading import check_file, reading
 from data_tools.cli import DataError, describe
@@ -83,14 +84,5 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises DataError for any other file.
     """
-    import torch  # slow to import, and few commands need it
-
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds of errors here
-        raise DataError(f"{path}: not a PyTorch state dict ({describe(error)[:100]})") from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise DataError(f"{path}: not a PyTorch state dict (it holds other things than tensors)")
-    return {key: value.double().numpy() for key, value in state.items()}
+    state = checkpoint.read_state_dict(path, DataError)
+    return {key: values.double().numpy() for key, values in state.items()}

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from boundary import trust
 from boundary.errors import one_line
 from boundary.reading import check_file, read_bytes, reading
+from boundary.text import shown
 from caffe.proto import caffe_pb2
 from data_tools import blank_net, cli, unpickle
 from data_tools.cli import DataError
@@ -247,6 +249,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=cli.whole(0), default=1, help="seed of the fillers (default: 1)"
     )
+    trust.add_option(parser)
     return parser
 
 
@@ -256,7 +259,7 @@ def main() -> None:
     weights, rest = read_source(args.source)
     if args.mean is not None:
         weights = without_mean(weights, args.mean)
-    net = blank_net.load(args.net, args.seed)
+    net = blank_net.load(args.net, args.seed, trusted=args.trust)
     param = blank_net.read_prototxt(args.net)
     types = {layer.name: layer.type for layer in param.layer}
     epsilons = {layer.name: layer.batch_norm_param.eps for layer in param.layer}
@@ -265,10 +268,10 @@ def main() -> None:
     if not taken & set(CONVOLUTIONS):
         raise DataError(f"{args.net}: has no layer named as VGG-16's convolutions are")
     blank_net.save(net, args.out)
-    print(table(steps))
+    print("\n".join(map(shown, table(steps).splitlines())))
     unused = [name for name in CONVOLUTIONS if name not in taken] + rest
     if unused:
-        print(f"not used of {args.source.name}: {', '.join(unused)}")
+        print(f"not used of {args.source.name}: {shown(', '.join(unused))}")
 
 
 if __name__ == "__main__":

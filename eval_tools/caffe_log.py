@@ -12,14 +12,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from boundary.reading import read_bytes
 from data_tools.cli import DataError
 
-_NUMBER = r"([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))"
+_NUMBER = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf)", re.ASCII)
+_WORD = r"([^\s,]+)"  # where a number is expected
+_AT = r"Iteration (\d{1,18})\b"  # what fits 64 bits
 _STAMP = re.compile(r"[IWEF](?:(\d{4}))?(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d+) ")
-_LOSS = re.compile(rf"Iteration (\d+)(?: \(.*\))?, loss = {_NUMBER}")
-_RATE = re.compile(rf"Iteration (\d+), lr = {_NUMBER}")
-_TESTING = re.compile(r"Iteration (\d+), Testing net \(#(\d+)\)")
-_OUTPUT = re.compile(rf"(Train|Test) net output #\d+: (\S+) = {_NUMBER}")
+_LOSS = re.compile(rf"{_AT}(?: \([^)]*\))?, loss = {_WORD}")
+_RATE = re.compile(rf"{_AT}, lr = {_WORD}")
+_TESTING = re.compile(rf"{_AT}, Testing net \(#(\d+)\)")
+_OUTPUT = re.compile(rf"(Train|Test) net output #\d+: (\S+) = {_WORD}")
+_DAMAGED = re.compile(r"Iteration \d{19}")
 _DONE = "Optimization Done."
 
 
@@ -36,11 +40,13 @@ class Series:
 class Run:
     """One training run. `series` has the keys `loss`, `lr`, `train/<blob>` and `test/<blob>`
     (`test1/...` for a second test net); a blob of several values is `<blob>[0]`, `<blob>[1]`, ...
+    unread: the number of lines that were not understood, or only without their time.
     """
 
     name: str
     series: dict[str, Series] = field(default_factory=dict)
     done: bool = False
+    unread: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.series)
@@ -67,17 +73,28 @@ class Parser:
         return self.run
 
     def _read(self, line: str) -> None:
-        self._clock(line)
+        try:
+            self._clock(line)
+            self._values(line)
+        except ValueError:
+            self.run.unread += 1
+
+    def _values(self, line: str) -> None:
+        """Raises ValueError for a line that is damaged."""
         if match := _OUTPUT.search(line):
             phase = "train" if match[1] == "Train" else self._test
-            self._add(f"{phase}/{match[2]}", self._iteration, float(match[3]), repeats=True)
+            value = _number(match[3])
+            self._add(f"{phase}/{match[2]}", self._iteration, value, repeats=True)
             return
         self._seen.clear()
+        if _DAMAGED.search(line):
+            raise ValueError(line)
         if match := _LOSS.search(line):
+            value = _number(match[2])
             self._iteration = int(match[1])
-            self._add("loss", self._iteration, float(match[2]))
+            self._add("loss", self._iteration, value)
         elif match := _RATE.search(line):
-            self._add("lr", int(match[1]), float(match[2]))
+            self._add("lr", int(match[1]), _number(match[2]))
         elif match := _TESTING.search(line):
             self._iteration = int(match[1])
             self._test = "test" if match[2] == "0" else f"test{match[2]}"
@@ -115,20 +132,26 @@ class Parser:
         now = datetime(int(year or 2000), *map(int, rest), int(f"{fraction:0<6}"[:6]))
         if self._start is None:
             self._start = now
-        elif year is None and now < self._start - timedelta(days=1):
-            now = now.replace(year=now.year + 1)  # the run continued past New Year
+        elif year is None and now - self._start < timedelta(days=-1):
+            now += timedelta(days=366)  # the run continued past New Year
         self._now = now
+
+
+def _number(text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return float(text)
 
 
 def read_log(path: str | Path, name: str | None = None) -> Run:
     """The run of a log file.
 
-    Raises:
-        DataError: it contains no line of a training.
-        OSError: it cannot be read.
+    Raises DataError if it cannot be read or contains no line of a training.
     """
-    with open(path, errors="replace") as file:
-        run = Parser(name or Path(path).stem).feed(file)
+    data = read_bytes(path, DataError)
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))  # as PowerShell writes what it redirects
+    text = data.decode("utf-16" if wide else "utf-8-sig", "replace")
+    run = Parser(name or Path(path).stem).feed(text.splitlines())
     if not run:
         raise DataError(f"{path}: no line of Caffe's training log ('Iteration N, ...') in it")
     return run

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import caffe
+from boundary import trust
 from data_tools import cli
 from data_tools.cli import DataError, whole
 from eval_tools.inference import Options
@@ -43,6 +44,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments for the two files of a trained net."""
     parser.add_argument("deploy", metavar="DEPLOY", help="deploy prototxt (netgen --deploy)")
     parser.add_argument("weights", metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5")
+    trust.add_option(parser)
 
 
 def add_labels(group: argparse._ArgumentGroup) -> None:

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boundary.names import component
+from boundary.text import plain_math
+from boundary.writing import write_bytes
 from data_tools.cli import DataError, say
-from data_tools.store import write_bytes
 from eval_tools import cli
 from eval_tools.caffe_log import Parser, Run, Series, read_log
 from eval_tools.tables import Table
@@ -126,8 +128,8 @@ def _pick(run: Run, panel: str) -> dict[str, Series]:
 def _label(run: Run, key: str, runs: int) -> str | None:
     what = {"loss": "train loss", "lr": ""}.get(key, key.replace("/", " "))
     if runs == 1:
-        return what or None
-    return f"{run.name}: {what}" if what else run.name
+        return plain_math(what) or None
+    return plain_math(f"{run.name}: {what}" if what else run.name)
 
 
 def _style(key: str) -> dict[str, object]:
@@ -177,7 +179,7 @@ def write_figure(path: Path, figure: Figure) -> None:
     """Writes a figure in the format of the file's suffix."""
     file = io.BytesIO()
     figure.savefig(file, format=path.suffix[1:].lower(), dpi=120)
-    write_bytes(path, file.getvalue())
+    write_bytes(path, file.getvalue(), DataError)
 
 
 class Followed:
@@ -239,8 +241,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_figure(args.out, draw(runs, args.x, args.smooth))
     if runs:
         print(summary(runs).plain())
+    for run in runs:
+        if run.unread:
+            say(f"warning: {run.name}: {run.unread} damaged lines were left out")
     for run in runs if args.tensorboard else ():
-        write_events(args.tensorboard / run.name, _scalars(run))
+        write_events(args.tensorboard / component(run.name), _scalars(run))
     say(f"wrote {args.out}")
 
 

@@ -9,15 +9,17 @@ from typing import Any
 from google.protobuf import text_format
 
 import caffe
+from boundary.reading import read_text
 from caffe.proto import caffe_pb2
+from data_tools.cli import DataError
 
 
 def read_deploy(path: str | Path) -> caffe_pb2.NetParameter | None:
     """The net of a prototxt; None if it has no Input layers, as in old formats."""
     param = caffe_pb2.NetParameter()
     try:
-        text_format.Parse(Path(path).read_text(), param)
-    except (text_format.ParseError, UnicodeDecodeError):
+        text_format.Parse(read_text(path, DataError), param)
+    except (text_format.ParseError, DataError):
         return None  # the engine reports the error
     return param if any(layer.type == "Input" for layer in param.layer) else None
 
@@ -106,8 +108,8 @@ def _build(param: caffe_pb2.NetParameter) -> Any:
     for layer in bare.layer:
         _drop_fillers(layer)
     # pycaffe can build nets only from files.
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-        file.write(text_format.MessageToString(bare))
+    with tempfile.NamedTemporaryFile("wb", suffix=".prototxt") as file:
+        file.write(text_format.MessageToString(bare).encode())
         file.flush()
         return caffe.Net(file.name, caffe.TEST)
 

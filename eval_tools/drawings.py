@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from boundary.text import plain_math, shown
+from boundary.writing import write_bytes
 from data_tools.cli import DataError
-from data_tools.store import write_bytes
 from eval_tools.metrics import ConfusionMatrix
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def legend(names: Sequence[str], colors: np.ndarray, row: int = 24) -> np.ndarra
         x, y = place // rows * width + 8, place % rows * row + 6
         image[y : y + row - 6, x : x + 28] = colors[label][::-1]
         at = (x + 38, y + row - 11)
-        cv2.putText(image, names[label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 0, 1, cv2.LINE_AA)
+        cv2.putText(
+            image, shown(names[label]), at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 0, 1, cv2.LINE_AA
+        )
     return image
 
 
@@ -112,7 +115,7 @@ def write_matrix(path: str | Path, matrix: ConfusionMatrix) -> None:
         file.write(_matrix_csv(matrix).encode())
     else:
         matrix_figure(matrix).savefig(file, format=suffix[1:], bbox_inches="tight", dpi=150)
-    write_bytes(path, file.getvalue())
+    write_bytes(path, file.getvalue(), DataError)
 
 
 def check_matrix_file(path: str | Path) -> None:
@@ -145,8 +148,9 @@ def matrix_figure(matrix: ConfusionMatrix) -> Figure:
     blues = colormaps["Blues"].with_extremes(bad="0.92")
     image = axes.imshow(share, vmin=0, vmax=100, cmap=blues)
     ticks = range(matrix.classes)
-    axes.set_xticks(ticks, matrix.names, rotation=90, fontsize=7)
-    axes.set_yticks(ticks, matrix.names, fontsize=7)
+    names = list(map(plain_math, matrix.names))
+    axes.set_xticks(ticks, names, rotation=90, fontsize=7)
+    axes.set_yticks(ticks, names, fontsize=7)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     axes.set_title(

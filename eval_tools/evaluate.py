@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from boundary.text import shown
+from boundary.writing import write_text
 from data_tools.cli import DataError, say, size, whole
-from data_tools.store import write_text
 from eval_tools import cli, compare, drawings, tables
 from eval_tools.caffe_log import read_log
 from eval_tools.frames import mismatch
@@ -109,7 +110,7 @@ def evaluate(
     """Scores one model as the options say. Raises DataError for unusable input."""
     records = Records(args.lmdb)
     truths = Truths(records, args.labels)
-    network = load(deploy, weights, args.gpu, args.score, args.scene)
+    network = load(deploy, weights, args.gpu, args.score, args.scene, args.trust)
     if warning := mismatch(records, deploy):
         say(warning)
     labels = label_set(network.values, records.info, args.names, args.classes)
@@ -173,12 +174,12 @@ def run(args: argparse.Namespace) -> None:
     watch = Report(len(Records(args.lmdb))) if args.report else None
     results = compared(args, watch)
     found = tables.tables(results)
-    print("\n\n".join([*(table.plain() for table in found), tables.notes(results)]))
+    print("\n\n".join([*(table.plain() for table in found), shown(tables.notes(results))]))
     if args.json:
-        write_text(args.json, json.dumps(tables.numbers(results), indent=1) + "\n")
+        write_text(args.json, json.dumps(tables.numbers(results), indent=1) + "\n", DataError)
     if args.markdown:
-        parts = [tables.notes(results), *(table.markdown() for table in found)]
-        write_text(args.markdown, "\n\n".join(parts) + "\n")
+        parts = [tables.as_markdown(tables.notes(results)), *(table.markdown() for table in found)]
+        write_text(args.markdown, "\n\n".join(parts) + "\n", DataError)
     for path in args.confusion:
         _write_confusion(path, results[0].tally)
     if watch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from data_tools import images
+from boundary.reading import read_bytes
+from data_tools import images, info
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.folder import find, pair
@@ -71,8 +71,8 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
     else:
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
-        depth = np.zeros(color.shape[:2], np.uint16)
-        form = RecordFormat(form.size)
+        depth = np.zeros(color.shape[:2], np.uint8)
+        form = RecordFormat(form.size, DepthUnit("scaled"), DepthRange("none"))
     paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
     record = unpack(name, form.encode(Frame(color, depth, files=paths)), name)
     return replace(record, guide=color)
@@ -112,8 +112,8 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
         if found is None:
             raise DataError(f"{dataset}: no dataset.json with options and a depth_range in it")
         return found
-    for line in Path(deploy).read_text(errors="replace").splitlines():
-        match = re.match(r"#\s*depth_range:\s*(\S+)(?:\s+(float))?", line)
+    for line in read_bytes(deploy, DataError).decode(errors="replace").splitlines():
+        match = re.match(r"#\s*depth_range:\s*(\S+(?: m\b)?)(?:\s+(float))?", line)
         if match:
             return Trained(match[1], match[2] is not None, str(deploy))
     return None
@@ -121,22 +121,13 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
 
 def dataset_info(path: str | Path) -> dict[str, Any]:
     """The content of a JSON file, or of the dataset.json in a folder; empty if there is none."""
-    path = Path(path)
-    if not path.is_file():
-        return read_info(path)
-    try:
-        info = json.loads(path.read_text())
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
-    if not isinstance(info, dict):
-        raise DataError(f"{path}: expected a JSON object")
-    return info
+    return info.read(path) if Path(path).is_file() else read_info(path)
 
 
-def recorded(info: dict[str, Any], where: str) -> Trained | None:
+def recorded(facts: dict[str, Any], where: str) -> Trained | None:
     """The depth format in a dataset.json, or None."""
-    options = info.get("options")
-    if not isinstance(options, dict) or not isinstance(options.get("depth_range"), str):
+    options = facts.get("options", {})
+    if not options.get("depth_range"):
         return None
     return Trained(options["depth_range"], bool(options.get("float_depth")), where)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from boundary.reading import read_lines
 from data_tools.classes import IGNORED, ClassTable, benchmark, palette, read_table
 from data_tools.cli import DataError
 
@@ -78,7 +79,7 @@ def _from_file(values: int, names: str | Path) -> ClassTable:
     elif Path(names).suffix.lower() == ".csv":
         table = read_table(names)
     else:
-        lines = [line.strip() for line in Path(names).read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in read_lines(names, DataError) if line.strip()]
         table = ClassTable((IGNORED, *lines) if len(lines) == values - 1 else tuple(lines))
     if len(table.names) != values:
         raise DataError(

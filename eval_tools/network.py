@@ -14,7 +14,8 @@ import numpy as np
 import caffe
 from boundary.reading import check_file, read_bytes, reading
 from caffe.proto import caffe_pb2
-from data_tools.cli import DataError, describe
+from data_tools.blank_net import check_trust
+from data_tools.cli import DataError, describe, say
 from eval_tools.deploy import at_input_size, has_unpooling, read_deploy, scores_only
 
 # The planes of (blue, green, red, depth) for an input, by its number of channels.
@@ -126,17 +127,25 @@ def load(
     gpu: int | None = None,
     score: str | None = None,
     scene: str | None = None,
+    trusted: bool = False,
 ) -> Network:
     """The net of a deploy prototxt with the weights of a .caffemodel or .caffemodel.h5.
 
+    Warns on stderr of weights that are not finite.
+
+    Args:
+        trusted: whether the net's layers may run Python code and write files.
     Raises:
-        DataError: a file is missing or unreadable, or the weights do not fit the net: the message
-            names a missing layer or a blob of another shape. (Caffe itself silently leaves missing
-            layers as they were initialised, and on stock Caffe another shape ends the process.)
+        DataError: the net has such layers and is not trusted; a file is missing or unreadable, or
+            the weights do not fit the net: the message names a missing layer or a blob of another
+            shape. (Caffe itself silently leaves missing layers as they were initialised, and on
+            stock Caffe another shape ends the process.)
     """
     for path in (deploy, weights):
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file")
+    if not trusted:
+        check_trust(deploy)
     stored = stored_shapes(weights)
     try:
         caffe.set_mode_cpu()
@@ -149,6 +158,8 @@ def load(
         net = caffe.Net(str(deploy), caffe.TEST)
         _check_fit(net, stored, deploy, weights)
         net.copy_from(str(weights))
+        if warning := not_finite(net, weights):
+            say(warning)
     except RuntimeError as error:
         raise DataError(_with_file(describe(error), deploy)) from error
     network = Network(net, str(deploy), score, scene)
@@ -240,6 +251,23 @@ def _check_fit(net: Any, stored: dict, deploy: str | Path, weights: str | Path) 
                     f"{fit}: blob {i} of layer {name!r} has shape {_times(found[i])} there, "
                     f"expected {_times(shape)}"
                 )
+
+
+def not_finite(net: Any, weights: str | Path) -> str:
+    """A warning if parameters of the net hold NaN or infinity; empty if none does."""
+    found = [
+        f"layer {name!r}, blob {i}"
+        for name, blobs in net.params.items()
+        for i, blob in enumerate(blobs)
+        if not np.isfinite(blob.data).all()
+    ]
+    if not found:
+        return ""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return (
+        f"warning: {weights}: {found[0]}{more} holds NaN or infinity, as after a training that "
+        "diverged; do not trust what the net says"
+    )
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:

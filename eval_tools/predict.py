@@ -2,7 +2,8 @@
 
 For each frame the command writes OUT/NAME.png, its labels as a palette PNG (the indices are the
 labels), and on request NAME_overlay.png and NAME_probability.png (the probability of the predicted
-label, 0..1 as 0..255). NAME is the colour file's. Colour is resized bilinearly and depth by nearest
+label, 0..1 as 0..255). NAME is the colour file's; a record's has what would mean
+something in a path escaped as in URLs (/ is %2F). Colour is resized bilinearly and depth by nearest
 neighbour to the net's inputs. Depth must become 0..255 as in the net's training records, which
 --dataset names.
 """
@@ -16,10 +17,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from boundary import names
+from boundary.errors import shown
+from boundary.writing import write_bytes
 from data_tools.cli import DataError, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import RecordFormat
-from data_tools.store import write_bytes
 from eval_tools import cli, drawings, scannet
 from eval_tools.frames import (
     Source,
@@ -113,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if (args.lmdb is None) == (args.rgb is None and args.depth is None):
         parser.error("expected --rgb and --depth, or --lmdb")
-    network = load(args.deploy, args.weights, args.gpu, args.score, args.scene)
+    network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
     info = dataset_info(args.dataset or args.lmdb) if args.dataset or args.lmdb else {}
     if args.submission == "scannet":
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE
@@ -199,6 +202,8 @@ class Output:
 
     def __init__(self, args: argparse.Namespace, labels: LabelSet) -> None:
         self._args, self._labels, self._colors = args, labels, labels.colors
+        # Files have names of their own; a record's key may hold anything.
+        self._name = names.component if args.lmdb else str
         self._file = args.out.suffix.lower() == ".png" and not args.out.is_dir()
 
     def check(self, frames: int) -> None:
@@ -214,7 +219,7 @@ class Output:
         out.mkdir(parents=True, exist_ok=True)
         if self._args.overlay:
             picture = drawings.legend(self._labels.names, self._colors)
-            write_bytes(out / "legend.png", drawings.png(picture))
+            write_bytes(out / "legend.png", drawings.png(picture), DataError)
 
     def write(self, frame: Record, found: Segmented) -> None:
         """Writes a frame's images and prints the path of its labels."""
@@ -223,18 +228,18 @@ class Output:
             path = self._args.out / path
             data = drawings.png(label)
         else:
-            path = self._args.out if self._file else self._args.out / f"{frame.key}.png"
+            path = self._args.out if self._file else self._args.out / f"{self._name(frame.key)}.png"
             data = drawings.label_png(found.label, self._colors)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
+        write_bytes(path, data, DataError)
         if self._args.overlay:
             ground = at_size(drawings.smooth, frame.picture, found.label.shape[::-1])
             tinted = drawings.overlay(ground, found.label, self._colors)
-            write_bytes(_beside(path, "overlay"), drawings.png(tinted))
+            write_bytes(_beside(path, "overlay"), drawings.png(tinted), DataError)
         if self._args.probabilities:
             sure = np.rint(255 * found.confidence).astype(np.uint8)
-            write_bytes(_beside(path, "probability"), drawings.png(sure))
-        tqdm.write(str(path))  # to stdout, around a progress bar
+            write_bytes(_beside(path, "probability"), drawings.png(sure), DataError)
+        tqdm.write(shown(path))  # to stdout, around a progress bar
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from boundary.errors import shown
 from data_tools.cli import DataError
 from data_tools.record import from_datum
-from data_tools.store import Reader
+from data_tools.store import Reader, name_of
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         for key, value in self._reader:
-            yield unpack(key.decode(errors="replace"), value, str(self.path))
+            yield unpack(name_of(key), value, str(self.path))
 
     def keys(self) -> list[str]:
         """The keys of all frames, in order."""
         keys = self._reader.keys()
-        return [key.decode(errors="replace") for key in keys]
+        return [name_of(key) for key in keys]
 
     def get(self, key: str) -> Record:
         """The record of that key. Raises DataError if there is none."""
-        return unpack(key, self._reader.get(key.encode()), str(self.path))
+        return unpack(key, self._reader.get(key.encode("utf-8", "surrogateescape")), str(self.path))
 
     def about(self, key: str) -> dict[str, Any]:
         """The facts about one frame in dataset.json (its camera, its scene, ...), or {}."""
@@ -93,7 +94,7 @@ def unpack(key: str, value: bytes, where: str) -> Record:
     Raises:
         DataError: naming `where` and the key, if it is not a Datum of 4 or 5 plain channels.
     """
-    where = f"{where}: record {key}"
+    where = f"{where}: record {shown(key)}"
     planes, scene = from_datum(value, where)
     if len(planes) not in (4, 5):
         raise DataError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from boundary.names import original
 from data_tools.cli import DataError, progress
 from data_tools.images import LABEL, read_label
 from eval_tools.inference import Options, Segmented, batches, segment
@@ -133,7 +134,9 @@ class Truths:
         elif Path(source).is_dir():
             from data_tools.folder import find
 
-            self._files = find(str(source), LABEL)
+            found = find(str(source), LABEL)
+            # predict escapes what has a meaning in paths.
+            self._files = {original(name): file for name, file in found.items()} | found
         else:
             raise DataError(f"{source}: expected an LMDB or a folder of label pictures")
 

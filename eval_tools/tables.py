@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from boundary.text import shown
 from eval_tools.compare import Difference
 from eval_tools.metrics import ConfusionMatrix
 from eval_tools.scoring import Tally
@@ -40,7 +42,7 @@ class Table:
 
     def plain(self) -> str:
         """Aligned columns, two spaces apart."""
-        lines = [list(self.head), *map(list, self.rows)]
+        lines = [list(map(shown, row)) for row in (self.head, *self.rows)]
         widths = [max(len(row[i]) for row in lines) for i in range(len(self.head))]
         texts = []
         for row in lines:
@@ -53,11 +55,15 @@ class Table:
 
     def markdown(self) -> str:
         """A GitHub Markdown table under a heading."""
-        rows = [self.head, ["---", *["---:"] * (len(self.head) - 1)], *self.rows]
-        text = "\n".join(
-            "| " + " | ".join(c.replace("|", r"\|") for c in row) + " |" for row in rows
-        )
-        return f"### {self.title}\n\n{text}"
+        head, *rows = (list(map(as_markdown, row)) for row in (self.head, *self.rows))
+        rule = ["---", *["---:"] * (len(self.head) - 1)]
+        text = "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+        return f"### {as_markdown(self.title)}\n\n{text}"
+
+
+def as_markdown(text: str) -> str:
+    """A text of one line, with what GitHub's Markdown would act on marked as plain."""
+    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", shown(text))
 
 
 def tables(results: Sequence[Result]) -> list[Table]:

@@ -6,12 +6,14 @@ encodes the few fields that a scalar needs.
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_tools.store import write_bytes
+from boundary.writing import write_bytes
+from data_tools.cli import DataError
 
 
 def write_events(folder: str | Path, scalars: Iterable[tuple[str, int, float, float]]) -> Path:
@@ -24,12 +26,19 @@ def write_events(folder: str | Path, scalars: Iterable[tuple[str, int, float, fl
     folder.mkdir(parents=True, exist_ok=True)
     events = [_event(time.time(), 0, _field(3, b"brain.Event:2"))]
     for tag, step, value, seconds in scalars:
-        number = _key(2, 5) + struct.pack("<f", value)
-        summary = _field(1, _field(1, tag.encode()) + number)
+        number = _key(2, 5) + _float(value)
+        summary = _field(1, _field(1, tag.encode("utf-8", "replace")) + number)
         events.append(_event(seconds, step, _field(5, summary)))
     path = folder / "events.out.tfevents.0000000000.caffe"
-    write_bytes(path, b"".join(map(_record, events)))
+    write_bytes(path, b"".join(map(_record, events)), DataError)
     return path
+
+
+def _float(value: float) -> bytes:
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:  # beyond float32
+        return struct.pack("<f", math.copysign(math.inf, value))
 
 
 def _event(seconds: float, step: int, rest: bytes) -> bytes:

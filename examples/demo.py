@@ -23,8 +23,10 @@ import matplotlib
 import numpy as np
 
 import caffe
+from boundary.writing import write_text
+from data_tools.cli import DataError
 from data_tools.record import from_datum
-from data_tools.store import Reader, write_text
+from data_tools.store import Reader
 from eval_tools import network
 
 matplotlib.use("Agg")
@@ -78,7 +80,7 @@ class Shell:
         print(f"$ {shown}", flush=True)
         with ExitStack() as stack:
             files = [
-                stack.enter_context(open(self._folder / name, "w")) if name else None
+                name and stack.enter_context(open(self._folder / name, "w", encoding="utf-8"))
                 for name in (out, log)
             ]
             result = subprocess.run(
@@ -136,7 +138,7 @@ def evaluate(shell: Shell, args: argparse.Namespace) -> list[dict]:
     versus = [part for model in models[1:] for part in ("--versus", *model)]
     shell("eval_tools.evaluate", *models[0], "lmdb/test", *versus, "--batch-size", "10",
           "--json", "scores.json", out="scores.txt", log="evaluate.log")  # fmt: skip
-    found = json.loads((args.out / "scores.json").read_text())
+    found = json.loads((args.out / "scores.json").read_text(encoding="utf-8"))
     return [found, *found["versus"]]
 
 
@@ -196,7 +198,7 @@ def main() -> None:
     shell("eval_tools.curves", *(f"{net}.log" for net in NETS), "--names", ",".join(NETS.values()),
           "--out", "curves.png", log="curves.log")  # fmt: skip
     scores = table(evaluate(shell, args))
-    write_text(args.out / "table.txt", scores)
+    write_text(args.out / "table.txt", scores, DataError)
     draw_frames(args)
     print(f"\n{scores}")
     print(f"{args.out}/frames.png: frames, truth and predictions; {args.out}/curves.png: losses; "

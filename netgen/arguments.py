@@ -16,6 +16,7 @@ from netgen.solver import Scheme
 
 DEFAULT_DATASET = "nyuv2-40"
 PHASES = {"train": TRAIN, "test": TEST}
+MOST = 2**31 - 1  # the largest number of most fields
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -108,7 +109,7 @@ def _net_parser(commands: Any) -> argparse.ArgumentParser:
         help="share of the values that training drops; default: 0.5",
     )
     add("--scene-classes", type=_positive, default=0, metavar="N", help="add a scene branch")
-    add("--scene-loss-weight", type=float, default=0.1, metavar="F", help="default: 0.1")
+    add("--scene-loss-weight", type=_from_zero, default=0.1, metavar="F", help="default: 0.1")
     add(
         "--pooling",
         choices=["ceil", "floor"],
@@ -259,6 +260,8 @@ def _file_parser(commands: Any, name: str, text: str) -> None:
 def _natural(text: str) -> int:
     if not re.fullmatch(r"[0-9]+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    if len(text) > 10 or int(text) > MOST:  # Python refuses texts of thousands of digits
+        raise argparse.ArgumentTypeError(f"{text!r} is too large; expected at most {MOST}")
     return int(text)
 
 
@@ -282,7 +285,7 @@ def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not a width and height such as 320x240")
-    return int(found[1]), int(found[2])
+    return _positive(found[1]), _positive(found[2])
 
 
 def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:

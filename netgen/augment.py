@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any
+
+from caffe.data.augment import MAX_SCALE
 
 # A record's channels: blue, green, red, depth, label.
 COLOR, LABEL = [0, 1, 2], [4]
@@ -29,8 +30,8 @@ def parse(text: str) -> dict[str, Any]:
             transform["mirror"] = True
         elif name == "scale":
             low, _, high = value.partition(":")
-            augmentation["min_scale"] = _number(part, low, math.inf)
-            augmentation["max_scale"] = _number(part, high, math.inf)
+            augmentation["min_scale"] = _number(part, low, MAX_SCALE)
+            augmentation["max_scale"] = _number(part, high, MAX_SCALE)
             if not 0 < augmentation["min_scale"] <= augmentation["max_scale"]:
                 raise argparse.ArgumentTypeError(f"{part!r}: expected 0 < MIN <= MAX")
         elif name in AMOUNTS:
@@ -48,7 +49,6 @@ def _number(part: str, text: str, most: float) -> float:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{part!r}; expected some of {FORM}") from None
-    if not 0 <= value <= most or math.isinf(value):
-        limit = "from 0 up" if math.isinf(most) else f"from 0 to {most:g}"
-        raise argparse.ArgumentTypeError(f"{part!r}: expected a number {limit}")
+    if not 0 <= value <= most:
+        raise argparse.ArgumentTypeError(f"{part!r}: expected a number from 0 to {most:g}")
     return value

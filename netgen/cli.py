@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from boundary.errors import shortened
@@ -34,11 +36,25 @@ def _run(argv: list[str]) -> None:
 
 
 def _print_net(args: argparse.Namespace) -> None:
-    _write(*net_text(args))
+    with _in_range():
+        text = net_text(args)
+    _write(*text)
 
 
 def _print_solver(args: argparse.Namespace) -> None:
-    _write(*solver_text(args, files.read_net(args.net)))
+    net = files.read_net(args.net)
+    with _in_range():
+        text = solver_text(args, net)
+    _write(*text)
+
+
+@contextmanager
+def _in_range() -> Iterator[None]:
+    """Numbers that follow from the options may be larger than a field holds (a ValueError)."""
+    try:
+        yield
+    except ValueError as error:
+        raise CaffeError(str(error)) from None
 
 
 def _write(text: str, warnings: list[str]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from boundary.reading import read_lines
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import LayerParameter
 
@@ -84,8 +84,4 @@ def shapes(layers: Iterable[LayerParameter]) -> dict[str, tuple[int, ...]]:
 
 def count_frames(path: str) -> int:
     """The number of frames, which is that of lines. Raises CaffeError if the list is unreadable."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaffeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    return sum(bool(line.strip()) for line in lines)
+    return sum(bool(line.strip()) for line in read_lines(path, CaffeError, paths=True))

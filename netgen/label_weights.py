@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+import re
 
+from boundary.reading import read_lines
 from caffe.errors import CaffeError
 from netgen.datasets import Dataset
 
@@ -30,21 +31,17 @@ def choose(what: str | None, dataset: Dataset | None, classes: int) -> tuple[flo
 
 
 def read(path: str, classes: int) -> tuple[float, ...]:
-    """The weights in a text file: numbers separated by white space or commas, label 0's first. `#`
-    starts a comment.
+    """The weights in a text file: numbers separated by white space, commas or semicolons,
+    label 0's first. `#` starts a comment.
 
     Raises CaffeError, with the line, for anything that is not a number from 0 up, and unless there
     are classes + 1 of them.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CaffeError(f"label weights {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CaffeError(f"label weights {path}: not a text file") from None
     weights = []
-    for number, line in enumerate(lines, 1):
-        for word in line.split("#")[0].replace(",", " ").split():
+    for number, line in enumerate(read_lines(path, CaffeError), 1):
+        for word in re.split(r"[\s,;]+", line.split("#")[0]):
+            if not word:
+                continue
             try:
                 weight = float(word)
             except ValueError:

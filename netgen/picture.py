@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from boundary.text import plain_math, shown
+
 Point = tuple[float, float]
 
 _FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
@@ -94,7 +96,7 @@ class Picture:
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" '
                 f'width="{self.width:.0f}" height="{self.height:.0f}" role="img" '
                 f'font-family="{_FONT}" text-anchor="middle">',
-                f"<title>{escape(self.title)}</title>",
+                f"<title>{_escaped(self.title)}</title>",
                 '<rect width="100%" height="100%" fill="#ffffff"/>',
                 *(_SVG[type(shape)](shape) for shape in self.shapes),
                 "</svg>\n",
@@ -133,9 +135,14 @@ def _head(points: Sequence[Point], length: float = 6, half: float = 3) -> list[P
 # -------------------------------------------------------------------------------------------------
 
 
+def _escaped(text: str) -> str:
+    """A text, which may have several lines, as XML."""
+    return "\n".join(escape(shown(line)) for line in text.split("\n"))
+
+
 def _hinted(tag: str, hint: str) -> str:
     name = tag.split(" ", 1)[0]
-    return f"<{tag}><title>{escape(hint)}</title></{name}>" if hint else f"<{tag}/>"
+    return f"<{tag}><title>{_escaped(hint)}</title></{name}>" if hint else f"<{tag}/>"
 
 
 def _svg_rectangle(r: Rectangle) -> str:
@@ -163,7 +170,7 @@ def _svg_text(t: Text) -> str:
     anchor = ' text-anchor="start"' if t.start else ""
     return (
         f'<text {place} dy="0.35em" font-size="{t.size:g}" fill="{t.fill}"{weight}{anchor} '
-        f'pointer-events="none">{escape(t.text)}</text>'
+        f'pointer-events="none">{_escaped(t.text)}</text>'
     )
 
 
@@ -237,7 +244,7 @@ def _png_text(axes: Any, t: Text, z: int) -> None:
     axes.text(
         t.x,
         t.y,
-        t.text,
+        plain_math(t.text),
         # matplotlib's font is wider than the fonts of SVG viewers.
         fontsize=t.size * 0.9,
         color=t.fill,

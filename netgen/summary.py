@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from boundary.text import shown
 from caffe import TRAIN
 from caffe.graph.sketch import LayerSketch, Shape
 from caffe.proto.caffe_pb2 import NetParameter
@@ -18,9 +19,10 @@ def summary(net: NetParameter, phase: int, layers: list[LayerSketch]) -> str:
     Multiply-adds are those of a whole batch. Memory is that of the tops as float32; layers that
     work in place or hand on their bottom's memory need none.
     """
-    rows = [_HEADER, *map(_row, layers)]
+    rows = [_HEADER, *(tuple(map(shown, _row(item))) for item in layers)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-    lines = [f"{net.name or 'net without a name'}, phase {'TRAIN' if phase == TRAIN else 'TEST'}"]
+    name = shown(net.name) or "net without a name"
+    lines = [f"{name}, phase {'TRAIN' if phase == TRAIN else 'TEST'}"]
     for row in rows:
         cells = [
             cell.ljust(width) if i < 4 else cell.rjust(width)
@@ -85,7 +87,7 @@ def _totals(layers: list[LayerSketch]) -> list[str]:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         lines.append(
             f"not counted    unknown parts of {len(unknown)} layer{'s' * (len(unknown) > 1)}: "
-            f"{', '.join(unknown[:5])}{more}"
+            f"{shown(', '.join(unknown[:5]))}{more}"
         )
     return lines
 

@@ -54,6 +54,11 @@ FLAGS = (
         "Trained weights to start from, separated by ','. With -snapshot only beside 'latest', for "
         "when there is none.",
     ),
+    Flag(
+        "allow_python",
+        True,
+        "Let nets have layers of type Python, whose prototxt names the code to run.",
+    ),
     Flag("precision", "fp32", "The arithmetic: fp32; bf16; or tf32, on GPUs that have it."),
     Flag(
         "recompute",
@@ -94,8 +99,10 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     action = ACTIONS.get(others[0])
     if action is None:
         raise Usage(f"unknown command {others[0]!r}; expected one of {', '.join(sorted(ACTIONS))}")
-    from caffe.process import execution
+    from caffe.process import execution, permission
 
+    if "allow_python" in given:  # else CAFFE_ALLOW_PYTHON holds
+        permission.set_allow_python(flags.allow_python)
     if flags.precision not in execution.PRECISIONS:
         expected = ", ".join(execution.PRECISIONS)
         raise Usage(f"-precision {flags.precision}: expected one of {expected}")
@@ -146,8 +153,6 @@ def test(flags: SimpleNamespace) -> int:
     memory.keep_small_memory()
     _use_one(flags, (266, 275))
     net = _net(flags, pb.TEST)
-    for name in flags.weights.split(","):
-        net.copy_from(name.strip())
     net.observed = False
     emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
     totals: dict[tuple[str, int], float] = {}
@@ -270,7 +275,10 @@ def _need(value: object, flag: str, what: str) -> None:
 def _net(flags: SimpleNamespace, phase: int) -> Net:
     from caffe.net import Net
 
-    return Net(flags.model, phase, flags.level, flags.stage.split(","))
+    net = Net(flags.model, phase, flags.level, flags.stage.split(","))
+    for name in filter(None, flags.weights.split(",")):
+        net.copy_from(name.strip())
+    return net
 
 
 def _gpus(text: str) -> list[int]:

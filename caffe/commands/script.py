@@ -11,25 +11,30 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from boundary import running
+from boundary import running, trust
 from caffe.errors import CaffeError
 from caffe.process.log import WARNING, init_log
 
 
-def run(program: str, main: Callable[[], int | None], quiet: bool = True) -> NoReturn:
+def run(
+    program: str, main: Callable[[], int | None], quiet: bool = True, at_once: bool = False
+) -> NoReturn:
     """Run a command and end the process with its exit status()."""
-    sys.exit(status(program, main, quiet))
+    sys.exit(status(program, main, quiet, at_once))
 
 
-def status(program: str, main: Callable[[], int | None], quiet: bool = True) -> int:
+def status(
+    program: str, main: Callable[[], int | None], quiet: bool = True, at_once: bool = False
+) -> int:
     """Run a command; returns what main returns (None: 0), 1 for bad input, 130 if interrupted.
 
     These, and output that cannot be written, give one line on stderr (boundary/running.py).
     quiet: log only warnings and errors, not how nets are set up, unless GLOG_minloglevel is set.
+    at_once: an interrupt ends the process, until main installs a handler of its own.
     """
     if quiet and "GLOG_minloglevel" not in os.environ:
         init_log(WARNING)
-    return running.status(program, main, (CaffeError,))
+    return running.status(program, main, (CaffeError,), at_once)
 
 
 def numbers(count: int | None = None) -> Callable[[str], list[int]]:
@@ -52,6 +57,12 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a trained net and say how it takes pictures."""
     parser.add_argument("--model_def", required=True, help="the net, a deploy prototxt")
     parser.add_argument("--pretrained_model", required=True, help="its weights")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept weights that lack layers of the net, which keep their fillers' values",
+    )
+    trust.add_option(parser)
     parser.add_argument("--gpu", action="store_true", help="compute on the GPU")
     parser.add_argument(
         "--mean_file",
@@ -78,10 +89,14 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
     """The options of add_preprocessing as arguments of Classifier and Detector; also sets the mode.
 
-    Raises CaffeError for a mean that cannot be read.
+    Raises CaffeError for a net that is not trusted and whose layers would run code or write files,
+    and for a mean that cannot be read.
     """
     import caffe
+    from caffe.formats.files import read_net
 
+    if not args.trust:
+        trust.check(read_net(args.model_def), args.model_def, CaffeError)
     (caffe.set_mode_gpu if args.gpu else caffe.set_mode_cpu)()
     mean = None
     if args.mean_file:
@@ -91,6 +106,7 @@ def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
         "input_scale": args.input_scale,
         "raw_scale": args.raw_scale,
         "channel_swap": args.channel_swap,
+        "partial": args.partial,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from google.protobuf.message import Message
 
+from boundary import trust
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
@@ -57,17 +58,27 @@ def load_net(
     weights: str | os.PathLike[str] | None,
     state: pb.NetState,
     inputs: Shapes | None = None,
+    trusted: bool = True,
+    complete: bool = False,
 ) -> Net:
-    """A net whose blobs named in `inputs` are inputs of these shapes, whatever made them before."""
+    """A net whose blobs named in `inputs` are inputs of these shapes, whatever made them before.
+
+    trusted: whether layers may run Python code and write files; if not, CaffeError names the first
+    that would, before any layer is made. complete: as Net.copy_from's.
+    """
     param = pb.NetParameter()
     if isinstance(prototxt, pb.NetParameter):
         param.CopyFrom(prototxt)
     else:
         param = files.read_net(prototxt, emit)
     param.state.MergeFrom(state)
-    net = Net.from_state(_with_inputs(param, inputs or {}))
+    param = _with_inputs(param, inputs or {})
+    if not trusted:
+        where = "net" if isinstance(prototxt, pb.NetParameter) else prototxt
+        trust.check(filter_net(param, quiet=True), where, CaffeError)
+    net = Net.from_state(param)
     if weights is not None:
-        net.copy_from(weights)
+        net.copy_from(weights, complete)
     return net
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 
+from boundary import checkpoint
+from boundary.reading import read_lines
 from caffe.errors import CaffeError
 from caffe.layers.base import Layer
-from caffe.net import Net
+from caffe.net import Net, weights
 
 State = Mapping[str, torch.Tensor]
-
-NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the state dict
 
 
 def state_dict(net: Net) -> dict[str, torch.Tensor]:
@@ -33,23 +31,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
     Nothing in the file is executed. Raises CaffeError if it cannot be read or holds no tensors.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CaffeError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # torch.load has many ways to fail
-        raise CaffeError(f"{path}: no state dict: {str(error).splitlines()[0]}") from None
-    for name in NESTED:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-    tensors = {k: v for k, v in found.items() if torch.is_tensor(v)} if _named(found) else {}
-    if not tensors:
-        raise CaffeError(f"{path}: no state dict: expected tensors by name")
-    return tensors
-
-
-def _named(found: Any) -> bool:
-    return isinstance(found, Mapping) and all(isinstance(key, str) for key in found)
+    return checkpoint.read_state_dict(path, CaffeError)
 
 
 def load_state_dict(
@@ -93,13 +75,20 @@ class _Match:
                 raise CaffeError(f"module {module!r}: the net has no layer {layer!r} with weights")
 
     def _common_prefix(self, state: State) -> str:
-        """The prefix of all keys, as DataParallel's 'module.'; empty if a layer has that name."""
-        first = {key.split(".")[0] for key in state}
-        prefix = f"{first.pop()}." if len(first) == 1 else ""
-        return "" if _plain(prefix[:-1]) in self.layers else prefix
+        """The prefix of all keys, as DataParallel's 'module.', up to a name that is a layer's."""
+        prefix = ""
+        while True:
+            rest = [key.removeprefix(prefix) for key in state]
+            first = {key.split(".")[0] for key in rest}
+            if len(first) != 1 or not all("." in key for key in rest):
+                return prefix
+            name = first.pop()
+            if _plain(name) in self.layers:
+                return prefix
+            prefix += f"{name}."
 
     def place(self, key: str, values: torch.Tensor) -> None:
-        module, _, leaf = key.removeprefix(self.prefix).rpartition(".")
+        module, _, leaf = key.rpartition(".")
         if leaf == "num_batches_tracked":
             return
         layer = self._layer(module)
@@ -113,7 +102,10 @@ class _Match:
             self.found.setdefault((layer.name, other), torch.full((1,), value))
 
     def _layer(self, module: str) -> Layer | None:
-        name = self.names.get(module, self.names.get(self.prefix + module, module))
+        """The layer of a module; '.' in the table of names is the module whose keys have none."""
+        parts = module.split(".") if module else []
+        tails = [".".join(parts[i:]) for i in range(min(self.prefix.count("."), len(parts)) + 1)]
+        name = next((self.names[t or "."] for t in tails if (t or ".") in self.names), tails[-1])
         exact = self.net.wiring.by_name.get(name)
         return exact if exact and exact.blobs else self.layers.get(_plain(name))
 
@@ -139,7 +131,7 @@ class _Match:
     def _fitted(self, key: str, values: torch.Tensor, layer: Layer, index: int) -> torch.Tensor:
         """The values in the parameter's shape; CaffeError if more than axes of one differ."""
         shape = layer.blobs[index].shape
-        values = layer.from_torch(index, values)
+        values = layer.from_torch(index, values.detach())
         ours, theirs = ([n for n in dims if n != 1] for dims in (shape, values.shape))
         if ours != theirs:
             raise CaffeError(
@@ -149,23 +141,9 @@ class _Match:
         return values.float().reshape(shape)
 
     def check_complete(self) -> None:
-        missing = [
-            f"{name!r} ({index})"
-            for name, blobs in self.net.params.items()
-            for index in range(len(blobs))
-            if (name, index) not in self.found and not self._shared(name, index)
-        ]
-        for what, names in (
-            ("no weights for these parameters of layers", missing),
-            ("these keys name no layer's parameter", self.left),
-        ):
-            if names:
-                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                raise CaffeError(f"state dict: {what}: {', '.join(names[:5])}{more}")
-
-    def _shared(self, name: str, index: int) -> bool:
-        wiring = self.net.wiring
-        return wiring.parameters.is_shared(wiring.by_name[name], index)
+        bare = any("." not in key for key in self.left)
+        hint = "; a line '. LAYER' in --names says whose a key without a module is" if bare else ""
+        weights.check_complete(self.net.wiring, set(self.found), "state dict", self.left, hint)
 
 
 def _plain(name: str) -> str:
@@ -175,14 +153,12 @@ def _plain(name: str) -> str:
 def read_names(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read a table from modules to layers: 'MODULE LAYER' on each line; '#' begins a comment.
 
+    The module '.' is the one whose own state dict it is: its keys are `weight` and `bias` alone.
+
     Raises CaffeError for a line that holds anything else.
     """
     names = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaffeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, CaffeError), 1):
         words = line.partition("#")[0].split()
         if words and len(words) != 2:
             raise CaffeError(f"{path}:{number}: expected a module and a layer, got {line!r}")

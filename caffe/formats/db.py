@@ -166,6 +166,8 @@ def create(path: str | os.PathLike[str], backend: str = "lmdb") -> Iterator[Put]
     makers = {"lmdb": _make_lmdb, "leveldb": _make_leveldb}
     if backend not in makers:
         raise CaffeError(f"backend {backend!r}; expected {' or '.join(BACKENDS)}")
+    if os.path.lexists(path):
+        raise CaffeError(f"{path}: already exists; remove it first or choose another name")
     with writing.atomic_folder(path, CaffeError) as beside:
         with makers[backend](str(beside), shown(path)) as put:
             yield put

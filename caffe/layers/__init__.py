@@ -13,6 +13,7 @@ from typing import Any
 from caffe import net_spec
 from caffe.errors import CaffeError
 from caffe.layers.base import REGISTRY, Layer, register
+from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
@@ -80,6 +81,8 @@ def _import_module_of(param: pb.LayerParameter) -> None:
 
     module = param.python_param.module
     where = f"layer {param.name!r} ({param.type}): python_param.module"
+    if refused := refusal(module):
+        raise CaffeError(f"{where}: {refused}")
     try:
         import_user_module(module)
     except CaffeError as error:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -270,10 +271,8 @@ class Power(_Elementwise):
 
     def _constant(self) -> float:
         p = self.layer_param.power_param
-        try:
-            return math.pow(p.shift, p.power)
-        except (ValueError, ZeroDivisionError):  # a root of a negative number, or 1 / 0
-            return math.inf if p.shift == 0 else math.nan
+        with np.errstate(all="ignore"):  # roots of negative numbers, 1 / 0, too large for float32
+            return float(np.float32(np.float64(p.shift) ** p.power))
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         p = self.layer_param.power_param

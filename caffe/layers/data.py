@@ -244,15 +244,6 @@ def _listed(contents: dict[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in contents.items())
 
 
-def read_text(path: str) -> str:
-    """A text file's contents, bytes of any encoding. Raises CaffeError if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 @register("Data")
 class Data(PrefetchingLayer):
     """Records of a database: top 0 the values (N, C, H, W), top 1 the integer label (N).

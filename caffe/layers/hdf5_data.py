@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from boundary.reading import decode, read_bytes
 from caffe.blob import Blob
 from caffe.data.order import Shuffling, Turns, epoch_order
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
-from caffe.formats.files import is_hdf5
 from caffe.layers.base import Layer, Shape, register
-from caffe.layers.data import PrefetchingLayer, read_text
+from caffe.layers.data import PrefetchingLayer
 from caffe.process.log import emit
 
 if TYPE_CHECKING:
     from boundary.hdf5 import Hdf5
 
 _SLACK = 2**16  # bytes, for what HDF5 keeps beside the values
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @register("HDF5Data")
@@ -45,14 +47,7 @@ class HDF5Data(PrefetchingLayer):
         self.names = list(self.layer_param.top)
         self.origin, self.batch_size = p.source, p.batch_size
         with self.named():
-            if is_hdf5(p.source):
-                raise CaffeError(
-                    f"{p.source}: is an HDF5 file itself; expected a text file that lists the "
-                    "paths of HDF5 files, one a line"
-                )
-            self.files = read_text(p.source).split()
-            if not self.files:
-                raise CaffeError(f"{p.source}: lists no files")
+            self.files = _read_list(p.source)
             self.rows = _row_shapes(self.files[0], self.names)
         self.shuffled = 0 if p.shuffle else None  # the other files' rows are not counted so far
         emit("hdf5_data_layer.cpp:95", f"Number of HDF5 files: {len(self.files)}")
@@ -69,6 +64,18 @@ class HDF5Data(PrefetchingLayer):
         where = f"{self.where} (HDF5Data)"
         files = [_File(path, self.names, self.rows, where) for path in self.files]
         return _row_batches(_endless_rows(files, self.turns(), self.shuffling()), p.batch_size)
+
+
+def _read_list(source: str) -> list[str]:
+    data = read_bytes(source, CaffeError)
+    if data.startswith(HDF5_SIGNATURE):
+        raise CaffeError(
+            f"{source}: is an HDF5 file; expected a text file that lists HDF5 files, one a line"
+        )
+    files = decode(data, source, CaffeError, paths=True).split()
+    if not files:
+        raise CaffeError(f"{source}: lists no files")
+    return files
 
 
 def _row_batches(rows: Iterator[Sequence[np.ndarray]], size: int) -> Iterator[Batch]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,18 +14,18 @@ import torch
 from boundary import limits
 from boundary.errors import reason, shown
 from boundary.pictures import decode, read_picture
-from boundary.reading import read_bytes
+from boundary.reading import read_bytes, read_text
 from caffe.blob import check_shape
 from caffe.data.order import RecordRandom, Turns, endless
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
 from caffe.formats.files import read_mean
+from caffe.formats.lists import read_labelled
 from caffe.layers.base import Shape, register
 from caffe.layers.data import (
     PrefetchingLayer,
     Sample,
     in_batches,
-    read_text,
     transformed_shape,
 )
 from caffe.process.log import emit
@@ -56,7 +55,8 @@ class ImageData(PrefetchingLayer):
     reads = ("image_data_param", "transform_param", "data_param")
     differs = (
         "Several solvers share the list out by turns; in Caffe each reads all of it. "
-        "A label that is no integer is an error; Caffe takes it as 0. Of data_param, `prefetch`."
+        "A label that is no integer is an error; Caffe takes it as 0. Tabs, ';', ',' or several "
+        "blanks may stand before it. Of data_param, `prefetch`."
     )
 
     def setup(self, shapes: Sequence[Shape]) -> None:
@@ -69,7 +69,7 @@ class ImageData(PrefetchingLayer):
         self.check(p.batch_size > 0, "batch_size must be positive")
         emit("image_data_layer.cpp:38", f"Opening file {p.source}")
         with self.named():
-            self.entries = _read_list(p.source)
+            self.entries = read_labelled(p.source, labels=False)
         if p.shuffle:
             self.shuffled = len(self.entries)
             emit("image_data_layer.cpp:53", "Shuffling data")
@@ -103,25 +103,6 @@ class ImageData(PrefetchingLayer):
         places = endless(len(entries), self.turns(), self.shuffling())
         samples = (read(entries[i], number) for number, i in places)
         return in_batches(samples, self.transformer, self.random(), p.batch_size)
-
-
-def _read_list(source: str) -> list[tuple[str, int]]:
-    """(path, label) of each line that is not blank; the label is what follows the last space."""
-    entries = []
-    for number, line in enumerate(read_text(source).split("\n"), 1):
-        if not line.strip():
-            continue
-        path, space, label = line.rstrip().rpartition(" ")
-        if not space:  # a list without labels
-            path, label = label, "0"
-        if not re.fullmatch(r"[+-]?\d+", label):
-            raise CaffeError(
-                f"{source}:{number}: label {label!r} is no integer; expected: path label"
-            )
-        entries.append((path, int(label)))
-    if not entries:
-        raise CaffeError(f"{source}: lists no pictures; expected lines of: path label")
-    return entries
 
 
 def _read_sample(
@@ -252,7 +233,7 @@ def _read_windows(source: str, root: str, fg: float, bg: float) -> WindowFile:
     """Parse a window file; for each picture: # index, path, channels, height, width, the number of
     windows, and of each: class overlap x1 y1 x2 y2.
     """
-    words = iter(read_text(source).split())
+    words = iter(read_text(source, CaffeError, paths=True).split())
     images: list[str] = []
     channels, objects, background = 0, [], []
     try:
@@ -266,7 +247,7 @@ def _read_windows(source: str, root: str, fg: float, bg: float) -> WindowFile:
                 label, overlap = int(next(words)), float(next(words))
                 x1, y1, x2, y2 = (int(next(words)) for _ in range(4))
                 if overlap >= fg:
-                    if label <= 0:
+                    if not 0 < label < 2**31:
                         raise CaffeError(f"{source}: picture {index}: an object of class {label}")
                     objects.append(Window(index, label, (x1, y1, x2, y2)))
                 elif overlap < bg:
@@ -278,6 +259,8 @@ def _read_windows(source: str, root: str, fg: float, bg: float) -> WindowFile:
         raise CaffeError(f"{source}: broken off or no number at {where}") from None
     if not images:
         raise CaffeError(f"{source}: lists no pictures")
+    if not 1 <= channels <= 4:
+        raise CaffeError(f"{source}: pictures of {channels} channels; expected 1 to 4")
     for window in (*objects, *background):
         if not 0 <= window.image < len(images):
             raise CaffeError(

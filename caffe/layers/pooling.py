@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from caffe.errors import CaffeError
 from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import ENGINE, Layer, Shape, Tensors, can_look, register
 from caffe.layers.coordinates import Map, windowed
@@ -18,6 +19,7 @@ from caffe.layers.look import Look
 from caffe.proto import caffe_pb2 as pb
 
 LOWEST = torch.finfo(torch.float32).min
+NOWHERE = -1  # in a mask: the window has no maximum
 Pair = tuple[int, int]
 
 
@@ -82,7 +84,7 @@ class Windows:
             rows, columns = index // width - self.pad[0], index % width - self.pad[1]
             index = rows * x.shape[3] + columns
         if empty:
-            index = torch.where(y > lowest, index, -1)
+            index = torch.where(y > lowest, index, NOWHERE)
         return y, index.to(x.dtype)
 
     def average(self, x: torch.Tensor) -> torch.Tensor:
@@ -521,14 +523,22 @@ class Unpooling(Layer):
         height, width = self.top_shapes(bottom)[0][2:]
         x, mask = bottom
         place = mask.detach().long()
-        self.check_range(
-            place,
-            height * width,
-            "mask value",
-            f", the plane of {height} x {width}; output_h, output_w or scale do not fit the "
-            "pooling layer",
-        )
+        self._check_places(place, height, width)
         return _Unpool.apply(x, place, height, width)
+
+    def _check_places(self, place: torch.Tensor, height: int, width: int) -> None:
+        try:
+            self.check_range(
+                place,
+                height * width,
+                "mask value",
+                f", the plane of {height} x {width}; output_h, output_w or scale do not fit the "
+                "pooling layer",
+            )
+        except CaffeError:
+            nowhere = int(place.min()) == NOWHERE
+            self.check(not nowhere, "mask value -1: a pooling window holds NaN alone, or nothing")
+            raise
 
     def onnx(self, graph: Graph, x: Value, mask: Value) -> str:
         (shape,) = self.infer_shapes([x.shape, mask.shape])

@@ -16,6 +16,7 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.layers import base
 from caffe.layers.look import Look
+from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -160,6 +161,8 @@ class PythonLayer(base.Layer):
 
     def _find_class(self) -> type[Layer]:
         p = self.layer_param.python_param
+        refused = refusal(p.module)
+        self.check(not refused, refused)
         self.check(bool(p.module and p.layer), "python_param must give module and layer")
         try:
             module = import_user_module(p.module)
@@ -198,7 +201,7 @@ class PythonLayer(base.Layer):
 
 def import_user_module(name: str) -> Any:
     """The module. The working directory is searched, too, where sys.path lacks it, as it does in
-    console scripts.
+    console scripts. Whether it may be imported, the caller asks permission.refusal.
     """
     try:
         return importlib.import_module(name)

@@ -53,15 +53,17 @@ class Net:
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
-        if arguments and isinstance(arguments[0], str | os.PathLike):
-            weights, *rest = arguments
-            _warn_old_form(network_file, weights, rest)
-        else:
-            rest = list(arguments)
         names = ("phase", "level", "stages", "weights")
-        given = dict(zip(names, rest, strict=False))
-        if len(rest) > len(names):
+        if arguments and isinstance(arguments[0], str | os.PathLike):
+            names = ("weights", "phase", "level", "stages")
+            _warn_old_form(network_file, arguments[0], arguments[1:])
+        given = dict(zip(names, arguments, strict=False))
+        if len(arguments) > len(names):
             raise TypeError(f"Net takes at most 5 positional arguments, got {len(arguments) + 1}")
+        named = {"phase": phase, "level": level or None, "stages": stages, "weights": weights}
+        twice = [name for name in given if named[name] is not None]
+        if twice:
+            raise TypeError(f"Net got {twice[0]} twice, by position and by name")
         phase = given.get("phase", phase)
         level = given.get("level", level)
         stages = given.get("stages", stages)
@@ -366,14 +368,16 @@ class Net:
 
     # -- weights --------------------------------------------------------------------------------
 
-    def copy_from(self, weights_file: str | os.PathLike[str]) -> None:
+    def copy_from(self, weights_file: str | os.PathLike[str], complete: bool = False) -> None:
         """Load a file's weights into the layers of the same name.
 
         The file is binary (a .caffemodel of any age) or HDF5. Layers that it lacks keep their
         weights. If a shape does not fit, nothing is changed, and CaffeError names the layer, the
         blob and both shapes.
+
+        complete: raise CaffeError, too, for a file that lacks parameters of the net.
         """
-        weights.load(self.wiring, weights_file)
+        weights.load(self.wiring, weights_file, complete)
 
     load_hdf5 = copy_from
 

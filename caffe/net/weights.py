@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 import torch
@@ -16,21 +16,64 @@ from caffe.layers import Layer
 from caffe.process.log import emit
 from caffe.process.ranks import announce
 
+# How users of commands, and of functions, accept weights that are not the whole net's.
+PARTIAL = " (accepted with --partial)"
 
-def load(wiring: Wiring, weights_file: files.PathLike) -> None:
+
+def load(wiring: Wiring, weights_file: files.PathLike, complete: bool = False) -> None:
     """Load a file's weights; see Net.copy_from."""
     path = os.fspath(weights_file)
     weights = files.read_weights(path, emit)
     whole = weights.net is not None  # HDF5 leaves out what a layer shares with an earlier one
     copies: list[tuple[Blob, np.ndarray]] = []
+    found: set[tuple[str, int]] = set()
     for name, arrays in weights.items():
         if name not in wiring.by_name:
             line = 746 if whole else 801
             announce(f"net.cpp:{line}", f"Ignoring source layer {name}")
             continue
         copies += _match(wiring, wiring.by_name[name], arrays, path, whole)
+        found |= {(name, i) for i, array in enumerate(arrays) if array is not None}
+    if complete:
+        others = [name for name, arrays in weights.items() if arrays]
+        # Other layers, as losses of the training net, are usual; only others are another net's.
+        check_complete(wiring, found, path, [] if found else others)
     for blob, array in copies:
         blob.tensor().copy_(torch.from_numpy(np.ascontiguousarray(array)).view(blob.shape))
+
+
+def check_complete(
+    wiring: Wiring,
+    found: Set[tuple[str, int]],
+    where: str,
+    left: Sequence[str] = (),
+    hint: str = "",
+) -> None:
+    """Raise CaffeError unless weights were found for all parameters of a net, and nothing is left.
+
+    found: (layer name, number of the blob) of each; what layers share is needed once. left: names
+    in the file that fit nothing. hint: what may be done about them.
+    """
+    missing = [
+        f"{name!r} ({i})"
+        for name, layer in wiring.by_name.items()
+        for i in range(len(layer.blobs))
+        if (name, i) not in found and not wiring.parameters.is_shared(layer, i)
+    ]
+    problems = [
+        f"{what}: {_some(names)}{then}"
+        for what, names, then in (
+            ("no weights for these parameters of layers", missing, ""),
+            ("these names of the file are no layer's parameter", left, hint),
+        )
+        if names
+    ]
+    if problems:
+        raise CaffeError(f"{where}: {'; '.join(problems)}{PARTIAL}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _match(

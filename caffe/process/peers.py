@@ -11,6 +11,8 @@ import os
 import re
 import signal
 import sys
+import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -162,18 +164,40 @@ def join(meeting_place: str | None, rank: int, count: int) -> None:
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     try:
         if meeting_place is None:
-            dist.init_process_group(backend, timeout=FOREVER)
+            store, _, _ = next(dist.rendezvous("env://", rank, count, timeout=FOREVER))
+            store.set_timeout(FOREVER)
+            store = dist.PrefixStore(_attempt(store, rank, count), store)
         else:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name may not resolve
             store = dist.FileStore(meeting_place, count)
-            dist.init_process_group(
-                backend, store=store, rank=rank, world_size=count, timeout=FOREVER
-            )
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=FOREVER)
     except (RuntimeError, ValueError) as error:
         raise CaffeError(
             f"NCCL: rank {rank} of {count} could not join the others: {_first_line(error)}"
         ) from error
     _share_seed()
+
+
+def _attempt(store: dist.Store, rank: int, count: int) -> str:
+    """A name that all processes of this attempt have in common, and no earlier attempt had.
+
+    torchrun keeps its store when it starts the processes anew, and so the addresses of the dead
+    ones. Rank 0 gives the name to whoever is registered as a rank, until the living have it.
+    """
+    mine = uuid.uuid4().hex
+    if rank:
+        store.set(f"caffe/here/{rank}", mine)
+        name = store.get(f"caffe/name/{mine}").decode()
+        store.set(f"caffe/met/{name}/{rank}", "")
+        return name
+    missing = list(range(1, count))
+    while missing:
+        for other in missing:
+            if store.check([f"caffe/here/{other}"]):
+                store.set(f"caffe/name/{store.get(f'caffe/here/{other}').decode()}", mine)
+        time.sleep(0.02)
+        missing = [other for other in missing if not store.check([f"caffe/met/{mine}/{other}"])]
+    return mine
 
 
 def _share_seed() -> None:

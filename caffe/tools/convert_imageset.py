@@ -1,8 +1,8 @@
 """convert_imageset [FLAGS] ROOTFOLDER/ LISTFILE DB_NAME: pictures and labels into a database.
 
-Each line of LISTFILE is a picture's path, added to ROOTFOLDER as it stands, a space, and an
-integer label. Each record is a Datum, B G R uint8, under the key NUMBER_PATH, as Caffe's own tool
-writes it, byte for byte.
+Each line of LISTFILE is a picture's path, added to ROOTFOLDER as it stands, and an integer label
+behind the last blank, tab, ';' or ','. Each record is a Datum, B G R uint8, under the key
+NUMBER_PATH, as Caffe's own tool writes it, byte for byte.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from caffe import io
 from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
 from caffe.formats import db
+from caffe.formats.lists import read_labelled
 from caffe.process.log import ERROR, INFO, WARNING, emit
 from caffe.proto import caffe_pb2 as pb
 
@@ -46,31 +47,6 @@ Line = tuple[int, str, int]  # place in the list, path, label
 
 def _log(line: int, message: str, severity: int = INFO) -> None:
     emit(f"{PROGRAM}.cpp:{line}", message, severity)
-
-
-def read_list(path: str) -> list[tuple[str, int]]:
-    """The paths and labels of a list file. Raises CaffeError with the line that is wrong."""
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().splitlines()
-    except OSError as error:
-        raise CaffeError(f"{path}: {error.strerror or error}") from None
-    entries = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, _, label = os.fsdecode(line.rstrip()).rpartition(" ")
-        try:
-            entries.append((name, int(label)))
-        except ValueError:
-            raise CaffeError(
-                f"{path}:{number}: label {label!r}; expected 'PATH LABEL' with an integer label"
-            ) from None
-        if not name:
-            raise CaffeError(f"{path}:{number}: no path; expected 'PATH LABEL'")
-    if not entries:
-        raise CaffeError(f"{path}: lists no pictures; expected lines 'PATH LABEL'")
-    return entries
 
 
 def encoding(name: str, values: SimpleNamespace) -> str:
@@ -148,7 +124,7 @@ def convert(values: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if len(others) != 3:
         raise Usage(f"expected ROOTFOLDER/ LISTFILE DB_NAME, got {len(others)} arguments")
     root, listed, target = others
-    entries = read_list(listed)
+    entries = read_labelled(listed)
     if values.shuffle:
         _log(86, "Shuffling data")
         order = np.random.default_rng().permutation(len(entries))

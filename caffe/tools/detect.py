@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from boundary.reading import read_lines, read_table
 from boundary.streams import say
 from caffe.commands.script import add_preprocessing, preprocessing, run
 from caffe.detector import Detector
@@ -60,17 +62,14 @@ def read_windows(path: str) -> list[tuple[str, list[tuple[float, ...]]]]:
     Raises CaffeError for a missing column or a value that is no number.
     """
     windows: dict[str, list[tuple[float, ...]]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        missing = {"filename", *COLUMNS} - set(rows.fieldnames or ())
-        if missing:
-            raise CaffeError(f"{path}: no column {min(missing)!r}; expected filename, {COLUMNS}")
-        for row in rows:
-            try:
-                window = tuple(float(row[column]) for column in COLUMNS)
-            except (TypeError, ValueError):
-                raise CaffeError(f"{path}:{rows.line_num}: expected numbers in {COLUMNS}") from None
-            windows.setdefault(row["filename"], []).append(window)
+    for line, row in read_table(path, ("filename", *COLUMNS), CaffeError):
+        try:
+            window = tuple(float(row[column]) for column in COLUMNS)
+        except ValueError:
+            window = (math.nan,)
+        if not all(map(math.isfinite, window)):
+            raise CaffeError(f"{path}:{line}: expected numbers in {COLUMNS}")
+        windows.setdefault(row["filename"], []).append(window)
     return list(windows.items())
 
 
@@ -83,7 +82,7 @@ def detect(detector: Detector, path: str, crop_mode: str) -> Detections:
         return detector.detect_windows(read_windows(path))
     if ending != ".txt":
         raise CaffeError(f"{path}: --crop_mode selective_search takes names from a .txt")
-    names = Path(path).read_text(encoding="utf-8").split("\n")
+    names = read_lines(path, CaffeError, paths=True)
     return detector.detect_selective_search([name.strip() for name in names if name.strip()])
 
 

@@ -105,4 +105,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run("python -m caffe.tools.train", main, quiet=False)
+    run("python -m caffe.tools.train", main, quiet=False, at_once=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.store import write_bytes
+from boundary.writing import write_bytes
+from data_tools.cli import DataError
 from eval_tools.caffe_log import Run
 from eval_tools.inference import Segmented
 from eval_tools.metrics import ConfusionMatrix
@@ -22,6 +25,12 @@ from eval_tools.report.pictures import Pictures, pack
 from eval_tools.tables import FIGURES, Result, Table, notes, percent, tables
 
 MAX_BYTES = 38e6
+# What the browser lets the page do: show its own pictures, and run this very script with this very
+# style. Nothing that a name smuggles in can run, whatever our escaping misses.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src '{css}'; script-src '{js}'; base-uri 'none'; "
+    "form-action 'none'"
+)
 # Limit for one frame, even if a small report has room for more.
 FRAME_BYTES = 150e3
 
@@ -89,25 +98,36 @@ class Report:
             "confusion": _confusion(tally.matrix),
             "data": _script_safe(json.dumps(data, separators=(",", ":"))),
         }
-        for name in ("css", "js"):
-            parts[name] = files(__package__).joinpath(f"page.{name}").read_text()
-        page = files(__package__).joinpath("page.html").read_text()
+        parts["css"] = _asset("page.css") + _rules(results[0], parts["sections"])
+        parts["js"] = _asset("page.js")
+        parts["policy"] = POLICY.format(css=_hash(parts["css"]), js=_hash(parts["js"]))
+        page = _asset("page.html")
         head, tail = (_fill(part, parts) for part in page.split("{{frames}}"))
         blocks = [
             f'<script type="text/plain" id="f{i}">{pictures.text()}</script>\n'
             for i, pictures in enumerate(self._pictures)
         ]
-        write_bytes(path, "".join([head, *blocks, tail]).encode())
+        # Names of files may hold bytes that are no UTF-8.
+        page = "".join([head, *blocks, tail])
+        write_bytes(path, page.encode(errors="replace"), DataError)
+
+
+def _asset(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """The source expression that allows an inline script or style of exactly this text."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _fill(text: str, parts: dict[str, str]) -> str:
-    for name, value in parts.items():
-        text = text.replace("{{" + name + "}}", value)
-    return text
+    """The template with its parts, in one pass: what a part holds is never filled in again."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
 
 
 def _script_safe(text: str) -> str:
-    """JSON in which no name can end the script element."""
+    """JSON (in ASCII) in which no name can end the script element or open a comment."""
     return text.replace("<", "\\u003c")
 
 
@@ -169,10 +189,9 @@ def _class_table(result: Result, table: Table, models: int) -> str:
         cells = [f"<td>{escape(cell)}</td>" for cell in row[1:3]]
         for cell in row[3:]:
             share = 0 if cell == "-" else float(cell)
-            bar = f'<span class="bar" style="width:{share:.1f}%"></span>'
+            bar = f'<span class="bar w{10 * share:.0f}"></span>'
             cells.append(f'<td class="barred"><span>{escape(cell)}</span>{bar}</td>')
-        color = "#{:02x}{:02x}{:02x}".format(*labels.colors[label])
-        swatch = f'<span class="swatch" style="background:{color}"></span>'
+        swatch = f'<span class="swatch s{label}"></span>'
         rows.append(f'<tr><th scope="row">{swatch}{escape(row[0])}</th>{"".join(cells)}</tr>')
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
     return (
@@ -180,6 +199,20 @@ def _class_table(result: Result, table: Table, models: int) -> str:
         f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
         "</table></div>"
     )
+
+
+def _rules(result: Result, sections: str) -> str:
+    """Style rules for the classes' colours and the bars' lengths, as the policy allows no style
+    attributes.
+    """
+    labels = result.tally.labels
+    colors = (
+        ".s{}{{background:#{:02x}{:02x}{:02x}}}".format(label, *labels.colors[label])
+        for label in labels.scored
+    )
+    shares = sorted(set(map(int, re.findall(r'class="bar w(\d+)"', sections))))
+    lengths = (f".w{share}{{width:{share / 10:.1f}%}}" for share in shares)
+    return "\n".join([*colors, *lengths]) + "\n"
 
 
 def _confusion(matrix: ConfusionMatrix) -> str:

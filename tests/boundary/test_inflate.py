@@ -23,9 +23,9 @@ def test_more_than_it_claims(size, held):
         inflate(zlib.compress(bytes(held), 1), size)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"x" * 100, zlib.compress(os.urandom(100))[:50], b"x" * 2**19]
-)
-def test_broken_data(data):
-    with pytest.raises(ValueError, match="its compressed data is broken"):
-        inflate(data, 1000)
+@pytest.mark.parametrize("size", [100, 2**19])
+def test_broken_data(size):
+    packed = zlib.compress(os.urandom(size))
+    for data in (b"", b"x" * size, packed[: size // 2], packed[:-1]):
+        with pytest.raises(ValueError, match="its compressed data (is broken|ends early)"):
+            inflate(data, 2 * size)

@@ -57,6 +57,8 @@ def _status(main, stdout, **options) -> tuple[int, str]:
     sys.stdout, sys.stderr = stdout, io.StringIO()
     try:
         return running.status("tool", main, **options), sys.stderr.getvalue()
+    except SystemExit as end:
+        return end.code, sys.stderr.getvalue()
     finally:
         sys.stdout, sys.stderr = before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 from google.protobuf import text_format
@@ -119,3 +120,18 @@ def test_what_is_missing_is_said(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(caffe.CaffeError, match="Graphviz's program 'dot'"):
         draw.draw_net(parsed(), "LR")
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+def test_names_are_text_in_svgs():
+    pytest.importorskip("pydot", reason="pydot is not installed")
+    names = ["<script>x</script>", "a\x1b[31m", "&lt;b", 'x"; y [URL="javascript:1"]; "z', "\\N"]
+    net = pb.NetParameter(name="n")
+    for name in names:
+        net.layer.add(name=name, type="Odd", bottom=["x"], top=[f"{name} top"])
+    root = ElementTree.fromstring(draw.draw_net(net, "LR", "svg"))
+    kinds = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert kinds <= {"svg", "g", "title", "polygon", "path", "text", "ellipse"}
+    texts = [element.text for element in root.iter() if element.tag.endswith("}text")]
+    for name in names:
+        assert f"{name} top".replace("\x1b", " ") in texts

@@ -101,7 +101,7 @@ def kill_once(out: Path, folder: Path, workers: int, draw: random.Random) -> int
     time.sleep(draw.uniform(0, 0.01))  # while loading, putting, committing, or waiting
     os.kill(child, signal.SIGKILL)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    with lmdb.open(f"{out}.partial", readonly=True, lock=False) as env:
+    with lmdb.open(f"{out}.fusenet-partial", readonly=True, lock=False) as env:
         return env.stat()["entries"]
 
 

@@ -100,10 +100,12 @@ def test_a_file_where_a_folder_should_be(refused, good, tmp_path):
 
 def test_a_folder_that_is_read_only(refused, good, monkeypatch):
     def denied(self, *_, **__):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        if not self.exists():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
     monkeypatch.setattr(Path, "mkdir", denied)  # the tests may run as root, whom nobody denies
-    assert "out.partial: Permission denied" in refused("folder", *good, "out")
+    line = refused("folder", *good, "out")
+    assert "out.fusenet-partial: cannot be written: Permission denied" in line
 
 
 def full_disk(monkeypatch):
@@ -120,8 +122,8 @@ def full_disk(monkeypatch):
 def test_a_full_disk_when_an_lmdb_is_begun(refused, good, monkeypatch, tmp_path):
     full_disk(monkeypatch)
     line = refused("folder", *good, "out")
-    assert "out.partial/plan.json: No space left on device" in line
-    assert not (tmp_path / "out.partial").exists()
+    assert "plan.json: cannot be written: No space left on device" in line
+    assert not (tmp_path / "out.fusenet-partial").exists()
 
 
 def test_a_full_disk_later(refused, good, monkeypatch, tmp_path):
@@ -132,7 +134,7 @@ def test_a_full_disk_later(refused, good, monkeypatch, tmp_path):
     usage = shutil.disk_usage(".")._replace(free=0)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(store.Writer, "commit", no_room)
-    assert "out.partial: no space left on the disk" in refused("folder", *good, "out")
+    assert "out.fusenet-partial: no space left on the disk" in refused("folder", *good, "out")
 
 
 def test_a_full_disk_under_pictures(refused, good, command, monkeypatch, tmp_path):

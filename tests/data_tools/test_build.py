@@ -1,7 +1,9 @@
 """The driver: the same records whatever the workers, bad frames by name, kills survived."""
 
+import functools
 import os
 import signal
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -47,6 +49,44 @@ def test_records_do_not_depend_on_the_workers(tmp_path):
     run(source, tmp_path / "three", workers=3)
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
     assert len(contents(tmp_path / "one")) == 7
+
+
+class Odd(Numbers):
+    """Frame i has i + 1 pixels of label 9, at most four, and -1 in the last."""
+
+    def load(self, index):
+        label = np.zeros((2, 2), np.int16)
+        label.flat[: index + 1] = 9
+        if index == len(self.names) - 1:
+            label[1, 1] = -1
+        return replace(super().load(index), label=label)
+
+
+def test_unknown_labels_become_0_and_are_counted(tmp_path, capsys):
+    format = RecordFormat(classes=8)
+    outputs = [Output(tmp_path / "db", [2, 0, 1])]
+    with pytest.raises(DataError, match=r"2 of 2 frames.*; --unknown ignore counts such pixels"):
+        build.build(Odd(2), [Output(tmp_path / "db", [0, 1])], format, {}, Options(workers=2))
+    assert "label 9 is out of range, expected 0 (ignored) to 8" in capsys.readouterr().err
+    (info,) = build.build(Odd(3), outputs, format, {}, Options(ignore_unknown=True))
+    assert info["unknown_labels"] == {"pixels": 4 + 1 + 2, "frames": 3}
+    assert info["label_pixels"] == {"0": 12}
+    assert info["options"]["unknown"] == "ignore"
+    assert "7 pixels of 3 frames had labels of no class" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "db")) == ["data.mdb", "dataset.json"]
+
+
+def test_unknown_labels_are_counted_once_however_often_a_run_is_killed(tmp_path):
+    format = RecordFormat(classes=8)
+    outputs = [Output(tmp_path / "db", range(3))]
+    options = Options(ignore_unknown=True)
+    source = Odd(3)
+    source.bad = {2}
+    with pytest.raises(DataError, match="scratched"):
+        build.build(source, outputs, format, {}, options)
+    source.bad = set()
+    (info,) = build.build(source, outputs, format, {}, options)
+    assert info["unknown_labels"] == {"pixels": 1 + 2 + 4, "frames": 3}
 
 
 def test_a_frame_can_go_into_several_outputs(tmp_path):
@@ -127,9 +167,11 @@ def test_a_kill_while_the_name_is_given_loses_nothing(tmp_path, monkeypatch, ren
     run(Numbers(3), tmp_path / "db")
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr(store, "replace", lambda new, path: _die_after(renames, new, path))
-        run(Numbers(4), tmp_path / "db", force=True)
-        os._exit(0)
+        try:
+            monkeypatch.setattr(os, "rename", functools.partial(_die_after, [renames], os.rename))
+            run(Numbers(4), tmp_path / "db", force=True)
+        finally:
+            os._exit(0)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     # Every record is there already: none is asked for again.
     run(Numbers(4, bad=range(4)), tmp_path / "db", force=True)
@@ -137,7 +179,9 @@ def test_a_kill_while_the_name_is_given_loses_nothing(tmp_path, monkeypatch, ren
     assert os.listdir(tmp_path) == ["db"]
 
 
-def _die_after(renames, new, path):
-    if renames:  # the old one is out of the way, the new one has not come
-        path.rename(path.with_name(path.name + ".old"))
-    os.kill(os.getpid(), signal.SIGKILL)
+def _die_after(left, rename, *paths):
+    if not str(paths[0]).endswith(".tmp"):
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+    rename(*paths)

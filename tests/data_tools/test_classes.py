@@ -48,20 +48,36 @@ def test_a_number_or_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a CSV"),
-        ("name,r\nwall,1\n", "expected a CSV"),
-        ("label,name\n0,x\n2,y\n", "line 3: label '2', expected 1"),
-        ("label,name,r,g,b\n0,x,0,0,0\n1,y,0,0,256\n", "line 3: r, g, b must be"),
-        ("label,name,r,g,b\n0,x,0,0,0\n1,y,0,0,0\n", "two labels have the same colour"),
+        ("", "1: no column 'label'; expected a CSV table"),
+        ("name,r\nwall,1\n", "1: no column 'label'; expected a CSV table"),
+        ("label,name\n", " a table of no labels"),
+        ("label,name\n0,x\n0,y\n", " line 3: label '0', expected 1"),
+        ("label,name\n1000000000,x\n", " line 2: label '1000000000', expected 0"),
+        ("label,name\n0,x\n" + "9" * 200000, " not a CSV table: field larger"),
+        ("label,name\n0,x\n2,y\n", " line 3: label '2', expected 1"),
+        ("label,name,r,g,b\n0,x,0,0,0\n1,y,0,0,256\n", " line 3: r, g, b must be"),
+        ("label,name,r,g,b\n0,x,0,0,0\n1,y,0,0,0\n", " two labels have the same colour"),
     ],
 )
 def test_broken_tables_are_refused(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(DataError, match=f"t.csv: {re.escape(message)}"):
+    with pytest.raises(DataError, match=f"t.csv:{re.escape(message)}"):
         classes.read_table(tmp_path / "t.csv")
 
 
-@pytest.mark.parametrize("text", ["0", "256"])
+def test_tables_as_other_programs_save_them(tmp_path):
+    table = tmp_path / "t.csv"
+    text = "Label;Name;R;G;B\r\n0;(ignored);0;0;0\r\n1;Tür;1;2;3\r\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        table.write_text(text, encoding=encoding, newline="")
+        assert classes.read_table(table).names == ("(ignored)", "Tür")
+        assert classes.read_table(table).colors[1] == (1, 2, 3)
+    table.write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=r"t\.csv:3: not UTF-8 .*save the file as UTF-8"):
+        classes.read_table(table)
+
+
+@pytest.mark.parametrize("text", ["0", "256", "9" * 5000])
 def test_labels_fit_a_byte(text):
     with pytest.raises(DataError, match="1 to 255"):
         classes.parse(text)

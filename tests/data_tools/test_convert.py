@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -45,12 +46,44 @@ def test_to_a_folder_and_back(tmp_path, command, floats):
     write(tmp_path / "db", [planes(i, floats) for i in range(3)], names=["a", "b/c", "b/d"])
     command("convert", "db", "pictures", "--to", "folder")
     depth = "npy" if floats else "png"
-    assert (tmp_path / "pictures" / "depth" / "00000001_b" / f"c.{depth}").is_file()
+    assert (tmp_path / "pictures" / "depth" / f"00000001_b%2Fc.{depth}").is_file()
     command("convert", "pictures", "again")
     assert same(contents(tmp_path / "db"), contents(tmp_path / "again"))
     info = Reader(tmp_path / "again").info
     assert info["classes"] == ["(ignored)", "wall", "floor", "sofa"]
     assert info["frames"] == {"00000000_a": {"camera": "kv1"}}
+
+
+def test_hostile_names_stay_inside_the_folder_and_come_back(tmp_path, command):
+    hostile = ["../../x", "/any/where", "x_depth", "%2F", "\\x", "y" * 400, "a\nb", ".", "\udcff"]
+    write(tmp_path / "in" / "db", [planes(i) for i in range(len(hostile))], names=hostile)
+    command("convert", "in/db", "in/pictures", "--to", "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    assert len(list((tmp_path / "in/pictures/label").iterdir())) == len(hostile)
+    command("convert", "in/pictures", "again")
+    assert [key for key, _ in Reader(tmp_path / "again")] == [
+        store.key(i, name) for i, name in enumerate(hostile)
+    ]
+    assert Reader(tmp_path / "again").info["frames"] == {"00000000_../../x": {"camera": "kv1"}}
+
+
+def test_folders_of_older_versions_and_of_others_are_read(tmp_path, command):
+    for part, ending in (("rgb", "_rgb"), ("depth", "_depth"), ("label", "")):
+        for name in ("00000000_b/c", f"00000001_d{ending}"):
+            file = tmp_path / "old" / part / f"{name}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shape = (4, 6, 3) if part == "rgb" else (4, 6)
+            cv2.imwrite(str(file), np.full(shape, 7, np.uint8))
+    command("convert", "old", "db")
+    assert [key for key, _ in Reader(tmp_path / "db")] == [b"00000000_b/c", b"00000001_d"]
+
+
+def test_a_folder_that_another_process_writes_stays(tmp_path, command):
+    write(tmp_path / "db", [planes(0)])
+    (tmp_path / "pictures.partial").mkdir()
+    (tmp_path / "pictures.partial" / "thesis.tex").write_text("x")
+    command("convert", "db", "pictures", "--to", "folder")
+    assert (tmp_path / "pictures.partial" / "thesis.tex").read_text() == "x"
 
 
 def test_types(tmp_path, command):
@@ -141,9 +174,39 @@ def test_labels_are_mapped_by_a_table(tmp_path, command):
     assert "map.csv: line 3" in command("convert", "db", "x", "--map", "map.csv", code=1).stderr
 
 
+def test_labels_that_no_class_has_may_count_as_0(tmp_path, command):
+    write(tmp_path / "db", [planes(0), planes(1)], classes=["-", "a", "b", "c"])
+    (tmp_path / "map.csv").write_text("from;to\n1;2\n2;1\n")
+    line = command("convert", "db", "x", "--map", "map.csv", code=1).stderr
+    assert "label 3 is not in the table of --map" in line
+    assert "--unknown ignore counts such pixels as 0" in line
+    line = command("convert", "db", "x", "--map", "map.csv", "--to", "folder", code=1).stderr
+    assert "--unknown ignore counts such pixels as 0" in line
+    lost = [int((planes(i)[4] == 3).sum()) for i in range(2)]
+    for out in (["mapped"], ["pictures", "--to", "folder"]):
+        result = command("convert", "db", *out, "--map", "map.csv", "--unknown", "ignore")
+        assert f"{sum(lost)} pixels of 2 frames had labels of no class" in result.stderr
+        info = json.loads((tmp_path / out[0] / "dataset.json").read_text())
+        assert info["unknown_labels"] == {"pixels": sum(lost), "frames": 2}
+    command("convert", "pictures", "again")
+    for (_, found, _), i in zip(contents(tmp_path / "mapped"), range(2), strict=True):
+        assert (found[4] == np.array([0, 2, 1, 0])[planes(i)[4]]).all()
+    assert same(contents(tmp_path / "mapped"), contents(tmp_path / "again"))
+    # Float records hold labels that no byte can.
+    odd = planes(0, floats=True)
+    odd[4, 0, :2] = 300, -1
+    write(tmp_path / "floats", [odd])
+    assert (
+        "label -1 is out of range"
+        in command("convert", "floats", "y", "--unknown", "error", code=1).stderr
+    )
+    command("convert", "floats", "y", "--unknown", "ignore")
+    assert Reader(tmp_path / "y").info["unknown_labels"] == {"pixels": 2, "frames": 1}
+
+
 def test_bad_usage_and_bad_input(tmp_path, command):
     write(tmp_path / "db", [planes(0)])
-    for wrong in ("train", "train=2", "a=0.6,b=0.6", "a/b=0.5"):
+    for wrong in ("train", "train=2", "a=0.6,b=0.6", "a/b=0.5", "..=0.5"):
         command("convert", "db", "x", "--split", wrong, code=2)
     command("convert", "db", "x", "--split", "a=0.5", "--to", "folder", code=2)
     assert "nothing: does not exist" in command("convert", "nothing", "x", code=1).stderr

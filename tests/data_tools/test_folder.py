@@ -104,6 +104,22 @@ def test_colour_coded_labels_and_class_names(trio, command):
     assert info["label_pixels"] == {"0": 12 * 32, "1": 12 * 32}
 
 
+def test_colours_that_no_class_has_may_count_as_0(trio, command):
+    coded = np.zeros((24, 32, 3), np.uint8)
+    coded[:12] = (30, 20, 10)  # BGR
+    coded[5, 7] = coded[20, 3] = (1, 1, 1)
+    root = trio("a", picture(), depth(), coded)
+    (root / "t.csv").write_text("label;name;r;g;b\n0;none;0;0;0\n1;wall;10;20;30\n")
+    line = command("folder", *args(root, "db", "--classes", "t.csv"), code=1).stderr
+    assert "colour (1, 1, 1) at x=7 y=5 is not in the table" in line
+    assert "--unknown ignore counts such pixels as 0" in line
+    result = command("folder", *args(root, "db", "--classes", "t.csv", "--unknown", "ignore"))
+    assert "db: 2 pixels of 1 frames had labels of no class" in result.stderr
+    info = json.loads((root / "db" / "dataset.json").read_text())
+    assert info["label_pixels"] == {"0": 12 * 32 + 1, "1": 12 * 32 - 1}
+    assert info["unknown_labels"] == {"pixels": 2, "frames": 1}
+
+
 def test_val_fraction_parts_the_frames(trio, command):
     for number in range(10):
         root = trio(f"{number}", picture(number), depth(), label())

@@ -110,3 +110,17 @@ def test_the_sheet_shows_colour_depth_label_and_overlay(db, command, tmp_path):
     page = (tmp_path / "p.html").read_text()
     assert "<td>wall" in page
     assert "data:image/png;base64," in page
+
+
+def test_names_are_text_in_the_page_and_on_the_terminal(db, command, tmp_path):
+    names = ["(ignored)", "<img src=x onerror=run()>\x1b[31m", "a\nb"]
+    path = db([planes(0), planes(1, label=2)], classes=names)
+    printed = command("inspect", path, "--html", "out.html").stdout
+    assert "\x1b" not in printed
+    assert any(line.endswith("  a b") for line in printed.splitlines())
+    page = (tmp_path / "out.html").read_text()
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=run()&gt;" in page
+    policy = page.partition('content="')[2].partition('"')[0]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "script-src" not in policy

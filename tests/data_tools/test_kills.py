@@ -39,4 +39,17 @@ def test_twenty_kills_leave_what_an_unbroken_run_writes(tmp_path, unbroken, work
     assert told["loads"] == 200 - counts[-1]
     assert list(store.Reader(tmp_path / "db")) == list(store.Reader(unbroken))
     assert store.read_info(tmp_path / "db") == store.read_info(unbroken)
-    assert not (tmp_path / "db.partial").exists()
+    assert not (tmp_path / "db.fusenet-partial").exists()
+
+
+def test_a_killed_replacement_loses_neither_the_old_lmdb_nor_the_new(tmp_path):
+    program = Path(__file__).with_name("replacing.py")
+    result = subprocess.run([sys.executable, program, tmp_path], capture_output=True, text=True,
+                            timeout=600)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert len(told) > 4
+    assert {found for found, *_ in told} == {"old", "", "new"}
+    for found, later, last, left, inside in told:
+        assert later == ("new" if found == "new" else "old")
+        assert (last, left, inside) == ("new", ["db"], ["data.mdb", "dataset.json"])

@@ -138,6 +138,10 @@ def test_bad_frames_are_named(tmp_path, command):
     command("nyuv2", "nyu.mat", "out", "--size", "8x6", "--skip-bad")
     info = Reader(tmp_path / "out" / "test").info
     assert info["skipped"] == ["nyu0002"]
+    command("nyuv2", "nyu.mat", "all", "--size", "8x6", "--skip-bad", "--unknown", "ignore")
+    info = Reader(tmp_path / "all" / "test").info
+    assert info["unknown_labels"] == {"pixels": 1, "frames": 1}
+    assert "skipped" not in info
 
 
 def test_a_split_without_frames_is_an_error_only_if_asked_for(tmp_path, command):

@@ -87,6 +87,16 @@ def test_the_lists_may_lie_elsewhere_and_test_may_be_left_out(tree, command):
     assert sorted(p.name for p in (tree / "out").iterdir()) == ["train", "val"]
 
 
+def test_lists_name_scenes_and_no_other_folders(tree, command):
+    for name in ("../scannet_frames_test/scene0707_00", "..", str(tree)):
+        (tree / "scannetv2_val.txt").write_text(f"{name}\n")
+        line = command("scannet", ".", "out", code=1).stderr
+        assert f"scannetv2_val.txt: {name} is not the name of a scene" in line
+    (tree / "scannetv2_val.txt").write_text("\ufeffscene0011_00\r\n", encoding="utf-8")
+    command("scannet", ".", "out", "--size", "80x60", "--splits", "val")
+    check(tree / "out" / "val", VAL)
+
+
 def test_bad_input_is_named(tree, command):
     (tree / "scannetv2_val.txt").write_text("scene0099_00\n")
     assert "scene0099_00: no such scene" in command("scannet", ".", "out", code=1).stderr

@@ -124,6 +124,47 @@ def test_force_replaces_nothing_but_lmdbs(tmp_path):
         store.Writer(tmp_path / "file", "plan", force=True)
 
 
+def test_folders_of_the_user_stay(tmp_path):
+    write(tmp_path / "db", [1]).finish({})
+    for name in ("db.old", "db.partial", "db.fusenet-partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("x")
+    with pytest.raises(DataError, match=r"db\.fusenet-partial: holds thesis\.tex, .*move it away"):
+        store.Writer(tmp_path / "db", "plan", force=True)
+    os.rename(tmp_path / "db.fusenet-partial", tmp_path / "mine")
+    write(tmp_path / "db", [2], force=True).finish({})
+    for name in ("db.old", "db.partial", "mine"):
+        assert (tmp_path / name / "thesis.tex").read_text() == "x"
+    (tmp_path / "db.fusenet-partial").mkdir()  # an LMDB of somebody's
+    (tmp_path / "db.fusenet-partial" / "data.mdb").write_text("x")
+    with pytest.raises(DataError, match=r"has no plan\.json of ours"):
+        store.Writer(tmp_path / "db", "plan", force=True)
+    assert (tmp_path / "db.fusenet-partial" / "data.mdb").read_text() == "x"
+
+
+def test_what_came_into_being_meanwhile_is_not_replaced(tmp_path):
+    writer = write(tmp_path / "db", [1])
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "thesis.tex").write_text("x")
+    with pytest.raises(DataError, match="db: exists already"):
+        writer.finish({})
+    writer.close()
+    assert (tmp_path / "db" / "thesis.tex").read_text() == "x"
+    os.rename(tmp_path / "db", tmp_path / "mine")
+    writer = store.Writer(tmp_path / "db", "plan")
+    assert store.key(0, "f1") in writer  # it goes on
+    writer.finish({})
+
+
+def test_a_link_to_an_lmdb_stays_one(tmp_path):
+    write(tmp_path / "real", [1]).finish({})
+    (tmp_path / "db").symlink_to("real")
+    write(tmp_path / "db", [2, 3], force=True).finish({})
+    assert (tmp_path / "db").is_symlink()
+    assert len(store.Reader(tmp_path / "real")) == 2
+    assert sorted(os.listdir(tmp_path)) == ["db", "real"]
+
+
 def test_two_writers_of_one_file_are_refused(tmp_path):
     writer = write(tmp_path / "db", [1])
     code = f"from data_tools import store; store.Writer({str(tmp_path / 'db')!r}, 'plan')"
@@ -141,7 +182,9 @@ def test_a_full_disk_is_named_and_what_is_there_can_be_resumed(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, limit[1]))
         for index in range(1, 100):
             writer.put(store.key(index, "x"), record(1, (5, 64, 64)))
-        with pytest.raises(DataError, match=r"db\.partial: (File too large|Input/output error)"):
+        with pytest.raises(
+            DataError, match=r"db\.fusenet-partial: (File too large|Input/output error)"
+        ):
             writer.commit()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

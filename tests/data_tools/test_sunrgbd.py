@@ -157,6 +157,22 @@ def test_metadata_that_disagree_are_refused(tree, command):
     assert "seglabel has 1 entries, SUNRGBDMeta.mat 5" in command("sunrgbd", *WHERE, code=1).stderr
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rgbname", "../../../../secret.png"),
+        ("depthname", "/etc/passwd"),
+        ("rgbpath", "/n/SUNRGBD/../../a/image/x.png"),
+    ],
+)
+def test_paths_that_leave_the_root_are_refused(tree, command, field, value):
+    path = "/n/SUNRGBD/kv1/a/image/x.png"
+    row = {"rgbpath": path, "rgbname": "x.png", "depthname": "d.png", field: value}
+    write_level5(tree / "SUNRGBDtoolbox/Metadata/SUNRGBDMeta.mat", SUNRGBDMeta=[row])
+    line = command("sunrgbd", *WHERE, code=1).stderr
+    assert "is not the name of a file or folder in SUNRGBD" in line
+
+
 def test_paths_below_the_root():
     assert sunrgbd.inside("/n/fs/sun3d/data/SUNRGBD//realsense/lg//x/") == "realsense/lg/x"
     assert sunrgbd.inside("/n/fs/sun3d/data/SUNRGBD/kv1/NYUdata/NYU0001") == "kv1/NYUdata/NYU0001"

@@ -279,7 +279,9 @@ def test_bad_input_has_its_line(folder, command, tmp_path, vgg):
         unfilled("odd", 0)
     )
     (tmp_path / "bad.prototxt").write_text("layer { nme: 'x' }")
-    assert "bad.prototxt: not a net's prototxt" in line(folder / "vgg.caffemodel", "bad.prototxt")
+    assert 'bad.prototxt:1:9: LayerParameter has no field "nme"' in line(
+        folder / "vgg.caffemodel", "bad.prototxt"
+    )
     (tmp_path / "other.prototxt").write_text(
         "layer { name: 'd' type: 'Input' top: 'd' input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8"
         " } } } layer { name: 'c' type: 'Convolution' bottom: 'd' top: 'c' convolution_param {"

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,17 @@ def test_panels_and_curves_of_the_figure():
     assert curves.smoothed([4, 2, 0, 2], 2) == [4, 3, 1, 1]
 
 
+def test_names_of_runs_are_text(tmp_path, capsys):
+    names = ["$x^$", "<b>\x1b[31m", "-->\nb"]
+    out = tmp_path / "c.svg"
+    curves.main([*[str(REFERENCE)] * 3, "--names", ",".join(names), "-o", str(out)])
+    assert ElementTree.parse(out).getroot().tag.endswith("svg")
+    assert "$x^$: train loss" in out.read_text()
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert len(printed.splitlines()) == 4
+
+
 def test_follow_draws_as_the_log_grows(tmp_path, monkeypatch):
     log, out = tmp_path / "train.log", tmp_path / "c.png"
     lines = REFERENCE.read_text().splitlines(keepends=True)
@@ -145,6 +157,46 @@ def test_follow_draws_as_the_log_grows(tmp_path, monkeypatch):
     assert out.exists()
 
 
+def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
+    good = "I1122 16:49:0{}.500000 1 solver.cpp:239] Iteration {}, loss = {}\n"
+    lines = [good.format(i, i, 2.5) for i in range(4)]
+    lines += [
+        good.format(4, 4, "1.51.5"),
+        good.format(4, 4, "0x10"),
+        good.format(4, "9" * 30, 1),
+        "I9999 16:49:00.5 1 solver.cpp:239] Iteration 4, loss = 7\n",  # month 99
+        "I1122 16:49:04.5 1 solver.cpp:239]     Test net output #0: $\\frac = 1.2.3\n",
+        "I1122 16:49:04.5 1 solver.cpp:239]     Test net output #0: $\\frac_loss = 1e300\n",
+        good.format(5, 5, 1e300),
+        good.format(6, 6, "-nan"),
+        good.format(7, 7, "inf"),
+    ]
+    path = tmp_path / "train.log"
+    path.write_bytes("".join(lines).encode() + b"\0\xff\xfe" * 100 + b"\n")
+    run = read_log(path)
+    assert run.unread == 5
+    assert run.series["loss"].iterations == [0, 1, 2, 3, 5, 6, 7]
+    out = [str(path), "-o", str(tmp_path / "c.svg"), "--tensorboard", str(tmp_path / "events")]
+    curves.main([*out, "--names", "$x$"])
+    assert "warning: $x$: 5 damaged lines were left out" in capsys.readouterr().err
+
+
+def test_logs_of_other_encodings(tmp_path):
+    path = tmp_path / "train.log"
+    path.write_text(PREFIX.format("1122 16:49") + "Iteration 3, loss = 1.5\n", encoding="utf-16")
+    assert read_log(path).series["loss"].values == [1.5]
+    with pytest.raises(DataError, match="zero character"):
+        read_log("a\0b")
+
+
+def test_a_run_goes_on_past_new_year_into_a_leap_day():
+    log = Parser("run")
+    for day in ("0303", "0229"):
+        log.feed([PREFIX.format(f"{day} 10:00") + f"Iteration {day}, loss = 1"])
+    assert log.run.unread == 0
+    assert log.run.series["loss"].seconds[0] > 0
+
+
 def test_tensorboard_reads_the_event_file(tmp_path):
     curves.main([str(REFERENCE), "-o", str(tmp_path / "c.png"), "--tensorboard", str(tmp_path)])
     (file,) = (tmp_path / "reference_train").iterdir()
@@ -163,6 +215,14 @@ def test_tensorboard_reads_the_event_file(tmp_path):
         for value in event.summary.value:
             points.setdefault(value.tag, []).append((event.step, value.simple_value))
     assert points["test/accuracy"] == [(0, 0), (5, 0), (10, pytest.approx(0.166667))]
+
+
+def test_names_of_runs_stay_inside_the_folder(tmp_path):
+    out = ["-o", str(tmp_path / "c.png"), "--tensorboard", str(tmp_path / "in" / "events")]
+    curves.main([str(REFERENCE), *out, "--names", "../../X"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.png", "in"]
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["events"]
+    assert [path.name for path in (tmp_path / "in/events").iterdir()] == ["%2E.%2F..%2FX"]
 
 
 @pytest.mark.parametrize(

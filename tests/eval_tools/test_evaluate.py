@@ -1,17 +1,20 @@
 """The command as a user meets it: figures of a net whose answers are known, and bad input."""
 
 import json
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 
 import cv2
 import lmdb
 import numpy as np
 import pytest
 
+import caffe
 from data_tools.cli import DataError
 from data_tools.record import to_datum
-from eval_tools import evaluate
+from eval_tools import evaluate, network
 from eval_tools.metrics import ConfusionMatrix
 
 
@@ -148,6 +151,28 @@ def test_markdown_and_names(model, data, tmp_path):
     lines = file.read_text().splitlines()
     assert "| class | pixels | share % | accuracy % | IoU % |" in lines
     assert any(line.startswith(r"| four\|4 | ") for line in lines)
+
+
+def test_names_in_tables_are_text(model, toy, tmp_path, capsys):
+    names = ["(ignored)", "a|b`c", "<b>*x*</b> [y](z)", "two\nlines\x1b[31m", "$x$ & \\"]
+    lmdb = toy.lmdb(tmp_path / "lmdb", toy.frames(2), {"classes": names})
+    file, svg = tmp_path / "figures.md", tmp_path / "m.svg"
+    evaluate.main([*model, str(lmdb), "--markdown", str(file), "--confusion", str(svg)])
+    lines = file.read_text().splitlines()
+    first = lines.index("### Classes") + 4
+    assert [line.partition(" | ")[0] for line in lines[first : first + 4]] == [
+        r"| a\|b\`c",
+        r"| \<b\>\*x\*\</b\> \[y\](z)",
+        r"| two lines \[31m",
+        r"| \$x\$ \& \\",
+    ]
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "two lines" in printed
+    comments = re.findall("<!-- (.*?) -->", svg.read_text())
+    assert "$x$ &amp; \\" in comments  # no formula
+    assert "two lines [31m" in comments
+    ElementTree.parse(svg)
 
 
 def bad_input(kind, model, data, tmp_path, toy):
@@ -294,3 +319,60 @@ def test_frames_known_to_have_no_labels_are_refused(model, toy, tmp_path):
     path = toy.lmdb(tmp_path / "lmdb", toy.frames(1), {"labeled": False})
     with pytest.raises(DataError, match=r"its frames have no labels, as dataset\.json says"):
         run(tmp_path, *model, path)
+
+
+FUSION = """
+layer { name: "rgb" type: "Input" top: "rgb"
+        input_param { shape { dim: 1 dim: 3 dim: 12 dim: 16 } } }
+layer { name: "depth" type: "Input" top: "depth"
+        input_param { shape { dim: 1 dim: 1 dim: 12 dim: 16 } } }
+layer { name: "a" type: "Convolution" bottom: "rgb" top: "a" CONV }
+layer { name: "a_n" type: "BatchNorm" bottom: "a" top: "a" }
+layer { name: "a_s" type: "Scale" bottom: "a" top: "a" }
+layer { name: "a_r" type: "ReLU" bottom: "a" top: "a" }
+layer { name: "b" type: "Convolution" bottom: "depth" top: "b" CONV }
+layer { name: "b_n" type: "BatchNorm" bottom: "b" top: "b" }
+layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "s"
+        eltwise_param { operation: FUSE } }
+layer { name: "pool" type: "Pooling" bottom: "s" top: "p" top: "k"
+        pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "c" type: "Convolution" bottom: "p" top: "c" CONV }
+layer { name: "c_r" type: "ReLU" bottom: "c" top: "c" }
+layer { name: "up" type: "Unpooling" bottom: "c" bottom: "k" top: "u" unpooling_param { scale: 2 } }
+layer { name: "score" type: "Convolution" bottom: "u" top: "score" CONV }
+""".replace(
+    "CONV",
+    'convolution_param { num_output: 5 pad: 1 kernel_size: 3 weight_filler { type: "msra" } }',
+)
+
+
+@pytest.mark.parametrize("layer", ["a", "b_n", "c", "score"])
+@pytest.mark.parametrize("fuse", ["SUM", "MAX"])
+def test_a_weight_that_is_nan_scores_as_layer_by_layer(
+    fuse, layer, data, tmp_path, capsys, toy, monkeypatch
+):
+    """MAX chooses bottom 1 where bottom 0 is NaN, so that the broken net has a score."""
+    text = FUSION.replace("FUSE", fuse)
+    names = ["a_n", "b_n"]
+    statistics = {name: [np.ones(5), np.full(5, 1e4), [1]] for name in names}
+    deploy, weights = toy.model(tmp_path, text, statistics)
+    net = caffe.Net(deploy, weights, caffe.TEST)
+    net.params[layer][0].data.reshape(-1)[2] = np.nan
+    net.save(weights)
+    found = []
+    for by_plan in (True, False):
+        if not by_plan:
+            monkeypatch.setattr(network, "scores_only", lambda param, net, wanted: (param, net))
+        try:
+            found.append(run(tmp_path, deploy, weights, data[0], "--bootstrap", 0))
+        except DataError as error:
+            found.append(str(error))
+        (said,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("warning"))
+        assert f"{weights}: layer {layer!r}, blob 0 holds NaN or infinity" in said
+    assert found[0] == found[1]
+    assert isinstance(found[0], str) != (fuse == "MAX" and layer == "a")
+
+
+def test_weights_that_are_finite_need_no_warning(model, data, tmp_path, capsys):
+    run(tmp_path, *model, data[0])
+    assert "warning" not in capsys.readouterr().err

@@ -53,6 +53,43 @@ def test_one_frame_to_one_file(model, toy, tmp_path, capsys):
     assert capsys.readouterr().out == f"{out}\n"
 
 
+def test_names_of_records_stay_inside_the_folder(model, toy, tmp_path):
+    hostile = ["../../x", "/any/where", "kitchen/3", "%2F", "."]
+    frames = {name: (labels(i), labels(i)) for i, name in enumerate(hostile)}
+    toy.lmdb(tmp_path / "db", frames, {"classes": toy.names})
+    (tmp_path / "in").mkdir()
+    out = tmp_path / "in" / "out"
+    run(*model, "--lmdb", tmp_path / "db", "-o", out, "--overlay")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "in"]
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["out"]
+    pictures = {path.name for path in out.iterdir() if "_" not in path.name}
+    names = ["%2E.%2F..%2Fx", "%2Fany%2Fwhere", "kitchen%2F3", "%252F", "%2E", "legend"]
+    assert pictures == {f"{name}.png" for name in names}
+    for i, name in enumerate(names[:-1]):
+        assert np.array_equal(read_label(out / f"{name}.png"), labels(i))
+    # evaluate finds them again.
+    found = tmp_path / "scores.json"
+    run_evaluate = [*model, tmp_path / "db", "--size", "16x12", "--labels", out, "--json", found]
+    evaluate.main([*map(str, run_evaluate), "--bootstrap", "0"])
+    assert json.loads(found.read_text())["global_accuracy"] == 1
+
+
+def test_a_net_that_takes_colours_alone_needs_no_depth(toy, tmp_path):
+    text = toy.deploy[: toy.deploy.index('layer { name: "depth"')]
+    text += """
+    layer { name: "score" type: "Convolution" bottom: "rgb" top: "score"
+            convolution_param { num_output: 5 kernel_size: 1 } }
+    """
+    weight = np.zeros((5, 3))
+    weight[1:4] = np.eye(3)
+    text = text.replace("HEIGHT", "12").replace("WIDTH", "16")
+    net = toy.model(tmp_path, text, {"score": [weight, [1, 0, 0, 0, 0]]}, "colours")
+    wanted = labels() % 4
+    rgb, _ = write_files(tmp_path, toy.paint(wanted))
+    run(*net, "--rgb", rgb, "-o", tmp_path / "out.png")
+    assert np.array_equal(read_label(tmp_path / "out.png"), wanted)
+
+
 def test_folders_keep_their_names(model, toy, tmp_path):
     names = ["a/one", "a/two", "b/one"]
     for i, name in enumerate(names):
@@ -221,6 +258,11 @@ def test_nets_of_one_input_need_only_that(toy, tmp_path, capsys):
     assert np.all(read_label(tmp_path / "o.png") == 1)
     with pytest.raises(DataError, match=r"near\.prototxt looks at depth: --depth is missing"):
         run(*model, "--rgb", depth)
+    colour = text.replace("depth", "rgb").replace("dim: 1 dim: 1 dim", "dim: 1 dim: 3 dim")
+    model = toy.model(tmp_path, colour, {"score": [[[0] * 3, [1] * 3], [10, 0]]}, "colour")
+    rgb, _ = write_files(tmp_path, np.full((4, 12, 16), 40))
+    run(*model, "--rgb", rgb, "-o", tmp_path / "c.png")
+    assert np.all(read_label(tmp_path / "c.png") == 1)
 
 
 def bad(kind, tmp_path, toy):

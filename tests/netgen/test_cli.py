@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
+from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter, SolverParameter
 from netgen import NETS
 from netgen.cli import main
+from netgen.sources import depth_range
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +133,7 @@ def test_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
     ("argv", "status", "message"),
     [
         ("sf5 --size 31x240", 1, "size 31x240 is too small: five 2x2 poolings need at least 32x32"),
-        ("sf5 --label-weights none.txt", 1, "label weights none.txt: No such file"),
+        ("sf5 --label-weights none.txt", 1, "none.txt: No such file"),
         ("sf5 --dataset scannet-40 --label-weights paper", 1, "no label weights were published"),
         ("sf5 --width-multiplier 0", 1, "width multiplier 0 is not above 0"),
         ("solver --net none.prototxt", 1, "none.prototxt: No such file or directory"),
@@ -368,3 +370,39 @@ def test_deploy_says_how_depth_was_scaled(tmp_path: Path) -> None:
     assert "# depth_range: 0.5:8 float" in known.stdout.splitlines()
     unknown = subprocess.run([*command, "nowhere"], capture_output=True, text=True, check=True)
     assert "depth_range" not in unknown.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ("--batch-size 2147483648", 2, "'2147483648' is too large; expected at most 2147483647"),
+        ("--batch-size " + "9" * 5000, 2, "is too large"),
+        ("--size 99999999999x320", 2, "'99999999999' is too large"),
+        ("--scene-loss-weight nan", 2, "'nan' is not a number from 0 up"),
+        ("--augment scale=1:1e30", 2, "expected a number from 0 to 64"),
+        ("--width-multiplier 1e9", 1, "ConvolutionParameter.num_output cannot hold 64000000000"),
+    ],
+)
+def test_numbers_that_no_field_holds(capsys, options: str, status: int, message: str) -> None:
+    found, out, err = run(capsys, "sf5", *options.split())
+    assert (found, out) == (status, "")
+    assert message in err
+    assert ".py" not in err
+
+
+def test_a_solver_of_too_many_iterations(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.prototxt").write_text(run(capsys, "sf5")[1])
+    images = ["--train-images", "2147483647", "--test-images", "1", "--epochs", "2147483647"]
+    status, _, err = run(capsys, "solver", "--net", "train.prototxt", *images)
+    assert status == 1
+    assert "out of range" in err
+    assert ".py" not in err
+
+
+@pytest.mark.parametrize(
+    "options", [{"depth_range": 'valid\nlayer { name: "mine" }'}, {"depth_range": 5}]
+)
+def test_a_dataset_json_puts_nothing_but_a_range_into_a_net(tmp_path, options):
+    (tmp_path / "dataset.json").write_text(json.dumps({"options": options}))
+    with pytest.raises(CaffeError, match=r"dataset\.json: options\.depth_range: expected authors"):
+        depth_range(str(tmp_path))

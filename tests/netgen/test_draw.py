@@ -129,3 +129,20 @@ def test_a_skip_past_other_boxes_keeps_clear_of_them() -> None:
     assert len(arc.points) == 4
     level = arc.points[1][1]
     assert all(not box.y <= level <= box.y + box.height for box in boxes)
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>x</script>", '"><img onerror=x>', "a\x1b[31m", "$x^$ ]]>"]
+)
+def test_names_are_text_in_drawings(tmp_path: Path, name: str) -> None:
+    net = NetParameter(name=name)
+    net.layer.add(name=name, type="Input", top=[name]).input_param.shape.add(dim=[1, 3, 8, 8])
+    net.layer.add(name=f"{name} 2", type=f"Odd{name}", bottom=[name], top=["y"])
+    for out in (tmp_path / "net.svg", tmp_path / "net.png"):
+        draw(net, out, TEST)
+    root = ElementTree.parse(tmp_path / "net.svg").getroot()
+    shown = name.replace("\x1b", " ")
+    assert shown in "".join(root.itertext())
+    kinds = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert kinds <= {"svg", "title", "rect", "circle", "text", "path", "polygon"}
+    assert cv2.imread(str(tmp_path / "net.png")) is not None

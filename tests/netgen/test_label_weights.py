@@ -70,6 +70,13 @@ def test_files(tmp_path: Path) -> None:
     assert choose(str(path), DATASETS["nyuv2-13"], 3) == (0.5, 1, 2, 3)
 
 
+def test_files_as_other_programs_save_them(tmp_path: Path) -> None:
+    path = tmp_path / "weights.txt"
+    for text, encoding in (("1;2.5;3;4\r\n", "utf-8-sig"), ("1\t2.5\n3, 4", "utf-16")):
+        path.write_text(text, encoding=encoding, newline="")
+        assert read(str(path), 3) == (1, 2.5, 3, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -89,6 +96,6 @@ def test_files_that_do_not_fit(tmp_path: Path, text: str, message: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CaffeError, match="none: No such file or directory"):
         read(str(tmp_path / "none"), 3)
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CaffeError, match="binary: not a text file"):
+    (tmp_path / "binary").write_bytes(b"1\n\xfc\x00")
+    with pytest.raises(CaffeError, match="binary:2: not UTF-8"):
         read(str(tmp_path / "binary"), 3)

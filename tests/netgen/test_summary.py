@@ -100,3 +100,11 @@ def test_show() -> None:
 def test_mebibytes() -> None:
     assert mebibytes(2**18) == "0.25 MiB"
     assert mebibytes(3 * 2**30) == "3,072.0 MiB"
+
+
+def test_names_cannot_steer_the_terminal() -> None:
+    net, layers = sketched('layer { name: "a\\033[31m\\nb" type: "Odd\\033" bottom: "x" top: "y" }')
+    net.name = "n\x1b]0;title\x07"
+    text = summary(net, TEST, layers)
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "a [31m b" in text

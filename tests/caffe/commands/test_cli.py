@@ -172,6 +172,20 @@ def test_test(say, folder: Path) -> None:
     ]
 
 
+def test_time_takes_weights(say, folder: Path) -> None:
+    net = caffe.Net(str(folder / "net.prototxt"), caffe.TEST)
+    for blob in net.params["ip"]:
+        blob.data[...] = 0
+    net.save(str(folder / "zero.caffemodel"))
+    command = "time -model net.prototxt -iterations 1 -phase TEST"
+    status, _, lines = say(f"{command} -weights zero.caffemodel")
+    assert status == 0
+    (loss,) = (line for line in lines if line.startswith("Initial loss"))
+    assert loss == "Initial loss: 1.09861"  # ln 3: all scores are equal
+    status, _, _ = say(f"{command} -weights none.caffemodel")
+    assert status == 1
+
+
 def test_time(say, folder: Path) -> None:
     status, _, lines = say("time -model net.prototxt -iterations 2 -phase TEST")
     assert status == 0
@@ -253,7 +267,7 @@ BAD_INPUT = [
      r'\(did you mean "num_output"\?\)'),
     (_missing_lmdb, TRAIN, r"layer 'data' \(Data\): nowhere: No such file or directory"),
     (_wrong_channels, TRAIN, r"layer 'cut' \(Slice\): slice_point \[4\] must rise within the 3 of "
-     "axis 1"),
+     r"axis 1 of the bottom \(2, 3, 4, 4\), and .*: with these it needs at least 5"),
     (_one_wrong_record, TRAIN, r"layer 'data' \(Data\): bad: record b'0003': it is 1 x 4 x 4, "
      r"others in its batch are 3 x 4 x 4 \(channels x height x width\)"),
     (_unknown_bottom, TRAIN, r"layer 'loss': unknown bottom blob 'pi' \(bottom 0\); no layer .*"),

@@ -38,6 +38,7 @@ def neuron(net_of, kind, param="", shape=(3,), phase=caffe.TRAIN):
         ("Power", "power_param { power: 0 }", 0, 1, 0),
         ("Power", "power_param { power: 2 scale: 0 shift: 3 }", np.nan, 9, 0),
         ("Power", "power_param { power: -1 scale: 0 }", 7, np.inf, 0),
+        ("Power", "power_param { power: 300 scale: 0 shift: 30 }", 7, np.inf, 0),
         ("Power", "power_param { power: 0.5 scale: 0 shift: -1 }", 7, np.nan, 0),
     ],
 )

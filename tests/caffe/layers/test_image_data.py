@@ -77,7 +77,7 @@ def test_a_list_needs_no_labels_and_may_have_blank_lines(net_of, tmp_path):
 @pytest.mark.parametrize(
     ("text", "param", "cause"),
     [
-        (None, "", "list.txt: cannot be read: No such file"),
+        (None, "", "list.txt: No such file"),
         ("\n", "", "lists no pictures"),
         ("a b.png cat\n", "", "list.txt:1: label 'cat' is no integer"),
         ("none.png 0\n", "", "none.png: No such file or directory"),

@@ -200,6 +200,12 @@ def test_a_mask_of_another_plane_is_named(layer_of):
         layer.forward([torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 4.0)], [])
 
 
+def test_a_mask_of_a_window_of_nan_is_named(layer_of):
+    layer = layer_of('type: "Unpooling" unpooling_param { scale: 2 }', *[(1, 1, 1, 1)] * 2)
+    with pytest.raises(caffe.CaffeError, match="mask value -1: a pooling window holds NaN alone"):
+        layer.forward([torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), -1.0)], [])
+
+
 def test_windows_agree_with_their_definition_over_many_geometries(layer_of):
     rng = np.random.default_rng(0)
     for _ in range(60):

@@ -386,3 +386,20 @@ def test_callbacks(make_net) -> None:
     calls.clear()
     net.backward(end="c")
     assert calls == [("before_backward", 3), ("after_backward", 3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "twice"),
+    [
+        ((caffe.TEST,), {"phase": caffe.TRAIN}, "phase"),
+        ((caffe.TEST, 1), {"level": 2}, "level"),
+        ((caffe.TEST, 0, ["a"]), {"stages": ["b"]}, "stages"),
+        (("w.caffemodel", caffe.TEST), {"weights": "v.caffemodel"}, "weights"),
+        (("w.caffemodel", caffe.TEST), {"phase": caffe.TEST}, "phase"),
+    ],
+)
+def test_nothing_is_given_twice(arguments, named, twice: str) -> None:
+    """The second value would be ignored silently."""
+    net = text_format.Parse(INPUT, pb.NetParameter())
+    with pytest.raises(TypeError, match=f"Net got {twice} twice"):
+        caffe.Net(net, *arguments, **named)

@@ -143,3 +143,49 @@ def test_layers_from_outside_have_plans_or_the_layer_loop() -> None:
         assert REGISTRY[name].forward_blobs is not caffe.layers.base.Layer.forward_blobs
     net = caffe.Net(net_param("ReLU", Case(shapes=[[2, 3]]), caffe.TEST), caffe.TEST)
     assert can_plan(net.wiring)
+
+
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST], ids=["TRAIN", "TEST"])
+@pytest.mark.parametrize("name", NAMES)
+def test_values_that_are_not_finite(name: str, phase: int, tmp_path, monkeypatch) -> None:
+    """One in the first bottom or in a parameter: both give it, or refuse it, alike."""
+    monkeypatch.chdir(tmp_path)
+    for k, value in enumerate((np.nan, np.inf, -np.inf)):
+        seed = zlib.crc32(f"{name} {k}".encode())
+        case = TABLE[name].draw(random.Random(seed))
+        if case.files is not None:
+            case.files()
+        param = net_param(name, case, phase)
+        for where in ("in0", "l"):
+            outs: list[dict[str, np.ndarray] | str] = []
+            for observed in (True, False):
+                net = filled(param, case, phase, seed)
+                net.observed = observed
+                parameters = net.params.get(where)
+                blob = parameters[0] if parameters else net.blobs.get(where)
+                if blob is None or not blob.count:
+                    continue
+                blob.data.reshape(-1)[blob.count // 2] = value
+                caffe.set_random_seed(seed)
+                outs.append(_outcome(net, phase))
+            assert not outs or _same(*outs), f"{param}: {value} in {where}: {outs}"
+
+
+def _outcome(net: caffe.Net, phase: int) -> dict[str, np.ndarray] | str:
+    try:
+        found = {k: v.copy() for k, v in net.forward().items()}
+        if phase == caffe.TRAIN:
+            net.backward()
+    except caffe.CaffeError as error:
+        return str(error)
+    for key, blobs in net.params.items():
+        for i, blob in enumerate(blobs):
+            found[f"{key} {i}"] = blob.data.copy()
+            found[f"{key} {i} diff"] = blob.diff.copy()
+    return found
+
+
+def _same(a: dict[str, np.ndarray] | str, b: dict[str, np.ndarray] | str) -> bool:
+    if isinstance(a, str) or isinstance(b, str):
+        return a == b
+    return all(np.allclose(a[key], b[key], 1e-4, 1e-4, equal_nan=True) for key in a)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -163,3 +164,17 @@ def test_a_sum_without_the_others_is_lost() -> None:
         distributed.finish(Broken())
     expected = "lost the other processes: Closed by peer [127.0.0.1]:1"
     assert str(caught.value) == expected
+
+
+def test_an_attempt_does_not_meet_those_before_it() -> None:
+    """torchrun keeps one store; some of the ranks that registered there are dead."""
+    store = dist.HashStore()
+    store.set("caffe/here/1", "dead")  # killed before it heard of rank 0
+    names = []
+    for late in (0, 2):  # the rank that comes last
+        with ThreadPoolExecutor(3) as threads:
+            order = sorted(range(3), key=lambda rank: rank == late)
+            joined = [threads.submit(distributed._attempt, store, rank, 3) for rank in order]
+            (name,) = {meeting.result(60) for meeting in joined}
+        names.append(name)
+    assert names[0] != names[1]

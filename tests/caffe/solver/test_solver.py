@@ -15,6 +15,7 @@ import caffe
 from caffe.graph.wiring import Wiring
 from caffe.process import memory
 from caffe.proto import caffe_pb2 as pb
+from caffe.solver import resume
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -380,6 +381,56 @@ def test_a_request_for_a_snapshot(make_solver, tmp_path) -> None:
     solver.solve()
     assert solver.iter == 10
     assert [p.name for p in tmp_path.glob("*state")] == ["solver_iter_2.solverstate"]
+
+
+def _states(folder: Path) -> list[int]:
+    return sorted(int(p.stem.rpartition("_")[2]) for p in folder.glob("*.solverstate"))
+
+
+@pytest.mark.parametrize("more", ["", "snapshot: 2", "snapshot_after_train: false"])
+def test_a_request_to_end_saves_once(make_solver, tmp_path, capsys, more: str) -> None:
+    solver = make_solver(f"max_iter: 9 {more}")
+    solver.set_requests(lambda: "end" if solver.iter == 4 else "none")
+    solver.solve()
+    assert (solver.iter, solver.ended) == (4, True)
+    assert _states(tmp_path) == ([2, 4] if "snapshot: 2" in more else [4])
+    assert capsys.readouterr().err.count("Snapshotting solver state") == len(_states(tmp_path))
+    solver.set_requests(lambda: "none")
+    solver.solve()
+    assert (solver.iter, solver.ended) == (9, False)
+
+
+def test_a_request_to_end_while_a_snapshot_is_written(make_solver, tmp_path, monkeypatch) -> None:
+    """There is no time for another iteration, nor for another snapshot."""
+    solver = make_solver("max_iter: 9 snapshot: 3")
+    asked = []
+    whole = resume.write
+    monkeypatch.setattr(resume, "write", lambda *a: (whole(*a), asked.append("end")))
+    solver.set_requests(lambda: asked.pop() if asked else "none")
+    solver.solve()
+    assert (solver.iter, solver.ended, _states(tmp_path)) == (3, True, [3])
+
+
+def test_step_saves_too_when_it_is_to_end(make_solver, tmp_path) -> None:
+    solver = make_solver("snapshot_after_train: false")
+    solver.set_requests(lambda: "end" if solver.iter == 2 else "none")
+    solver.step(9)
+    assert (solver.iter, solver.ended, _states(tmp_path)) == (2, True, [2])
+
+
+def test_a_request_to_end_during_a_test(make_solver, tmp_path, capsys) -> None:
+    """The snapshot is of before the test; the run that goes on makes the test again."""
+    test = "max_iter: 9 test_interval: 3 test_iter: 2 snapshot_after_train: false"
+    solver = make_solver(test)
+    answers = iter(["none", "none", "none", "end", "none"])  # three iterations, then in the test
+    solver.set_requests(lambda: next(answers) if solver.iter else "none")
+    solver.solve()
+    assert (solver.iter, solver.ended, _states(tmp_path)) == (3, True, [3])
+    assert "Test interrupted." in capsys.readouterr().err
+    again = make_solver(test)
+    again.restore(tmp_path / "solver_iter_3.solverstate")
+    again.solve()
+    assert "Iteration 3, Testing net (#0)" in capsys.readouterr().err
 
 
 def test_requests_during_a_test(make_solver, tmp_path, capsys) -> None:

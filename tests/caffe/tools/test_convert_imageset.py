@@ -124,8 +124,12 @@ def test_unreadable_pictures_are_logged_and_left_out(pictures: Path, capfd) -> N
 @pytest.mark.parametrize(
     ("text", "flags", "error"),
     [
-        ("c.png 1\nj.jpeg one\n", (), "list.txt:2: label 'one'; expected 'PATH LABEL'"),
-        ("c.png\n", (), "list.txt:1: label 'c.png'; expected"),
+        (
+            "c.png 1\nj.jpeg one\n",
+            (),
+            "list.txt:2: label 'one' is no integer; expected: path label",
+        ),
+        ("c.png\n", (), "list.txt:1: label 'c.png' is no integer"),
         ("7\n", (), "list.txt:1: no path; expected"),
         ("\n", (), "list.txt: lists no pictures"),
         ("none.png 1\n", (), "list.txt: none of its 1 pictures could be read"),

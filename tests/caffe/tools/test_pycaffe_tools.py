@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from pathlib import Path
 
 import cv2
 import h5py
@@ -174,3 +175,20 @@ def test_a_commands_end(error, code, line, capsys):
     err = capsys.readouterr().err
     assert err.startswith(line)
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [classify, detect])
+def test_weights_of_another_net_need_partial(model, command):
+    """Caffe leaves what a file lacks to the fillers; scores of such nets mean nothing."""
+    learned = NET + 'layer { name: "fc" type: "InnerProduct" bottom: "mean" top: "fc"' \
+        " inner_product_param { num_output: 3 } }"  # fmt: skip
+    (Path("net.prototxt")).write_text(learned)
+    np.save("in.npy", np.zeros((1, 8, 8, 3), np.float32))
+    cv2.imwrite("a.png", np.zeros((8, 8, 3), np.uint8))
+    Path("in.csv").write_text("filename,ymin,xmin,ymax,xmax\na.png,0,0,8,8\n")
+    names = ["in.npy", "out.npy"] if command is classify else ["in.csv", "out.csv"]
+    options = [] if command is classify else ["--crop_mode", "list", "--context_pad", "0"]
+    with pytest.raises(caffe.CaffeError, match=r"^net\.caffemodel: no weights .*'fc' \(0\), 'fc' "):
+        command.main([*names, *model, *options])
+    command.main([*names, *model, *options, "--partial"])
+    assert Path(names[1]).exists()

@@ -1,10 +1,13 @@
 """The page as a file: everything in it, nothing from elsewhere."""
 
+import base64
+import hashlib
 import json
 import re
 
 from eval_tools import evaluate
 from eval_tools.report import __main__ as command
+from eval_tools.report.page import _fill
 
 
 def test_the_page_refers_to_nothing_outside(report):
@@ -26,6 +29,23 @@ def test_names_cannot_break_out_of_the_page(model, toy, tmp_path):
     assert "&lt;/script&gt;&lt;b&gt;x" in text
     data = re.search(r'id="data">(.*?)</script>', text, re.S)[1]
     assert json.loads(data)["names"] == names
+
+
+def test_parts_are_filled_in_once():
+    """A part that reads like a place in the template stays as it is."""
+    assert _fill("{{a}} {{b}}", {"a": "{{b}}", "b": "{{a}}"}) == "{{b}} {{a}}"
+
+
+def test_the_policy_names_the_pages_own_script_and_style(report):
+    text = report[0].read_text()
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', text)[1]
+    for kind, tag in (("script-src", "script"), ("style-src", "style")):
+        (own,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.S)
+        digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+        assert f"{kind} 'sha256-{digest}';" in policy
+    assert "unsafe" not in policy
+    assert "base-uri 'none'; form-action 'none'" in policy
+    assert not re.search(r"<[^>]*\sstyle=", text)
 
 
 def test_the_command_writes_report_html_by_default(model, data, tmp_path, monkeypatch, capsys):

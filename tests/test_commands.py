@@ -1,0 +1,81 @@
+"""What all commands have in common: streams that are closed or full cause no traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("caffe", "netgen", "data_tools", "eval_tools", "caffe_patches")
+
+
+def _modules() -> list[str]:
+    """Everything that `python -m` runs."""
+    found = []
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if "overlay" not in path.parts and '__name__ == "__main__"' in path.read_text():
+                parts = path.relative_to(ROOT).with_suffix("").parts
+                found.append(".".join(parts).removesuffix(".__main__"))
+    return found
+
+
+MODULES = _modules()
+
+
+def _run(module: str, line: str, folder: Path) -> tuple[int, str]:
+    script = f'exec "$0" -m {module} {line}'
+    ended = subprocess.run(
+        ["bash", "-c", script, sys.executable],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.stdout == ""
+    return ended.returncode, ended.stderr
+
+
+def test_the_installed_commands_are_among_them() -> None:
+    """They start in one module, which knows the others by name."""
+    project = (ROOT / "pyproject.toml").read_text()
+    scripts = re.search(r"\[project.scripts\]\n(.*?)\n\n", project, re.DOTALL)
+    starts = (ROOT / "caffe" / "__main__.py").read_text()
+    for line in scripts[1].splitlines():
+        name, function = re.fullmatch(r'(\w+) = "caffe\.__main__:(\w+)"', line).groups()
+        module = re.search(rf'^{function} = _command\("([\w.]+)"\)', starts, re.MULTILINE)[1]
+        assert name == function
+        assert module in MODULES or module == "caffe.commands.cli"  # as `python -m caffe`
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_output_that_cannot_be_written(module: str, tmp_path: Path) -> None:
+    """The status tells, and one line says why."""
+    status, said = _run(module, "--help >/dev/full", tmp_path)
+    assert status == 1
+    assert said.count("\n") == 1
+    assert said.endswith(": the output on stdout is lost: No space left on device\n")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_without_any_stream(module: str, tmp_path: Path) -> None:
+    """Bad usage stays bad usage."""
+    assert _run(module, "--no-such-option <&- >&- 2>&-", tmp_path) == (2, "")
+
+
+def test_the_work_is_done_all_the_same(tmp_path: Path) -> None:
+    """Files are written, whatever becomes of what is printed about them."""
+    lost = "the output on stdout is lost: it is closed\n"
+    status, said = _run("data_tools.synth", "--count 2 --size 32x24 lm >&-", tmp_path)
+    assert (status, said) == (1, f"python -m data_tools.synth: {lost}")
+    assert (tmp_path / "lm" / "data.mdb").exists()
+    status, said = _run("data_tools.inspect", "lm --html x.html >&-", tmp_path)
+    assert (status, said) == (1, f"python -m data_tools.inspect: {lost}")
+    assert (tmp_path / "x.html").exists()
+    status, said = _run("netgen", "papers folder 2>&-", tmp_path)
+    assert (status, said) == (0, "")
+    assert list((tmp_path / "folder").rglob("*.prototxt"))
