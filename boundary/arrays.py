@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import BinaryIO
 
 import numpy as np
 
@@ -17,14 +18,7 @@ def read_npy(path: PathLike, error: type[InputError]) -> np.ndarray:
     """
     check_file(path, error)
     with reading(path, "a NumPy array that can be read", error), open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        if version not in readers:
-            raise ValueError(f"its version is {version[0]}.{version[1]}")
-        shape, _, dtype = readers[version](file)
+        shape, dtype = read_header(file)
         if dtype.hasobject:
             raise ValueError("it holds Python objects")
         stored = os.fstat(file.fileno()).st_size - file.tell()
@@ -35,3 +29,16 @@ def read_npy(path: PathLike, error: type[InputError]) -> np.ndarray:
             )
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array in a .npy file; reads up to its data. Raises ValueError."""
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"its version is {version[0]}.{version[1]}")
+    shape, _, dtype = readers[version](file)
+    return shape, dtype

@@ -113,9 +113,12 @@ class Hdf5:
         found = {name: self.get(name, group) for name in self.names(group)}
         return {name: item for name, item in found.items() if item is not None}
 
-    def follow(self, reference: h5py.Reference) -> h5py.Group | h5py.Dataset:
-        """What an object reference points to."""
-        self._followed += 1
+    def follow(self, reference: h5py.Reference, once: bool = True) -> h5py.Group | h5py.Dataset:
+        """What an object reference points to.
+
+        once: no reference is followed twice, unless references lead in circles.
+        """
+        self._followed += once
         if self._followed > self._size // 8:  # each takes 8 bytes
             raise self._error(f"{self.path}: its references lead in circles")
         with self.guard():
@@ -141,8 +144,11 @@ class Hdf5:
             limits.check_bytes(chunk, self._size, f"{self.path}: {found.name!r}", self._error)
         return found
 
-    def read(self, dataset: h5py.Dataset, dtype: Any = None) -> np.ndarray:
+    def read(self, dataset: h5py.Dataset, dtype: Any = None, once: bool = True) -> np.ndarray:
         """All values of a dataset, as `dtype` or as stored: numbers, references or short texts.
+
+        once: they count with all else that is read. Say False where the caller gives the memory
+        back before it reads on.
 
         Texts of any length, as HDF5 calls them, are read only if there is one.
         """
@@ -155,7 +161,7 @@ class Hdf5:
                 raise self._error(f"{where} holds values of any length; expected numbers")
             kind = np.dtype(dtype or dataset.dtype)
             size = max(kind.itemsize, dataset.dtype.itemsize)
-            self.take(math.prod(dataset.shape) * size, where)
+            (self.take if once else self.check)(math.prod(dataset.shape) * size, where)
             self.check_chunks(dataset)
             if vlen or dataset.shape == ():
                 return np.asarray(dataset[()])
@@ -164,10 +170,14 @@ class Hdf5:
                 dataset.read_direct(array)
             return array
 
+    def check(self, size: int, where: str) -> None:
+        """Raise `error` if so many bytes of memory at once are too many for the file."""
+        limits.check_bytes(size, self._size, where, self._error)
+
     def take(self, size: int, where: str) -> None:
         """Count bytes of memory. Raises `error` if the file has asked for too many in all."""
         self._taken += size
-        limits.check_bytes(self._taken, self._size, where, self._error)
+        self.check(self._taken, where)
 
     def check_chunks(self, dataset: h5py.Dataset) -> None:
         """Raise `error` if a compressed chunk takes more than it claims.

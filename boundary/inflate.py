@@ -7,7 +7,7 @@ try:  # has zlib's functions and is 1.5 times faster
 except ImportError:
     import zlib
 
-_SMALL = 2**19  # bytes; zlib makes at most 1032 times as many of them
+_SMALL = 2**18  # bytes; zlib makes at most 1032 times as many of them, 258 MiB
 
 
 def inflate(data: bytes | memoryview, size: int) -> bytes:
@@ -18,7 +18,10 @@ def inflate(data: bytes | memoryview, size: int) -> bytes:
             found = zlib.decompress(data, bufsize=max(size, 1))
         else:
             # One byte more, because 0 would mean that there is no limit.
-            found = zlib.decompressobj().decompress(data, size + 1)
+            stream = zlib.decompressobj()
+            found = stream.decompress(data, size + 1)
+            if not stream.eof and len(found) <= size:
+                raise ValueError("its compressed data ends early")
     except zlib.error as error:
         raise ValueError(f"its compressed data is broken ({error})") from None
     if len(found) > size:

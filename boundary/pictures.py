@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import struct
 import warnings
@@ -16,10 +15,6 @@ from boundary.reading import PathLike, read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
-
-# OpenCV's own limit, for formats whose header Pillow does not read; it counts if OpenCV is loaded
-# after this module.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(limits.max_pixels()))
 
 
 def read_picture(path: PathLike, flags: int, error: type[InputError]) -> np.ndarray:
@@ -37,8 +32,9 @@ def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.n
     import numpy as np
 
     size = claimed_size(data)
-    if size is not None:
-        limits.check_pixels(*size, where, error)
+    if size is None:  # OpenCV might read it, and take any amount of memory
+        raise error(f"{where}: not a picture that can be read")
+    limits.check_pixels(*size, where, error)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except (cv2.error, MemoryError, ValueError) as problem:
@@ -51,10 +47,37 @@ def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.n
 def claimed_size(data: bytes) -> tuple[int, int] | None:
     """Width and height in the header of a picture's bytes; None if they are not found.
 
-    OpenCV reads some pictures that Pillow does not know: TIFFs of unusual pixels, and Radiance, PFM
-    and PAM files.
+    OpenCV reads some pictures that Pillow does not: TIFFs of unusual pixels, Radiance, PFM and PAM
+    files, and others whose header is slightly wrong.
     """
-    return _pillow_size(data) or _tiff_size(data) or _text_size(data)
+    return _pillow_size(data) or _plain_size(data) or _tiff_size(data) or _text_size(data)
+
+
+def _plain_size(data: bytes) -> tuple[int, int] | None:
+    """The size in a PNG, BMP or JPEG."""
+    with suppress(struct.error):
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return struct.unpack_from(">II", data, 16)
+        if data.startswith(b"BM"):
+            old = struct.unpack_from("<I", data, 14)[0] == 12
+            width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
+            return abs(width), abs(height)
+        if data.startswith(b"\xff\xd8"):
+            return _jpeg_size(data)
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    place = 2
+    while True:
+        mark, kind, length = struct.unpack_from(">BBH", data, place)
+        if mark != 0xFF or kind == 0xFF:
+            place += 1
+        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # the start of a frame
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return width, height
+        else:
+            place += 2 + length
 
 
 def _tiff_size(data: bytes) -> tuple[int, int] | None:

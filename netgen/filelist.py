@@ -60,7 +60,7 @@ def settings(layer: LayerParameter) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(param.param_str)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CaffeError(f"layer {layer.name}: param_str is not JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("source"), str):
         raise CaffeError(f'layer {layer.name}: param_str is no JSON object with "source"')

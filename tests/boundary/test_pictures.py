@@ -62,6 +62,17 @@ def test_a_picture_beyond_the_limit_is_not_decoded(size):
         decode(png(*size), cv2.IMREAD_COLOR, "here", Bad)
 
 
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".jpg"])
+def test_pictures_that_pillow_does_not_open(monkeypatch, ending):
+    data = cv2.imencode(ending, np.zeros((5, 7, 3), np.uint8))[1].tobytes()
+    monkeypatch.setattr("PIL.Image.open", lambda file: 1 / 0)
+    assert claimed_size(data) == (7, 5)
+    for end in range(60):
+        claimed_size(data[:end])
+    with pytest.raises(Bad, match="not a picture that can be read"):
+        decode(data[1:], cv2.IMREAD_COLOR, "here", Bad)
+
+
 def test_the_limit_can_be_set(monkeypatch):
     data = cv2.imencode(".png", np.zeros((5, 7, 3), np.uint8))[1].tobytes()
     monkeypatch.setenv(limits.PIXELS_VARIABLE, "34")
