@@ -16,6 +16,7 @@ from caffe.blob import Blob
 from caffe.data.order import Shuffling, Turns, epoch_order
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
+from caffe.formats.files import is_hdf5
 from caffe.layers.base import Layer, Shape, register
 from caffe.layers.data import PrefetchingLayer
 from caffe.process.log import emit
