@@ -67,7 +67,8 @@ def settings(layer: LayerParameter) -> dict[str, Any] | None:
     size = found.get("batch_size", 1)
     if type(size) is not int or not 0 < size < 2**31:
         raise CaffeError(
-            f"layer {layer.name}: batch_size is {json.dumps(size)}; expected a whole number from 1 up"
+            f"layer {layer.name}: batch_size is {json.dumps(size)}; expected a whole number from 1 "
+            "up"
         )
     return found
 

@@ -152,5 +152,5 @@ def test_batch_sizes_that_are_none(size) -> None:
     layer = LayerParameter(name="p", type="Python")
     layer.python_param.module, layer.python_param.layer = filelist.MODULE, filelist.LAYER
     layer.python_param.param_str = json.dumps({"source": "x", "batch_size": size})
-    with pytest.raises(CaffeError, match="layer p: batch_size is .*; expected a whole number"):
+    with pytest.raises(CaffeError, match=r"layer p: batch_size is .*; expected a whole number"):
         filelist.settings(layer)
