@@ -50,7 +50,7 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
     OpenCV reads some pictures that Pillow does not: TIFFs of unusual pixels, Radiance, PFM and PAM
     files, and others whose header is slightly wrong.
     """
-    return _pillow_size(data) or _plain_size(data) or _tiff_size(data) or _text_size(data)
+    return _plain_size(data) or _tiff_size(data) or _text_size(data) or _pillow_size(data)
 
 
 def _plain_size(data: bytes) -> tuple[int, int] | None:
