@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 
+from boundary.reading import reading
+from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
 
 def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> np.ndarray:
     """The data (or diff) of a BlobProto as a float64 array; old 4-D shapes are understood.
 
-    Raises ValueError if the number of values does not fit the shape.
+    Raises CaffeError if the number of values does not fit the shape.
     """
     if return_diff:
         values = blob.diff or blob.double_diff
@@ -22,7 +25,12 @@ def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> 
         shape = (blob.num, blob.channels, blob.height, blob.width)
     else:
         shape = tuple(blob.shape.dim)
-    return np.array(values, dtype=float).reshape(shape)
+    array = np.array(values, dtype=float)
+    if math.prod(shape) != array.size or min(shape, default=0) < 0:
+        raise CaffeError(
+            f"BlobProto: {array.size} values do not fill the shape {'x'.join(map(str, shape))}"
+        )
+    return array.reshape(shape)
 
 
 def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> caffe_pb2.BlobProto:
@@ -42,8 +50,9 @@ def arraylist_to_blobprotovector_str(arraylist: Iterable[np.ndarray]) -> bytes:
 
 
 def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
-    """The arrays in a serialised BlobProtoVector."""
-    vector = caffe_pb2.BlobProtoVector.FromString(str)
+    """The arrays in a serialised BlobProtoVector. Raises CaffeError if it is none."""
+    with reading("the bytes given", "a BlobProtoVector", CaffeError):
+        vector = caffe_pb2.BlobProtoVector.FromString(str)
     return [blobproto_to_array(blob) for blob in vector.blobs]
 
 

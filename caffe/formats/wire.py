@@ -90,7 +90,21 @@ def read(path: str, message_class: type[M], plan: Plan) -> tuple[M, list[Blob]]:
             )
         stream = _Stream(file)
         outline = stream.outline(size, plan) if plan is not None else stream.blob(size)
-        return message_class.FromString(bytes(outline)), stream.blobs
+        message = message_class.FromString(bytes(outline))
+        _check_texts(message)
+        return message, stream.blobs
+
+
+def _check_texts(message: Message) -> None:
+    """Raise _Malformed for a text that is no UTF-8; protobuf gives such a text as bytes."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_MESSAGE, field.TYPE_GROUP, field.TYPE_STRING):
+            continue
+        for inner in [value] if isinstance(value, Message | str | bytes) else value:
+            if isinstance(inner, bytes):
+                raise _Malformed(f"{field.name} {inner!r} is no UTF-8")
+            if isinstance(inner, Message):
+                _check_texts(inner)
 
 
 class _Malformed(Exception):

@@ -32,7 +32,6 @@ GUARDS = {"reading", "guard", "_reading"}
 # Where there is no guard, and why.
 EXCEPTIONS = {
     "caffe/data/datum.py:parse_datum": "names the record, not the file",
-    "caffe/formats/arrays.py:blobprotovector_str_to_arraylist": "pycaffe's: bytes of the caller's",
     "caffe/formats/db.py:_make_leveldb": "writes",
     "caffe/formats/db.py:_make_lmdb": "writes",
     "caffe/formats/prototext.py:parse": "explains the error with its line and column",

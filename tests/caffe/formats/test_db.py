@@ -68,7 +68,7 @@ def test_the_map_grows_and_batches_are_joined(tmp_path: Path, monkeypatch) -> No
 
 def test_what_cannot_be_made(tmp_path: Path) -> None:
     make(tmp_path / "d", {b"a": b"1"})
-    with pytest.raises(CaffeError, match="d: exists already"):
+    with pytest.raises(CaffeError, match="d: already exists"):
         make(tmp_path / "d", {})
     with pytest.raises(CaffeError, match="f: cannot be written: No such file or directory"):
         make(tmp_path / "no" / "f", {})

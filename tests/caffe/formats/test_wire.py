@@ -150,3 +150,12 @@ def test_file_over_two_gib_is_refused(tmp_path: Path) -> None:
         file.truncate(3 * 2**30)  # sparse: no disk is used
     with pytest.raises(CaffeError, match=r"3\.0 GiB; a binary NetParameter ends at 2 GiB"):
         wire.read(str(path), pb.NetParameter, wire.NET)
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    layer = b"\x0a\x03T\xfcr"  # name: "Tür" in Latin-1
+    data = wire.varint(100 << 3 | 2) + wire.varint(len(layer)) + layer
+    with pytest.raises(
+        CaffeError, match=r"/n: not a binary NetParameter: name b.T\\xfcr. is no UTF-8"
+    ):
+        read(tmp_path / "n", data, wire.NET, pb.NetParameter)
