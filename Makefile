@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help demo test lint format docs bench clean
+.PHONY: help demo test fuzz kills lint format docs bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -16,6 +16,12 @@ demo: $(READY)  ## the main job on rendered scenes: data, nets, training, evalua
 
 test: $(READY)  ## run all tests; ARGS="tests/netgen -k sf5" for some
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(READY)  ## give spoiled files to every reader; ARGS="--minutes 60" for longer
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+kills: $(READY)  ## kill commands at drawn moments and see what is lost; ARGS="--kills 100"
+	$(BIN)/python tests/kills/campaign.py $(ARGS)
 
 lint: $(READY)  ## check style, and that packages import only from those below them
 	$(BIN)/ruff check .

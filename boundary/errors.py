@@ -54,7 +54,7 @@ def _escaped(character: str) -> str:
 def reason(error: BaseException) -> str:
     """What an exception of a library says, in a few words; its class where it says nothing."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return one_line(str(error.strerror), 200)
     if isinstance(error, MemoryError):
         return "it takes more memory than there is"
     if isinstance(error, RecursionError):

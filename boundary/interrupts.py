@@ -74,5 +74,5 @@ def _end(number: int, frame: object) -> None:
         os._exit(128 + number)
 
 
-if sys.argv[:1] == ["-m"]:  # Python is still looking for the command to run
+if getattr(sys, "argv", [])[:1] == ["-m"]:  # Python is still looking for the command to run
     end_at_once()

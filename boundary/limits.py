@@ -2,8 +2,9 @@
 
 A few kilobytes can claim gigabytes: a compressed picture, an array that was never stored, a count
 in a header. Two limits hold. Pictures have at most `max_pixels()` pixels; the environment variable
-FUSENET_MAX_PIXELS sets another number. Other arrays have at most `MAX_BYTES`, or four times what
-the file really stores; FUSENET_MAX_BYTES sets another number of bytes.
+FUSENET_MAX_PIXELS, or the option --max-pixels of the commands that have it, sets another number.
+Other arrays have at most `MAX_BYTES`, or four times what the file really stores; FUSENET_MAX_BYTES
+sets another number of bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def check_pixels(width: int, height: int, where: str, error: type[InputError]) -
     if width * height > max_pixels():
         raise error(
             f"{where}: a picture of {width}x{height} pixels; at most {max_pixels()} are read "
-            f"(set {PIXELS_VARIABLE} to read larger ones)"
+            f"(see --max-pixels, {PIXELS_VARIABLE})"
         )
 
 

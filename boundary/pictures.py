@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import re
+import struct
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from boundary import limits
@@ -14,10 +15,6 @@ from boundary.reading import PathLike, read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
-
-# OpenCV's own limit, for formats whose header Pillow does not read; it counts if OpenCV is loaded
-# after this module.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(limits.max_pixels()))
 
 
 def read_picture(path: PathLike, flags: int, error: type[InputError]) -> np.ndarray:
@@ -35,8 +32,9 @@ def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.n
     import numpy as np
 
     size = claimed_size(data)
-    if size is not None:
-        limits.check_pixels(*size, where, error)
+    if size is None:  # OpenCV might read it, and take any amount of memory
+        raise error(f"{where}: not a picture that can be read")
+    limits.check_pixels(*size, where, error)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except (cv2.error, MemoryError, ValueError) as problem:
@@ -47,7 +45,70 @@ def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.n
 
 
 def claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in the header of a picture's bytes; None if Pillow does not know it."""
+    """Width and height in the header of a picture's bytes; None if they are not found.
+
+    OpenCV reads some pictures that Pillow does not: TIFFs of unusual pixels, Radiance, PFM and PAM
+    files, and others whose header is slightly wrong.
+    """
+    return _plain_size(data) or _tiff_size(data) or _text_size(data) or _pillow_size(data)
+
+
+def _plain_size(data: bytes) -> tuple[int, int] | None:
+    """The size in a PNG, BMP or JPEG."""
+    with suppress(struct.error):
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return struct.unpack_from(">II", data, 16)
+        if data.startswith(b"BM"):
+            old = struct.unpack_from("<I", data, 14)[0] == 12
+            width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
+            return abs(width), abs(height)
+        if data.startswith(b"\xff\xd8"):
+            return _jpeg_size(data)
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    place = 2
+    while True:
+        mark, kind, length = struct.unpack_from(">BBH", data, place)
+        if mark != 0xFF or kind == 0xFF:
+            place += 1
+        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # the start of a frame
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return width, height
+        else:
+            place += 2 + length
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None:
+        return None
+    found = {}
+    with suppress(struct.error):
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        for i in range(count):
+            tag, kind, _ = struct.unpack_from(order + "HHI", data, start + 2 + 12 * i)
+            if tag in (256, 257):  # width and height, as 16 or 32 bits
+                form = order + ("H" if kind == 3 else "I")
+                found[tag] = struct.unpack_from(form, data, start + 10 + 12 * i)[0]
+    return (found[256], found[257]) if len(found) == 2 else None
+
+
+def _text_size(data: bytes) -> tuple[int, int] | None:
+    head = data[:4096]
+    for pattern in (rb"P[Ff]\s+(\d+)\s+(\d+)\s", rb"#\?.*[-+]X\s+(\d+)\s+[-+]Y\s+(\d+)",
+                    rb"#\?.*[-+]Y\s+(\d+)\s+[-+]X\s+(\d+)",
+                    rb"P7.*WIDTH\s+(\d+).*HEIGHT\s+(\d+)",
+                    rb"P7.*HEIGHT\s+(\d+).*WIDTH\s+(\d+)"):  # fmt: skip
+        match = re.match(pattern, head, re.DOTALL)
+        if match:
+            return int(match[1][:12]), int(match[2][:12])
+    return None
+
+
+def _pillow_size(data: bytes) -> tuple[int, int] | None:
     from PIL import Image
 
     with warnings.catch_warnings():

@@ -45,9 +45,9 @@ def reading(path: PathLike, what: str, error: type[InputError]) -> Iterator[None
     except InputError:
         raise
     except OSError as problem:
-        if problem.errno is not None and problem.strerror:
-            raise error(f"{shown(path)}: {problem.strerror}") from problem
-        raise error(f"{shown(path)}: not {what}: {reason(problem)}") from problem
+        known = problem.errno is not None and problem.strerror
+        not_so = "" if known else f"not {what}: "
+        raise error(f"{shown(path)}: {not_so}{reason(problem)}") from problem
     except Exception as problem:
         raise error(f"{shown(path)}: not {what}: {reason(problem)}") from problem
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,8 +23,9 @@ def status(
 
     It is what main returns, None for 0; 1 with one line on stderr for an exception (`known` ones
     and OSError say enough by themselves, others with their class and place) and if output on
-    stdout could not be written; 130 with one line after an interrupt. A SystemExit of main's, as
-    argparse raises, stays one, with such a status.
+    stdout could not be written; 130 with one line after an interrupt; 141 if the reader of a pipe
+    other than stdout is gone. A SystemExit of main's, as argparse raises, stays one, with such a
+    status.
     at_once: an interrupt ends the process, as interrupts.end_at_once() says; else it is raised.
     """
     with guarded() as lost:
@@ -57,6 +59,8 @@ def _status_of(
     except known as error:
         text = str(error) if isinstance(error, InputError) else one_line(str(error))
         say(shortened(f"{program}: {text}"))
+    except BrokenPipeError:  # of a pipe that it was to write to: its reader wants no more
+        return 128 + signal.SIGPIPE
     except OSError as error:
         say(shortened(f"{program}: {described(error)}"))
     except Exception as error:  # out of memory, say, or a bug: still one line

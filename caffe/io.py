@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from boundary.pictures import read_picture
 from caffe.data.datum import datum_to_array, decode_datum
 from caffe.errors import CaffeError
 from caffe.formats.arrays import (
@@ -173,11 +174,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
     """
     import cv2
 
-    if not os.path.isfile(filename):
-        raise CaffeError(f"{filename}: no such file")
-    image = cv2.imread(os.fspath(filename), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise CaffeError(f"{filename}: no picture that can be decoded")
+    image = read_picture(filename, cv2.IMREAD_UNCHANGED, CaffeError)
     if np.issubdtype(image.dtype, np.integer):
         image = image / np.iinfo(image.dtype).max
     if image.ndim == 2:

@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf import text_format
 
 import caffe
-from boundary import trust, writing
+from boundary import reading, trust, writing
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError, describe
 
@@ -33,17 +33,15 @@ DATA_LAYERS = ("Data", "Python", "ImageData", "HDF5Data", "MemoryData")
 def read_prototxt(path: str | Path) -> Any:
     """The NetParameter of a prototxt. Raises DataError, naming the place, for anything else."""
     param = caffe_pb2.NetParameter()
-    try:
-        if _read_net is not None:
-            param = _read_net(path)
-        else:
-            # Comments may be in any encoding.
-            text = Path(path).read_bytes().decode("utf-8-sig", errors="backslashreplace")
-            text_format.Parse(text, param)
-    except RuntimeError as error:  # the engine's, which names the file
-        raise DataError(describe(error)) from error
-    except text_format.ParseError as error:
-        raise DataError(f"{path}: not a net's prototxt ({describe(error)})") from error
+    if _read_net is not None:
+        try:
+            return _read_net(path)
+        except RuntimeError as error:  # it names the file
+            raise DataError(describe(error)) from error
+    # Comments may be in any encoding.
+    text = reading.read_bytes(path, DataError).decode("utf-8-sig", errors="backslashreplace")
+    with reading.reading(path, "a net's prototxt", DataError):
+        text_format.Parse(text, param)
     return param
 
 

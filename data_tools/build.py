@@ -115,6 +115,7 @@ def add_arguments(
         action="store_true",
         help="leave out unusable frames instead of failing",
     )
+    cli.add_max_pixels(group)
 
 
 def options(args: argparse.Namespace) -> Options:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from boundary import running
+from boundary import limits, running
 from boundary.errors import InputError
 from boundary.streams import say as say
 
@@ -75,6 +76,26 @@ def fraction(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
     return value
+
+
+class _MaxPixels(argparse.Action):
+    """Sets the limit in the environment, which worker processes inherit."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        os.environ[limits.PIXELS_VARIABLE] = str(values)
+        setattr(namespace, self.dest, values)
+
+
+def add_max_pixels(parser: Any) -> None:
+    """Adds --max-pixels to a parser, or to a group of one, of a command that reads pictures."""
+    parser.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        action=_MaxPixels,
+        metavar="N",
+        help=f"read pictures of up to N pixels (default: {limits.PIXELS_VARIABLE}, else "
+        f"{limits.MAX_PIXELS}, as 8192x8192)",
+    )
 
 
 def some_of(names: Sequence[str]) -> Callable[[str], list[str]]:

@@ -7,11 +7,13 @@ scanline files without compression or with RLE, ZIPS or ZIP; it refuses others b
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from boundary import limits
+from boundary.inflate import inflate
+from boundary.reading import read_bytes, reading
 from data_tools.cli import DataError
 
 MAGIC = 20000630
@@ -26,15 +28,11 @@ DEPTH_CHANNELS = ("Z", "V", "Y", "R", "depth", "B", "G")
 def read_exr(path: str | Path) -> np.ndarray:
     """The depth channel (Z, or the next of DEPTH_CHANNELS) as H x W float32.
 
-    Raises DataError for an unsupported or broken file, OSError if it cannot be opened.
+    Raises DataError for an unsupported or broken file.
     """
-    data = Path(path).read_bytes()
-    try:
+    data = read_bytes(path, DataError)
+    with reading(path, "an OpenEXR file that can be read", DataError):
         return _decode(data, str(path))
-    except (struct.error, IndexError, KeyError, ValueError, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: broken OpenEXR file ({error})") from error
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:
@@ -53,12 +51,17 @@ def _decode(data: bytes, where: str) -> np.ndarray:
     name = _depth_channel([channel for channel, _ in channels], where)
     left, top, right, bottom = struct.unpack("<4i", header["dataWindow"])
     width, height = right - left + 1, bottom - top + 1
-    image = np.empty((height, width), np.float32)
+    limits.check_pixels(width, height, where, DataError)
+    row = sum(dtype.itemsize for _, dtype in channels) * width
+    limits.check_bytes(row * LINES[compression], len(data), where, DataError)
     blocks = -(-height // LINES[compression])
-    for start in struct.unpack_from(f"<{blocks}Q", data, offset):
+    starts = struct.unpack_from(f"<{blocks}Q", data, offset)  # fails if there are not so many
+    image = np.empty((height, width), np.float32)
+    for start in starts:
         y, size = struct.unpack_from("<ii", data, start)
         lines = min(LINES[compression], bottom - y + 1)
-        row = sum(dtype.itemsize for _, dtype in channels) * width
+        if size < 0 or y < top or lines < 1:
+            raise ValueError(f"a block of {size} bytes at line {y}")
         block = _expand(data[start + 8 : start + 8 + size], compression, row * lines)
         _take(image[y - top : y - top + lines], block, channels, name)
     return image
@@ -102,7 +105,7 @@ def _depth_channel(names: list[str], where: str) -> str:
 def _expand(block: bytes, compression: str, size: int) -> bytes:
     if compression == "NONE" or len(block) == size:
         return block
-    raw = _run_lengths(block) if compression == "RLE" else zlib.decompress(block)
+    raw = _run_lengths(block, size) if compression == "RLE" else inflate(block, size)
     # Bytes are stored as differences (plus 128), those at even places before those at odd ones.
     steps = np.frombuffer(raw, np.uint8).astype(np.int64)
     steps[1:] -= 128
@@ -113,9 +116,11 @@ def _expand(block: bytes, compression: str, size: int) -> bytes:
     return mixed.tobytes()
 
 
-def _run_lengths(block: bytes) -> bytes:
+def _run_lengths(block: bytes, size: int) -> bytes:
     out, at = bytearray(), 0
     while at < len(block):
+        if len(out) > size:
+            raise ValueError(f"runs of more than {size} bytes")
         count = block[at] - 256 if block[at] > 127 else block[at]
         if count < 0:
             out += block[at + 1 : at + 1 - count]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from boundary.arrays import read_npy
+from boundary.errors import shown
+from boundary.limits import check_pixels
+from boundary.pictures import claimed_size, read_picture
+from boundary.reading import check_file, read_bytes, reading
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
 from data_tools.exr import read_exr
@@ -19,7 +24,7 @@ LABEL = (".png", ".npy", ".bmp", ".tif", ".tiff", ".pgm")
 
 
 def read_color(path: str | Path) -> np.ndarray:
-    """H x W x 3 uint8, BGR. Raises DataError if it is no image, OSError if it cannot be opened."""
+    """H x W x 3 uint8, BGR. Raises DataError if it is no picture, or a too large one."""
     return _read(path, cv2.IMREAD_COLOR)
 
 
@@ -87,35 +92,28 @@ def labels_of_colors(
 
 
 def _read(path: str | Path, flags: int) -> np.ndarray:
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None:
-        raise DataError(f"{path}: not a picture that can be read")
-    return image
+    return read_picture(path, flags, DataError)
 
 
 def _read_npy(path: str | Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a NumPy array that can be read") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: expected one array (.npy)")
-    return array
+    return read_npy(path, DataError)
 
 
 def _has_palette(path: str | Path) -> bool:
     """Whether the file is a PNG of colour type 3."""
-    with open(path, "rb") as file:
+    check_file(path, DataError)
+    with reading(path, "a picture", DataError), open(path, "rb") as file:
         head = file.read(26)
     return head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:26] == b"\x03"
 
 
 def _palette_indices(path: str | Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError  # OpenCV would convert palettes to colours
+    from PIL import Image  # OpenCV would convert palettes to colours
 
-    try:
-        with Image.open(path) as image:
+    data = read_bytes(path, DataError)
+    with reading(path, "a picture that can be read", DataError):
+        size = claimed_size(data)
+        if size is not None:
+            check_pixels(*size, shown(path), DataError)
+        with Image.open(io.BytesIO(data)) as image:
             return np.array(image)
-    except (UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a picture that can be read") from error

@@ -10,7 +10,6 @@ import math
 import struct
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -19,14 +18,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from data_tools.cli import DataError, describe
+from boundary import limits
+from boundary.hdf5 import SIGNATURE, Hdf5
+from boundary.inflate import beginning, inflate
+from boundary.reading import check_file, read_bytes, reading
+from data_tools.cli import DataError
 
-try:  # has zlib's functions and is 1.5 times faster
-    from isal import isal_zlib as zlib
-except ImportError:
-    import zlib
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HEAD = 2**16  # bytes of a compressed variable that are sure to hold its name
 # Data types of elements: code -> NumPy's name.
 NUMBERS = {
     1: "i1",
@@ -45,28 +43,24 @@ MATRIX, COMPRESSED = 14, 15
 CELL, STRUCT, OBJECT, CHAR = 1, 2, 3, 4
 
 
-@contextmanager
-def open_hdf5(path: str | Path, cache: int = 1 << 20) -> Iterator[h5py.File]:
-    """Opens a MATLAB 7.3 file. cache: bytes of chunk cache per dataset. Errors become DataErrors of
-    one line."""
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with h5py.File(path, "r", rdcc_nbytes=cache) as file:
-            yield file
-    except (OSError, RuntimeError, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path}: broken or truncated MATLAB 7.3 file ({describe(error)})"
-        ) from error
+def open_hdf5(path: str | Path, cache: int = 1 << 20) -> Hdf5:
+    """Opens a MATLAB 7.3 file. cache: bytes of chunk cache per dataset. Raises DataError."""
+    check_file(path, DataError)
+    with reading(path, "a file that can be read", DataError), open(path, "rb") as file:
+        if file.read(8) == b"MATLAB 5":
+            raise DataError(
+                f"{path}: is a MATLAB file of level 5; expected one of version 7.3 (MATLAB's save "
+                "-v7.3 makes it)"
+            )
+    return Hdf5(path, "a MATLAB 7.3 file that can be read", DataError, rdcc_nbytes=cache)
 
 
-def variable(file: h5py.File, name: str) -> h5py.Dataset:
-    """A variable by name. Raises DataError if it is missing."""
-    if name not in file:
-        raise DataError(f"{file.filename}: has no variable '{name}'")
-    return file[name]
+def variable(file: Hdf5, name: str) -> h5py.Dataset:
+    """A dataset by name. Raises DataError if it is missing, or is none."""
+    found = file.get(name)
+    if found is None:
+        raise DataError(f"{file.path}: has no variable '{name}'")
+    return file.dataset(name)
 
 
 class Slices:
@@ -76,11 +70,20 @@ class Slices:
     (deflated chunks), this class decompresses the chunks of a frame in parallel; else HDF5 reads.
     """
 
-    def __init__(self, dataset: h5py.Dataset):
-        self._dataset = dataset
+    def __init__(self, file: Hdf5, name: str):
+        self._dataset = dataset = variable(file, name)
         plain = dataset.chunks and dataset.compression == "gzip" and not dataset.shuffle
         self._direct = bool(plain and not dataset.fletcher32 and dataset.scaleoffset is None)
         self._first, self._block = -1, np.empty(0)
+        if not self._direct:
+            file.check_chunks(dataset)
+        if not dataset.shape:
+            raise DataError(f"{file.path}: dataset {name!r} is a single value; expected frames")
+        chunks = dataset.chunks or (1, *dataset.shape[1:])
+        sides = [-(-side // step) for side, step in zip(dataset.shape[1:], chunks[1:], strict=True)]
+        block = math.prod(sides) * math.prod(chunks) * dataset.dtype.itemsize
+        # Each chunk takes some bytes in the file, if only those that say where it is.
+        file.check(max(block, 64 * math.prod(sides)), f"{file.path}: dataset {name!r}")
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Frame `index`. Raises OSError or RuntimeError for a broken file."""
@@ -113,9 +116,8 @@ class Slices:
         shape, dtype = self._dataset.chunks, self._dataset.dtype
         if not skipped:
             try:
-                # With the full size given, zlib need not grow its buffer by copying.
-                data = zlib.decompress(data, bufsize=math.prod(shape) * dtype.itemsize)
-            except zlib.error as error:
+                data = inflate(data, math.prod(shape) * dtype.itemsize)
+            except ValueError as error:
                 raise OSError(f"{self._dataset.name}: {error}") from error
         return np.frombuffer(data, dtype).reshape(shape)
 
@@ -125,44 +127,52 @@ def _inflaters() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(2, thread_name_prefix="inflate")
 
 
-def text(file: h5py.File, reference: Any) -> str:
+def text(file: Hdf5, reference: Any) -> str:
     """The character array that an object reference points to."""
-    codes = np.array(file[reference]).ravel()
-    return "".join(map(chr, codes)) if codes.dtype.kind == "u" else ""
+    found = file.follow(reference)
+    codes = file.read(found).ravel() if isinstance(found, h5py.Dataset) else np.empty(0)
+    with file.guard():
+        return "".join(map(chr, codes)) if codes.dtype.kind == "u" else ""
+
+
+def single(file: Hdf5, reference: Any) -> np.ndarray:
+    """The array of numbers, with MATLAB's axes, that one of many object references points to."""
+    found = file.follow(reference, once=False)
+    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu":
+        raise DataError(f"{file.path}: {found.name!r} does not hold numbers")
+    return file.read(found, once=False).T
 
 
 def read(path: str | Path, name: str, fields: Collection[str] | None = None) -> Any:
     """Variable `name` of a MATLAB file of either kind, with only `fields` of structs.
 
-    Raises DataError if the file or the variable is missing or broken.
+    Raises DataError if the file or the variable is missing or broken, or takes too much memory.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    with open(path, "rb") as file:
-        head = file.read(1024)
-    if HDF5_SIGNATURE in (head[:8], head[512:520]):
-        with open_hdf5(path) as hdf5:
-            return _from_hdf5(hdf5, variable(hdf5, name), fields)
-    try:
-        return _Level5(Path(path).read_bytes(), fields).find(name, str(path))
-    except (struct.error, zlib.error, IndexError, KeyError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: broken or truncated MATLAB file ({error})") from error
+    check_file(path, DataError)
+    with reading(path, "a MATLAB file that can be read", DataError):
+        with open(path, "rb") as file:
+            head = file.read(1024)
+        if SIGNATURE in (head[:8], head[512:520]):
+            with open_hdf5(path) as hdf5:
+                found = hdf5.get(name)
+                if found is None:
+                    raise DataError(f"{path}: has no variable '{name}'")
+                return _from_hdf5(hdf5, found, fields)
+        return _Level5(read_bytes(path, DataError), fields, str(path)).find(name)
 
 
-def _from_hdf5(file: h5py.File, item: Any, fields: Collection[str] | None) -> Any:
+def _from_hdf5(file: Hdf5, item: Any, fields: Collection[str] | None) -> Any:
     if isinstance(item, h5py.Group):
-        columns = {key: item[key] for key in item if fields is None or key in fields}
+        columns = {key: file.get(key, item) for key in file.names(item)
+                   if fields is None or key in fields}  # fmt: skip
         columns = {key: _from_hdf5(file, column, fields) for key, column in columns.items()}
         if columns and all(isinstance(column, list) for column in columns.values()):
             rows = zip(*columns.values(), strict=True)
             return [dict(zip(columns, row, strict=True)) for row in rows]
         return [columns]
+    values = file.read(item)
     if item.dtype == h5py.ref_dtype:
-        references = np.array(item).T.ravel(order="F")
-        return [_from_hdf5(file, file[reference], fields) for reference in references]
-    values = np.array(item)
+        return [_from_hdf5(file, file.follow(ref), fields) for ref in values.T.ravel(order="F")]
     if item.attrs.get("MATLAB_class") == b"char" or (
         "MATLAB_class" not in item.attrs and values.dtype == np.uint16
     ):
@@ -173,23 +183,34 @@ def _from_hdf5(file: h5py.File, item: Any, fields: Collection[str] | None) -> An
 class _Level5:
     """Decodes one level-5 file."""
 
-    def __init__(self, data: bytes, fields: Collection[str] | None):
+    def __init__(self, data: bytes, fields: Collection[str] | None, where: str):
         if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
-            raise DataError("not a MATLAB file")
+            raise DataError(f"{where}: not a MATLAB file")
         self._order = "<" if data[126:128] == b"IM" else ">"
-        self._data, self._fields = data, fields
+        # A view, because elements lie in each other and slices of bytes are copies.
+        self._data, self._fields, self._where = memoryview(data), fields, where
 
-    def find(self, name: str, where: str) -> Any:
+    def find(self, name: str) -> Any:
         at = 128
         while at < len(self._data):
             kind, payload, at = self._element(self._data, at)
             if kind == COMPRESSED:
-                kind, payload, _ = self._element(zlib.decompress(payload), 0)
+                kind, payload = self._unpacked(payload, name)
             if kind == MATRIX and self._header(payload)[2] == name:
                 return self._matrix(payload)
-        raise DataError(f"{where}: has no variable '{name}'")
+        raise DataError(f"{self._where}: has no variable '{name}'")
 
-    def _element(self, data: bytes, at: int) -> tuple[int, bytes, int]:
+    def _unpacked(self, packed: memoryview, name: str) -> tuple[int, memoryview]:
+        """Data type and payload of a compressed element; (0, empty) if its name is another."""
+        head = memoryview(beginning(packed, HEAD))
+        kind, size = struct.unpack_from(self._order + "2I", head)
+        if kind != MATRIX or self._header(head[8:])[2] != name:
+            return 0, head[:0]
+        limits.check_bytes(size, len(packed), f"{self._where}: {name}", DataError)
+        # What follows the element, if anything, is padding.
+        return kind, memoryview(inflate(packed, size + 16))[8 : 8 + size]
+
+    def _element(self, data: memoryview, at: int) -> tuple[int, memoryview, int]:
         """(data type, payload, start of the next element) of the element at `at`."""
         (tag,) = struct.unpack_from(self._order + "I", data, at)
         if tag >> 16:  # the small format: size and type share a word
@@ -200,19 +221,22 @@ class _Level5:
             raise ValueError("an element reaches beyond the end")
         return tag, data[at + 8 : end], end if tag == COMPRESSED else end + -size % 8
 
-    def _header(self, data: bytes) -> tuple[int, tuple[int, ...], str, int]:
+    def _header(self, data: memoryview) -> tuple[int, tuple[int, ...], str, int]:
         """(class, shape, name, start of the content) of a matrix."""
         _, flags, at = self._element(data, 0)
         _, shape, at = self._element(data, at)
         _, name, at = self._element(data, at)
         kind = struct.unpack_from(self._order + "I", flags)[0] & 0xFF
-        return kind, tuple(np.frombuffer(shape, self._order + "i4")), name.decode("latin-1"), at
+        sides = tuple(map(int, np.frombuffer(shape, self._order + "i4")))
+        return kind, sides, bytes(name).decode("latin-1"), at
 
-    def _matrix(self, data: bytes) -> Any:
+    def _matrix(self, data: memoryview) -> Any:
         if not data:
             return np.empty((0, 0))
         kind, shape, _, at = self._header(data)
-        count = int(np.prod(shape))
+        count = math.prod(shape)
+        if min(shape, default=0) < 0 or (kind in (CELL, STRUCT, OBJECT) and count > len(data)):
+            raise ValueError(f"an array of shape {'x'.join(map(str, shape))}")
         if kind == CELL:
             return [value for value, _ in self._matrices(data, at, count)]
         if kind in (STRUCT, OBJECT):
@@ -222,24 +246,24 @@ class _Level5:
             if element in TEXT:
                 encoding = TEXT[element]
                 suffix = "" if element == 16 else "-le" if self._order == "<" else "-be"
-                return payload.decode(encoding + suffix)
+                return bytes(payload).decode(encoding + suffix)
             return "".join(map(chr, np.frombuffer(payload, self._order + NUMBERS[element])))
         values = np.frombuffer(payload, self._order + NUMBERS[element])
         return values.reshape(shape, order="F")
 
-    def _matrices(self, data: bytes, at: int, count: int) -> Iterator[tuple[Any, int]]:
+    def _matrices(self, data: memoryview, at: int, count: int) -> Iterator[tuple[Any, int]]:
         for _ in range(count):
             _, payload, at = self._element(data, at)
             yield self._matrix(payload), at
 
-    def _structs(self, data: bytes, at: int, count: int, named: bool) -> list[dict[str, Any]]:
+    def _structs(self, data: memoryview, at: int, count: int, named: bool) -> list[dict[str, Any]]:
         if named:
             _, _, at = self._element(data, at)
         _, width, at = self._element(data, at)
         _, block, at = self._element(data, at)
         width = struct.unpack(self._order + "i", width)[0]
         names = [
-            block[i : i + width].split(b"\0")[0].decode("latin-1")
+            bytes(block[i : i + width]).split(b"\0")[0].decode("latin-1")
             for i in range(0, len(block), width)
         ]
         structs = []

@@ -17,7 +17,8 @@ import cv2
 import h5py
 import numpy as np
 
-from boundary.reading import read_table
+from boundary.hdf5 import Hdf5
+from boundary.reading import read_table, reading
 from data_tools import build, classes, cli, matfile
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -85,7 +86,7 @@ class Labeled:
     ):
         self._path, self._depth, self._ignore_unknown = path, DEPTHS[depth], ignore_unknown
         self._map, self._crop = label_map(class_count), crop
-        with matfile.open_hdf5(path) as file:
+        with matfile.open_hdf5(path) as file, file.guard():
             parts = [matfile.variable(file, name) for name in ("images", self._depth, "labels")]
             self._check(parts)
             count = len(parts[0])
@@ -111,8 +112,8 @@ class Labeled:
                 f"{images.shape[2]}x{images.shape[3]}"
             )
 
-    def _read_scenes(self, file: h5py.File, count: int) -> list[int]:
-        references = np.array(matfile.variable(file, "sceneTypes")).ravel()
+    def _read_scenes(self, file: Hdf5, count: int) -> list[int]:
+        references = file.read(matfile.variable(file, "sceneTypes")).ravel()
         if len(references) != count:
             raise DataError(
                 f"{self._path}: sceneTypes has {len(references)} entries, expected {count}"
@@ -126,10 +127,8 @@ class Labeled:
         """Frame `index` (from 0), H x W, with its class labels."""
         if self._slices is None:
             self._slices = self._open()
-        try:
+        with reading(self._path, "a MATLAB 7.3 file that can be read", DataError):
             planes, depth, label = self._read(index)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{self._path}: {cli.describe(error)}") from error
         beyond = cv2.transpose(label) > RAW_LABELS if label.max() > RAW_LABELS else None
         if beyond is not None and not self._ignore_unknown:
             raise UnknownLabel(f"raw label {label.max()} is unknown, expected 0 to {RAW_LABELS}")
@@ -143,8 +142,8 @@ class Labeled:
         return Frame(color, depth, label, self._scenes[index])
 
     def _open(self) -> list[matfile.Slices]:
-        file = h5py.File(self._path, "r", rdcc_nbytes=CACHE_BYTES)
-        return [matfile.Slices(file[name]) for name in ("images", self._depth, "labels")]
+        file = matfile.open_hdf5(self._path, CACHE_BYTES)
+        return [matfile.Slices(file, name) for name in ("images", self._depth, "labels")]
 
     def _read(self, index: int) -> list[np.ndarray]:
         """The parts of a frame as stored, decompressed in parallel."""

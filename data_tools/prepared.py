@@ -12,9 +12,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from boundary.hdf5 import SIGNATURE
+from boundary.reading import reading
 from data_tools import build, classes, cli, images, matfile, nyuv2, unpickle
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -33,11 +34,13 @@ class SunArchive:
 
     def __init__(self, root: Path):
         self._root = root
-        splits = unpickle.load_pickle(root / "splits.pkl")
+        listed = root / "splits.pkl"
+        splits = unpickle.load_pickle(listed)
         if not isinstance(splits, dict) or not {"trainval", "test"} <= set(splits):
             raise DataError(f"{root}/splits.pkl: expected the splits trainval and test")
         parts = {"train": splits["trainval"], "test": splits["test"]}
-        numbers = {name: [int(i) for i in np.ravel(part)] for name, part in parts.items()}
+        with reading(listed, "two lists of the pictures' numbers", DataError):
+            numbers = {name: [int(i) for i in np.ravel(part)] for name, part in parts.items()}
         self._numbers = [number for part in numbers.values() for number in part]
         self.names = [str(number) for number in self._numbers]
         count = len(numbers["train"])
@@ -85,18 +88,20 @@ class NyuNpy:
             names = ("rgb_images", "depth_images", "masks")
             if not isinstance(parts, dict) or not set(names) <= set(parts):
                 raise DataError(f"{self._path}: expected a dictionary with {', '.join(names)}")
-            if len({len(parts[name]) for name in names}) > 1:
-                raise DataError(f"{self._path}: its lists differ in length")
+            with reading(self._path, "a dictionary of lists", DataError):
+                if len({len(parts[name]) for name in names}) > 1:
+                    raise DataError(f"{self._path}: its lists differ in length")
             self._parts = parts
         return self._parts
 
     def load(self, index: int) -> Frame:
         """Frame `index`."""
         parts = self._load()
-        color, depth, label = (
-            np.asarray(parts[name][index]) for name in ("rgb_images", "depth_images", "masks")
-        )
-        return Frame(np.ascontiguousarray(whole(color, "rgb_images")[..., ::-1]), depth, label)
+        with reading(f"{self._path}: frame {index}", "arrays", DataError):
+            color, depth, label = (
+                np.asarray(parts[name][index]) for name in ("rgb_images", "depth_images", "masks")
+            )
+            return Frame(np.ascontiguousarray(whole(color, "rgb_images")[..., ::-1]), depth, label)
 
     def about(self, index: int) -> dict[str, Any]:
         """Nothing."""
@@ -112,8 +117,8 @@ class ZanilHdf5:
     scenes = nyuv2.SCENES
 
     def __init__(self, path: Path):
-        self._path, self._file = path, None
-        with matfile.open_hdf5(path) as file:
+        self._path, self._parts = path, None
+        with matfile.open_hdf5(path) as file, file.guard():
             counts = {
                 part: len(matfile.variable(file, f"rgb_{part}")) for part in ("train", "test")
             }
@@ -122,9 +127,9 @@ class ZanilHdf5:
                     if len(matfile.variable(file, f"{kind}_{part}")) != counts[part]:
                         raise DataError(f"{path}: {kind}_{part} and rgb_{part} differ in length")
             self._classes = {
-                part: np.array(file[f"class_{part}"]).ravel().astype(int)
+                part: file.read(file.dataset(f"class_{part}")).ravel().astype(int)
                 for part in counts
-                if f"class_{part}" in file
+                if file.get(f"class_{part}") is not None
             }
         self._where = [(part, index) for part, count in counts.items() for index in range(count)]
         self.names = [f"{part}{index}" for part, index in self._where]
@@ -132,22 +137,26 @@ class ZanilHdf5:
         self.splits = {"trainval": range(train), "test": range(train, len(self.names))}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}  # each worker opens the file for itself
+        return {**self.__dict__, "_parts": None}  # each worker opens the file for itself
 
     def load(self, index: int) -> Frame:
         """Frame `index`."""
         part, place = self._where[index]
-        try:
-            if self._file is None:
-                self._file = h5py.File(self._path, "r")
-            color = self._file[f"rgb_{part}"][place]
-            depth = self._file[f"depth_{part}"][place]
-            label = self._file[f"label_{part}"][place]
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{self._path}: {cli.describe(error)}") from error
-        scene = int(self._classes[part][place]) - 1 if part in self._classes else 0
-        bgr = np.ascontiguousarray(whole(color, f"rgb_{part}").transpose(1, 2, 0)[..., ::-1])
-        return Frame(bgr, depth.reshape(depth.shape[-2:]), integers(label, f"label_{part}"), scene)
+        if self._parts is None:
+            file = matfile.open_hdf5(self._path)
+            self._parts = {
+                f"{kind}_{split}": matfile.Slices(file, f"{kind}_{split}")
+                for kind in ("rgb", "depth", "label")
+                for split in ("train", "test")
+            }
+        with reading(self._path, "an HDF5 file that can be read", DataError):
+            color, depth, label = (
+                self._parts[f"{kind}_{part}"][place] for kind in ("rgb", "depth", "label")
+            )
+            scene = int(self._classes[part][place]) - 1 if part in self._classes else 0
+            bgr = np.ascontiguousarray(whole(color, f"rgb_{part}").transpose(1, 2, 0)[..., ::-1])
+            label = integers(label, f"label_{part}")
+            return Frame(bgr, depth.reshape(depth.shape[-2:]), label, scene)
 
     def about(self, index: int) -> dict[str, Any]:
         """Nothing."""
@@ -165,9 +174,9 @@ def open_source(path: Path) -> SunArchive | NyuNpy | ZanilHdf5:
         return SunArchive(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
-    with open(path, "rb") as file:
+    with reading(path, "a file that can be read", DataError), open(path, "rb") as file:
         head = file.read(8)
-    if head == matfile.HDF5_SIGNATURE:
+    if head == SIGNATURE:
         return ZanilHdf5(path)
     if head[:6] == b"\x93NUMPY":
         return NyuNpy(path)

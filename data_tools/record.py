@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
 import numpy as np
 
+from boundary.reading import reading
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
@@ -197,10 +199,8 @@ def from_datum(record: bytes, where: str = "record") -> tuple[np.ndarray, int]:
     Raises DataError, naming `where`, if it is not a Datum or does not fill its shape.
     """
     datum = caffe_pb2.Datum()
-    try:
+    with reading(where, "a Datum", DataError):
         datum.ParseFromString(record)
-    except Exception as error:  # DecodeError is in different modules of different protobufs
-        raise DataError(f"{where}: not a Datum") from error
     if datum.encoded:
         raise DataError(f"{where}: holds an encoded picture, expected plain channels")
     shape = (datum.channels, datum.height, datum.width)
@@ -208,7 +208,7 @@ def from_datum(record: bytes, where: str = "record") -> tuple[np.ndarray, int]:
         planes = np.frombuffer(datum.data, np.uint8)
     else:
         planes = np.fromiter(datum.float_data, np.float32, len(datum.float_data))
-    if planes.size != np.prod(shape):
+    if planes.size != math.prod(shape) or min(shape) < 0:
         raise DataError(
             f"{where}: {planes.size} values do not fill {shape[0]} channels of "
             f"{shape[2]}x{shape[1]}"

@@ -18,6 +18,7 @@ import numpy as np
 
 from boundary import reading, writing
 from boundary.errors import shown
+from boundary.lmdb_file import LmdbFile
 from data_tools import info
 from data_tools.cli import DataError
 from data_tools.record import from_datum
@@ -59,18 +60,6 @@ def lmdb_errors(path: Path) -> Iterator[None]:
         if path.exists() and shutil.disk_usage(path).free < FULL:
             words = "no space left on the disk"
         raise DataError(f"{path}: {words}") from error
-
-
-def open_lmdb(path: Path) -> lmdb.Environment:
-    """Opens an LMDB for reading. Raises DataError if the engine finds it truncated."""
-    try:
-        from caffe.formats import db
-    except ImportError:  # a real pycaffe has no such check
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False)
-    try:
-        return db.open_lmdb(path, readahead=False)
-    except RuntimeError as error:
-        raise DataError(str(error)) from error
 
 
 class Writer:
@@ -383,28 +372,23 @@ class Reader:
             if os.path.lexists(_partial(_final(self.path)) / REPLACED):
                 what = "its replacement was interrupted; run the command that writes it again"
             raise DataError(f"{self.path}: {what}")
-        with lmdb_errors(self.path):
-            self._env = open_lmdb(self.path)
+        self._file = LmdbFile(self.path, DataError)
         self.info = read_info(self.path)
 
     def __len__(self) -> int:
-        with lmdb_errors(self.path):
-            return self._env.stat()["entries"]
+        return len(self._file)
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """(key, serialised Datum) of every record."""
-        with lmdb_errors(self.path), self._env.begin() as txn:
-            yield from txn.cursor()
+        return self._file.every(0, 1)
 
     def keys(self) -> list[bytes]:
         """Every record's key."""
-        with lmdb_errors(self.path), self._env.begin() as txn:
-            return list(txn.cursor().iternext(values=False))
+        return self._file.keys()
 
     def get(self, key: bytes) -> bytes:
         """The record of that key. Raises DataError if there is none."""
-        with lmdb_errors(self.path), self._env.begin() as txn:
-            record = txn.get(key)
+        record = self._file.get(key)
         if record is None:
             raise DataError(f"{self.path}: has no record {shown(key)}")
         return record
@@ -416,7 +400,7 @@ class Reader:
 
     def close(self) -> None:
         """Closes the file."""
-        self._env.close()
+        self._file.close()
 
 
 def read_info(path: str | Path) -> dict[str, Any]:

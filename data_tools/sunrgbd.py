@@ -13,10 +13,10 @@ import posixpath
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from boundary.errors import shown
+from boundary.hdf5 import Hdf5
 from boundary.names import component
 from boundary.reading import reading
 from data_tools import build, classes, cli, images, matfile
@@ -49,7 +49,7 @@ class SunRgbd:
         self._root, self._depth = root, DEPTHS[depth]
         self._labels = toolbox / "Metadata" / "SUNRGBD2Dseg.mat"
         meta = matfile.read(toolbox / "Metadata" / "SUNRGBDMeta.mat", "SUNRGBDMeta", FIELDS)
-        if not isinstance(meta, list) or not all(set(FIELDS) <= set(row) for row in meta):
+        if not isinstance(meta, list) or not all(_is_frame(row) for row in meta):
             raise DataError(
                 f"{toolbox}/Metadata/SUNRGBDMeta.mat: SUNRGBDMeta is not a list of "
                 f"frames with {', '.join(FIELDS)}"
@@ -67,7 +67,8 @@ class SunRgbd:
                             "of a file or folder in SUNRGBD"
                         )
         self._check_labels()
-        self._file: h5py.File | None = None
+        self._file: Hdf5 | None = None
+        self._references: np.ndarray | None = None
 
     def _check_labels(self) -> None:
         with matfile.open_hdf5(self._labels) as file:
@@ -78,7 +79,8 @@ class SunRgbd:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}  # each worker opens the file for itself
+        # Each worker opens the file for itself.
+        return {**self.__dict__, "_file": None, "_references": None}
 
     def load(self, index: int) -> Frame:
         """Frame `index` (from 0)."""
@@ -93,14 +95,11 @@ class SunRgbd:
         )
 
     def _label(self, index: int) -> np.ndarray:
-        try:
-            if self._file is None:
-                self._file = h5py.File(self._labels, "r")
-            references = self._file["SUNRGBD2Dseg/seglabel"]
-            reference = np.array(references).ravel()[index]
-            label = np.array(self._file[reference]).T
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DataError(f"{self._labels}: {cli.describe(error)}") from error
+        if self._file is None or self._references is None:
+            self._file = matfile.open_hdf5(self._labels)
+            seglabel = matfile.variable(self._file, "SUNRGBD2Dseg/seglabel")
+            self._references = self._file.read(seglabel).ravel()
+        label = matfile.single(self._file, self._references[index])
         whole = label.astype(np.int64)
         if (whole != label).any():
             raise DataError(f"{self._labels}: seglabel has values that are no whole numbers")
@@ -115,16 +114,21 @@ class SunRgbd:
         return self.names[index].partition("/")[0]
 
 
+def _is_frame(row: Any) -> bool:
+    return isinstance(row, dict) and all(isinstance(row.get(name), str) for name in FIELDS)
+
+
 def splits(toolbox: Path, names: list[str]) -> tuple[list[int], list[int]]:
     """(training, test) indices of the frames according to allsplit.mat, in the official order.
 
     Raises DataError for a frame that is in neither or in both.
     """
     path = toolbox / "traintestSUNRGBD" / "allsplit.mat"
-    train, test = (
-        {inside(name) for name in matfile.read(path, variable)}
-        for variable in ("alltrain", "alltest")
-    )
+    with reading(path, "lists of the frames' paths", DataError):
+        train, test = (
+            {inside(name) for name in matfile.read(path, variable)}
+            for variable in ("alltrain", "alltest")
+        )
     for name in names:
         if (name in train) == (name in test):
             both = "both alltrain and alltest" if name in train else "neither alltrain nor alltest"

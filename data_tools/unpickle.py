@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from boundary import checkpoint
+from boundary.arrays import read_header
+from boundary.reading import check_file, reading
 from data_tools.cli import DataError, describe
 
 ARRAYS = {"_reconstruct", "scalar", "_frombuffer"}
@@ -33,12 +36,25 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
 
 
+def _check_memo(file: BinaryIO) -> None:
+    """Raise ValueError if the pickle numbers what it remembers beyond what it holds.
+
+    Python takes memory up to the highest number.
+    """
+    start = file.tell()
+    for count, (code, argument, _) in enumerate(pickletools.genops(file)):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count + 256:
+            raise ValueError(f"it remembers {count} things as number {argument}")
+    file.seek(start)
+
+
 def load(file: BinaryIO, where: str) -> Any:
     """The content of a pickle (of Python 2 or 3).
 
     Raises DataError, naming `where`, if the pickle is broken or needs anything but arrays.
     """
     try:
+        _check_memo(file)
         return _ArraysOnly(file, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError,
             TypeError, ImportError, UnicodeDecodeError) as error:  # fmt: skip
@@ -47,20 +63,16 @@ def load(file: BinaryIO, where: str) -> Any:
 
 def load_pickle(path: str | Path) -> Any:
     """The content of a pickle file. Raises as `load`."""
-    with open(path, "rb") as file:
+    check_file(path, DataError)
+    with reading(path, "a pickle", DataError), open(path, "rb") as file:
         return load(file, str(path))
 
 
 def load_npy(path: str | Path) -> Any:
     """The Python object in a .npy file of numpy.save."""
-    with open(path, "rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = {(1, 0): np.lib.format.read_array_header_1_0,
-                    (2, 0): np.lib.format.read_array_header_2_0}[version]  # fmt: skip
-            shape, _, dtype = read(file)
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{path}: not a NumPy file ({describe(error)})") from error
+    check_file(path, DataError)
+    with reading(path, "a NumPy file", DataError), open(path, "rb") as file:
+        shape, dtype = read_header(file)
         if shape != () or dtype != np.dtype(object):
             raise DataError(f"{path}: holds {dtype} of shape {shape}, expected one Python object")
         held = load(io.BufferedReader(file), str(path))

@@ -9,6 +9,7 @@ fillers. Prints a table of the source of each layer's weights.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from boundary import trust
+from boundary.errors import one_line
+from boundary.reading import check_file, read_bytes, reading
 from boundary.text import shown
 from caffe.proto import caffe_pb2
 from data_tools import blank_net, cli, unpickle
@@ -54,9 +57,8 @@ def read_source(path: Path) -> tuple[Weights, list[str]]:
 
     Raises DataError for a file of neither kind, or without one of the convolutions.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    with open(path, "rb") as file:
+    check_file(path, DataError)
+    with reading(path, "a file of weights", DataError), open(path, "rb") as file:
         head = file.read(2)
     # A state dict is a zip archive or, in the old format, a pickle of protocol 2.
     found, rest = _from_torchvision(path) if head in (b"PK", b"\x80\x02") else _from_caffe(path)
@@ -74,26 +76,28 @@ def read_source(path: Path) -> tuple[Weights, list[str]]:
 
 def _from_caffe(path: Path) -> tuple[Weights, list[str]]:
     model = caffe_pb2.NetParameter()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except Exception as error:  # DecodeError is in different modules of different protobufs
-        raise DataError(f"{path}: neither a .caffemodel nor a PyTorch file") from error
+    with reading(path, "a .caffemodel or a PyTorch file", DataError):
+        model.ParseFromString(read_bytes(path, DataError))
     found, rest = {}, []
     for layer in (*model.layers, *model.layer):
         # In the oldest format, name and blobs are one level deeper.
         inner = layer.layer if hasattr(layer, "layer") and layer.HasField("layer") else layer
         if inner.name in CONVOLUTIONS and len(inner.blobs) == 2:
-            weight, bias = map(_array, inner.blobs)
+            where = f"{path}: layer {inner.name!r}, blob"
+            weight, bias = (_array(blob, f"{where} {i}") for i, blob in enumerate(inner.blobs))
             found[inner.name] = weight, bias.ravel()
         elif inner.blobs:
             rest.append(inner.name)
     return found, rest
 
 
-def _array(blob: Any) -> np.ndarray:
+def _array(blob: Any, where: str) -> np.ndarray:
     data = np.fromiter(blob.data or blob.double_data, np.float32)
-    shape = blob.shape.dim or (blob.num, blob.channels, blob.height, blob.width)
-    return data.reshape(tuple(shape))
+    shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
+    if math.prod(shape) != data.size or min(shape) < 0:
+        text = one_line("x".join(map(str, shape)), 60)
+        raise DataError(f"{where}: {data.size} values do not fill the shape {text}")
+    return data.reshape(shape)
 
 
 def _from_torchvision(path: Path) -> tuple[Weights, list[str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boundary.names import component
+from boundary.reading import reading
 from boundary.text import plain_math
 from boundary.writing import write_bytes
 from data_tools.cli import DataError, say
@@ -190,7 +191,7 @@ class Followed:
 
     def read(self) -> bool:
         """Reads new complete lines; returns whether there were any."""
-        with open(self._path, "rb") as file:
+        with reading(self._path, "a log", DataError), open(self._path, "rb") as file:
             if file.seek(0, 2) < self._offset:  # the file was overwritten
                 self._offset, self._parser = 0, Parser(self.run.name)
             file.seek(self._offset)

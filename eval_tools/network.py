@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import caffe
+from boundary.reading import check_file, read_bytes, reading
 from caffe.proto import caffe_pb2
 from data_tools.blank_net import check_trust
 from data_tools.cli import DataError, describe, say
@@ -178,12 +179,13 @@ def stored_shapes(path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
     Raises:
         DataError: it is neither.
     """
-    with open(path, "rb") as file:
-        if file.read(8) == b"\x89HDF\r\n\x1a\n":
-            found = _stored_hdf5(path)
-        else:
-            file.seek(0)
-            found = _stored_binary(file.read(), path)
+    check_file(path, DataError)
+    with reading(path, "a file of weights", DataError), open(path, "rb") as file:
+        head = file.read(8)
+    if head == b"\x89HDF\r\n\x1a\n":
+        found = _stored_hdf5(path)
+    else:
+        found = _stored_binary(read_bytes(path, DataError), path)
     if not found:
         raise DataError(f"{path}: holds no weights")
     return found
@@ -191,27 +193,28 @@ def stored_shapes(path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
 
 def _stored_binary(data: bytes, path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
     model = caffe_pb2.NetParameter()
-    try:
+    with reading(path, "a caffemodel", DataError):
         model.ParseFromString(data)
-    except Exception as error:  # DecodeError is in different modules of different protobufs
-        raise DataError(f"{path}: not a caffemodel") from error
     layers = [layer for layer in (*model.layer, *model.layers) if layer.blobs]
     return {layer.name: dict(enumerate(map(_shape, layer.blobs))) for layer in layers}
 
 
 def _stored_hdf5(path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
-    import h5py
+    from boundary.hdf5 import Hdf5
 
     found: dict[str, dict[int, tuple[int, ...]]] = {}
 
-    def note(name: str, item: Any) -> None:
-        layer, _, place = name.rpartition("/")
-        if isinstance(item, h5py.Dataset) and place.isdigit():
-            found.setdefault(layer, {})[int(place)] = item.shape
+    def note(file: Hdf5, members: dict[str, Any], layer: str) -> None:
+        for name, item in members.items():
+            if hasattr(item, "shape"):
+                if name.isdecimal():
+                    found.setdefault(layer, {})[int(name)] = item.shape
+            else:
+                note(file, file.members(item), f"{layer}/{name}" if layer else name)
 
-    with h5py.File(path) as file:
-        if "data" in file:
-            file["data"].visititems(note)
+    with Hdf5(path, "weights in HDF5", DataError) as file:
+        if file.get("data") is not None:
+            note(file, file.members(file.group("data")), "")
     return found
 
 

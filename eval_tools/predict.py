@@ -20,7 +20,7 @@ from tqdm import tqdm
 from boundary import names
 from boundary.errors import shown
 from boundary.writing import write_bytes
-from data_tools.cli import DataError, progress, say, size
+from data_tools.cli import DataError, add_max_pixels, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import RecordFormat
 from eval_tools import cli, drawings, scannet
@@ -73,6 +73,7 @@ def _add_frames(group: argparse._ArgumentGroup) -> None:
         metavar="LMDB|JSON",
         help="the net's training data, for the depth range, class names and colours",
     )
+    add_max_pixels(group)
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:

@@ -53,17 +53,23 @@ def python_param(
 def settings(layer: LayerParameter) -> dict[str, Any] | None:
     """The settings of an RGBDImages layer; None for any other layer.
 
-    Raises CaffeError where they are not JSON.
+    Raises CaffeError where they are not JSON, or name no source or an impossible batch size.
     """
     param = layer.python_param
     if layer.type != "Python" or (param.module, param.layer) != (MODULE, LAYER):
         return None
     try:
         found = json.loads(param.param_str)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CaffeError(f"layer {layer.name}: param_str is not JSON: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("source"), str):
         raise CaffeError(f'layer {layer.name}: param_str is no JSON object with "source"')
+    size = found.get("batch_size", 1)
+    if type(size) is not int or not 0 < size < 2**31:
+        raise CaffeError(
+            f"layer {layer.name}: batch_size is {json.dumps(size)}; expected a whole number from 1 "
+            "up"
+        )
     return found
 
 

@@ -110,7 +110,7 @@ def batch_size(layer: LayerParameter) -> int:
     """The number of records that a data layer reads in an iteration."""
     settings = filelist.settings(layer)
     if settings is not None:
-        return int(settings.get("batch_size", 1))
+        return settings.get("batch_size", 1)
     own = _batch_message(layer)
     return own.batch_size or 1 if own is not None else 1
 

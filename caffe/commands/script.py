@@ -111,14 +111,15 @@ def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _read_mean(path: str) -> Any:
-    import numpy as np
-
-    from caffe.formats.files import read_blob
+    from boundary.arrays import read_npy
+    from caffe.formats.files import read_mean
 
     if not path.endswith(".npy"):
-        mean = read_blob(path)
-        return mean.reshape(mean.shape[-3:])
-    try:
-        return np.load(path)
-    except (OSError, ValueError) as error:
-        raise CaffeError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        return read_mean(path)
+    mean = read_npy(path, CaffeError)
+    if not 1 <= mean.ndim <= 3 or mean.dtype.kind not in "fiu" or not mean.size:
+        shape = "x".join(map(str, mean.shape))
+        raise CaffeError(
+            f"{path}: {mean.dtype} of shape {shape}; expected a mean of channels x height x width"
+        )
+    return mean

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from boundary.pictures import decode
 from caffe.errors import CaffeError
 from caffe.formats.db import Database
 from caffe.proto import caffe_pb2 as pb
@@ -41,17 +42,14 @@ def datum_values(datum: pb.Datum, color: bool | None = None) -> np.ndarray:
     fit the shape.
     """
     if datum.encoded:
-        picture = decode_picture(datum.data, color)
-        if picture is None:
-            raise CaffeError("the encoded picture cannot be decoded")
-        return picture
+        return decode_picture(datum.data, color)
     if datum.data:
         values = np.frombuffer(datum.data, np.uint8)
     else:
         values = np.array(datum.float_data, np.float32)
     shape = (datum.channels, datum.height, datum.width)
     needed = shape[0] * shape[1] * shape[2]
-    if values.size != needed:
+    if values.size != needed or min(shape) < 0:
         raise ValueError(
             f"the record holds {values.size} values, its shape {' x '.join(map(str, shape))} "
             f"needs {needed}"
@@ -59,20 +57,18 @@ def datum_values(datum: pb.Datum, color: bool | None = None) -> np.ndarray:
     return values.reshape(shape)
 
 
-def decode_picture(data: bytes, color: bool | None = None) -> np.ndarray | None:
+def decode_picture(data: bytes, color: bool | None = None) -> np.ndarray:
     """Decode the bytes of a picture file (PNG, JPEG, ...) to channels x height x width, colours as
-    B, G, R; None if they cannot be decoded.
+    B, G, R.
 
     color: True for three channels, False for one, None for as many as the picture has.
+
+    Raises CaffeError if they cannot be decoded, or hold more pixels than boundary.limits allows.
     """
     import cv2  # not above: it takes 16 MB, and most records do not need it
 
-    if not data:  # OpenCV would raise an error of its own
-        return None
     flags = {None: cv2.IMREAD_UNCHANGED, True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE}
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags[color])
-    if image is None:
-        return None
+    image = decode(data, flags[color], f"encoded Datum of {len(data)} bytes", CaffeError)
     return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
 
 
@@ -97,9 +93,6 @@ def decode_datum(datum: pb.Datum, color: bool | None = None) -> np.ndarray:
     Raises CaffeError if it cannot be decoded or has more than 8 bits a channel.
     """
     image = decode_picture(datum.data, color)
-    if image is None:
-        size = len(datum.data)
-        raise CaffeError(f"encoded Datum of {size} bytes: no picture that can be decoded")
     if image.dtype != np.uint8:
         raise CaffeError(f"encoded Datum: the picture has {image.dtype} values; expected uint8")
     return image

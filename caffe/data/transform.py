@@ -32,13 +32,12 @@ class RecordTransformer:
                 self.augmentation, self.random = augment, True
         self.mean: np.ndarray | None = None
         if param.HasField("mean_file"):
-            from caffe.formats.files import read_blob
+            from caffe.formats.files import read_mean
 
             if param.mean_value:
                 raise CaffeError("transform_param: give either mean_file or mean_value, not both")
             emit("data_transformer.cpp:25", f"Loading mean file from: {param.mean_file}")
-            mean = read_blob(param.mean_file).astype(np.float32)
-            self.mean = mean.reshape(mean.shape[-3:])
+            self.mean = read_mean(param.mean_file)
         self._warned = False
 
     def pixels(self, datum: pb.Datum, where: str) -> np.ndarray:

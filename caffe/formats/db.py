@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from boundary import writing
+from boundary.errors import shown
+from boundary.lmdb_file import LmdbFile
+from boundary.reading import reading
 from caffe.errors import CaffeError
 
 BACKENDS = ("lmdb", "leveldb")
 BATCH = 2**26  # bytes of records in one transaction
 MAP_SIZE = 2**28  # initial size of an LMDB in bytes; doubled whenever it is full
-CLOSING = 2.0  # seconds to wait until another thread has closed an LMDB
 
 
 # ---------------------------------------------------------------------------------------------
@@ -41,10 +42,8 @@ class Database(ABC):
         kinds = {"lmdb": LMDB, "leveldb": LevelDB}
         if backend not in kinds:
             raise CaffeError(f"backend {backend!r}; expected {' or '.join(BACKENDS)}")
-        try:
+        with reading(path, "a database", CaffeError):
             status = os.stat(path)
-        except OSError as error:
-            raise CaffeError(f"{path}: {error.strerror or error}") from None
         # By device and inode, because another database may have replaced one of the same name.
         key = (backend, status.st_dev, status.st_ino)
         database = cls._open.get(key)
@@ -81,67 +80,24 @@ class Database(ABC):
         """(key, record) of every `step`-th record from `first` on, in the order of the keys."""
 
 
-def open_lmdb(path: str | os.PathLike[str], **options: Any) -> Any:
-    """A read-only lmdb.Environment of the LMDB at `path`: a folder with data.mdb in it, or such a
-    file itself. options: further arguments of lmdb.open.
-
-    Raises CaffeError if there is no LMDB at `path`, it cannot be opened, or its file is truncated.
-    """
-    import lmdb
-
-    place = Path(path)
-    file = place / "data.mdb" if place.is_dir() else place
-    if not file.is_file():
-        raise CaffeError(f"{path}: no LMDB; expected a folder with data.mdb in it")
-    reading = {"readonly": True, "lock": False, "max_readers": 1024}
-    deadline = time.monotonic() + CLOSING
-    while True:
-        try:
-            env = lmdb.open(os.fspath(path), subdir=place.is_dir(), **reading, **options)
-            break
-        except lmdb.Error as error:
-            # LMDB opens no file twice. The reader thread of a deleted net may be about to close it.
-            closing = "already open" in str(error) and time.monotonic() < deadline
-            if not closing:
-                raise CaffeError(f"{path}: cannot be opened as LMDB: {error}") from None
-        time.sleep(0.002)
-    # Reading a page beyond the end of the file would crash the process.
-    page = env.stat()["psize"]
-    needed = (env.info()["last_pgno"] + 1) * page
-    size = file.stat().st_size
-    if size < needed - 16 * page:  # a few free pages at the end may never have been written
-        env.close()
-        raise CaffeError(
-            f"{path}: damaged LMDB: {file.name} has {size} bytes, its records need {needed}; "
-            "was it copied whole?"
-        )
-    return env
-
-
 class LMDB(Database):
     """An LMDB: a folder with data.mdb in it, or such a file itself."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._env = open_lmdb(path)
+        self._file = LmdbFile(path, CaffeError)
 
     def __len__(self) -> int:
-        return self._env.stat()["entries"]
+        return len(self._file)
 
     def _get(self, key: bytes) -> bytes | None:
-        with self._env.begin() as transaction:
-            return transaction.get(key)
+        return self._file.get(key)
 
     def keys(self) -> list[bytes]:
-        with self._env.begin() as transaction:
-            return list(transaction.cursor().iternext(keys=True, values=False))
+        return self._file.keys()
 
     def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
-        with self._env.begin() as transaction:
-            cursor = transaction.cursor()
-            # iternext(values=False) does not read the records in between.
-            for key in itertools.islice(cursor.iternext(values=False), first, None, step):
-                yield key, cursor.value()
+        return self._file.every(first, step)
 
 
 class LevelDB(Database):
@@ -152,25 +108,34 @@ class LevelDB(Database):
         super().__init__(path)
         if not (Path(path) / "CURRENT").is_file():
             raise CaffeError(f"{path}: no LevelDB; expected a folder with CURRENT in it")
-        try:
+        with self._reading():
             self._db = plyvel.DB(path)
-        except plyvel.Error as error:
-            raise CaffeError(f"{path}: cannot be opened as LevelDB: {error}") from None
         self._count: int | None = None
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading(self.path, "a LevelDB that can be read", CaffeError)
 
     def __len__(self) -> int:
         if self._count is None:  # LevelDB keeps no count
-            self._count = sum(1 for _ in self._db.iterator(include_value=False))
+            with self._reading():
+                self._count = sum(1 for _ in self._iterator(include_value=False))
         return self._count
 
+    def _iterator(self, **options: bool) -> Any:
+        # Without checksums, a damaged block counts as empty.
+        return self._db.iterator(verify_checksums=True, **options)
+
     def _get(self, key: bytes) -> bytes | None:
-        return self._db.get(key)
+        with self._reading():
+            return self._db.get(key, verify_checksums=True)
 
     def keys(self) -> list[bytes]:
-        return list(self._db.iterator(include_value=False))
+        with self._reading():
+            return list(self._iterator(include_value=False))
 
     def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
-        yield from itertools.islice(self._db.iterator(), first, None, step)
+        with self._reading():
+            yield from itertools.islice(self._iterator(), first, None, step)
 
 
 def _plyvel() -> Any:
@@ -203,15 +168,15 @@ def create(path: str | os.PathLike[str], backend: str = "lmdb") -> Iterator[Put]
         raise CaffeError(f"backend {backend!r}; expected {' or '.join(BACKENDS)}")
     if os.path.lexists(path):
         raise CaffeError(f"{path}: already exists; remove it first or choose another name")
-    with (
-        writing.atomic_folder(path, CaffeError) as beside,
-        makers[backend](str(beside), str(path)) as put,
-    ):
-        yield put
+    with writing.atomic_folder(path, CaffeError) as beside:
+        with makers[backend](str(beside), shown(path)) as put:
+            yield put
+        for file in beside.iterdir():
+            writing.sync(file)
 
 
 @contextmanager
-def _make_lmdb(folder: str, shown: str) -> Iterator[Put]:
+def _make_lmdb(folder: str, name: str) -> Iterator[Put]:
     import lmdb
 
     env = lmdb.open(folder, map_size=MAP_SIZE, sync=False)
@@ -232,7 +197,7 @@ def _make_lmdb(folder: str, shown: str) -> Iterator[Put]:
     def put(key: bytes, value: bytes) -> None:
         longest = env.max_key_size()
         if not 0 < len(key) <= longest:
-            raise CaffeError(f"{shown}: key {key!r} of {len(key)} bytes; LMDB takes 1 to {longest}")
+            raise CaffeError(f"{name}: key {key!r} of {len(key)} bytes; LMDB takes 1 to {longest}")
         nonlocal size
         pending.append((key, value))
         size += len(value)
@@ -245,13 +210,13 @@ def _make_lmdb(folder: str, shown: str) -> Iterator[Put]:
         commit()
         env.sync(True)
     except lmdb.Error as error:
-        raise CaffeError(f"{shown}: {error}") from None
+        raise CaffeError(f"{name}: {error}") from None
     finally:
         env.close()
 
 
 @contextmanager
-def _make_leveldb(folder: str, shown: str) -> Iterator[Put]:
+def _make_leveldb(folder: str, name: str) -> Iterator[Put]:
     plyvel = _plyvel()
     try:
         database = plyvel.DB(folder, create_if_missing=True, write_buffer_size=2**26)
@@ -260,4 +225,4 @@ def _make_leveldb(folder: str, shown: str) -> Iterator[Put]:
         finally:
             database.close()
     except plyvel.Error as error:
-        raise CaffeError(f"{shown}: {error}") from None
+        raise CaffeError(f"{name}: {error}") from None

@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,8 @@ import numpy as np
 from google.protobuf.message import Message
 
 from boundary import writing
+from boundary.errors import shown
+from boundary.reading import check_file, read_bytes, reading
 from caffe.errors import CaffeError
 from caffe.formats import prototext, wire
 from caffe.formats.prototext import text as text
@@ -28,7 +30,7 @@ from caffe.formats.upgrade import INFO, Log, upgrade_net, upgrade_solver
 from caffe.proto import caffe_pb2 as pb
 
 if TYPE_CHECKING:
-    import h5py
+    from boundary.hdf5 import Hdf5
 
 M = TypeVar("M", bound=Message)
 PathLike = str | os.PathLike[str]
@@ -49,11 +51,7 @@ def read_text(path: PathLike, message_class: type[M]) -> M:
 
     Raises CaffeError "PATH:LINE:COLUMN: what is wrong".
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise CaffeError(f"{path}: {error.strerror or error}") from None
-    return prototext.parse(data, message_class, str(path))
+    return prototext.parse(read_bytes(path, CaffeError), message_class, shown(path))
 
 
 def write_text(path: PathLike, message: Message) -> None:
@@ -247,8 +245,15 @@ def read_solver_state(path: PathLike) -> SolverStateData:
     Raises CaffeError if the file is neither or is damaged.
     """
     path = os.fspath(path)
-    if is_hdf5(path):
-        return _read_solver_state_hdf5(path)
+    state = _read_solver_state_hdf5(path) if is_hdf5(path) else _read_solver_state_binary(path)
+    for name in ("iter", "current_step"):
+        value = getattr(state, name)
+        if not 0 <= value < 2**31:
+            raise CaffeError(f"{path}: {name} is {value}; expected a number of iterations or steps")
+    return state
+
+
+def _read_solver_state_binary(path: str) -> SolverStateData:
     state, blobs = wire.read(path, pb.SolverState, wire.SOLVER_STATE)
     history = [_array(b, blobs, f"{path}: history", j) for j, b in enumerate(state.history)]
     learned_net = state.learned_net if state.HasField("learned_net") else None
@@ -282,6 +287,18 @@ def read_blob(path: PathLike) -> np.ndarray:
     return array
 
 
+def read_mean(path: PathLike) -> np.ndarray:
+    """The mean in a .binaryproto, float32, channels x height x width; Caffe's have a leading 1.
+
+    Raises CaffeError if it cannot be read or has another number of axes.
+    """
+    blob = read_blob(path)
+    if blob.ndim < 3 or blob.size != math.prod(blob.shape[-3:]) or not blob.size:
+        shape = "x".join(map(str, blob.shape)) or "a single value"
+        raise CaffeError(f"{path}: a mean of {shape}; expected channels x height x width")
+    return blob.reshape(blob.shape[-3:])
+
+
 def write_blob(path: PathLike, array: np.ndarray, old_form: bool = False) -> None:
     """Write an array as .binaryproto. old_form: store its four axes as num, channels, height and
     width instead of a shape, as Caffe's compute_image_mean does.
@@ -302,87 +319,59 @@ def write_blob(path: PathLike, array: np.ndarray, old_form: bool = False) -> Non
 
 def is_hdf5(path: PathLike) -> bool:
     """True if a file contains HDF5. Raises CaffeError if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            for offset in (0, 512, 1024, 2048):  # HDF5 allows a user block before its signature
-                file.seek(offset)
-                if file.read(8) == b"\x89HDF\r\n\x1a\n":
-                    return True
-    except OSError as error:
-        raise CaffeError(f"{path}: {error.strerror or error}") from None
+    check_file(path, CaffeError)
+    with reading(path, "a file that can be read", CaffeError), open(path, "rb") as file:
+        for offset in (0, 512, 1024, 2048):  # HDF5 allows a user block before its signature
+            file.seek(offset)
+            if file.read(8) == b"\x89HDF\r\n\x1a\n":
+                return True
     return False
-
-
-@contextmanager
-def _hdf5(path: str) -> Iterator[h5py.File]:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise CaffeError(f"{path}: not an HDF5 file of Caffe's ({reason})") from None
 
 
 def _read_weights_hdf5(path: str) -> Weights:
     """Layout of the file: group data (and diff) / a group for each layer / datasets 0, 1, ..."""
+    from boundary.hdf5 import Hdf5
+
     weights = Weights()
-    with _hdf5(path) as file:
-        if "data" not in file:
-            raise CaffeError(f"{path}: no group 'data'; expected weights in HDF5")
-        for name, blobs in _layers_hdf5(file["data"], path):
+    with Hdf5(path, "weights in HDF5", CaffeError) as file:
+        for name, blobs in _layers_hdf5(file, file.members(file.group("data")), path):
             weights[name] = blobs
-        for name, blobs in _layers_hdf5(file["diff"], path) if "diff" in file else ():
-            if blobs:
-                weights.diffs[name] = blobs
+        if file.get("diff") is not None:
+            for name, blobs in _layers_hdf5(file, file.members(file.group("diff")), path):
+                if blobs:
+                    weights.diffs[name] = blobs
     return weights
 
 
 def _layers_hdf5(
-    group: h5py.Group, path: str, prefix: str = ""
+    file: Hdf5, members: dict[str, Any], path: str, prefix: str = ""
 ) -> Iterator[tuple[str, list[np.ndarray | None]]]:
     """(name, blobs) of each layer. HDF5 splits a layer name at '/' into nested groups."""
     import h5py
 
-    for key, layer in group.items():
+    for key, layer in members.items():
+        name = prefix + key
         if not isinstance(layer, h5py.Group):
-            raise CaffeError(f"{path}: {layer.name} is no group; expected one for each layer")
-        inner = [k for k in layer if isinstance(layer[k], h5py.Group)]
-        found = {k: layer[k] for k in layer if k not in inner}
-        if found or not inner:
-            yield prefix + key, _blobs_hdf5(found, f"{path}: layer {prefix + key!r}")
+            raise CaffeError(f"{path}: {name!r} is no group; expected one for each layer")
+        found = file.members(layer)
+        inner = {k: item for k, item in found.items() if isinstance(item, h5py.Group)}
+        own = {k: item for k, item in found.items() if k not in inner}
+        if own or not inner:
+            yield name, _blobs_hdf5(file, own, f"{path}: layer {name!r}")
         if inner:
-            yield from _layers_hdf5(_Subset(layer, inner), path, f"{prefix}{key}/")
+            yield from _layers_hdf5(file, inner, path, f"{name}/")
 
 
-class _Subset:
-    """A view of an HDF5 group that shows only some of its members."""
-
-    def __init__(self, group: h5py.Group, keys: list[str]) -> None:
-        self.group, self.keys = group, keys
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        return ((key, self.group[key]) for key in self.keys)
-
-
-def _blobs_hdf5(found: dict[str, h5py.Dataset], where: str) -> list[np.ndarray | None]:
-    wrong = [key for key in found if not key.isdecimal()]
-    if wrong:
-        raise CaffeError(f"{where}: dataset {wrong[0]!r}; expected blob numbers 0, 1, ...")
+def _blobs_hdf5(file: Hdf5, found: dict[str, Any], where: str) -> list[np.ndarray | None]:
+    for key, dataset in found.items():
+        if not key.isdecimal() or str(int(key)) != key:
+            raise CaffeError(f"{where}: dataset {key!r}; expected blob numbers 0, 1, ...")
+        if getattr(dataset, "dtype", np.dtype(object)).kind not in "fiu":
+            raise CaffeError(f"{where}: dataset {key!r} does not hold numbers")
     count = max((int(key) + 1 for key in found), default=0)
     if count > 2 * len(found) + 64:  # a stray number, not gaps for shared blobs
         raise CaffeError(f"{where}: dataset '{count - 1}' among {len(found)}")
-    return [_dataset(found[str(j)], where) if str(j) in found else None for j in range(count)]
-
-
-def _dataset(dataset: h5py.Dataset, where: str) -> np.ndarray:
-    if dataset.dtype.kind not in "fiu":
-        raise CaffeError(f"{where}: dataset {dataset.name} holds {dataset.dtype}; expected numbers")
-    array = np.empty(dataset.shape, np.float32)
-    if array.size:
-        dataset.read_direct(array)
-    return array
+    return [file.read(found[str(j)], np.float32) if str(j) in found else None for j in range(count)]
 
 
 def write_weights_hdf5(
@@ -399,7 +388,7 @@ def write_weights_hdf5(
     Raises CaffeError for a layer name with '/', which HDF5 would split into nested groups that
     Caffe cannot read.
     """
-    import h5py
+    from boundary.hdf5 import writing_hdf5
 
     for name in (*blobs, *(diffs or {})):
         if "/" in name:
@@ -407,7 +396,7 @@ def write_weights_hdf5(
                 f"{path}: layer {name!r} cannot be saved as HDF5, where '/' separates groups "
                 "(Caffe could not read it); use snapshot_format: BINARYPROTO or rename the layer"
             )
-    with atomic_write(path) as beside, h5py.File(beside, "w") as file:
+    with writing_hdf5(path, CaffeError) as file:
         for kind, layers in (("data", blobs), ("diff", diffs)):
             if layers is None:
                 continue
@@ -420,25 +409,39 @@ def write_weights_hdf5(
 
 
 def _read_solver_state_hdf5(path: str) -> SolverStateData:
-    with _hdf5(path) as file:
-        for name in ("iter", "current_step", "history"):
-            if name not in file:
-                raise CaffeError(f"{path}: no {name!r}; expected a solver state in HDF5")
-        learned_net = file["learned_net"][()] if "learned_net" in file else None
-        if isinstance(learned_net, bytes):
-            learned_net = learned_net.split(b"\0")[0].decode(errors="surrogateescape")
-        history = _blobs_hdf5(dict(file["history"]), f"{path}: history")
+    from boundary.hdf5 import Hdf5
+
+    with Hdf5(path, "a solver state in HDF5", CaffeError) as file:
+
+        def number(name: str) -> int:
+            found = file.read(file.dataset(name))
+            if found.size != 1 or found.dtype.kind not in "iu":
+                raise CaffeError(f"{path}: {name} is {found.dtype} of shape {found.shape}")
+            return int(found.reshape(()))
+
+        learned_net = None
+        if file.get("learned_net") is not None:
+            learned_net = _text_hdf5(file.read(file.dataset("learned_net")), path)
+        history = _blobs_hdf5(file, file.members(file.group("history")), f"{path}: history")
         if any(array is None for array in history):
             raise CaffeError(f"{path}: history has gaps; expected datasets 0, 1, ...")
-        steps = int(np.ravel(file["current_step"][()])[0])
-        return SolverStateData(int(np.ravel(file["iter"][()])[0]), learned_net, steps, history)
+        return SolverStateData(number("iter"), learned_net, number("current_step"), history)
+
+
+def _text_hdf5(value: np.ndarray, path: str) -> str:
+    text = value.reshape(-1)[0] if value.size == 1 else None
+    if isinstance(text, bytes):
+        return os.fsdecode(text.split(b"\0")[0])
+    raise CaffeError(f"{path}: learned_net is {value.dtype} of shape {value.shape}, not a text")
 
 
 def write_solver_state_hdf5(path: PathLike, state: SolverStateData) -> None:
     """Write a solver state as HDF5 (.solverstate.h5)."""
     import h5py
 
-    with atomic_write(path) as beside, h5py.File(beside, "w") as file:
+    from boundary.hdf5 import writing_hdf5
+
+    with writing_hdf5(path, CaffeError) as file:
         file["iter"] = np.array([state.iter], np.int32)
         if state.learned_net is not None:
             # Caffe relies on the terminating zero of a C string.

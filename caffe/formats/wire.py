@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
+from boundary.errors import shown
+from boundary.reading import check_file, reading
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
 
@@ -77,22 +79,18 @@ def read(path: str, message_class: type[M], plan: Plan) -> tuple[M, list[Blob]]:
     Raises CaffeError if the file cannot be read, exceeds 2 GiB or is not such a message.
     """
     name = message_class.DESCRIPTOR.name
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(0)
-            if size > MAX_BYTES:
-                raise CaffeError(
-                    f"{path}: {size / 2**30:.1f} GiB; a binary {name} ends at 2 GiB "
-                    "(the HDF5 format has no such limit)"
-                )
-            stream = _Stream(file)
-            outline = stream.outline(size, plan) if plan is not None else stream.blob(size)
-            return message_class.FromString(bytes(outline)), stream.blobs
-    except (_Malformed, DecodeError) as error:
-        raise CaffeError(f"{path}: not a binary {name} ({error or 'malformed'})") from None
-    except OSError as error:
-        raise CaffeError(f"{path}: {error.strerror or error}") from None
+    check_file(path, CaffeError)
+    with reading(path, f"a binary {name}", CaffeError), open(path, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if size > MAX_BYTES:
+            raise CaffeError(
+                f"{shown(path)}: {size / 2**30:.1f} GiB; a binary {name} ends at 2 GiB "
+                "(the HDF5 format has no such limit)"
+            )
+        stream = _Stream(file)
+        outline = stream.outline(size, plan) if plan is not None else stream.blob(size)
+        return message_class.FromString(bytes(outline)), stream.blobs
 
 
 class _Malformed(Exception):
@@ -194,15 +192,22 @@ class _Stream:
         """Values with a key before each, as writers other than Caffe may store them."""
         if size != dtype.itemsize:
             raise _Malformed(f"a blob's number of {size} bytes at byte {self.at}")
-        start = self.at
-        raw = np.frombuffer(varint(key) + self.take(end - start), np.uint8)
-        step = 1 + size
-        rows = raw[: len(raw) // step * step].reshape(-1, step)
-        other = np.flatnonzero(rows[:, 0] != key)
-        rows = rows[: other[0]] if len(other) else rows
-        self.at = start - 1 + rows.size
+        parts, step, rows = [], 1 + size, 16
+        self.at -= 1  # the key of the first value, which is one byte
         self.file.seek(self.at)
-        return rows[:, 1:].copy().view(dtype).reshape(-1)
+        while self.at < end:
+            # Ever more at a time: such values may be few, or a whole blob.
+            count = min(rows, (end - self.at) // step)
+            found = np.frombuffer(self.take(count * step), np.uint8).reshape(count, step)
+            other = np.flatnonzero(found[:, 0] != key)
+            good = int(other[0]) if len(other) else count
+            parts.append(found[:good, 1:].copy().view(dtype).reshape(-1))
+            if good < rows:
+                self.at -= (count - good) * step
+                self.file.seek(self.at)
+                break
+            rows *= 2
+        return np.concatenate(parts)
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray | None:

@@ -141,13 +141,10 @@ class Convolving:
         return grads
 
     def _are_sound(self, grads: Sequence[torch.Tensor | None]) -> bool:
-        """Whether gradients stem from finite values, which their first channels tell."""
-        (data, weight, _), groups = grads, self.geometry.group
-        if data is not None and not finite.first_finite(data, groups):
-            return False
-        if weight is None:
-            return True
-        return finite.all_finite(weight[:: len(weight) // groups], weight[:, 0])
+        """Whether gradients stem from a finite gradient; x and weight are known to be finite."""
+        if grads[0] is not None:
+            return finite.first_finite(grads[0], self.geometry.group)
+        return grads[1] is None or finite.all_finite(grads[1])
 
     def _short_backward(
         self, grad: torch.Tensor, x: Recomputed, weight: torch.Tensor, wanted: Sequence[bool]

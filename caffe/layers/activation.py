@@ -35,7 +35,10 @@ class ReLU(_Elementwise):
     """max(x, 0) + negative_slope min(x, 0)."""
 
     reads = ("relu_param",)
-    differs = ENGINE
+    differs = (
+        "Without a slope, minus infinity gives 0, as with cuDNN; Caffe's own code gives NaN. "
+        f"Where the bottom is NaN the gradient passes. {ENGINE}"
+    )
     look = ACTIVATION
 
     @property
@@ -183,7 +186,7 @@ class Clip(_Elementwise):
     """x limited to [min, max]."""
 
     reads = ("clip_param",)
-    differs = IN_PLACE
+    differs = f"NaN stays NaN; Caffe makes it min, on a GPU max. {IN_PLACE}"
     look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:

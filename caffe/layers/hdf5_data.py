@@ -16,13 +16,15 @@ from caffe.blob import Blob
 from caffe.data.order import Shuffling, Turns, epoch_order
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
-from caffe.formats.files import atomic_write, is_hdf5
+from caffe.formats.files import is_hdf5
 from caffe.layers.base import Layer, Shape, register
 from caffe.layers.data import PrefetchingLayer
 from caffe.process.log import emit
 
 if TYPE_CHECKING:
-    import h5py
+    from boundary.hdf5 import Hdf5
+
+_SLACK = 2**16  # bytes, for what HDF5 keeps beside the values
 
 
 @register("HDF5Data")
@@ -95,13 +97,13 @@ class _File:
         """The number of its rows."""
         self._check()
         with _open(self.path) as file:
-            return len(file[self.names[0]])
+            return len(file.dataset(self.names[0]))
 
     def read(self) -> list[np.ndarray]:
         """All its rows, one array for each dataset. Raises CaffeError where they do not fit."""
         self._check()
         with _open(self.path) as file:
-            return [np.asarray(file[name][...], np.float32) for name in self.names]
+            return [file.read(file.dataset(name), np.float32) for name in self.names]
 
     def _check(self) -> None:
         try:
@@ -150,7 +152,7 @@ def _row_shapes(path: str, names: Sequence[str]) -> list[Shape]:
         for name in names:
             found = file.get(name)
             if not hasattr(found, "dtype"):
-                raise CaffeError(f"{path}: no dataset {name!r}; it has {sorted(file)}")
+                raise CaffeError(f"{path}: no dataset {name!r}; it has {sorted(file.names())}")
             if found.dtype.kind not in "fiu" or not found.shape:
                 raise CaffeError(
                     f"{path}: dataset {name!r} has the shape {found.shape} and holds "
@@ -162,17 +164,13 @@ def _row_shapes(path: str, names: Sequence[str]) -> list[Shape]:
                 f"{path}: datasets {list(names)} have {sorted(rows)} rows; expected equally many, "
                 "and some"
             )
-        return [file[name].shape[1:] for name in names]
+        return [file.dataset(name).shape[1:] for name in names]
 
 
-def _open(path: str) -> h5py.File:
-    import h5py
+def _open(path: str) -> Hdf5:
+    from boundary.hdf5 import Hdf5
 
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        reason = "no such file" if not os.path.exists(path) else f"cannot be read as HDF5: {error}"
-        raise CaffeError(f"{path}: {reason}") from None
+    return Hdf5(path, "an HDF5 file with a dataset for each top", CaffeError)
 
 
 @register("HDF5Output")
@@ -212,11 +210,8 @@ class HDF5Output(Layer):
             for name, blob in zip(("data", "label"), bottom, strict=True)
         }
         emit("hdf5_output_layer.cpp:33", f"Saving HDF5 file {self.path}")
-        try:
-            with self.named():
-                (self._append if self._begun else self._create)(arrays)
-        except OSError as error:
-            self.check(False, f"{self.path}: cannot be written: {error}")
+        with self.named():
+            (self._append if self._begun else self._create)(arrays)
         self._begun = True
         emit("hdf5_output_layer.cpp:38", f"Successfully saved {bottom[0].num} rows")
 
@@ -224,16 +219,17 @@ class HDF5Output(Layer):
         """Nothing comes back from a file."""
 
     def _create(self, arrays: dict[str, np.ndarray]) -> None:
-        import h5py
+        from boundary.hdf5 import writing_hdf5
 
-        with atomic_write(self.path) as beside, h5py.File(beside, "w") as file:
+        with writing_hdf5(self.path, CaffeError) as file:
             for name, array in arrays.items():
                 file.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]))
 
     def _append(self, arrays: dict[str, np.ndarray]) -> None:
-        import h5py
+        from boundary.hdf5 import appending_hdf5
 
-        with h5py.File(self.path, "r+") as file:
+        size = sum(array.nbytes for array in arrays.values()) + _SLACK
+        with appending_hdf5(self.path, size, CaffeError) as file:
             for name, array in arrays.items():
                 dataset = file[name]
                 if dataset.shape[1:] != array.shape[1:]:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from boundary import limits
-from boundary.pictures import read_picture
-from boundary.reading import read_text
+from boundary.errors import reason, shown
+from boundary.pictures import decode, read_picture
+from boundary.reading import read_bytes, read_text
 from caffe.blob import check_shape
 from caffe.data.order import RecordRandom, Turns, endless
 from caffe.data.prefetch import Batch
 from caffe.errors import CaffeError
-from caffe.formats.files import read_blob
+from caffe.formats.files import read_mean
 from caffe.formats.lists import read_labelled
 from caffe.layers.base import Shape, register
 from caffe.layers.data import (
@@ -193,8 +194,7 @@ class WindowData(PrefetchingLayer):
         t, channels = self.layer_param.transform_param, self.windows.channels
         if t.HasField("mean_file"):
             self.check(not t.mean_value, "give either mean_file or mean_value, not both")
-            mean = read_blob(t.mean_file)
-            mean = mean.reshape(mean.shape[-3:])
+            mean = read_mean(t.mean_file)
             # As in Caffe, the one offset is for both axes.
             start, size = (mean.shape[2] - t.crop_size) // 2, t.crop_size
             cut = mean[:, start : start + size, start : start + size] if start >= 0 else mean[:0]
@@ -329,12 +329,9 @@ def _check_inside(first: int, last: int, size: int, corners: Sequence[int]) -> N
         raise ValueError(f"window {tuple(corners)} does not lie in the picture")
 
 
-def _load(path: str) -> np.ndarray:
+def _load(path: str) -> bytes:
     """A file's bytes."""
-    try:
-        return np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise CaffeError(f"{path}: cannot be read: {error.strerror}") from None
+    return read_bytes(path, CaffeError)
 
 
 def _round(value: float) -> int:
@@ -350,7 +347,7 @@ def _draws(turns: Turns, random: RecordRandom) -> Iterator[np.random.Generator]:
 def _window_batches(
     windows: WindowFile,
     cutter: _Cutter,
-    load: Callable[[str], np.ndarray],
+    load: Callable[[str], bytes],
     draws: Iterator[np.random.Generator],
     shape: Shape,
     objects: int,
@@ -368,10 +365,9 @@ def _window_batches(
             flip = mirror and bool(rng.integers(2))
             path = windows.images[window.image]
             try:
-                image = cv2.imdecode(load(path), cv2.IMREAD_COLOR)
+                image = decode(load(path), cv2.IMREAD_COLOR, shown(path), CaffeError)
                 cutter.cut(image, window.corners, flip, data[i].numpy())
-            except (cv2.error, ValueError, AttributeError) as error:
-                reason = error if isinstance(error, ValueError) else "cannot be read as a picture"
-                raise CaffeError(f"{path}: {reason}") from None
+            except (cv2.error, ValueError) as error:
+                raise CaffeError(f"{shown(path)}: {reason(error)}") from None
             labels[i] = window.label
         yield Batch((data, labels))

@@ -97,7 +97,7 @@ def _lines(path: str | Path) -> list[str]:
 _NO_MEMORY = re.compile(
     "allocate memory|not enough memory|out of memory|Storage size calculation overflowed|bad_alloc"
     "|could not (?:create|construct) a (?:memory|primitive)|Overflow when unpacking"
-    "|[Ii]nteger out of range|Insufficient memory"
+    "|[Ii]nteger out of range|Insufficient memory|without overflow"
 )
 _TRIED = re.compile(r"tried to allocate (\d+) bytes")
 

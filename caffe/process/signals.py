@@ -76,6 +76,10 @@ class SignalRequests:
         """Training begins: from now on signals wait until next() is called."""
         self._begun = True
 
+    def tell_early_end(self) -> None:
+        """Say that the signal which last asked for an end came before training had begun."""
+        _tell(self._ending)
+
     def status(self, ended: bool) -> int:
         """A command's exit status: 128 + the signal's number if a signal ended it, else 0."""
         return 128 + self._ending if ended else 0
@@ -119,6 +123,10 @@ class SignalRequests:
         while numbers := os.read(reader, 64):  # until the other end is closed
             for number in numbers:
                 if self._effects.get(number) in ENDING and not self._begun:
-                    say(f"{signal.Signals(number).name} before training began: nothing to save")
+                    _tell(number)
                     os._exit(128 + number)
         os.close(reader)
+
+
+def _tell(number: int) -> None:
+    say(f"{signal.Signals(number).name} before training began: nothing to save")

@@ -14,6 +14,7 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
+from caffe.formats.prototext import check_texts
 from caffe.net import Net
 from caffe.process import memory
 from caffe.process.device import current_device
@@ -71,6 +72,7 @@ class Solver:
         self.snapshot_keep = 0
         text = files.text(self.param).rstrip()
         announce("solver.cpp:45", f"Initializing solver from parameters: \n{text}")
+        check_texts(self.param, "solver")
         self._check_settings()
         if self.param.random_seed >= 0:
             set_random_seed(self.param.random_seed, solver_rank())

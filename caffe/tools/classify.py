@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from boundary.arrays import read_npy
 from boundary.streams import say
 from caffe import io
 from caffe.classifier import Classifier
@@ -55,14 +56,11 @@ def read_pictures(path: str, ext: str) -> Sequence[np.ndarray]:
     """The pictures that the input names. Raises CaffeError if there are none."""
     place = Path(path).expanduser()
     if place.suffix == ".npy":
-        try:
-            pictures = np.load(place)
-        except (OSError, ValueError) as error:
-            raise CaffeError(f"{path}: {error}") from None
-        if pictures.ndim != 4:
+        pictures = read_npy(place, CaffeError)
+        if pictures.ndim != 4 or pictures.dtype.kind not in "fiu":
             raise CaffeError(
-                f"{path}: an array of shape {pictures.shape}; expected N x height x width x "
-                "channels"
+                f"{path}: {pictures.dtype} of shape {pictures.shape}; expected numbers, N x height "
+                "x width x channels"
             )
         return pictures
     if not place.is_dir():

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from tqdm import tqdm
 
 from caffe import io
 from caffe.commands.flags import Flag, Usage, run
+from caffe.data.datum import parse_datum
 from caffe.errors import CaffeError
 from caffe.formats import db, files
 from caffe.process.log import emit, number
@@ -37,10 +37,7 @@ def _array(value: bytes, where: str) -> np.ndarray:
 
     Raises CaffeError, which names `where` it lies, for a record that is damaged or empty.
     """
-    try:
-        datum = pb.Datum.FromString(value)
-    except DecodeError:
-        raise CaffeError(f"{where} is no Datum") from None
+    datum = parse_datum(value, where)
     if datum.encoded or datum.data:
         kind, size = np.uint8, len(datum.data)
     else:
@@ -52,7 +49,7 @@ def _array(value: bytes, where: str) -> np.ndarray:
         raise CaffeError(f"{where} has {size} values; its size {shape} asks for another number")
     try:
         return io.datum_to_array(datum).astype(kind, copy=False)
-    except CaffeError as error:
+    except (CaffeError, ValueError) as error:
         raise CaffeError(f"{where}: {error}") from None
 
 

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from boundary.pictures import read_picture
+from boundary.reading import read_bytes
 from caffe import io
 from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
@@ -60,10 +62,10 @@ def encoding(name: str, values: SimpleNamespace) -> str:
 def picture_to_datum(path: str, label: int, code: str, values: SimpleNamespace) -> pb.Datum | None:
     """The record of a picture; None, with a log line, if it cannot be read."""
     flags = cv2.IMREAD_GRAYSCALE if values.gray else cv2.IMREAD_COLOR
-    # For a missing file, OpenCV would print a warning of its own.
-    image = cv2.imread(path, flags) if os.path.isfile(path) else None
-    if image is None:
-        emit("io.cpp:80", f"Could not open or find file {path}", ERROR)
+    try:
+        image = read_picture(path, flags, CaffeError)
+    except CaffeError as error:
+        emit("io.cpp:80", f"Could not open or find file {error}", ERROR)
         return None
     if values.resize_height > 0 and values.resize_width > 0:
         image = cv2.resize(image, (values.resize_width, values.resize_height))
@@ -79,8 +81,7 @@ def _encode(path: str, image: np.ndarray, code: str, values: SimpleNamespace) ->
     if extension == "jpeg" and code.lower() == "jpg":
         extension = "jpg"
     if extension == code.lower() and not (values.resize_height or values.resize_width):
-        with open(path, "rb") as file:  # stored unchanged
-            return file.read()
+        return read_bytes(path, CaffeError)  # stored unchanged
     try:
         done, data = cv2.imencode(f".{code}", image)
     except cv2.error:

@@ -92,20 +92,21 @@ def write(path: str, detections: Detections) -> None:
     windows = np.array([d["window"] for d in detections]).reshape(-1, 4)
     predictions = np.array([np.ravel(d["prediction"]) for d in detections])
     names = [str(d["filename"]) for d in detections]
-    with atomic_write(path) as beside:
-        if path.lower().endswith(".csv"):
-            with beside.open("w", newline="", encoding="utf-8") as file:
-                rows = csv.writer(file)
-                classes = predictions.shape[1] if len(predictions) else 0
-                rows.writerow(["filename", *COLUMNS, *(f"class{i}" for i in range(classes))])
-                for name, window, scores in zip(names, windows, predictions, strict=True):
-                    rows.writerow([name, *(f"{v:g}" for v in window), *scores])
-            return
-        import h5py
+    if path.lower().endswith(".csv"):
+        with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            classes = predictions.shape[1] if len(predictions) else 0
+            rows.writerow(["filename", *COLUMNS, *(f"class{i}" for i in range(classes))])
+            for name, window, scores in zip(names, windows, predictions, strict=True):
+                rows.writerow([name, *(f"{v:g}" for v in window), *scores])
+        return
+    import h5py
 
-        with h5py.File(beside, "w") as file:
-            file["filename"] = np.array(names, dtype=h5py.string_dtype())
-            file["window"], file["prediction"] = windows, predictions
+    from boundary.hdf5 import writing_hdf5
+
+    with writing_hdf5(path, CaffeError) as file:
+        file["filename"] = np.array(names, dtype=h5py.string_dtype())
+        file["window"], file["prediction"] = windows, predictions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

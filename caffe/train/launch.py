@@ -143,6 +143,7 @@ def _wait(workers: Sequence[_Worker], requests: SignalRequests, bell: _Bell) -> 
         while (request := requests.next()) != "none":
             first.hear()
             if request in ENDING and requests.at_once and not first.begun:
+                requests.tell_early_end()
                 return True
             first.ask(request)
         for worker in _ended(running, GLANCE, bell):

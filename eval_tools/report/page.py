@@ -108,7 +108,8 @@ class Report:
             for i, pictures in enumerate(self._pictures)
         ]
         # Names of files may hold bytes that are no UTF-8.
-        write_bytes(path, "".join([head, *blocks, tail]).encode(errors="replace"), DataError)
+        page = "".join([head, *blocks, tail])
+        write_bytes(path, page.encode(errors="replace"), DataError)
 
 
 def _asset(name: str) -> str:

@@ -32,10 +32,45 @@ def test_the_claimed_size(ending):
     assert decode(data, cv2.IMREAD_COLOR, "here", Bad).shape == (5, 7, 3)
 
 
+def test_the_claimed_size_of_pictures_that_pillow_does_not_know():
+    for picture, ending in (
+        (np.zeros((5, 7, 3), np.uint16), ".tif"),
+        (np.zeros((5, 7, 3), np.float32), ".tiff"),
+        (np.zeros((5, 7, 3), np.float32), ".hdr"),
+        (np.zeros((5, 7, 3), np.float32), ".pfm"),
+        (np.zeros((5, 7, 3), np.uint8), ".pam"),
+        (np.zeros((5, 7, 3), np.uint8), ".ras"),
+    ):
+        data = cv2.imencode(ending, picture)[1].tobytes()
+        assert sorted(claimed_size(data)) == [5, 7], ending
+        assert decode(data, cv2.IMREAD_UNCHANGED, "here", Bad).shape[:2] == (5, 7)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"PF\n65000 65000\n-1\n", b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 65000 +X 65000\n",
+     b"P7\nWIDTH 65000\nHEIGHT 65000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n"],
+)  # fmt: skip
+def test_other_headers_that_claim_too_much(head):
+    with pytest.raises(Bad, match="65000x65000 pixels; at most"):
+        decode(head + bytes(100), cv2.IMREAD_COLOR, "here", Bad)
+
+
 @pytest.mark.parametrize("size", [(2**16, 2**16), (2**31 - 1, 2**31 - 1), (2**13, 2**13 + 1)])
 def test_a_picture_beyond_the_limit_is_not_decoded(size):
     with pytest.raises(Bad, match=r"^here: a picture of \d+x\d+ pixels; at most 67108864 are read"):
         decode(png(*size), cv2.IMREAD_COLOR, "here", Bad)
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".jpg"])
+def test_pictures_that_pillow_does_not_open(monkeypatch, ending):
+    data = cv2.imencode(ending, np.zeros((5, 7, 3), np.uint8))[1].tobytes()
+    monkeypatch.setattr("PIL.Image.open", lambda file: 1 / 0)
+    assert claimed_size(data) == (7, 5)
+    for end in range(60):
+        claimed_size(data[:end])
+    with pytest.raises(Bad, match="not a picture that can be read"):
+        decode(data[1:], cv2.IMREAD_COLOR, "here", Bad)
 
 
 def test_the_limit_can_be_set(monkeypatch):

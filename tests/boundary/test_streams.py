@@ -77,6 +77,7 @@ def _raise(error: BaseException) -> None:
         (lambda: sys.exit("no such thing"), 1, "no such thing\n"),
         (lambda: _raise(ValueError("f:\n  is broken")), 1, "tool: f: is broken\n"),
         (lambda: os.stat("/nowhere/x"), 1, "tool: /nowhere/x: No such file or directory\n"),
+        (lambda: _raise(BrokenPipeError(32, "Broken pipe")), 141, ""),
         (lambda: _raise(KeyboardInterrupt()), 130, "tool: interrupted\n"),
         (lambda: _raise(KeyError("k")), 1, r"tool: KeyError: 'k' (test_streams.py:"),
         (lambda: _raise(MemoryError()), 1, r"tool: MemoryError: (test_streams.py:"),

@@ -17,6 +17,7 @@ import caffe.tools.detect
 from boundary import trust
 from caffe.formats.upgrade import upgrade_net
 from caffe.layers import python_layer
+from caffe.process import log
 from caffe.proto import caffe_pb2 as pb
 from data_tools import blank_net, port_weights, vgg_surgery
 from data_tools.cli import DataError
@@ -139,6 +140,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "mine.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(log, "_sink", log._Sink())  # commands are quiet from then on
     yield tmp_path
     sys.modules.pop("evil_of_a_test", None)
 

@@ -153,11 +153,18 @@ def test_load_image(tmp_path: Path) -> None:
 
 
 def test_load_image_of_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(CaffeError, match="no such file"):
+    with pytest.raises(CaffeError, match="No such file"):
         io.load_image(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(CaffeError, match="no picture"):
+    with pytest.raises(CaffeError, match="not a picture that can be read"):
         io.load_image(str(tmp_path / "text.png"))
+
+
+def test_load_image_with_a_name_of_other_bytes(tmp_path: Path) -> None:
+    """OpenCV's own reader ended the process at a name that is no UTF-8."""
+    path = tmp_path / "T\udcfcr.png"
+    path.write_bytes(cv2.imencode(".png", np.full((2, 3, 3), 255, np.uint8))[1].tobytes())
+    assert io.load_image(path).shape == (2, 3, 3)
 
 
 def test_resize_matches_pixel_centres_and_darkens_the_rim() -> None:

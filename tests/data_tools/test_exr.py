@@ -1,12 +1,15 @@
 """OpenEXR depth, on files that the OpenEXR library wrote (20 rows of 3)."""
 
 import base64
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
 
 from data_tools.cli import DataError
-from data_tools.exr import read_exr
+from data_tools.exr import _header, read_exr
 
 # Channels A (half, all 1) and Z (float, element i is i / 8); RLE's one channel is depth.Y, floored.
 FILES = {
@@ -127,3 +130,40 @@ def test_a_truncated_file_is_refused_at_every_length(exr):
 def test_what_is_no_exr_is_refused(exr):
     with pytest.raises(DataError, match="not an OpenEXR file"):
         read_exr(exr(b"\x89PNG\r\n\x1a\n" * 4))
+
+
+def with_window(whole, right, bottom):
+    place = whole.index(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
+    return whole[: place + 8] + struct.pack("<2i", right, bottom) + whole[place + 16 :]
+
+
+@pytest.mark.parametrize(
+    ("right", "bottom", "message"),
+    [
+        (2**14, 2**14, r"depth\.exr: a picture of 16385x16385 pixels; at most"),
+        (2**31 - 1, 2**31 - 1, "pixels; at most"),
+        (-5, 19, "a picture of -4x20 pixels"),
+        (2**20 - 2, 2, "OpenEXR file that can be read"),
+        (2, 2**24 - 2, "OpenEXR file that can be read"),
+    ],
+)
+def test_a_size_that_the_file_does_not_hold(exr, right, bottom, message):
+    whole = base64.b64decode(FILES["ZIP"])
+    with pytest.raises(DataError, match=message):
+        read_exr(exr(with_window(whole, right, bottom)))
+
+
+@pytest.mark.parametrize("kind", ["ZIP", "RLE"])
+def test_a_block_that_takes_more_than_its_lines(exr, kind):
+    """Its compressed bytes are replaced by ones that would take gigabytes."""
+    whole = base64.b64decode(FILES[kind])
+    start = struct.unpack_from("<Q", whole, _header(whole)[1])[0]
+    bomb = zlib.compress(bytes(2**29), 1) if kind == "ZIP" else b"\x7f\x00" * 2**21
+    block = whole[start : start + 4] + struct.pack("<i", len(bomb)) + bomb
+    kept = tracemalloc.is_tracing() or tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"(takes|runs of) more than"):
+            read_exr(exr(whole[:start] + block))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        kept or tracemalloc.stop()

@@ -1,11 +1,14 @@
 """data_tools.folder as its users run it."""
 
 import json
+import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 
+from boundary import limits
 from data_tools import folder
 from data_tools.cli import DataError
 from data_tools.store import Reader
@@ -225,3 +228,30 @@ def test_bad_usage_is_2(trio, command, wrong):
         "usage: python -m data_tools.folder"
         in command("folder", *args(root, "db", *wrong), code=2).stderr
     )
+
+
+def test_pictures_that_claim_too_much_are_bad_frames(trio, command, monkeypatch):
+    """A frame's colour claims 2^32 pixels in a hundred bytes."""
+    monkeypatch.delenv(limits.PIXELS_VARIABLE, raising=False)
+    for name in "ab":
+        root = trio(name, picture(), depth(), label())
+    whole = bytearray((root / "rgb" / "b.png").read_bytes())
+    whole[16:24] = struct.pack(">II", 2**16, 2**16)
+    whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
+    (root / "rgb" / "b.png").write_bytes(whole)
+    said = command("folder", *args(root, "db"), code=1).stderr
+    assert "a picture of 65536x65536 pixels; at most 67108864 are read" in said
+    assert "--max-pixels" in said
+    command("folder", *args(root, "db", "--skip-bad"))
+    assert [key for key, _ in Reader(root / "db")] == [b"00000000_a"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_max_pixels_holds_in_workers_too(trio, command, monkeypatch, workers):
+    monkeypatch.setenv(limits.PIXELS_VARIABLE, "100")
+    root = trio("a", picture(), depth(), label())
+    line = command("folder", *args(root, "db", "--workers", workers), code=1).stderr
+    assert "a picture of 32x24 pixels; at most 100 are read" in line
+    more = ["--max-pixels", 32 * 24, "--workers", workers]
+    command("folder", *args(root, "db", *more))
+    assert len(Reader(root / "db")) == 1

@@ -57,7 +57,7 @@ def test_files_that_are_no_pictures_are_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         read_depth(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataError, match="No such file"):
         read_depth(tmp_path / f"absent{name}")
 
 

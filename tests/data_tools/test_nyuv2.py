@@ -100,8 +100,9 @@ def test_crop_keeps_what_both_cameras_see(mat, command, tmp_path):
 
 
 BAD = {
-    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:5000]), "broken or truncated"),
-    "not hdf5": (lambda path: path.write_bytes(b"MATLAB 5.0" * 99), "broken or truncated"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:5000]), "truncated file"),
+    "level 5": (lambda path: path.write_bytes(b"MATLAB 5.0" * 99), "of level 5; expected one of"),
+    "not hdf5": (lambda path: path.write_bytes(b"x" * 99), "not a MATLAB 7.3 file that"),
     "no depths": (lambda path: write_nyu(path, 2, (8, 6), leave_out=["depths"]),
                   "has no variable 'depths'"),
     "no scenes": (lambda path: write_nyu(path, 2, (8, 6), leave_out=["sceneTypes"]),

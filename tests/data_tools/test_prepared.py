@@ -96,5 +96,10 @@ def test_bad_input_is_named(sun, command, tmp_path):
     with h5py.File(tmp_path / "e.h5", "w"):
         pass
     assert "has no variable 'rgb_train'" in command("prepared", "e.h5", "out", code=1).stderr
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["rgb"] = np.zeros((1, 3, 2, 2), np.uint8)
+    with h5py.File(tmp_path / "e.h5", "w") as file:
+        file["rgb_train"] = h5py.ExternalLink("other.h5", "rgb")
+    assert "e.h5: 'rgb_train' is a link" in command("prepared", "e.h5", "out", code=1).stderr
     np.save(tmp_path / "n.npy", {"rgb_images": [1]})
     assert "n.npy: expected a dictionary" in command("prepared", "n.npy", "out", code=1).stderr

@@ -118,3 +118,6 @@ def test_broken_records_are_refused():
     short = caffe_pb2.Datum(channels=5, height=4, width=6, data=b"123").SerializeToString()
     with pytest.raises(DataError, match="3 values do not fill 5 channels of 6x4"):
         from_datum(short)
+    negative = caffe_pb2.Datum(channels=-1, height=-4, width=6, data=bytes(24)).SerializeToString()
+    with pytest.raises(DataError, match="24 values do not fill -1 channels of 6x-4"):
+        from_datum(negative)

@@ -212,7 +212,7 @@ def test_reader_refuses_an_lmdb_that_was_cut_short(tmp_path):
         writer.put(store.key(index, "x"), record(1, (5, 64, 64)))
     writer.finish({})
     os.truncate(tmp_path / "db" / "data.mdb", 300_000)  # of a million
-    with pytest.raises(DataError, match=r"db: damaged LMDB: data\.mdb has 300000 bytes"):
+    with pytest.raises(DataError, match=r"db: damaged LMDB: it (ends|has)"):
         store.Reader(tmp_path / "db")
 
 

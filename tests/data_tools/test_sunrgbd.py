@@ -137,9 +137,9 @@ def test_bad_frames_are_named(tree, command):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("Metadata/SUNRGBDMeta.mat", "SUNRGBDMeta.mat: no such file"),
-        ("Metadata/SUNRGBD2Dseg.mat", "SUNRGBD2Dseg.mat: no such file"),
-        ("traintestSUNRGBD/allsplit.mat", "allsplit.mat: no such file"),
+        ("Metadata/SUNRGBDMeta.mat", "SUNRGBDMeta.mat: No such file"),
+        ("Metadata/SUNRGBD2Dseg.mat", "SUNRGBD2Dseg.mat: No such file"),
+        ("traintestSUNRGBD/allsplit.mat", "allsplit.mat: No such file"),
     ],
 )
 def test_missing_metadata_is_named(tree, command, file, message):

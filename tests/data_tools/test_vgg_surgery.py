@@ -249,14 +249,22 @@ def test_bad_input_has_its_line(folder, command, tmp_path, vgg):
         assert not (tmp_path / "out.caffemodel").exists()
         return result.stderr
 
+    def unfilled(name, count):
+        model = caffe_pb2.NetParameter()
+        layer = model.layer.add(name="conv3_1")
+        layer.blobs.add(data=[1] * count).shape.dim.extend([256, 128, 3, 3])
+        layer.blobs.add(data=[1] * 256).shape.dim.append(256)
+        (tmp_path / f"{name}.caffemodel").write_bytes(model.SerializeToString())
+        return f"{name}.caffemodel"
+
     narrow = line(folder / "vgg.caffemodel", folder / "narrow.prototxt")
     assert "layer conv1_1 is 32x3x3x3 and VGG-16's conv1_1 64x3x3x3" in narrow
     assert "--width-multiplier" in narrow
-    assert "nothing: no such file" in line("nothing")
+    assert "nothing: No such file" in line("nothing")
     (tmp_path / "text").write_text("hello")
-    assert "text: neither a .caffemodel nor" in line("text")
+    assert "text: not a .caffemodel or" in line("text")
     (tmp_path / "cut.caffemodel").write_bytes((folder / "vgg.caffemodel").read_bytes()[:9999])
-    assert "cut.caffemodel: neither" in line("cut.caffemodel")
+    assert "cut.caffemodel: not a .caffemodel" in line("cut.caffemodel")
     torch.save({"layer1.0.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
     assert "no features.0.weight" in line("resnet.pth")
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.pth")
@@ -264,6 +272,12 @@ def test_bad_input_has_its_line(folder, command, tmp_path, vgg):
     small = dict(vgg, conv3_1=(np.zeros((4, 4, 3, 3), np.float32), np.zeros(4, np.float32)))
     (tmp_path / "odd.caffemodel").write_bytes(v1_model(small))
     assert "conv3_1 has shape (4, 4, 3, 3), VGG-16's is (256, 128, 3, 3)" in line("odd.caffemodel")
+    assert "conv3_1', blob 0: 3 values do not fill the shape 256x128x3x3" in line(
+        unfilled("odd", 3)
+    )
+    assert "conv3_1', blob 0: 0 values do not fill the shape 256x128x3x3" in line(
+        unfilled("odd", 0)
+    )
     (tmp_path / "bad.prototxt").write_text("layer { nme: 'x' }")
     assert 'bad.prototxt:1:9: LayerParameter has no field "nme"' in line(
         folder / "vgg.caffemodel", "bad.prototxt"

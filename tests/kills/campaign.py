@@ -262,7 +262,7 @@ def campaign(folder: Path, kills: int, terms: int, seed: int, chosen: str = "") 
     """Sends so many signals, spread over the jobs; prints a line for each job. What went wrong."""
     draw = random.Random(seed)
     prepare(folder)
-    some = [job for job in jobs() if chosen in job.name]
+    some = [job for job in jobs() if chosen in ("", job.name)]
     shares: list[list[int]] = [[] for _ in some]
     for i, number in enumerate([signal.SIGKILL] * kills + [signal.SIGTERM] * terms):
         shares[i % len(some)].append(int(number))
@@ -287,7 +287,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs (default: 100)")
     parser.add_argument("--terms", type=int, default=50, help="SIGTERMs (default: 50)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the moments (default: 1)")
-    parser.add_argument("--job", default="", help="only jobs with this in their names")
+    parser.add_argument("--job", default="", help="only the job of this name")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sys.exit(bool(campaign(Path(folder), args.kills, args.terms, args.seed, args.job)))

@@ -145,3 +145,12 @@ def test_settings_of_other_layers_and_broken_ones() -> None:
             filelist.settings(layer)
     layer.python_param.param_str = json.dumps({"source": "x"})
     assert filelist.settings(layer) == {"source": "x"}
+
+
+@pytest.mark.parametrize("size", [None, 0, -1, 1.5, "4", True, 2**31])
+def test_batch_sizes_that_are_none(size) -> None:
+    layer = LayerParameter(name="p", type="Python")
+    layer.python_param.module, layer.python_param.layer = filelist.MODULE, filelist.LAYER
+    layer.python_param.param_str = json.dumps({"source": "x", "batch_size": size})
+    with pytest.raises(CaffeError, match=r"layer p: batch_size is .*; expected a whole number"):
+        filelist.settings(layer)

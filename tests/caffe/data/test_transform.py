@@ -110,10 +110,11 @@ def test_colour_is_only_forced_on_encoded_pictures(transformed, capsys) -> None:
         ("mean_value: 1 mean_value: 2 mean_value: 3", IMAGE,
          r"mean_value is given 3 time\(s\), expected 1 or the record's 2 channels"),
         ("force_color: true force_gray: true", _encoded(IMAGE[0]), "exclude each other"),
-        ("", pb.Datum(encoded=True, data=b"\x89PNG no more"), "picture cannot be decoded"),
-        ("", pb.Datum(encoded=True), "picture cannot be decoded"),
+        ("", pb.Datum(encoded=True, data=b"\x89PNG no more"), "not a picture that can be read"),
+        ("", pb.Datum(encoded=True), "not a picture that can be read"),
         ("", pb.Datum(channels=2, height=2, width=2, data=b"1234567"),
          "the record holds 7 values, its shape 2 x 2 x 2 needs 8"),
+        ("", pb.Datum(channels=-1, height=-2, width=4, data=b"12345678"), "shape -1 x -2 x 4"),
         ("", pb.Datum(), "the record holds 0 values"),
     ],
 )  # fmt: skip

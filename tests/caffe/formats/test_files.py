@@ -40,7 +40,7 @@ def test_read_text_names_the_place(tmp_path: Path) -> None:
 def test_missing_file_and_directory(tmp_path: Path, read) -> None:
     with pytest.raises(CaffeError, match="nowhere: No such file or directory"):
         read(tmp_path / "nowhere")
-    with pytest.raises(CaffeError, match="Is a directory"):
+    with pytest.raises(CaffeError, match="is a folder; expected a file"):
         read(tmp_path)
 
 
@@ -272,11 +272,28 @@ def test_hdf5_of_something_else(tmp_path: Path) -> None:
         file["x"] = 1
     with pytest.raises(CaffeError, match="no group 'data'"):
         files.read_weights(tmp_path / "h")
-    with pytest.raises(CaffeError, match="no 'iter'"):
+    with pytest.raises(CaffeError, match="no group 'history'; expected a solver state in HDF5"):
         files.read_solver_state(tmp_path / "h")
     (tmp_path / "cut").write_bytes((tmp_path / "h").read_bytes()[:600])
-    with pytest.raises(CaffeError, match="not an HDF5 file of Caffe's"):
+    with pytest.raises(CaffeError, match=r"cut: .*truncated"):
         files.read_weights(tmp_path / "cut")
+
+
+def test_hdf5_weights_lie_in_the_file_itself(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["secret"] = np.float32([1])
+    with h5py.File(tmp_path / "h", "w") as file:
+        file["data/a/0"] = h5py.ExternalLink("other.h5", "secret")
+    with pytest.raises(CaffeError, match=r"/h: '0' is a link to another place"):
+        files.read_weights(tmp_path / "h")
+
+
+@pytest.mark.parametrize("name", ["-1", "01", "x", "1" * 30])
+def test_hdf5_blobs_have_numbers(tmp_path: Path, name: str) -> None:
+    with h5py.File(tmp_path / "h", "w") as file:
+        file[f"data/a/{name}"] = np.float32([1])
+    with pytest.raises(CaffeError, match=r"/h: layer 'a': dataset '"):
+        files.read_weights(tmp_path / "h")
 
 
 # --- solver states ---
@@ -311,7 +328,44 @@ def test_more_than_ten_histories_stay_in_order(tmp_path: Path) -> None:
     assert [a.tolist() for a in again.history] == [a.tolist() for a in history]
 
 
+@pytest.mark.parametrize("write", [files.write_solver_state, files.write_solver_state_hdf5])
+@pytest.mark.parametrize(("iter_", "step"), [(-1, 0), (3, -2)])
+def test_negative_counts(tmp_path: Path, write, iter_: int, step: int) -> None:
+    write(tmp_path / "s", files.SolverStateData(iter_, None, step, []))
+    with pytest.raises(CaffeError, match=r"/s: (iter|current_step) is -"):
+        files.read_solver_state(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ({"iter": [1.5]}, r"iter is float64 of shape \(1,\)"),
+        ({"iter": [1, 2]}, r"iter is int64 of shape \(2,\)"),
+        ({"iter": []}, "iter is"),
+        ({"iter": [2**40]}, "iter is 1099511627776"),
+        ({"current_step": "x"}, "current_step is"),
+        ({"learned_net": [1, 2]}, "learned_net is int64"),
+        ({"history/0": "text"}, "history: dataset '0' does not hold numbers"),
+        ({"history/1": [1.0]}, "history has gaps"),
+    ],
+)
+def test_hdf5_states_of_wrong_types(tmp_path: Path, datasets, message: str) -> None:
+    with h5py.File(tmp_path / "s", "w") as file:
+        file.create_group("history")
+        for name, value in {"iter": [1], "current_step": [0], **datasets}.items():
+            file[name] = value
+    with pytest.raises(CaffeError, match=f"/s: {message}"):
+        files.read_solver_state(tmp_path / "s")
+
+
 # --- mean blobs ---
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4, 5), (2, 3, 4, 5), (0, 4, 5), (7, 3, 4, 5, 6)])
+def test_means_have_three_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    files.write_blob(tmp_path / "m", np.zeros(shape, np.float32))
+    with pytest.raises(CaffeError, match=r"/m: a mean of .*; expected channels x height x width"):
+        files.read_mean(tmp_path / "m")
 
 
 def test_mean_file(tmp_path: Path) -> None:

@@ -105,8 +105,15 @@ def test_strided_arrays_are_written_in_order() -> None:
 def test_damaged_files(tmp_path: Path, damage) -> None:
     net = pb.NetParameter(name="n")
     net.layer.add(name="a").blobs.add(data=[1, 2, 3], shape=pb.BlobShape(dim=[3]))
-    with pytest.raises(CaffeError, match=r"/n: not a binary NetParameter \("):
+    with pytest.raises(CaffeError, match=r"/n: not a binary NetParameter: "):
         read(tmp_path / "n", damage(net.SerializeToString()), wire.NET, pb.NetParameter)
+
+
+def test_single_values_of_two_fields_in_turns(tmp_path: Path) -> None:
+    """Each value has its key; a reader that looks at all that follows each time would not end."""
+    one = b"".join(wire.varint(n << 3 | 5) + b"\0\0\x80?" for n in (5, 6))
+    _, blobs = read(tmp_path / "b", one * 100_000, wire.BLOB, pb.BlobProto)
+    assert blobs[0].data.size == blobs[0].diff.size == blobs[0].data.sum() == 100_000
 
 
 def test_every_cut_is_noticed_or_ends_between_fields(tmp_path: Path) -> None:

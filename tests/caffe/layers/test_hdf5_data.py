@@ -1,5 +1,8 @@
 """HDF5Data and HDF5Output."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -96,7 +99,7 @@ def test_what_cannot_be_read_is_refused(net_of, tmp_path, files, param, cause):
 def test_files_that_are_missing_or_differ_are_named(net_of, tmp_path):
     (tmp_path / "list.txt").write_text("none.h5")
     text = f'hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 1 }}'
-    with pytest.raises(caffe.CaffeError, match=r"layer 'd' .*none.h5: no such file"):
+    with pytest.raises(caffe.CaffeError, match=r"layer 'd' .*none\.h5: No such file"):
         net_of(f'layer {{ name: "d" type: "HDF5Data" top: "x" {text} }}')
     other = {"x": np.zeros((2, 5)), "y": np.zeros(2)}
     net = hdf5_net(net_of, tmp_path, [rows(0, 1), other])
@@ -139,6 +142,41 @@ def test_output_that_cannot_be_written_is_refused(net_of, tmp_path):
             x=(2, 3),
             y=(3,),
         )
+
+
+FULL = """
+import resource, sys
+import caffe
+net = caffe.Net(sys.argv[1], caffe.TRAIN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+for _ in range(2):
+    try:
+        net.forward()
+    except caffe.CaffeError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [1000, 500_000])
+def test_output_on_a_full_disk_is_an_error_and_no_crash(tmp_path, limit):
+    """The limit of a file's size stands for the disk's end, in the first pass or the second."""
+    bottom = 'bottom: "x" bottom: "x"'
+    (tmp_path / "n.prototxt").write_text(
+        'layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 40 '
+        f'dim: 1000 }} }} }} layer {{ name: "o" type: "HDF5Output" {bottom} '
+        f'hdf5_output_param {{ file_name: "{tmp_path}/out.h5" }} }}'
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "n.prototxt"), str(limit)],
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    assert (done.returncode, len(lines)) == (0, 1 if limit > 400_000 else 2)
+    assert all("out.h5: cannot be written: File too large" in line for line in lines)
+    if limit > 400_000:
+        with h5py.File(tmp_path / "out.h5") as file:
+            assert file["data"].shape == (40, 1000, 1, 1)
 
 
 def test_an_hdf5_file_as_source(net_of, tmp_path):

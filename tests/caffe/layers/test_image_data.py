@@ -1,5 +1,6 @@
 """ImageData against the reference's own LMDB of the same pictures, and WindowData by hand."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -107,6 +108,15 @@ def test_a_picture_that_vanishes_or_breaks_is_named(net_of, pictures, damaged):
     cause = "not a picture that can be read" if damaged else "No such file or directory"
     with pytest.raises(caffe.CaffeError, match=f"a 4.png: {cause}"):
         net.forward()
+
+
+def test_a_name_of_other_bytes(net_of, tmp_path):
+    data = cv2.imencode(".png", np.full((2, 3, 3), 7, np.uint8))[1].tobytes()
+    (tmp_path / "T\udcfcr.png").write_bytes(data)
+    (tmp_path / "list.txt").write_bytes(os.fsencode(f"{tmp_path}/T\udcfcr.png 3\n"))
+    net = image_net(net_of, tmp_path / "list.txt", "batch_size: 1")
+    net.forward()
+    assert net.blobs["x"].data.max() == 7
 
 
 # -- WindowData -------------------------------------------------------------------------------

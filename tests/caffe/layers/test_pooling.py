@@ -178,7 +178,12 @@ def test_unpooling_of_overlapping_windows_reads_the_last_writer_back(layer_of):
             [(1, 1, 3, 4)],
             "padding is for MAX and AVE only",
         ),
-        ('type: "SPP" spp_param { pyramid_height: 3 }', [(1, 1, 3, 4)], "too small for level 2"),
+        ('type: "SPP" spp_param { pyramid_height: 3 }', [(1, 1, 5, 5)], "too small for level 2"),
+        (
+            'type: "SPP" spp_param { pyramid_height: 4294967295 }',
+            [(1, 1, 3, 4)],
+            r"pyramid_height is 4294967295: .*\(1, 1, 3, 4\) is too small for more than 2 levels",
+        ),
         ('type: "Unpooling"', [(1, 1, 2, 2)] * 2, "needs output_h and output_w, or scale"),
         (
             'type: "Unpooling" unpooling_param { scale: 2 }',

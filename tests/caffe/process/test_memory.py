@@ -67,6 +67,9 @@ def test_no_memory_is_said_in_one_line() -> None:
     assert tried == "here: not enough memory: it tried to take 4.6 EB"
     large = raised(lambda: torch.empty(2**62))
     assert large.startswith("here: too large to be computed: Storage size")
+    x = torch.zeros(1, 1, 2, 2)
+    wide = raised(lambda: torch.nn.functional.avg_pool2d(x, 2**32 - 1, 1, 2**31 - 1))
+    assert wide.startswith("here: too large to be computed: ")
 
 
 def test_other_errors_stay() -> None:

@@ -609,6 +609,7 @@ def test_debug_info_only_where_it_is_displayed(make_solver, capsys) -> None:
         ("weight_decay: -inf", "weight_decay is -inf, expected a finite number"),
         ("clip_gradients: inf", "clip_gradients is inf, expected a finite number"),
         ('type: "Adam" momentum2: 1', "momentum2 is 1, expected 0 <= it < 1"),
+        (r'weights: "a\0b"', "weights holds a null character"),
         ('regularization_type: "L3"', "unknown regularization_type 'L3'; expected L1 or L2"),
         ('type: "Adm"', "unknown type 'Adm'; expected one of AdaDelta, AdaGrad, Adam"),
         ("test_iter: 1", "test_iter is given, so test_interval must be positive"),

@@ -75,7 +75,7 @@ def test_classify_an_array_and_a_file(model):
 
 def test_classify_errors(model, capsys):
     for arguments, message in (
-        (["nothing.png", "out.npy", *model], "nothing.png: no such file"),
+        (["nothing.png", "out.npy", *model], "nothing.png: No such file"),
         (["pictures", "out.npy", *model], "no pictures with the ending .jpg"),
         (["pictures/0.png", "out.npy", *model, "--mean_file", "m.npy"], "m.npy: No such file"),
         (["pictures/0.png", "no/out.npy", *model], "no/out.npy"),

@@ -1,0 +1,500 @@
+"""The smallest sound file of each kind that the product reads: what the mutators start from.
+
+Code makes all of it, so that no binary file needs to be kept, and so that it follows the formats as
+they change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import re
+import struct
+import sys
+from pathlib import Path
+
+import cv2
+import h5py
+import lmdb
+import numpy as np
+import torch
+from PIL import Image
+
+import caffe
+from caffe.formats import db, files
+from caffe.proto import caffe_pb2 as pb
+from data_tools import port_weights, store
+from data_tools.record import to_datum
+from data_tools.store import key
+from netgen.cli import main as netgen_main
+
+ROOT = Path(__file__).resolve().parents[3]
+# The writers of .mat files lie beside the tests of their readers.
+sys.path.append(str(ROOT / "tests" / "data_tools"))
+
+import mat_files  # noqa: E402
+
+NAMES = ["(ignored)", "wall", "floor", "chair", "table"]
+
+DEPLOY = """name: "tiny"
+layer { name: "rgb" type: "Input" top: "rgb"
+  input_param { shape { dim: 1 dim: 3 dim: 6 dim: 8 } } }
+layer { name: "depth" type: "Input" top: "depth"
+  input_param { shape { dim: 1 dim: 1 dim: 6 dim: 8 } } }
+layer { name: "all" type: "Concat" bottom: "rgb" bottom: "depth" top: "all" }
+layer { name: "conv" type: "Convolution" bottom: "all" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" top: "mask"
+  pooling_param { pool: MAX kernel_size: 2 stride: 2 } }
+layer { name: "unpool" type: "Unpooling" bottom: "pool" bottom: "mask" top: "unpool"
+  unpooling_param { scale: 2 } }
+layer { name: "score" type: "Convolution" bottom: "unpool" top: "score"
+  convolution_param { num_output: 5 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "prob" type: "Softmax" bottom: "score" top: "prob" }
+"""
+
+TRAIN = """name: "trained"
+layer { name: "data" type: "Data" top: "data" include { phase: TRAIN }
+  transform_param { mirror: true scale: 0.01 }
+  data_param { source: "lmdb" backend: LMDB batch_size: 2 shuffle: true } }
+layer { name: "data" type: "Data" top: "data" include { phase: TEST }
+  data_param { source: "lmdb" backend: LMDB batch_size: 1 } }
+layer { name: "slice" type: "Slice" bottom: "data" top: "input" top: "label"
+  slice_param { axis: 1 slice_point: 4 } }
+layer { name: "conv" type: "Convolution" bottom: "input" top: "conv" param { lr_mult: 1 }
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "msra" } } }
+layer { name: "drop" type: "Dropout" bottom: "conv" top: "conv"
+  dropout_param { dropout_ratio: 0.5 } }
+layer { name: "score" type: "Convolution" bottom: "conv" top: "score"
+  convolution_param { num_output: 5 kernel_size: 1 weight_filler { type: "gaussian" std: 0.1 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss"
+  loss_param { ignore_label: 0 } }
+layer { name: "accuracy" type: "Accuracy" bottom: "score" bottom: "label" top: "accuracy"
+  include { phase: TEST } accuracy_param { ignore_label: 0 } }
+"""
+
+SMALL = """name: "small"
+layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param {
+  shape { dim: 2 dim: 3 } shape { dim: 2 dim: 2 } data_filler { type: "gaussian" std: 1 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" param { lr_mult: 1 decay_mult: 1 }
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "t" top: "loss" }
+"""
+
+SOLVERS = {
+    "sgd": 'type: "SGD" momentum: 0.9 weight_decay: 0.001 lr_policy: "step" gamma: 0.5 stepsize: 2',
+    "adam": 'type: "Adam" momentum: 0.9 momentum2: 0.999 delta: 1e-8 lr_policy: "fixed"',
+    "rmsprop": 'type: "RMSProp" rms_decay: 0.98 lr_policy: "inv" gamma: 0.1 power: 0.75',
+    "nesterov": 'type: "Nesterov" momentum: 0.9 lr_policy: "multistep" stepvalue: 1 stepvalue: 3',
+    "adadelta": 'type: "AdaDelta" momentum: 0.9 delta: 1e-6 lr_policy: "poly" power: 1 '
+    "clip_gradients: 5",
+    "adagrad": 'type: "AdaGrad" lr_policy: "sigmoid" gamma: 0.1 stepsize: 2 iter_size: 2',
+}
+
+LOG = """I1128 21:00:00.000000 12 solver.cpp:279] Solving tiny
+I1128 21:00:00.100000 12 solver.cpp:337] Iteration 0, Testing net (#0)
+I1128 21:00:00.200000 12 solver.cpp:404]     Test net output #0: accuracy = 0.25
+I1128 21:00:00.200000 12 solver.cpp:404]     Test net output #1: loss = 1.609 (* 1 = 1.609 loss)
+I1128 21:00:01.000000 12 solver.cpp:228] Iteration 0 (0 iter/s, 1s/20 iters), loss = 1.61
+I1128 21:00:01.000000 12 solver.cpp:244]     Train net output #0: loss = 1.61 (* 1 = 1.61 loss)
+I1128 21:00:01.000000 12 sgd_solver.cpp:106] Iteration 0, lr = 0.001
+I1231 23:59:59.900000 12 solver.cpp:228] Iteration 20 (9 iter/s, 2s/20 iters), loss = 1.2e-1
+I0101 00:00:02.000000 12 sgd_solver.cpp:106] Iteration 20, lr = 0.0001
+I20270101 00:00:03.000000 12 solver.cpp:337] Iteration 40, Testing net (#1)
+I20270101 00:00:04.000000 12 solver.cpp:404]     Test net output #0: accuracy = nan
+I20270101 00:00:05.000000 12 solver.cpp:317] Iteration 40, loss = 0.5
+I20270101 00:00:05.000000 12 solver.cpp:322] Optimization Done.
+"""
+
+
+def write(folder: Path) -> None:
+    """Writes the whole corpus to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(folder) if hasattr(contextlib, "chdir") else _within(folder):
+        rng = np.random.default_rng(0)
+        cv2.setNumThreads(0)
+        for make in (
+            texts, records, models, arrays, hdf5_data, pictures, mats, prepared, folders,
+            state_dicts, port,
+        ):  # fmt: skip
+            make(rng)
+
+
+@contextlib.contextmanager
+def _within(folder: Path):
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _text(path: str, content: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(content, encoding="utf-8")
+
+
+def texts(rng: np.random.Generator) -> None:
+    """Nets, solvers, lists, tables, logs."""
+    _text("nets/deploy.prototxt", DEPLOY)
+    _text("nets/train.prototxt", TRAIN)
+    _text("nets/small.prototxt", SMALL)
+    for version in ("v0", "v1"):
+        old = (ROOT / "tests" / "golden" / "interop" / f"{version}.prototxt").read_text()
+        _text(f"nets/{version}.prototxt", old)
+    for name, more in SOLVERS.items():
+        _text(
+            f"solvers/{name}.prototxt",
+            f'net: "small.prototxt" base_lr: 0.01 max_iter: 4 display: 1 snapshot: 2\n{more}\n'
+            'test_iter: 1 test_interval: 2 snapshot_prefix: "run" random_seed: 1\n',
+        )
+    _text("tables/classes.csv", "label,name,r,g,b\n" + "".join(
+        f"{i},{name},{10 * i},{20 * i},{30 * i}\n" for i, name in enumerate(NAMES)))  # fmt: skip
+    _text("tables/plain.csv", "label,name\n1,wall\n2,floor\n3,chair\n4,table\n")
+    _text("tables/map.csv", "from,to,name\n1,1,wall\n2,1,\n3,2,thing\n4,0,\n")
+    _text("tables/names.txt", "\n".join(NAMES[1:]) + "\n")
+    _text("tables/keys.txt", "frame1\nframe0\n")
+    _text("tables/weights.txt", "0 1.5, 0.25 # the first two\n3 1e-3\n")
+    _text("tables/modules.txt", "features.0 conv # first\nclassifier score\n")
+    _text("tables/windows.csv", "filename,ymin,xmin,ymax,xmax\nrgb.png,0,0,4,4\nrgb.png,1,1,5,6\n")
+    _text("tables/detect.txt", "rgb.png\nbmp.bmp\n")
+    _text("logs/train.log", LOG)
+    _text("logs/short.log", "\n".join(LOG.splitlines()[4:7]) + "\n")
+    _text("lists/images.txt", "rgb.png 0\nbmp.bmp 1\njpeg.jpg 2\n")
+    _text("lists/labels.txt", "rgb.png label.png\n")
+    _text("lists/frames.txt", "rgb.png depth.png label.png 1\nrgb.png depth.png label.png 0\n")
+    _text("lists/windows.txt", "# 0\nrgb.png\n3\n6\n8\n2\n1 0.9 0 0 4 4\n0 0.1 1 1 5 5\n"
+          "# 1\nbmp.bmp\n3\n6\n8\n1\n2 0.7 0 0 6 5\n")  # fmt: skip
+    _text("lists/hdf5.txt", "data.h5\nmore.h5\n")
+    _text("scannet/scannetv2_train.txt", "scene0000_00\nscene0001_00\n")
+    _text("scannet/scannetv2_val.txt", "scene0001_00\n")
+
+
+# ---------------------------------------------------------------------------------------------
+# Records
+# ---------------------------------------------------------------------------------------------
+
+
+def planes(rng: np.random.Generator, height: int = 6, width: int = 8) -> np.ndarray:
+    """A record of five channels."""
+    drawn = rng.integers(1, 256, (5, height, width)).astype(np.uint8)
+    drawn[4] %= len(NAMES)
+    return drawn
+
+
+def write_lmdb(path: str, items: list[tuple[bytes, bytes]]) -> None:
+    """An LMDB of these keys and values."""
+    Path(path).mkdir(parents=True)
+    env = lmdb.open(path, map_size=1 << 22, lock=False)
+    with env.begin(write=True) as transaction:
+        for name, value in items:
+            transaction.put(name, value)
+    env.close()
+
+
+def records(rng: np.random.Generator) -> None:
+    """LMDBs: of five channels, of floats, of encoded pictures, of many records; dataset.json."""
+    frames = [(key(i, f"frame{i}"), to_datum(planes(rng), i % 2)) for i in range(3)]
+    write_lmdb("lmdb", frames)
+    info = {
+        "tool": "data_tools.folder", "dataset": "tiny", "split": "train",
+        "labeled": True, "classes": NAMES,
+        "type": "uint8", "shape": [5, 6, 8],
+        "palette": [[10 * i, 20 * i, 30 * i] for i in range(5)], "scenes": ["bedroom", "kitchen"],
+        "source": {"rgb": "rgb", "depth": "depth", "label": "label"},
+        "frames": {name.decode(): {"camera": "kv1", "files": {"color": "a.png"}}
+                   for name, _ in frames},
+        "options": {"size": [8, 6], "depth_unit": "1000", "depth_range": "authors",
+                    "float_depth": False},
+    }  # fmt: skip
+    info |= store.survey(iter(store.Reader("lmdb")), "lmdb")
+    _text("lmdb/dataset.json", json.dumps(info))
+    write_lmdb("floats", [(key(0, "f"), to_datum(planes(rng).astype(np.float32), 0))])
+    picture = cv2.imencode(".png", rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))[1].tobytes()
+    datum = pb.Datum(encoded=True, data=picture, label=1)
+    write_lmdb("encoded", [(b"0000", datum.SerializeToString())])
+    write_lmdb("many", [(b"%05d" % i, to_datum(planes(rng, 2, 3), i)) for i in range(300)])
+    Path("datums").mkdir()
+    Path("datums/raw").write_bytes(frames[0][1])
+    Path("datums/encoded").write_bytes(datum.SerializeToString())
+    Path("datums/floats").write_bytes(to_datum(planes(rng).astype(np.float32), 0))
+    with contextlib.suppress(caffe.CaffeError), db.create("leveldb", "leveldb") as put:
+        for name, value in frames:
+            put(name, value)
+
+
+# ---------------------------------------------------------------------------------------------
+# Weights, states, arrays
+# ---------------------------------------------------------------------------------------------
+
+
+def models(rng: np.random.Generator) -> None:
+    """Weights, solver states and side files, as training and saving write them."""
+    caffe.set_random_seed(1)
+    net = caffe.Net("nets/deploy.prototxt", caffe.TEST)
+    Path("weights").mkdir()
+    net.save("weights/tiny.caffemodel")
+    net.save_hdf5("weights/tiny.caffemodel.h5")
+    Path("states").mkdir()
+    for name in SOLVERS:
+        for form in ("BINARYPROTO", "HDF5"):
+            param = files.read_solver(f"solvers/{name}.prototxt")
+            param.net = "nets/small.prototxt"
+            param.snapshot_prefix = f"states/{name}"
+            param.snapshot_format = pb.SolverParameter.SnapshotFormat.Value(form)
+            caffe.get_solver(param).step(2)
+    for path in Path("states").glob("*.resume"):  # the one moment in the corpus
+        text = re.sub(r'"written": [\d.]+', '"written": 1.0', path.read_text())
+        path.write_text(text)
+    old = pb.NetParameter(name="old")
+    layer = old.layers.add(name="conv", type=pb.V1LayerParameter.CONVOLUTION)
+    layer.bottom.append("data"), layer.top.append("conv")
+    blob = layer.blobs.add(num=2, channels=1, height=2, width=2)
+    blob.data.extend(range(8))
+    Path("weights/v1.caffemodel").write_bytes(old.SerializeToString())
+    Path("weights/small.caffemodel").write_bytes(Path("states/sgd_iter_2.caffemodel").read_bytes())
+
+
+def arrays(rng: np.random.Generator) -> None:
+    """Means as .binaryproto and .npy, and other arrays."""
+    mean = rng.uniform(0, 255, (3, 6, 8)).astype(np.float32)
+    blob = pb.BlobProto(num=1, channels=3, height=6, width=8)
+    blob.data.extend(mean.ravel().tolist())
+    Path("arrays").mkdir()
+    Path("arrays/mean.binaryproto").write_bytes(blob.SerializeToString())
+    np.save("arrays/mean.npy", mean)
+    np.save("arrays/pictures.npy", rng.uniform(0, 1, (2, 6, 8, 3)).astype(np.float32))
+    np.savez("arrays/several.npz", a=mean, b=mean)
+    np.save("arrays/objects.npy", np.array({"a": [1]}, dtype=object), allow_pickle=True)
+
+
+def state_dicts(rng: np.random.Generator) -> None:
+    """PyTorch's files, new and old form, and pickles."""
+    Path("torch").mkdir()
+    state = {
+        "conv.weight": torch.ones(4, 4, 3, 3), "conv.bias": torch.ones(4),
+        "bn.weight": torch.ones(4), "bn.bias": torch.zeros(4), "bn.running_mean": torch.zeros(4),
+        "bn.running_var": torch.ones(4), "bn.num_batches_tracked": torch.tensor(3),
+        "score.weight": torch.ones(5, 4, 1, 1), "score.bias": torch.zeros(5),
+    }  # fmt: skip
+    torch.save(state, "torch/tiny.pth")
+    torch.save({"state_dict": state, "epoch": 3}, "torch/checkpoint.pth")
+    torch.save(state, "torch/old.pth", _use_new_zipfile_serialization=False)
+    Path("pickles").mkdir()
+    for protocol in (0, 2, 4):
+        with open(f"pickles/splits{protocol}.pkl", "wb") as file:
+            pickle.dump({"trainval": np.array([1]), "test": [2]}, file, protocol)
+
+
+def port(rng: np.random.Generator) -> None:
+    """A narrow SF5 and a state dict of the PyTorch port that fits it; a narrow VGG and its net."""
+    argv = ["sf5", "--classes", "4", "--deploy", "--size", "32x32", "--width-multiplier", "0.03"]
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        assert netgen_main([*argv, "--pooling", "floor"]) == 0
+    _text("port/sf5.prototxt", text.getvalue())
+    params = caffe.Net("port/sf5.prototxt", caffe.TEST).params
+    state = {}
+    for name, source in port_weights.sources().items():
+        weight, bias = (blob.data.copy() for blob in params[name])
+        if source.change(weight).shape != weight.shape or name.endswith("_D"):
+            weight = weight.transpose(1, 0, 2, 3)
+        state |= {f"{source.key}.weight": weight, f"{source.key}.bias": bias}
+        if source.bn:
+            for leaf in ("running_mean", "running_var", "weight", "bias"):
+                state[f"{source.norm_key}.{leaf}"] = np.ones_like(bias)
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in state.items()}
+    torch.save(tensors, "port/port.pth")
+    _text("vgg/net.prototxt", "".join(
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ '
+        f"shape {{ dim: 1 dim: {channels} dim: 6 dim: 8 }} }} }}\n"
+        for name, channels in (("rgb", 3), ("depth", 1))
+    ) + "".join(
+        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}"\n'
+        "  convolution_param { num_output: 2 kernel_size: 3 pad: 1 } }\n"
+        for name, bottom in (("conv1_1", "rgb"), ("conv1_1_pair1ch", "depth"),
+                             ("conv1_2", "conv1_1"), ("conv1_2_D", "conv1_2"))
+    ))  # fmt: skip
+    ours = {
+        "conv1_1": rng.normal(size=(2, 3, 3, 3)), "conv1_2": rng.normal(size=(2, 2, 3, 3)),
+    }  # fmt: skip
+    model, tensors = pb.NetParameter(name="VGG"), {}
+    for index, (name, weight) in zip((0, 2), ours.items(), strict=True):
+        layer = model.layer.add(name=name, type="Convolution")
+        for values in (weight, np.zeros(2)):
+            blob = layer.blobs.add(data=values.ravel().tolist())
+            blob.shape.dim.extend(values.shape)
+        tensors[f"features.{index}.weight"] = torch.from_numpy(weight).float()
+        tensors[f"features.{index}.bias"] = torch.zeros(2)
+    Path("vgg/vgg.caffemodel").write_bytes(model.SerializeToString())
+    torch.save(tensors, "vgg/vgg.pth")
+
+
+# ---------------------------------------------------------------------------------------------
+# HDF5, pictures, MATLAB, other people's data sets
+# ---------------------------------------------------------------------------------------------
+
+
+def hdf5_data(rng: np.random.Generator) -> None:
+    """What HDF5Data reads."""
+    Path("hdf5").mkdir()
+    for name, count in (("data.h5", 4), ("more.h5", 3)):
+        with h5py.File(f"hdf5/{name}", "w") as file:
+            file["data"] = rng.normal(size=(count, 3, 2)).astype(np.float32)
+            file["label"] = np.arange(count, dtype=np.float32)
+    with h5py.File("hdf5/packed.h5", "w") as file:
+        values = rng.normal(size=(4, 3, 2)).astype(np.float32)
+        file.create_dataset("data", data=values, chunks=(2, 3, 2), compression="gzip")
+        file.create_dataset("label", data=np.arange(4, dtype=np.int8), chunks=(2,), shuffle=True)
+
+
+def pictures(rng: np.random.Generator) -> None:
+    """A picture of each format and use."""
+    Path("pictures").mkdir()
+    color = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    grey = rng.integers(0, 5, (6, 8)).astype(np.uint8)
+    depth = rng.integers(500, 5000, (6, 8)).astype(np.uint16)
+    metres = (depth / 1000).astype(np.float32)
+    for name, image in (
+        ("rgb.png", color), ("label.png", grey), ("depth.png", depth), ("bmp.bmp", color),
+        ("jpeg.jpg", color), ("tiff.tif", color), ("deep.tiff", depth), ("floats.tiff", metres),
+        ("grey.pgm", grey), ("deep.pgm", depth), ("ppm.ppm", color), ("webp.webp", color),
+    ):  # fmt: skip
+        assert cv2.imwrite(f"pictures/{name}", image)
+    palette = Image.fromarray(grey, "P")
+    palette.putpalette([10 * (i % 20) for i in range(768)])
+    palette.save("pictures/palette.png")
+    Image.fromarray(color).save("pictures/gif.gif")
+    Image.fromarray(np.dstack([color, grey])).save("pictures/alpha.png")
+    np.save("pictures/depth.npy", metres)
+    np.save("pictures/label.npy", grey)
+    for compression in (0, 1, 2, 3):
+        Path(f"pictures/exr{compression}.exr").write_bytes(exr(metres, compression))
+
+
+def exr(values: np.ndarray, compression: int) -> bytes:
+    """An OpenEXR picture of scan lines with one channel Z of floats: 0 none, 1 run lengths, 2 and
+    3 deflated, by 1 and 16 lines."""
+    import zlib
+
+    height, width = values.shape
+
+    def attribute(name: str, kind: str, value: bytes) -> bytes:
+        return name.encode() + b"\0" + kind.encode() + b"\0" + struct.pack("<i", len(value)) + value
+
+    box = struct.pack("<4i", 0, 0, width - 1, height - 1)
+    head = struct.pack("<ii", 20000630, 2)
+    head += attribute("channels", "chlist", b"Z\0" + struct.pack("<iiii", 2, 0, 1, 1) + b"\0")
+    head += attribute("compression", "compression", bytes([compression]))
+    head += attribute("dataWindow", "box2i", box) + attribute("displayWindow", "box2i", box)
+    head += attribute("lineOrder", "lineOrder", b"\0")
+    head += attribute("pixelAspectRatio", "float", struct.pack("<f", 1))
+    head += attribute("screenWindowCenter", "v2f", struct.pack("<ff", 0, 0))
+    head += attribute("screenWindowWidth", "float", struct.pack("<f", 1)) + b"\0"
+    step = 16 if compression == 3 else 1
+    blocks = []
+    for y in range(0, height, step):
+        raw = values[y : y + step].astype("<f4").tobytes()
+        mixed = np.frombuffer(raw[::2] + raw[1::2], np.uint8).astype(np.int64)
+        deltas = np.diff(mixed, prepend=mixed[0]) + 128
+        deltas[0] = mixed[0]
+        data = (deltas % 256).astype(np.uint8).tobytes()
+        if compression == 1:
+            data = b"".join(struct.pack("b", -1) + data[i : i + 1] for i in range(len(data)))
+        elif compression in (2, 3):
+            data = zlib.compress(data)
+        if compression == 0 or len(data) >= len(raw):
+            data = raw
+        blocks.append(struct.pack("<ii", y, len(data)) + data)
+    at, table = len(head) + 8 * len(blocks), []
+    for block in blocks:
+        table.append(at)
+        at += len(block)
+    return head + struct.pack(f"<{len(table)}Q", *table) + b"".join(blocks)
+
+
+def mats(rng: np.random.Generator) -> None:
+    """MATLAB files: level 5, compressed and not, and 7.3; SUN RGB-D's toolbox with its frames."""
+    Path("mat").mkdir()
+    mat_files.write_nyu(Path("mat/nyu.mat"), 2, size=(8, 6))
+    mat_files.write_nyu(Path("mat/packed.mat"), 2, size=(8, 6), chunk=1, compression="gzip")
+    for name, compress in (("plain", False), ("packed5", True)):
+        mat_files.write_level5(
+            Path(f"mat/{name}.mat"), compress, text="wall", numbers=np.arange(6.0).reshape(2, 3),
+            cells=["a", "bc"], rows=[{"one": "x", "two": np.arange(3, dtype=np.int32)}],
+        )  # fmt: skip
+    frames = ["kv1/b3dodata/img1", "xtion/sun3ddata/img2"]
+    top = "/n/fs/sun3d/data/SUNRGBD/"
+    rows = [
+        {"rgbpath": f"{top}{name}/image/rgb.jpg", "rgbname": "rgb.jpg", "depthname": "depth.png"}
+        for name in frames
+    ]
+    meta, split = Path("sunrgbd/toolbox/Metadata"), Path("sunrgbd/toolbox/traintestSUNRGBD")
+    meta.mkdir(parents=True), split.mkdir()
+    mat_files.write_level5(meta / "SUNRGBDMeta.mat", SUNRGBDMeta=rows)
+    mat_files.write_level5(
+        split / "allsplit.mat", alltrain=[top + frames[0]], alltest=[top + frames[1]]
+    )
+    with h5py.File(meta / "SUNRGBD2Dseg.mat", "w", userblock_size=512) as file:
+        references = file.create_dataset("SUNRGBD2Dseg/seglabel", (1, 2), h5py.ref_dtype)
+        for i in range(2):
+            label = rng.integers(0, 38, (8, 6)).astype(np.float64)
+            references[0, i] = file.create_dataset(f"#refs#/{i}", data=label).ref
+    with open(meta / "SUNRGBD2Dseg.mat", "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+    for name in frames:
+        for part, file_name in (("image", "rgb.jpg"), ("depth_bfx", "depth.png")):
+            _frame_file(rng, Path("sunrgbd/data") / name / part / file_name, part)
+
+
+def _frame_file(rng: np.random.Generator, path: Path, part: str, highest: int = 4) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if part.startswith("depth"):
+        image = rng.integers(500, 5000, (6, 8)).astype(np.uint16)
+    elif part.startswith(("label", "seglabel")):
+        image = rng.integers(0, highest + 1, (6, 8)).astype(np.uint8)
+    else:
+        image = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    assert cv2.imwrite(str(path), image)
+
+
+def prepared(rng: np.random.Generator) -> None:
+    """The three forms that data_tools.prepared reads."""
+    for folder in ("images-224", "depth-inpaint-u8-224", "seglabel-224"):
+        part = folder.split("-")[0].replace("images", "image")
+        for number in (1, 2):
+            path = Path(f"prepared/sun/{folder}/{number}.png")
+            _frame_file(rng, path, part)
+            if part == "depth":
+                assert cv2.imwrite(str(path), rng.integers(1, 256, (6, 8)).astype(np.uint8))
+    with open("prepared/sun/splits.pkl", "wb") as file:
+        pickle.dump({"trainval": np.array([1]), "test": [2]}, file, 2)
+    parts = {
+        "rgb_images": [rng.integers(0, 256, (6, 8, 3)).astype(np.uint8) for _ in range(3)],
+        "depth_images": [rng.integers(1, 256, (6, 8)).astype(np.uint8) for _ in range(3)],
+        "masks": [rng.integers(0, 41, (6, 8)).astype(np.uint8) for _ in range(3)],
+    }
+    np.save("prepared/nyuv2.npy", np.array(parts, dtype=object), allow_pickle=True)
+    with h5py.File("prepared/zanil.h5", "w") as file:
+        for part in ("train", "test"):
+            file[f"rgb_{part}"] = rng.integers(0, 256, (2, 3, 6, 8)).astype(np.uint8)
+            file[f"depth_{part}"] = rng.integers(1, 256, (2, 1, 6, 8)).astype(np.uint8)
+            file[f"label_{part}"] = rng.integers(0, 41, (2, 6, 8)).astype(np.uint8)
+            file[f"class_{part}"] = np.array([1, 2])
+
+
+def folders(rng: np.random.Generator) -> None:
+    """Folders of frames: one's own, and ScanNet's."""
+    for part, word in (("rgb", "rgb"), ("depth", "depth"), ("label", "label")):
+        for number in (0, 1):
+            _frame_file(rng, Path(f"folder/{part}/{number:04d}_{word}.png"), part)
+    for scene in ("scene0000_00", "scene0001_00"):
+        top = Path("scannet/scannet_frames_25k") / scene
+        for part, ending in (("color", "jpg"), ("depth", "png"), ("label", "png")):
+            _frame_file(rng, top / part / f"000000.{ending}", part)
