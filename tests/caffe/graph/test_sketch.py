@@ -190,6 +190,11 @@ KERNEL_11 = "convolution_param { %s kernel_size: 11 stride: 4 }"
             [(2, 3, 9, 10)],
             [(2, 3 * 11 * 11, 1, 1)],
         ),
+        (
+            'type: "Slice" top: "t0" top: "t1" slice_param { slice_point: 3 }',
+            [(2, 3, 4, 5)],
+            [(2, 3, 4, 5), (2, 0, 4, 5)],
+        ),
         ('type: "MVN" top: "t0"', [(2, 3)], [(2, 3, 1, 1)]),
         (
             'type: "SPP" top: "t0" spp_param { pyramid_height: 1 }',
@@ -202,7 +207,7 @@ KERNEL_11 = "convolution_param { %s kernel_size: 11 stride: 4 }"
             [(2, 3, 4, 5)],
         ),
     ],
-    ids=["Convolution", "Im2col", "MVN", "SPP", "Crop"],
+    ids=["Convolution", "Im2col", "Slice", "MVN", "SPP", "Crop"],
 )
 def test_legal_layers_that_are_odd(layer: str, bottoms: list, tops: list) -> None:
     names = " ".join(f'bottom: "x{i}"' for i in range(len(bottoms)))
