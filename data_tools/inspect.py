@@ -110,8 +110,8 @@ def verify(reader: Reader) -> str | None:
         return "has no checksum in dataset.json to verify by"
     found = store.survey(iter(reader), str(reader.path))
     for what in ("records", "checksum"):
-        if found[what] != reader.info[what]:
-            return f"{what}: {found[what]}, but dataset.json says {reader.info[what]}"
+        if found[what] != reader.info.get(what):
+            return f"{what}: {found[what]}, but dataset.json says {reader.info.get(what)}"
     return None
 
 

@@ -11,7 +11,7 @@ In a prototxt (for this engine, or for a BVLC Caffe with Python layers):
     }
 
 A fourth top gets the scenes. Each line of the list names a frame's files and optionally its scene:
-COLOUR DEPTH [LABEL [SCENE]], separated by tabs, or by blanks if no path contains one.
+COLOUR DEPTH [LABEL [SCENE]], separated by tabs or ';', or by blanks if no path contains one.
 """
 
 from __future__ import annotations
@@ -144,9 +144,10 @@ def read_list(path: Path, root: str) -> list[tuple[list[Path], int]]:
     """(files, scene) of each line. Raises DataError, naming the line, if it is not a frame."""
     frames = []
     for number, line in enumerate(read_lines(path, DataError, paths=True), 1):
-        parts = line.strip().split("\t") if "\t" in line else line.split()
-        if not parts:
+        if not line.strip():
             continue
+        separator = next((mark for mark in "\t;" if mark in line), None)
+        parts = [part.strip() for part in line.strip().split(separator)]
         scene = parts.pop() if len(parts) == 4 else "0"
         if len(parts) not in (2, 3) or not re.fullmatch("[0-9]{1,9}", scene) or "\0" in line:
             raise DataError(f"{path}:{number}: expected COLOUR DEPTH [LABEL [SCENE]]")

@@ -14,6 +14,7 @@ from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import Layer, Shape, Tensors, register, resized
 from caffe.layers.coordinates import IDENTITY, Map
 from caffe.layers.look import Look
+from caffe.process.log import WARNING, emit
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -114,8 +115,8 @@ class Slice(Layer):
     tops = (1, None)
     bounded = True
     reads = ("slice_param",)
-    differs = "A last part of nothing is an error; Caffe makes an empty blob of it."
     look = Look(open=True)
+    _warned = False
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p, tops = self.layer_param.slice_param, self.num_tops
@@ -130,6 +131,15 @@ class Slice(Layer):
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         axis, sizes = self._sizes(shapes[0])
+        if shapes[0][axis] and not sizes[-1] and not self._warned:
+            self._warned = True
+            emit(
+                "slice_layer.cpp:1",
+                f"{self.where} (Slice): slice_point {self.points} leaves nothing of axis {axis} of "
+                f"the bottom {tuple(shapes[0])} for the last top, {self.layer_param.top[-1]!r}: it "
+                f"would take at least {self.points[-1] + 1}",
+                WARNING,
+            )
         return [resized(shapes[0], axis, size) for size in sizes]
 
     def _sizes(self, shape: Shape) -> tuple[int, list[int]]:
@@ -143,10 +153,8 @@ class Slice(Layer):
             return axis, [extent // tops] * tops
         sizes = [b - a for a, b in itertools.pairwise([0, *points, extent])]
         self.check(
-            min(sizes) > 0,
-            f"slice_point {points} must rise within the {extent} of axis {axis} of the bottom "
-            f"{shape}, and leave something for each of {tops} tops: with these it needs at least "
-            f"{max(points) + 1}",
+            min(sizes[:-1]) > 0 and sizes[-1] >= 0 and tops <= extent,
+            f"slice_point {points} must rise within the {extent} of axis {axis}",
         )
         return axis, sizes
 

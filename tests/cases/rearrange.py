@@ -47,7 +47,7 @@ def slice_(rng: Random, name: str) -> Case:
     text = axis_field(rng, axis, "slice_dim")
     if parts > 1 and rng.random() < 0.5:
         points = sorted(rng.sample(range(1, 6), parts - 1))
-        bottom[axis] = rng.randint(points[-1] + 1, 6)
+        bottom[axis] = rng.randint(max(points[-1], parts), 6)  # the last part may be empty
         text += f" {fields('slice_point', points)}"
     else:
         bottom[axis] = parts * rng.randint(1, 2)

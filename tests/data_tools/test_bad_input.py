@@ -40,7 +40,9 @@ def refused(command, tmp_path):
 
 def test_a_mat_file_that_was_cut_short(refused, mat):
     os.truncate(mat, mat.stat().st_size * 2 // 3)
-    assert "nyu.mat: broken or truncated MATLAB 7.3 file" in refused("nyuv2", mat, "out")
+    line = refused("nyuv2", mat, "out")
+    assert "nyu.mat: not a MATLAB 7.3 " in line
+    assert "truncated" in line
 
 
 def test_a_variable_that_is_missing(refused, tmp_path):
@@ -56,7 +58,8 @@ def test_a_chunk_that_was_damaged(refused, mat):
         file.write(b"\xff" * info.size)
     line = refused("nyuv2", mat, "out", "--splits", "trainval,test")
     assert "cannot use frame nyu0003: " in line
-    assert "nyu.mat: /images: " in line
+    assert "nyu.mat: " in line
+    assert "is broken" in line
 
 
 def test_a_frame_without_depth(refused, mat):

@@ -1,5 +1,7 @@
 """data_tools.inspect finds what is in an LMDB and what is wrong with it."""
 
+import json
+
 import cv2
 import lmdb
 import numpy as np
@@ -124,3 +126,12 @@ def test_names_are_text_in_the_page_and_on_the_terminal(db, command, tmp_path):
     policy = page.partition('content="')[2].partition('"')[0]
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert "script-src" not in policy
+
+
+def test_a_dataset_json_without_a_count_is_not_verified(tmp_path, command):
+    writer = store.Writer(tmp_path / "db", "plan")
+    writer.put(b"00000000_a", to_datum(np.ones((5, 2, 3), np.uint8)))
+    info = writer.finish({})
+    (tmp_path / "db" / "dataset.json").write_text(json.dumps({"checksum": info["checksum"]}))
+    line = command("inspect", "db", "--verify", code=1).stderr
+    assert "db: records: 1, but dataset.json says None" in line

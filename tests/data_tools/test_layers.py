@@ -173,6 +173,20 @@ def test_bad_settings_have_their_line(listing, settings, message):
         net(**settings)
 
 
+@pytest.mark.parametrize(
+    ("line", "encoding"),
+    [
+        ("c a.png\td.png\tl.png\t3\r\n", "utf-8-sig"),
+        ("c a.png;d.png; l.png;3\r\n", "utf-8"),
+        ("\nc a.png\td.png\tl.png\t3\n", "utf-16"),
+    ],
+)
+def test_lists_as_other_programs_save_them(tmp_path, line, encoding):
+    (tmp_path / "list").write_text(line, encoding=encoding, newline="")
+    files = [tmp_path / name for name in ("c a.png", "d.png", "l.png")]
+    assert layers.read_list(tmp_path / "list", str(tmp_path)) == [(files, 3)]
+
+
 def test_bad_lists_and_files_have_their_line(listing):
     with pytest.raises(DataError, match="not JSON"):
         Settings.parse("source=train.txt")

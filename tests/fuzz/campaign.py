@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fuzz import families, judge
+from fuzz import families
 from fuzz.judge import KINDS, ROOT, Outcome
 
 MODULES = tuple(f"fuzz.families.{name}" for name in families.MODULES)
@@ -38,6 +38,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            start_new_session=True,  # Ctrl-C is for the campaign, which ends with its table
             env={**os.environ, **threads, "PYTHONPATH": path, "GLOG_minloglevel": "2"},
         )
 
@@ -127,10 +128,10 @@ def repeat(seed: int, outcome: Outcome) -> str:
 def fixed(names: Sequence[str], inputs: int, seed: int) -> list[Task]:
     """Tasks of `inputs` inputs altogether, by the families' shares; the same for every machine."""
     members = [families.REGISTRY[name] for name in names]
-    shares = sum(member.share for member in members if member.count is None)
+    shares = sum(member.share for member in members if not member.titles)
     tasks = []
     for name, member in zip(names, members, strict=True):
-        count = member.count or max(1, round(inputs * member.share / shares))
+        count = len(member.titles) or max(1, round(inputs * member.share / shares))
         tasks += _chunks(name, range(count), seed)
     return tasks
 
@@ -140,9 +141,9 @@ def endless(names: Sequence[str], seed: int) -> Iterator[Task]:
     for turn in itertools.count():
         for name in names:
             member = families.REGISTRY[name]
-            if member.count and turn:
+            if member.titles and turn:
                 continue
-            size = member.count or max(1, round(CHUNK * member.share))
+            size = len(member.titles) or max(1, round(CHUNK * member.share))
             yield from _chunks(name, range(turn * size, (turn + 1) * size), seed)
 
 
@@ -158,8 +159,10 @@ def run(
     modules: Sequence[str] = MODULES,
     heard: Any = None,
 ) -> Campaign:
-    """Runs tasks until there are no more, or for so many minutes. heard: called with the campaign
-    after each task."""
+    """Runs tasks until there are no more, for so many minutes, or until Ctrl-C.
+
+    heard: called with the campaign after each task.
+    """
     campaign, waiting, lock = Campaign(), iter(tasks), threading.Lock()
     deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
     problems: list[BaseException] = []
@@ -187,8 +190,13 @@ def run(
         threads = [threading.Thread(target=work, args=(Path(folder),)) for _ in range(workers)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            deadline = 0.0
+            for thread in threads:
+                thread.join()
     if problems:
         raise problems[0]
     return campaign
@@ -271,6 +279,3 @@ def _progress(campaign: Campaign) -> None:
     if sys.stderr.isatty():
         text = f"{campaign.inputs} inputs, {len(campaign.failures)} distinct failures"
         print(f"\r{text}", end="", file=sys.stderr, flush=True)
-
-
-__all__ = ["Campaign", "arguments", "fixed", "judge", "main", "run"]

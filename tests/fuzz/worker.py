@@ -76,9 +76,8 @@ def _preload() -> None:
 
 
 def serve(task: dict[str, Any], registry: Any, corpus: Path, folder: Path, results: int) -> None:
-    """Runs a task: {"family", "seed", "indices"}; "keep": a folder, to write the files and
-    run nothing; "idle": the files stay sound; "seconds" and "peak": instead of
-    SECONDS and PEAK.
+    """Runs a task: {"family", "seed", "indices"}; "keep": a folder, to write the files and run
+    nothing; "idle": the files stay sound; "seconds" and "peak": instead of SECONDS and PEAK.
     """
     chosen = registry[task["family"]]
     seconds = task.get("seconds", SECONDS)
@@ -109,7 +108,7 @@ def serve(task: dict[str, Any], registry: Any, corpus: Path, folder: Path, resul
             outcome.kind, outcome.error = "signal", signal.Signals(os.WTERMSIG(status)).name
         else:
             outcome.kind, outcome.error = "exit", f"exit status {os.waitstatus_to_exitcode(status)}"
-        outcome.size = _size(folder)
+        outcome.text, outcome.size = chosen.title(left[position]), _size(folder)
         os.write(results, (json.dumps(outcome.as_dict()) + "\n").encode())
         for entry in folder.iterdir():
             shutil.rmtree(entry, ignore_errors=True)
@@ -163,18 +162,18 @@ class _Child:
     ) -> None:
         self.family, self.corpus, self.folder = chosen, corpus, folder
         self.results, self.state = results, state
-        self.stdout, self.stderr = (self._captured(fd) for fd in (1, 2))
+        for fd in (1, 2):
+            self._capture(fd)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         faulthandler.enable(dump)
         faulthandler.register(signal.SIGUSR1, dump, all_threads=False)
 
     @staticmethod
-    def _captured(fd: int) -> int:
-        """A file in memory that takes the place of a descriptor."""
+    def _capture(fd: int) -> None:
+        """A file in memory takes the place of a descriptor."""
         taken = os.memfd_create(f"fd{fd}")
         appending = os.open(f"/proc/self/fd/{taken}", os.O_RDWR | os.O_APPEND)
         os.dup2(appending, fd)
-        return fd
 
     def run(self, task: dict[str, Any], indices: list[int]) -> None:
         """Runs the inputs and writes their outcomes."""
@@ -226,8 +225,7 @@ class _Child:
             outcome.kind, outcome.text = "memory", f"{outcome.peak / GIB:.1f} GiB; {outcome.text}"
         elif outcome.seconds > SECONDS and not outcome.failed:
             outcome.kind = "hang"
-        if draw.title:
-            outcome.text = f"{draw.title}: {outcome.text}"
+        outcome.text = self.family.title(index) + outcome.text
         outcome.text = outcome.text.encode("utf-8", "backslashreplace").decode()[:400]
         del target
         gc.collect()

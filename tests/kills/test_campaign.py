@@ -1,9 +1,9 @@
-"""A few kills of each job; `make kills` does many."""
+"""A few kills of three jobs; `make kills` does many of more."""
 
 import pytest
-from kills.campaign import campaign, jobs
+from kills.campaign import campaign
 
 
-@pytest.mark.parametrize("job", [job.name for job in jobs() if job.name != "training by two"])
+@pytest.mark.parametrize("job", ["training", "building", "to a folder"])
 def test_nothing_is_lost(tmp_path, job):
-    assert not campaign(tmp_path, kills=1, terms=1, seed=2, chosen=job)
+    assert not campaign(tmp_path, kills=2, terms=1, seed=2, chosen=job)

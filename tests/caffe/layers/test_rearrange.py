@@ -4,24 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-import caffe
-
 FILTER = 'layer { name: "l" type: "Filter" bottom: "x" bottom: "s" top: "y" }'
 
 
-def test_slice_cuts_evenly_and_leaves_something_for_each_top(layer_of):
-    """FuseNet's cut of colour, depth and label, on records without a label."""
-    text = 'type: "Slice" slice_param { slice_point: 3 slice_point: 4 } top: "a" top: "b" top: "c"'
-    message = (
-        r"slice_point \[3, 4\] must rise within the 4 of axis 1 of the bottom \(1, 4, 2\), and "
-        "leave something for each of 3 tops: with these it needs at least 5"
-    )
-    with pytest.raises(caffe.CaffeError, match=message):
-        layer_of(text, (1, 4, 2))
-    layer = layer_of(text, (1, 5, 2))
-    assert [t.shape[1] for t in layer.forward([torch.zeros(1, 5, 2)], [])] == [3, 1, 1]
+def test_slice_keeps_an_empty_rest_and_cuts_evenly(layer_of):
+    layer = layer_of('type: "Slice" slice_param { slice_point: 4 } top: "a" top: "b"', (1, 4))
+    assert [t.shape[1] for t in layer.forward([torch.zeros(1, 4)], [])] == [4, 0]
     layer = layer_of('type: "Slice" slice_param { slice_dim: 0 } top: "a" top: "b"', (6,))
     assert [t.tolist() for t in layer.forward([torch.arange(6)], [])] == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_slice_warns_once_of_records_without_a_label(layer_of, capfd):
+    """FuseNet's cut of colour, depth and label."""
+    text = 'type: "Slice" slice_param { slice_point: 3 slice_point: 4 } top: "a" top: "b" top: "c"'
+    layer = layer_of(text, (1, 4, 2))
+    layer.infer_shapes([(1, 4, 2)])
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1
+    assert "slice_point [3, 4] leaves nothing of axis 1 of the bottom (1, 4, 2)" in told
+    assert "for the last top, 'c': it would take at least 5" in told
+    layer_of(text, (1, 5, 2)).infer_shapes([(1, 5, 2)])
+    assert not capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -370,18 +370,109 @@ def test_signals_stop_and_save_as_in_a_single_run(folder: Path) -> None:
     ]
 
 
-def test_sigterm_ends_all(folder: Path) -> None:
-    process = _train("-solver", _solver("run", ENDLESS), "-cpu", "2")
+def _terminated(process: subprocess.Popen, after: Callable[[], object], all_: bool = False) -> str:
+    """The log of a command that gets SIGTERM; all_: so do its processes, as from a scheduler."""
     try:
-        _until(lambda: "Iteration 2 " in Path("log").read_text(), process)
-        ranks = _children(process)
-        process.terminate()
+        _until(after, process)
+        os.killpg(process.pid, signal.SIGTERM) if all_ else process.terminate()
         process.wait(LIMIT)
+        _until(lambda: all(_gone(pid) for pid in _group(process.pid)))  # none is left behind
     finally:
         _end(process)
     assert process.returncode == 128 + signal.SIGTERM
-    assert len(ranks) == 2
-    assert all(_gone(rank) for rank in ranks)
+    return Path("log").read_text()
+
+
+def _logged(text: str) -> Callable[[], bool]:
+    return lambda: text in Path("log").read_text()
+
+
+def test_sigterm_saves_and_ends_all(folder: Path, monkeypatch) -> None:
+    """A scheduler's stop of all processes; the same command goes on, bit for bit."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    _solver("run", ENDLESS)
+    flags = ("-solver", "run.prototxt", "-cpu", "2", "-snapshot", "latest")
+    process = _train(*flags)
+    log = _terminated(process, _logged("Iteration 2 "), all_=True)
+    assert log.count("Snapshotting solver state") == 1
+    assert "Traceback" not in log
+    (state,) = Path().glob("*.solverstate")
+    last = int(state.stem.rpartition("_")[2]) + 1
+    _solver("run", last, 1)
+    _finish(_train(*flags))
+    unbroken = _solver("unbroken", last)
+    _finish(_train("-solver", unbroken, "-cpu", "2"))
+    names = (f"{prefix}_iter_{last}.caffemodel" for prefix in ("run", "unbroken"))
+    assert len({Path(name).read_bytes() for name in names}) == 1
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of a group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == leader:
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("more", [(), ("-cpu", "2")], ids=["one", "two"])
+def test_sigterm_during_a_test(folder: Path, more: tuple[str, ...]) -> None:
+    path = Path(_solver("run", ENDLESS))
+    endless = f"test_initialization: false test_iter: {ENDLESS}"
+    path.write_text(path.read_text().replace("test_iter: 1", endless))
+    log = _terminated(_train("-solver", str(path), *more), _logged("Iteration 7, Testing net"))
+    assert "Test interrupted." in log
+    assert [p.name for p in Path().glob("*.solverstate")] == ["run_iter_7.solverstate"]
+
+
+@pytest.mark.parametrize("more", [(), ("-cpu", "2")], ids=["one", "two"])
+def test_sigterm_before_training_begins(folder: Path, more: tuple[str, ...]) -> None:
+    """There is nothing to save, and nothing is left behind."""
+    before = {p.name for p in folder.iterdir()}
+    solver = _solver("run", ENDLESS)
+    log = _terminated(_train("-solver", solver, *more), _logged("Initializing solver"))
+    assert "Iteration" not in log
+    assert log.endswith("SIGTERM before training began: nothing to save\n")
+    assert {p.name for p in folder.iterdir()} - before == {"log", solver}
+
+
+def test_sigterm_can_do_something_else(folder: Path) -> None:
+    solver = _solver("run", ENDLESS)
+    process = _train("-solver", solver, "-sigterm_effect", "snapshot", "-sigint_effect", "end")
+    try:
+        _until(_logged("Iteration 2 "), process)
+        process.terminate()
+        _until(lambda: list(Path().glob("run_iter_*.solverstate")), process)
+        process.send_signal(signal.SIGINT)
+        process.wait(LIMIT)
+    finally:
+        _end(process)
+    assert process.returncode == 128 + signal.SIGINT
+    assert len(list(Path().glob("run_iter_*.solverstate"))) == 2
+
+
+# -- a log that nobody takes ----------------------------------------------------------------------
+
+
+def test_training_goes_on_when_its_terminal_is_gone(folder: Path) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "caffe", "train", "-solver", _solver("run", 40, 20)]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    seen = b""
+    while b"Iteration 2 " not in seen:
+        seen += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(LIMIT) == 0
+    assert Path("run_iter_40.solverstate").exists()
+
+
+@pytest.mark.parametrize("end", ["2>/dev/full", "-cpu 2 2>/dev/full", "-cpu 2 >&- 2>&- <&-"])
+def test_training_without_stderr(folder: Path, end: str) -> None:
+    line = f"{sys.executable} -m caffe train -solver {_solver('run', 3)} {end}"
+    assert subprocess.run(["bash", "-c", line]).returncode == 0
+    assert Path("run_iter_3.solverstate").exists()
 
 
 # -- torchrun ---------------------------------------------------------------------------------
@@ -431,6 +522,30 @@ def test_nothing_outlives_torchrun(folder: Path, monkeypatch) -> None:
             _until(lambda rank=rank: _gone(rank))
     finally:
         _end(process)
+
+
+def test_torchrun_goes_on_by_itself_after_deaths(folder: Path, whole: Path, monkeypatch) -> None:
+    """One rank is killed in training, another while it starts; bit for bit the same in the end."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    options = ("--standalone", "--nproc_per_node=2", "--max-restarts=3")
+    launcher = ("-m", "torch.distributed.run", *options)
+    endless = _solver("run", ENDLESS, 10)
+    process = _train("-solver", endless, "-snapshot", "latest", launcher=launcher)
+    try:
+        _until(Path("run_iter_10.solverstate").exists, process)
+        _solver("run", 30, 10)  # what the next attempts read
+        first = _children(process, b"caffe")
+        os.kill(first[1], signal.SIGKILL)
+        _until(lambda: len(set(_children(process, b"caffe")) - set(first)) == 2, process)
+        os.kill(_children(process, b"caffe")[0], signal.SIGKILL)
+    finally:
+        log = _finish(process)
+    assert log.count("Starting Optimization") == 2
+    assert _as_in(whole, 10)
+    if "Resuming from run_iter_10.solverstate" in log:  # it may have come further before
+        assert _as_in(whole, 20)
+        assert _as_in(whole, 30)
 
 
 @pytest.mark.usefixtures("fresh")

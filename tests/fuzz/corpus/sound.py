@@ -228,6 +228,8 @@ def records(rng: np.random.Generator) -> None:
     with contextlib.suppress(caffe.CaffeError), db.create("leveldb", "leveldb") as put:
         for name, value in frames:
             put(name, value)
+    for path in Path().glob("leveldb/LOG"):  # it tells the time, and nobody reads it
+        path.write_bytes(b"")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -250,7 +252,9 @@ def models(rng: np.random.Generator) -> None:
             param.snapshot_prefix = f"states/{name}"
             param.snapshot_format = pb.SolverParameter.SnapshotFormat.Value(form)
             caffe.get_solver(param).step(2)
-    for path in Path("states").glob("*.resume"):  # the one moment in the corpus
+    for path in Path("states").glob("*.solverstate.h5"):
+        _without_time(path)
+    for path in Path("states").glob("*.resume"):
         text = re.sub(r'"written": [\d.]+', '"written": 1.0', path.read_text())
         path.write_text(text)
     old = pb.NetParameter(name="old")
@@ -260,6 +264,22 @@ def models(rng: np.random.Generator) -> None:
     blob.data.extend(range(8))
     Path("weights/v1.caffemodel").write_bytes(old.SerializeToString())
     Path("weights/small.caffemodel").write_bytes(Path("states/sgd_iter_2.caffemodel").read_bytes())
+
+
+def _without_time(path: Path) -> None:
+    """Writes a solver state in HDF5 again, without the moment at which its parts were made."""
+    with h5py.File(path) as old, h5py.File(io.BytesIO(), "w") as new:
+        for name in ("iter", "current_step", "history"):
+            old.copy(name, new)
+        name = old["learned_net"]
+        timeless = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        timeless.set_obj_track_times(False)
+        space, kind = h5py.h5s.create(h5py.h5s.SCALAR), name.id.get_type()
+        made = h5py.h5d.create(new.id, b"learned_net", kind, space, timeless)
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(name[()], f"S{kind.get_size()}"), kind)
+        new.flush()
+        content = new.id.get_file_image()
+    path.write_bytes(content)
 
 
 def arrays(rng: np.random.Generator) -> None:
@@ -286,7 +306,12 @@ def state_dicts(rng: np.random.Generator) -> None:
     }  # fmt: skip
     torch.save(state, "torch/tiny.pth")
     torch.save({"state_dict": state, "epoch": 3}, "torch/checkpoint.pth")
-    torch.save(state, "torch/old.pth", _use_new_zipfile_serialization=False)
+    # The old form names a storage by its address, and orders them by it: one, with another name.
+    buffer = io.BytesIO()
+    one = {"conv.weight": state["conv.weight"]}
+    torch.save(one, buffer, _use_new_zipfile_serialization=False)
+    address = re.compile(rb"X[\x0a-\x10]\0\0\0\d{10,16}")
+    Path("torch/old.pth").write_bytes(address.sub(b"X\x02\0\0\x0042", buffer.getvalue()))
     Path("pickles").mkdir()
     for protocol in (0, 2, 4):
         with open(f"pickles/splits{protocol}.pkl", "wb") as file:

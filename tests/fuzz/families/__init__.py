@@ -20,14 +20,12 @@ Target = Callable[[], Any]
 class Draw:
     """What a family draws an input from. The working directory is empty and the input's own.
 
-    corpus: the folder of sound files, see fuzz.corpus. title: what the input is called, if it has a
-    name.
+    corpus: the folder of sound files, see fuzz.corpus.
     """
 
     rng: random.Random
     corpus: Path
     index: int = 0
-    title: str = ""
     numbers: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,21 +91,25 @@ class Family:
     """make: draws an input, writes its files, returns what reads them. share: how many inputs it
     gets in comparison with others; less for slow ones. asks: whether an input may ask for memory
     openly, as a net does by its shapes; then it gets less, and one line that says so is right.
-    count: how many inputs there are, where they are counted.
+    titles: the inputs' names, where they are counted.
     """
 
     name: str
     make: Callable[[Draw], Target]
     share: float
     asks: bool = False
-    count: int | None = None
+    titles: Sequence[str] = ()
+
+    def title(self, index: int) -> str:
+        """An input's name and a colon; nothing where inputs have no names."""
+        return f"{self.titles[index % len(self.titles)]}: " if self.titles else ""
 
 
 REGISTRY: dict[str, Family] = {}
 
 
 def family(
-    share: float = 1.0, asks: bool = False, count: int | None = None
+    share: float = 1.0, asks: bool = False, titles: Sequence[str] = ()
 ) -> Callable[[Callable[[Draw], Target]], Callable[[Draw], Target]]:
     """Registers a function as the family of its name."""
 
@@ -115,7 +117,7 @@ def family(
         name = make.__name__
         if name in REGISTRY:
             raise ValueError(f"two families are called {name}")
-        REGISTRY[name] = Family(name, make, share, asks, count)
+        REGISTRY[name] = Family(name, make, share, asks, titles)
         return make
 
     return add

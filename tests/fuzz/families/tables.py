@@ -57,10 +57,10 @@ def frame_list(draw: Draw) -> Target:
 @family(0.3)
 def images_list(draw: Draw) -> Target:
     """Spoiled lists of convert_imageset, by its reader alone."""
-    from caffe.tools.convert_imageset import read_list
+    from caffe.formats.lists import read_labelled
 
     draw.text("lists/[il]*.txt", "t.txt")
-    return lambda: read_list("t.txt")
+    return lambda: read_labelled("t.txt")
 
 
 @family()
