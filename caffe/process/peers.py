@@ -163,14 +163,17 @@ def join(meeting_place: str | None, rank: int, count: int) -> None:
     # agree() uses gloo in both cases, so that no process waits for a GPU only to continue.
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     try:
-        if meeting_place is None:
+        if meeting_place is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name may not resolve
+            how = {"store": dist.FileStore(meeting_place, count), "rank": rank, "world_size": count}
+        elif by_torchrun():  # which may start all anew
             store, _, _ = next(dist.rendezvous("env://", rank, count, timeout=FOREVER))
             store.set_timeout(FOREVER)
             store = dist.PrefixStore(_attempt(store, rank, count), store)
+            how = {"store": store, "rank": rank, "world_size": count}
         else:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the host's name may not resolve
-            store = dist.FileStore(meeting_place, count)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=FOREVER)
+            how = {}
+        dist.init_process_group(backend, timeout=FOREVER, **how)
     except (RuntimeError, ValueError) as error:
         raise CaffeError(
             f"NCCL: rank {rank} of {count} could not join the others: {_first_line(error)}"
