@@ -36,13 +36,26 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
 
 
+class _Sized:
+    """A file that is asked for no more than it has: Python takes the memory before it reads."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.readline, self.tell = file, file.readline, file.tell
+        start = file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, self._end - self._file.tell()))
+
+
 def _check_memo(file: BinaryIO) -> None:
     """Raise ValueError if the pickle numbers what it remembers beyond what it holds.
 
     Python takes memory up to the highest number.
     """
     start = file.tell()
-    for count, (code, argument, _) in enumerate(pickletools.genops(file)):
+    for count, (code, argument, _) in enumerate(pickletools.genops(_Sized(file))):
         if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count + 256:
             raise ValueError(f"it remembers {count} things as number {argument}")
     file.seek(start)

@@ -63,8 +63,14 @@ def test_objects_in_npy_files(tmp_path):
         unpickle.load_npy(tmp_path / "b.npy")
 
 
-@pytest.mark.parametrize("code", [b"r\xff\xff\xff\x0f", b"p268435455\n", b"p-1\n"])
-def test_a_memo_that_would_take_gigabytes(tmp_path, code):
+LENGTH = (2**40).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [b"r\xff\xff\xff\x0f", b"p268435455\n", b"p-1\n", b"\x96" + LENGTH, b"\x8e" + LENGTH],
+)
+def test_what_would_take_gigabytes(tmp_path, code):
     (tmp_path / "p").write_bytes(b"\x80\x02N" + code + b".")
     with pytest.raises(DataError, match=r"p: not a pickle of arrays"):
         unpickle.load_pickle(tmp_path / "p")
