@@ -23,6 +23,7 @@ _count = itertools.count()
 _mine: set[Path] = set()  # the temporary files and folders that this process has now
 _cleared: set[Path] = set()  # folders in which this process has looked for stale ones
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())[:40] or "host"
+_DESCRIPTOR = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d{1,4})")
 _TEMPORARY = re.compile(rf"\..*\.(\d+)\.\d+\.{re.escape(_HOST)}\.tmp", re.DOTALL)
 
 
@@ -45,7 +46,7 @@ def atomic_write(path: PathLike, error: type[InputError]) -> Iterator[Path]:
             elsewhere = Path(folder, os.path.basename(path))
             elsewhere.touch()
             yield elsewhere
-            with open(elsewhere, "rb") as written, open(path, "wb") as through:
+            with open(elsewhere, "rb") as written, open(_opened(path), "wb") as through:
                 shutil.copyfileobj(written, through)
         return
     with _told(path, error), _temporary(final) as beside:
@@ -163,7 +164,17 @@ def _target(path: PathLike, error: type[InputError]) -> Path | None:
         raise error(f"{shown(path)}: is a directory; expected a file name")
     if os.path.exists(path) and not os.path.isfile(path):
         return None
+    if _DESCRIPTOR.fullmatch(os.fspath(path)):  # the shell has opened it, and others may write, too
+        return None
     return Path(os.path.realpath(path))
+
+
+def _opened(path: PathLike) -> int | str:
+    """What to open to write to a device or a pipe: itself, or what the shell has opened."""
+    match = _DESCRIPTOR.fullmatch(os.fspath(path))
+    if match is None:
+        return os.fspath(path)
+    return os.dup(int(match[2]) if match[2] else {"stdout": 1, "stderr": 2}[match[1]])
 
 
 @contextmanager

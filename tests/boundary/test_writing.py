@@ -58,6 +58,16 @@ def test_links_and_devices_stay(tmp_path):
         write_bytes("/dev/full", b"x", Bad)
 
 
+def test_a_file_behind_stdout_is_written_through(tmp_path):
+    code = (
+        "from boundary.writing import write_text; print('before', flush=True); "
+        "write_text('/dev/stdout', 'between\\n', RuntimeError); print('after')"
+    )
+    with open(tmp_path / "out", "w") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "before\nbetween\nafter\n"
+
+
 def test_a_pipe_is_written_through(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     got = []
