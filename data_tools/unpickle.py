@@ -68,7 +68,7 @@ def load(file: BinaryIO, where: str) -> Any:
     """
     try:
         _check_memo(file)
-        return _ArraysOnly(file, encoding="latin1").load()
+        return _ArraysOnly(_Sized(file), encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError,
             TypeError, ImportError, UnicodeDecodeError) as error:  # fmt: skip
         raise DataError(f"{where}: not a pickle of arrays ({describe(error)})") from error

@@ -68,7 +68,14 @@ LENGTH = (2**40).to_bytes(8, "little")
 
 @pytest.mark.parametrize(
     "code",
-    [b"r\xff\xff\xff\x0f", b"p268435455\n", b"p-1\n", b"\x96" + LENGTH, b"\x8e" + LENGTH],
+    [
+        b"r\xff\xff\xff\x0f",
+        b"p268435455\n",
+        b"p-1\n",
+        b"\x96" + LENGTH,
+        b"\x8e" + LENGTH,
+        b"\x95" + LENGTH,
+    ],
 )
 def test_what_would_take_gigabytes(tmp_path, code):
     (tmp_path / "p").write_bytes(b"\x80\x02N" + code + b".")
