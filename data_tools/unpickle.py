@@ -16,7 +16,7 @@ import numpy as np
 from boundary import checkpoint
 from boundary.arrays import read_header
 from boundary.reading import check_file, reading
-from data_tools.cli import DataError, describe
+from data_tools.cli import DataError
 
 ARRAYS = {"_reconstruct", "scalar", "_frombuffer"}
 ARRAY_MODULES = {"numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric",
@@ -66,12 +66,9 @@ def load(file: BinaryIO, where: str) -> Any:
 
     Raises DataError, naming `where`, if the pickle is broken or needs anything but arrays.
     """
-    try:
+    with reading(where, "a pickle of arrays", DataError):
         _check_memo(file)
         return _ArraysOnly(_Sized(file), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError,
-            TypeError, ImportError, UnicodeDecodeError) as error:  # fmt: skip
-        raise DataError(f"{where}: not a pickle of arrays ({describe(error)})") from error
 
 
 def load_pickle(path: str | Path) -> Any:
