@@ -41,7 +41,7 @@ class Hdf5:
 
     def __init__(self, path: PathLike, what: str, error: type[InputError], **options: Any) -> None:
         self.path, self._what, self._error = shown(path), what, error
-        self._size = check_file(path, error).st_size
+        self.size = check_file(path, error).st_size
         with self.guard():
             self.file = h5py.File(os.fspath(path), "r", **options)
         self._taken = 0
@@ -119,7 +119,7 @@ class Hdf5:
         once: no reference is followed twice, unless references lead in circles.
         """
         self._followed += once
-        if self._followed > self._size // 8:  # each takes 8 bytes
+        if self._followed > self.size // 8:  # each takes 8 bytes
             raise self._error(f"{self.path}: its references lead in circles")
         with self.guard():
             return self._checked(self.file[reference])
@@ -141,7 +141,7 @@ class Hdf5:
             raise self._error(f"{self.path}: dataset {found.name!r} has no values")
         if found.chunks:
             chunk = math.prod(found.chunks) * found.dtype.itemsize
-            limits.check_bytes(chunk, self._size, f"{self.path}: {found.name!r}", self._error)
+            limits.check_bytes(chunk, self.size, f"{self.path}: {found.name!r}", self._error)
         return found
 
     def read(self, dataset: h5py.Dataset, dtype: Any = None, once: bool = True) -> np.ndarray:
@@ -172,7 +172,7 @@ class Hdf5:
 
     def check(self, size: int, where: str) -> None:
         """Raise `error` if so many bytes of memory at once are too many for the file."""
-        limits.check_bytes(size, self._size, where, self._error)
+        limits.check_bytes(size, self.size, where, self._error)
 
     def take(self, size: int, where: str) -> None:
         """Count bytes of memory. Raises `error` if the file has asked for too many in all."""
@@ -188,12 +188,12 @@ class Hdf5:
             return
         plan = dataset.id.get_create_plist()
         filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
-        if _DEFLATE not in filters:
-            return
         size = math.prod(dataset.chunks) * dataset.dtype.itemsize
         with self.guard():
             for place, stored in _chunks(dataset):
-                if stored > _BIG_CHUNK:
+                if stored > self.size:
+                    raise ValueError(f"a chunk of {stored} bytes")
+                if stored > _BIG_CHUNK and _DEFLATE in filters:
                     skipped, data = dataset.id.read_direct_chunk(place)
                     if not skipped:
                         inflate.inflate(data, size + 4 * (_FLETCHER32 in filters))

@@ -75,6 +75,7 @@ class Slices:
         plain = dataset.chunks and dataset.compression == "gzip" and not dataset.shuffle
         self._direct = bool(plain and not dataset.fletcher32 and dataset.scaleoffset is None)
         self._first, self._block = -1, np.empty(0)
+        self._size = file.size
         if not self._direct:
             file.check_chunks(dataset)
         if not dataset.shape:
@@ -99,7 +100,7 @@ class Slices:
         shape, chunks = self._dataset.shape, self._dataset.chunks
         corners = list(product(*map(range, (0,) * len(shape[1:]), shape[1:], chunks[1:])))
         # HDF5 itself is not parallel; only zlib runs in several threads.
-        stored = [self._dataset.id.read_direct_chunk((first, *corner)) for corner in corners]
+        stored = [self._stored((first, *corner)) for corner in corners]
         inflated = list(_inflaters().map(self._inflate, stored))
         if chunks[1:] == shape[1:]:
             return inflated[0]
@@ -110,6 +111,12 @@ class Slices:
             part = block[(slice(None), *places)]
             part[...] = chunk[tuple(map(slice, part.shape))]
         return block
+
+    def _stored(self, place: tuple[int, ...]) -> tuple[int, bytes]:
+        size = self._dataset.id.get_chunk_info_by_coord(place).size
+        if size is None or size > self._size:
+            raise OSError(f"{self._dataset.name}: a chunk of {size} bytes")
+        return self._dataset.id.read_direct_chunk(place)
 
     def _inflate(self, stored: tuple[int, bytes]) -> np.ndarray:
         skipped, data = stored

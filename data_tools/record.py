@@ -149,7 +149,7 @@ def integers(values: np.ndarray, what: str) -> np.ndarray:
 
 def check_color(color: np.ndarray) -> None:
     """Raises DataError unless color is H x W x 3 uint8."""
-    if color.dtype != np.uint8 or color.ndim != 3 or color.shape[2] != 3:
+    if color.dtype != np.uint8 or color.ndim != 3 or color.shape[2] != 3 or not color.size:
         raise DataError(
             f"colour is {color.dtype} of shape {color.shape}, expected uint8 of shape (H, W, 3)"
         )
@@ -157,7 +157,7 @@ def check_color(color: np.ndarray) -> None:
 
 def check_label(label: np.ndarray, classes: int) -> None:
     """Raises DataError unless label is H x W integers in 0..classes."""
-    if label.ndim != 2 or label.dtype.kind not in "ui":
+    if label.ndim != 2 or label.dtype.kind not in "ui" or not label.size:
         raise DataError(
             f"label is {label.dtype} of shape {label.shape}, expected whole numbers of shape (H, W)"
         )

@@ -16,7 +16,7 @@ import numpy as np
 from boundary import checkpoint
 from boundary.arrays import read_header
 from boundary.reading import check_file, reading
-from data_tools.cli import DataError, describe
+from data_tools.cli import DataError
 
 ARRAYS = {"_reconstruct", "scalar", "_frombuffer"}
 ARRAY_MODULES = {"numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric",
@@ -36,13 +36,26 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
 
 
+class _Sized:
+    """A file that is asked for no more than it has: Python takes the memory before it reads."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.readline, self.tell = file, file.readline, file.tell
+        start = file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, self._end - self._file.tell()))
+
+
 def _check_memo(file: BinaryIO) -> None:
     """Raise ValueError if the pickle numbers what it remembers beyond what it holds.
 
     Python takes memory up to the highest number.
     """
     start = file.tell()
-    for count, (code, argument, _) in enumerate(pickletools.genops(file)):
+    for count, (code, argument, _) in enumerate(pickletools.genops(_Sized(file))):
         if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= count + 256:
             raise ValueError(f"it remembers {count} things as number {argument}")
     file.seek(start)
@@ -53,12 +66,9 @@ def load(file: BinaryIO, where: str) -> Any:
 
     Raises DataError, naming `where`, if the pickle is broken or needs anything but arrays.
     """
-    try:
+    with reading(where, "a pickle of arrays", DataError):
         _check_memo(file)
-        return _ArraysOnly(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError,
-            TypeError, ImportError, UnicodeDecodeError) as error:  # fmt: skip
-        raise DataError(f"{where}: not a pickle of arrays ({describe(error)})") from error
+        return _ArraysOnly(_Sized(file), encoding="latin1").load()
 
 
 def load_pickle(path: str | Path) -> Any:

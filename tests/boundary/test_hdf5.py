@@ -127,6 +127,19 @@ def test_a_chunk_that_claims_to_be_small(path):
         file.read(file.dataset("x"))
 
 
+@pytest.mark.parametrize("options", [{"compression": "gzip"}, {"shuffle": True}])
+def test_a_chunk_that_claims_to_be_stored_in_gigabytes(path, options):
+    with h5py.File(path, "w") as file:
+        made = file.create_dataset("x", (3,), "u1", chunks=(3,), **options)
+        made.id.write_direct_chunk((0,), b"1" * 12345)
+    data = path.read_bytes()
+    assert data.count((12345).to_bytes(4, "little")) == 1
+    big = (2**32 - 5).to_bytes(4, "little")
+    path.write_bytes(data.replace((12345).to_bytes(4, "little"), big))
+    with open_(path) as file, pytest.raises(Bad, match="a chunk of 4294967291 bytes"):
+        file.read(file.dataset("x"))
+
+
 def test_large_compressed_chunks_are_read(path):
     values = np.random.default_rng(0).integers(0, 50, 2**21).astype(np.uint8)
     with h5py.File(path, "w") as file:

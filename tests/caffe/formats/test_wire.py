@@ -156,6 +156,6 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     layer = b"\x0a\x03T\xfcr"  # name: "Tür" in Latin-1
     data = wire.varint(100 << 3 | 2) + wire.varint(len(layer)) + layer
     with pytest.raises(
-        CaffeError, match=r"/n: not a binary NetParameter: name b.T\\xfcr. is no UTF-8"
+        CaffeError, match=r"/n: not a binary NetParameter: name .*xfcr. is no UTF-8"
     ):
         read(tmp_path / "n", data, wire.NET, pb.NetParameter)
