@@ -12,10 +12,15 @@ from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2
 
 
+class _ShapeError(CaffeError, ValueError):
+    pass
+
+
 def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> np.ndarray:
     """The data (or diff) of a BlobProto as a float64 array; old 4-D shapes are understood.
 
-    Raises CaffeError if the number of values does not fit the shape.
+    Raises CaffeError, which is a ValueError here as in pycaffe, if the number of values does not fit
+    the shape.
     """
     if return_diff:
         values = blob.diff or blob.double_diff
@@ -27,8 +32,8 @@ def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> 
         shape = tuple(blob.shape.dim)
     array = np.array(values, dtype=float)
     if math.prod(shape) != array.size or min(shape, default=0) < 0:
-        raise CaffeError(
-            f"BlobProto: {array.size} values do not fill the shape {'x'.join(map(str, shape))}"
+        raise _ShapeError(
+            f"cannot reshape a BlobProto's {array.size} values into {'x'.join(map(str, shape))}"
         )
     return array.reshape(shape)
 

@@ -31,8 +31,9 @@ def test_blobproto_of_the_old_form() -> None:
     np.testing.assert_array_equal(
         io.blobproto_to_array(blob), np.arange(6, dtype=float).reshape(1, 2, 1, 3)
     )
-    with pytest.raises(CaffeError, match="1 values do not fill the shape 2"):
+    with pytest.raises(ValueError, match="cannot reshape a BlobProto's 1 values into 2") as caught:
         io.blobproto_to_array(pb.BlobProto(data=[1], shape=pb.BlobShape(dim=[2])))
+    assert isinstance(caught.value, CaffeError)
     with pytest.raises(CaffeError, match="the bytes given: not a BlobProtoVector"):
         io.blobprotovector_str_to_arraylist(b"\xff\xff")
 
