@@ -16,6 +16,8 @@ from boundary.reading import PathLike, read_bytes
 if TYPE_CHECKING:
     import numpy as np
 
+_SLACK = 2**24  # bytes
+
 
 def read_picture(path: PathLike, flags: int, error: type[InputError]) -> np.ndarray:
     """The picture in a file, as cv2.imread gives it: H x W or H x W x channels (BGR).
@@ -35,6 +37,8 @@ def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.n
     if size is None:  # OpenCV might read it, and take any amount of memory
         raise error(f"{where}: not a picture that can be read")
     limits.check_pixels(*size, where, error)
+    if _claims_too_much(data):
+        raise error(f"{where}: not a picture that can be read: a part is longer than the file")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except (cv2.error, MemoryError, ValueError) as problem:
@@ -42,6 +46,22 @@ def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.n
     if image is None:
         raise error(f"{where}: not a picture that can be read")
     return image
+
+
+def _claims_too_much(data: bytes) -> bool:
+    """Whether a part of a PNG claims so many bytes that its decoder would take much memory.
+
+    One that is merely cut off is left to the decoder, which may read its beginning.
+    """
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return False
+    place = 8
+    while place + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        if length > len(data) and length > _SLACK:
+            return True
+        place += 12 + length
+    return False
 
 
 def claimed_size(data: bytes) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from caffe.errors import CaffeError
+from caffe.process import memory
 from caffe.process.device import current_device
 
 Fill = Callable[[torch.Tensor], None]  # fills a tensor in place
@@ -116,7 +117,8 @@ class SyncedArray:
     def _up_to_date_host(self) -> torch.Tensor:
         if self._host is None:
             if self._device is None:
-                self._host = torch.full((self.count,), self._fill)
+                with memory.named(f"a blob of {self.count} values"):
+                    self._host = torch.full((self.count,), self._fill)
                 if self._initial is not None:
                     self._initial(self._host)
             else:

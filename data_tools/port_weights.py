@@ -120,6 +120,11 @@ def transfer(net: Any, state: State, epsilons: dict[str, float], where: str) -> 
     missing = [name for name in sources() if name not in net.params]
     if missing:
         raise DataError(f"the net has no layer {missing[0]}: expected netgen's sf5")
+    for source in sources().values():
+        if source.bn and not (
+            source.bn in epsilons and {source.bn, source.scale} <= set(net.params)
+        ):
+            raise DataError(f"the net has no layer {source.bn}: expected netgen's sf5")
     for name, source in sources().items():
         weight, bias = (blob.data for blob in net.params[name])
         _put(weight, source.change(take(f"{source.key}.weight")), name, source.key)

@@ -15,6 +15,7 @@ from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import LayerParameter
 
 MODULE, LAYER = "data_tools.layers", "RGBDImages"
+LONGEST = 16384  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def python_param(
 def settings(layer: LayerParameter) -> dict[str, Any] | None:
     """The settings of an RGBDImages layer; None for any other layer.
 
-    Raises CaffeError where they are not JSON, or name no source or an impossible batch size.
+    Raises CaffeError where they are not JSON, or name no source, or an impossible batch size
+    or size.
     """
     param = layer.python_param
     if layer.type != "Python" or (param.module, param.layer) != (MODULE, LAYER):
@@ -69,6 +71,15 @@ def settings(layer: LayerParameter) -> dict[str, Any] | None:
         raise CaffeError(
             f"layer {layer.name}: batch_size is {json.dumps(size)}; expected a whole number from 1 "
             "up"
+        )
+    sides = found.get("size")
+    if sides and not (
+        isinstance(sides, list)
+        and len(sides) == 2
+        and all(type(side) is int and 0 < side <= LONGEST for side in sides)
+    ):
+        raise CaffeError(
+            f"layer {layer.name}: size is {json.dumps(sides)}; expected [WIDTH, HEIGHT] in pixels"
         )
     return found
 

@@ -19,8 +19,7 @@ class _ShapeError(CaffeError, ValueError):
 def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> np.ndarray:
     """The data (or diff) of a BlobProto as a float64 array; old 4-D shapes are understood.
 
-    Raises CaffeError, which is a ValueError here as in pycaffe, if the number of values does not fit
-    the shape.
+    Raises CaffeError, here also a ValueError, if the number of values does not fit the shape.
     """
     if return_diff:
         values = blob.diff or blob.double_diff

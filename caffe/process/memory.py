@@ -19,10 +19,16 @@ GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def left() -> float:
-    """The bytes that this process may still take: of the machine's memory, of its control group's
-    and of its address space (ulimit -v). Infinite where the system does not tell.
+    """The bytes that this process may still take: of the machine's memory, of its control group's,
+    of its address space (ulimit -v) and of its data (ulimit -d). Infinite where the system does not
+    tell.
     """
-    return min(_of_machine(), _of_group(), _of_address_space())
+    return min(
+        _of_machine(),
+        _of_group(),
+        _of_limit(resource.RLIMIT_AS, 0),
+        _of_limit(resource.RLIMIT_DATA, 5),
+    )
 
 
 def check(need: float, where: str, what: str) -> None:
@@ -76,12 +82,13 @@ def _left_in(folder: Path, limit: str, used: str, cached: str) -> float:
     return float(int(most) - int(now) + files)
 
 
-def _of_address_space() -> float:
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+def _of_limit(kind: int, column: int) -> float:
+    """What a limit of the process leaves; column: of statm, which says how much it has used."""
+    limit, _ = resource.getrlimit(kind)
     pages = "".join(_lines("/proc/self/statm")).split()
     if limit == resource.RLIM_INFINITY or not pages:
         return float("inf")
-    return float(limit - int(pages[0]) * resource.getpagesize())
+    return float(limit - int(pages[column]) * resource.getpagesize())
 
 
 def _lines(path: str | Path) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from boundary.errors import reason
 from boundary.writing import clear_stale, sync
 from caffe.errors import CaffeError
 from caffe.formats import files
@@ -218,10 +219,20 @@ def _begun(prefix: PathLike) -> list[int]:
 
 
 def forget(state: PathLike, keep_mark: bool = False) -> None:
-    """Remove a .solverstate and sync its folder, before the files that belong to it change."""
+    """Remove a .solverstate and sync its folder, before the files that belong to it change.
+
+    Raises CaffeError if the system does not let it.
+    """
     path = Path(state)
+    try:
+        _forget(path, keep_mark)
+    except OSError as error:
+        raise CaffeError(f"{path}: cannot be written: {reason(error)}") from None
+
+
+def _forget(path: Path, keep_mark: bool) -> None:
     if not keep_mark:  # the new snapshot of that name is not to be removed
-        _mark(os.fspath(resume.side_file(state)).removesuffix(".resume")).unlink(missing_ok=True)
+        _mark(os.fspath(resume.side_file(path)).removesuffix(".resume")).unlink(missing_ok=True)
     if path.exists():
         path.unlink()
         sync(path.resolve().parent)

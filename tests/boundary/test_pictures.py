@@ -103,3 +103,12 @@ def test_arrays_take_what_the_file_stores_times_four():
     limits.check_bytes(2**40, 2**38, "here", Bad)
     with pytest.raises(Bad, match=r"^here: asks for 1\.0 GiB of memory but stores 200 bytes"):
         limits.check_bytes(2**30, 200, "here", Bad)
+
+
+def test_a_part_that_claims_gigabytes():
+    """libpng takes the memory before it reads."""
+    data = bytearray(png(3, 3))
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = struct.pack(">I", 2**31 - 1)
+    with pytest.raises(Bad, match="here: not a picture that can be read: a part is longer"):
+        decode(bytes(data), cv2.IMREAD_COLOR, "here", Bad)

@@ -154,3 +154,12 @@ def test_batch_sizes_that_are_none(size) -> None:
     layer.python_param.param_str = json.dumps({"source": "x", "batch_size": size})
     with pytest.raises(CaffeError, match=r"layer p: batch_size is .*; expected a whole number"):
         filelist.settings(layer)
+
+
+@pytest.mark.parametrize("size", [[6], [[1], 6], [320, 0], "320x240", [320.0, 240], [2**40, 1]])
+def test_sizes_that_are_none(size) -> None:
+    layer = LayerParameter(name="p", type="Python")
+    layer.python_param.module, layer.python_param.layer = filelist.MODULE, filelist.LAYER
+    layer.python_param.param_str = json.dumps({"source": "x", "size": size})
+    with pytest.raises(CaffeError, match=r"layer p: size is .*; expected \[WIDTH, HEIGHT\]"):
+        filelist.settings(layer)

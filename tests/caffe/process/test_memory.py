@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,3 +92,11 @@ def test_lasting_memory_lies_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     with memory.lasting_memory():
         assert asked.pop()[memory.M_MMAP_THRESHOLD] < line
     assert asked == [{memory.M_MMAP_THRESHOLD: line}]
+
+
+def test_a_limit_of_data_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_DATA: 2**40}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], limits[kind]))
+    monkeypatch.setattr(memory, "_of_machine", lambda: float("inf"))
+    monkeypatch.setattr(memory, "_of_group", lambda: float("inf"))
+    assert 2**39 < memory.left() < 2**40

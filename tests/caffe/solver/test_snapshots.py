@@ -458,3 +458,9 @@ def test_weights_are_no_state(make_solver, suffix: str) -> None:
     Path(state).unlink()
     with pytest.raises(caffe.CaffeError, match=message + "expected a .solverstate$"):
         solver.restore(weights)
+
+
+def test_a_prefix_that_no_file_can_have(make_solver) -> None:
+    solver = make_solver(f'snapshot: 0 snapshot_prefix: "{"x" * 300}"')
+    with pytest.raises(caffe.CaffeError, match=r"solverstate: cannot be written: File name too"):
+        solver.snapshot()
