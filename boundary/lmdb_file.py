@@ -35,7 +35,7 @@ _EMPTY = 2**64 - 1  # root of an empty tree
 _DEEPEST = 32
 _LONGEST = 2**31 - 1  # bytes of a record, protobuf's limit for a message
 _SMALLEST = 11  # bytes of an entry: its place, its node and a key of one byte
-_CACHED = 1024  # pages
+_CACHED = {_BRANCH: 4096, _LEAF: 1024}  # pages that are kept
 
 
 class _Page(NamedTuple):
@@ -120,7 +120,7 @@ class LmdbFile:
         if other != size:
             self._damaged(f"pages of {size} and {other} bytes")
         self._page_size = size
-        self._pages: dict[int, tuple[int, _Page]] = {}  # by number, with its kind
+        self._pages: dict[int, dict[int, _Page]] = {_BRANCH: {}, _LEAF: {}}  # by kind and number
         newer = max((first, second), key=lambda meta: meta[1])
         (_, flags, self._depth, *_, self._entries, self._root), _, last = newer
         if flags:
@@ -175,15 +175,16 @@ class LmdbFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _page(self, number: int, level: int) -> _Page:
-        found = self._pages.get(number)
-        if found is None:
-            found = self._parse(number)
-            if len(self._pages) >= _CACHED:
-                self._pages.clear()
-            self._pages[number] = found
-        kind, page = found
-        if (kind == _LEAF) != (level == self._depth):
-            self._damaged(f"page {number} is on a wrong level")
+        kind = _LEAF if level == self._depth else _BRANCH
+        kept = self._pages[kind]
+        page = kept.get(number)
+        if page is None:
+            found, page = self._parse(number)
+            if found != kind:
+                self._damaged(f"page {number} is on a wrong level")
+            if len(kept) >= _CACHED[kind]:
+                kept.clear()
+            kept[number] = page
         return page
 
     def _parse(self, number: int) -> tuple[int, _Page]:
