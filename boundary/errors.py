@@ -7,6 +7,7 @@ import re
 
 LONGEST = 300  # characters of a message, and of a command's line
 _PART = 60  # what is kept of a part that a long message quotes
+_BREAKS = re.compile(r"[ \t]*[\r\n]\s*")
 _PARTS = re.compile(r"""'[^']*'|"[^"]*"|\([^()]*\)|\[[^][]*\]|\S+""")
 
 
@@ -25,10 +26,12 @@ class InputError(Exception):
 def shortened(text: str, longest: int = LONGEST) -> str:
     """The text in one line of at most `longest` characters.
 
-    Control characters, which names and paths may hold, become escapes: a path with a line break
-    reads as the prototxt has it. In a longer text what it quotes loses its middle (a file's line, a
-    shape of a thousand axes); if that is not enough, the text itself does.
+    Line breaks become blanks, and other control characters, which names may hold, become escapes.
+    (Paths are `shown` before: a line break in one reads as the prototxt has it.) In a longer text
+    what it quotes loses its middle (a file's line, a shape of a thousand axes); if that is not
+    enough, the text itself does.
     """
+    text = _BREAKS.sub(" ", text.strip("\r\n"))
     text = "".join(c if c.isprintable() else _escaped(c) for c in text)
     if len(text) > longest:
         text = _PARTS.sub(lambda part: _without_middle(part[0], _PART), text)

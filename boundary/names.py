@@ -20,6 +20,9 @@ def component(name: str | bytes) -> str:
     """
     text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
     out = []
+    whole = text
+    if len(text) > 2 * LONGEST:  # its middle does not show anyway
+        text = text[:LONGEST] + text[-LONGEST:]
     for place, character in enumerate(text):
         escape = (
             character in "/\\\x7f"
@@ -34,9 +37,9 @@ def component(name: str | bytes) -> str:
             out.append(character)
     found = "".join(out) or "%"
     data = found.encode()
-    if len(data) <= LONGEST:
+    if len(data) <= LONGEST and text is whole:
         return found
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     half = (LONGEST - len(digest) - 2) // 2
     head, tail = data[:half].decode(errors="ignore"), data[-half:].decode(errors="ignore")
     return f"{head}~{digest}~{tail}"

@@ -203,7 +203,7 @@ class FrameList:
         try:
             label = images.read_label(files["label"], self._table) if "label" in files else None
             color, depth = images.read_color(files["color"]), images.read_depth(files["depth"])
-        except OSError as error:
+        except (DataError, OSError) as error:
             raise DataError(f"{self._settings.source}: {describe(error)}") from error
         return self._format.planes(Frame(color, depth, label, scene, files)), scene
 

@@ -179,8 +179,13 @@ def check_aspect(name: str, frame: Frame) -> None:
 
 
 def to_datum(planes: np.ndarray, scene: int = 0) -> bytes:
-    """planes (C x H x W; uint8, or float32 for float_data) -> a serialised Datum."""
+    """planes (C x H x W; uint8, or float32 for float_data) -> a serialised Datum.
+
+    Raises DataError for a scene that a Datum cannot hold.
+    """
     channels, height, width = planes.shape
+    if not -(2**31) <= scene < 2**31:
+        raise DataError(f"scene {scene}: expected a number of 32 bits")
     datum = caffe_pb2.Datum(channels=channels, height=height, width=width, label=scene)
     if planes.dtype == np.uint8:
         datum.data = planes.tobytes()

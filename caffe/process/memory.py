@@ -121,7 +121,12 @@ def named(where: str) -> Iterator[None]:
     except (MemoryError, RuntimeError, TypeError) as error:
         if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
             raise
-        raise CaffeError(f"{where}: {_want(error)}") from None
+        kind = _NoMemory if isinstance(error, MemoryError) else CaffeError
+        raise kind(f"{where}: {_want(error)}") from None
+
+
+class _NoMemory(CaffeError, MemoryError):
+    """For callers that free memory and try again."""
 
 
 def _want(error: Exception) -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import pytest
 
 import caffe
+from boundary.reading import check_file
 from boundary.running import placed
 from caffe.blob import Blob
 from caffe.commands import flags, script
 from caffe.errors import CaffeError
 
 
-def test_a_line_break_in_a_path_shows_as_it_was_written() -> None:
-    """A prototxt with source: "data\\new" holds a line break."""
-    assert str(CaffeError("data\new: no such file\0\x1b[1m")) == (
-        r"data\new: no such file\x00\x1b[1m"
-    )
+def test_a_line_break_in_a_path_shows_as_it_was_written(tmp_path) -> None:
+    """A prototxt with source: "data\new" holds a line break."""
+    with pytest.raises(CaffeError, match=r"^data\\new: No such file or directory$"):
+        check_file("data\new", CaffeError)
+
+
+def test_lines_become_one() -> None:
+    assert str(CaffeError("a:\n  b\r\nc\0\x1b[1m\n")) == r"a: b c\x00\x1b[1m"
 
 
 def test_what_is_quoted_loses_its_middle_and_the_rest_stays() -> None:

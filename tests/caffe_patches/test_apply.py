@@ -338,7 +338,9 @@ def test_no_checkout(tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments", [[], ["apply"], ["apply", ".", "--only", "shufle"]])
 def test_bad_usage(arguments, capsys):
-    assert cli.main(arguments) == 2
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
 
 
 def test_gits_index_is_left_alone(miniature, command):

@@ -198,7 +198,7 @@ def test_bad_lists_and_files_have_their_line(listing):
         layers.read_list(listing / "bad.txt", "")
     (listing / "c" / "3.png").write_bytes(b"")
     frames = FrameList(Settings("train.txt", batch_size=7))
-    with pytest.raises(DataError, match=r"c/3\.png: not a picture"):
+    with pytest.raises(DataError, match=r"^train\.txt: c/3\.png: not a picture"):
         frames.batch()
     (listing / "d" / "2.png").rename(listing / "d" / "moved.png")
     frames = FrameList(Settings("train.txt", batch_size=3))

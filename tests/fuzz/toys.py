@@ -34,8 +34,19 @@ def refused(draw: Draw) -> Target:
 @family()
 def unclear(draw: Draw) -> Target:
     """Errors of two lines, of too many characters, of no words, and an exit without any."""
-    return (_raise(CaffeError("a\nb")), _raise(CaffeError("x" * 301)), _raise(CaffeError("")),
+    return (_raise(_Unclear("a\nb")), _raise(_Unclear("x" * 301)), _raise(_Unclear("")),
             lambda: sys.exit(1))[draw.index]  # fmt: skip
+
+
+class _Unclear(CaffeError):
+    """CaffeError itself makes its message one short line."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__("")
+        self.said = said
+
+    def __str__(self) -> str:
+        return self.said
 
 
 @family()

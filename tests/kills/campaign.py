@@ -227,7 +227,7 @@ def disturb(
             wrong.append(f"ended with {process.returncode} after signal {number} at {after:.2f} s")
         if problem := job.check(out, reference):
             wrong.append(f"after signal {number} at {after:.2f} s: {problem}")
-        if process.returncode == 0:
+        if process.returncode == 0 or late:
             empty(out)  # it was through: the next one begins anew
         _wait_for_orphans(process.pid, wrong)
     process = start(job, folder)

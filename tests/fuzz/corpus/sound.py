@@ -256,7 +256,8 @@ def models(rng: np.random.Generator) -> None:
         _without_time(path)
     for path in Path("states").glob("*.resume"):
         text = re.sub(r'"written": [\d.]+', '"written": 1.0', path.read_text())
-        path.write_text(text)
+        # Without the checksum spoiled values are looked at.
+        path.write_text(re.sub(r' "crc32": \d+,\n', "", text, count=1))
     old = pb.NetParameter(name="old")
     layer = old.layers.add(name="conv", type=pb.V1LayerParameter.CONVOLUTION)
     layer.bottom.append("data"), layer.top.append("conv")

@@ -95,7 +95,7 @@ def net_binary(draw: Draw) -> Target:
     net = parse(draw.sound("nets/*.prototxt"), pb.NetParameter, "net")
     mutate.some_message(draw.rng, net, WORDS)
     draw.copy("lmdb")
-    draw.write("net.binary", net.SerializeToString())
+    draw.write("net.binary", net.SerializePartialToString())
     return lambda: caffe.Net(net, caffe.TRAIN).forward()
 
 
