@@ -162,8 +162,10 @@ def assert_alike(nets: tuple[caffe.Net, caffe.Net], backward: bool, what: str) -
         )
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize(
+    ("precision", "value"),
+    [*(("fp32", value) for value in VALUES), ("bf16", "nan"), ("bf16", "inf")],
+)
 @pytest.mark.parametrize(("rewrite", "net"), ALL, ids=str)
 def test_one_number_that_is_not_finite(
     rewrite: str, net: str, value: str, precision: str, made, monkeypatch: pytest.MonkeyPatch
