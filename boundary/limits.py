@@ -10,6 +10,7 @@ sets another number of bytes.
 from __future__ import annotations
 
 import os
+import re
 
 from boundary.errors import InputError
 
@@ -22,18 +23,24 @@ BYTES_VARIABLE = "FUSENET_MAX_BYTES"
 
 
 def max_pixels() -> int:
-    """The largest number of pixels that a picture may have."""
+    """The largest number of pixels that a picture may have. Raises InputError if the variable holds
+    anything but a number.
+    """
     return _setting(PIXELS_VARIABLE, MAX_PIXELS)
 
 
 def max_bytes() -> int:
-    """The number of bytes that an array may take, whatever the file stores."""
+    """The bytes that an array may take, whatever the file stores. Raises as max_pixels does."""
     return _setting(BYTES_VARIABLE, MAX_BYTES)
 
 
 def _setting(variable: str, default: int) -> int:
     text = os.environ.get(variable, "").strip()
-    return int(text) if text.isdecimal() and int(text) > 0 else default
+    if not text:
+        return default
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
+        raise InputError(f"{variable}={text}: expected a whole number from 1 up")
+    return int(text)
 
 
 def check_pixels(width: int, height: int, where: str, error: type[InputError]) -> None:

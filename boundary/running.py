@@ -56,7 +56,7 @@ def _status_of(
     """What main returns, or 1 with a line for an exception."""
     try:
         return main() or 0
-    except known as error:
+    except (InputError, *known) as error:
         text = str(error) if isinstance(error, InputError) else one_line(str(error))
         say(shortened(f"{program}: {text}"))
     except BrokenPipeError:  # of a pipe that it was to write to: its reader wants no more

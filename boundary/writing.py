@@ -166,7 +166,10 @@ def _target(path: PathLike, error: type[InputError]) -> Path | None:
         return None
     if _DESCRIPTOR.fullmatch(os.fspath(path)):  # the shell has opened it, and others may write, too
         return None
-    return Path(os.path.realpath(path))
+    final = Path(os.path.realpath(path))
+    if os.path.islink(final):
+        raise error(f"{shown(path)}: {os.strerror(errno.ELOOP)}")
+    return final
 
 
 def _opened(path: PathLike) -> int | str:

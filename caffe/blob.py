@@ -286,7 +286,8 @@ def check_shape(shape: tuple[int, ...]) -> None:
     count = 1
     for d in shape:  # as in Caffe, dimensions behind a zero do not count
         count *= d
-        if count > MAX_COUNT:
+        # Where there are no values, PyTorch still computes strides.
+        if count > MAX_COUNT or d > MAX_COUNT or math.prod(filter(None, shape)) > 2**62:
             raise CaffeError(
                 f"blob shape {shape}: the size exceeds INT_MAX, {MAX_COUNT} values (blob.cpp)"
             )

@@ -14,6 +14,7 @@ dict is taken by the names of its modules.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -198,8 +199,10 @@ def save(net: Net, path: PathLike) -> None:
     elif kind == "onnx":
         raise CaffeError(f"{path}: to_onnx writes ONNX; save writes weights alone")
     else:
+        content = io.BytesIO()  # torch.save's own error for a full disk names neither disk nor file
+        torch.save(state_dict(net), content)
         with atomic_write(path) as beside:
-            torch.save(state_dict(net), beside)
+            beside.write_bytes(content.getbuffer())
 
 
 def _kind(path: PathLike) -> str:
@@ -275,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kind = _kind(args.out)
     names = read_names(args.names) if args.names else None
     net = read_net(args.net, args.weights, dict(args.input), names, args.partial, args.trust)
+    if place := _not_finite(net):
+        say(f"{args.weights}: warning: {place} holds NaN or infinity")
     if kind != "onnx":
         save(net, args.out)
         return _say(args.out, "")
@@ -287,6 +292,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check=not args.no_check,
     )
     _say(args.out, _verdict(differences, args.no_check))
+
+
+def _not_finite(net: Net) -> str:
+    """The first parameter blob with values that are not finite; an empty text if there is none."""
+    for name, blobs in net.params.items():
+        for i, blob in enumerate(blobs):
+            if not torch.isfinite(blob.tensor()).all():
+                return f"blob {i} of layer {name!r}"
+    return ""
 
 
 def _verdict(differences: Mapping[str, float] | None, unchecked: bool) -> str:

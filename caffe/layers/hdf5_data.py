@@ -24,6 +24,7 @@ from caffe.process.log import emit
 if TYPE_CHECKING:
     from boundary.hdf5 import Hdf5
 
+KEPT = 2**26  # bytes of small files that stay in memory
 _SLACK = 2**16  # bytes, for what HDF5 keeps beside the values
 
 
@@ -121,24 +122,31 @@ def _endless_rows(
     files: list[_File], turns: Turns, shuffling: Shuffling | None
 ) -> Iterator[Sequence[np.ndarray]]:
     """A reader's rows, one array for each top, file by file, forever. With `shuffling`, the files
-    and the rows of each are permuted anew in each epoch.
+    and the rows of each are permuted anew in each epoch. Small files are read once.
     """
+    kept: dict[int, list[np.ndarray]] = {}
+    room = KEPT
     ahead, epoch = turns.first, 0  # ahead: how many rows other readers take before our next one
     whole = sum(file.count for file in files) if ahead else None
     if whole:
         epoch, ahead = divmod(ahead, whole)
-    loaded: tuple[_File, list[np.ndarray]] | None = None
+    loaded: tuple[int, list[np.ndarray]] | None = None
     while True:
-        for i in epoch_order(len(files), shuffling, epoch):
+        for i in map(int, epoch_order(len(files), shuffling, epoch)):
             file = files[i]
             if ahead and ahead >= file.count:
                 ahead -= file.count
                 continue
-            if loaded is None or loaded[0] is not file:
-                loaded = file, file.read()
+            if i in kept:
+                loaded = i, kept[i]
+            elif loaded is None or loaded[0] != i:
+                loaded = i, file.read()
+                size = sum(array.nbytes for array in loaded[1])
+                if size <= room:
+                    kept[i], room = loaded[1], room - size
             arrays = loaded[1]
             count = len(arrays[0])
-            rows = epoch_order(count, shuffling, epoch, int(i))[ahead :: turns.step]
+            rows = epoch_order(count, shuffling, epoch, i)[ahead :: turns.step]
             for row in rows:
                 yield [array[row] for array in arrays]
             ahead += turns.step * len(rows) - count

@@ -51,6 +51,8 @@ def check_complete(
 ) -> None:
     """Raise CaffeError unless weights were found for all parameters of a net, and nothing is left.
 
+    Layers with weights must have names of their own, or their weights could not be told apart.
+
     found: (layer name, number of the blob) of each; what layers share is needed once. left: names
     in the file that fit nothing. hint: what may be done about them.
     """
@@ -60,6 +62,10 @@ def check_complete(
         for i in range(len(layer.blobs))
         if (name, i) not in found and not wiring.parameters.is_shared(layer, i)
     ]
+    with_blobs = [layer.name for layer in wiring.layers if layer.blobs]
+    twice = sorted({repr(name) for name in with_blobs if with_blobs.count(name) > 1})
+    if twice:  # a file's weights are found by the layer's name
+        raise CaffeError(f"{where}: several layers with weights share the name {_some(twice)}")
     problems = [
         f"{what}: {_some(names)}{then}"
         for what, names, then in (

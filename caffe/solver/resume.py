@@ -214,7 +214,8 @@ _COUNT: _Kind = (_whole, "a whole number from 0 up")
 _CRC: _Kind = (lambda v: _whole(v, 0, 2**32 - 1), "a CRC-32")
 _LIST: _Kind = (lambda v: isinstance(v, list), "a list")
 _OBJECT: _Kind = (lambda v: isinstance(v, dict), "an object")
-_NUMBER: _Kind = (lambda v: type(v) in (int, float), "a number")  # a diverged run's loss is NaN
+# A diverged run's loss is NaN.
+_NUMBER: _Kind = (lambda v: type(v) is float or _whole(v, *_INT), "a number")
 _TEXT: _Kind = (lambda v: isinstance(v, str) and _encodes(v), "a text")
 _SEED: _Kind = (lambda v: _whole(v, *_INT), "a whole number of 64 bits")
 

@@ -112,3 +112,10 @@ def test_a_part_that_claims_gigabytes():
     data[place : place + 4] = struct.pack(">I", 2**31 - 1)
     with pytest.raises(Bad, match="here: not a picture that can be read: a part is longer"):
         decode(bytes(data), cv2.IMREAD_COLOR, "here", Bad)
+
+
+@pytest.mark.parametrize("text", ["abc", "1e6", "-1", "0", "nan", "9" * 30])
+def test_a_limit_that_is_no_number_is_not_ignored(monkeypatch, text):
+    monkeypatch.setenv(limits.PIXELS_VARIABLE, text)
+    with pytest.raises(InputError, match=f"FUSENET_MAX_PIXELS={text}: expected a whole number"):
+        limits.max_pixels()

@@ -94,6 +94,15 @@ def test_names_of_250_bytes(tmp_path):
     assert os.listdir(tmp_path) == [name]
 
 
+def test_links_that_lead_in_circles_stay(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(Bad, match="a: Too many levels of symbolic links"):
+        write_bytes(tmp_path / "a", b"x", Bad)
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert (tmp_path / "a").is_symlink()
+
+
 KILLED = """
 import os, sys
 from boundary.writing import atomic_folder, atomic_write

@@ -213,3 +213,9 @@ def test_the_device_tensor_stays_the_same_while_the_host_writes(array: SyncedArr
     first = array.tensor(CUDA)
     array.numpy()[...] = 3
     assert array.tensor(CUDA).data_ptr() == first.data_ptr()  # graphs and solvers hold on to it
+
+
+@pytest.mark.parametrize("shape", [(0, 2**31), (2**20, 0, 2**31 - 1, 2**31 - 1)])
+def test_shapes_without_values_whose_strides_cannot_be_counted(shape: tuple[int, ...]) -> None:
+    with pytest.raises(caffe.CaffeError, match="the size exceeds INT_MAX"):
+        Blob(shape)

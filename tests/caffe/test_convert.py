@@ -431,3 +431,23 @@ def test_bad_usage(files, tmp_path, capsys):
         convert.main([*files[:2], "net.onnx", "--input", "data:1x3"])
     assert info.value.code == 2
     assert "expected NAME=SHAPE" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_told(files, tmp_path, capsys):
+    prototxt, weights, net = files
+    name = next(iter(net.params))
+    net.params[name][0].data.flat[0] = np.nan
+    net.save(weights)
+    convert.main([prototxt, weights, str(tmp_path / "out.pt")])
+    assert f"warning: blob 0 of layer {name!r} holds NaN or infinity" in capsys.readouterr().err
+
+
+def test_layers_of_one_name_are_refused(tmp_path):
+    layer = 'layer { name: "a" type: "Scale" bottom: "x" top: "%s" scale_param { filler { value: 2 } } }'
+    data = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
+    (tmp_path / "net.prototxt").write_text(data + layer % "y" + layer % "z")
+    net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)
+    net.save(tmp_path / "net.caffemodel")
+    files = [str(tmp_path / name) for name in ("net.prototxt", "net.caffemodel", "out.pt")]
+    with pytest.raises(caffe.CaffeError, match="several layers with weights share the name 'a'"):
+        convert.main(files)
