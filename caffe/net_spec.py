@@ -67,7 +67,8 @@ def assign_proto(proto: Message, name: str, value: Any) -> None:
         try:
             field.append(item) if repeated else setattr(proto, name, item)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{kind}.{name} cannot hold {item!r}: {error}") from None
+            same = TypeError if isinstance(error, TypeError) else ValueError  # of its subclasses
+            raise same(f"{kind}.{name} cannot hold {item!r}: {error}") from None
 
 
 def _fill(message: Message, values: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.graph.wiring import Wiring
 from caffe.layers import Layer
-from caffe.process.log import emit
+from caffe.process.log import WARNING, emit
 from caffe.process.ranks import announce
 
 # How users of commands, and of functions, accept weights that are not the whole net's.
@@ -34,6 +34,14 @@ def load(wiring: Wiring, weights_file: files.PathLike, complete: bool = False) -
             continue
         copies += _match(wiring, wiring.by_name[name], arrays, path, whole)
         found |= {(name, i) for i, array in enumerate(arrays) if array is not None}
+    learned = [name for name, layer in wiring.by_name.items() if layer.blobs]
+    if learned and not found:  # Caffe says nothing
+        announce(
+            "net.cpp:1",
+            f"{path}: no weights for any of the {len(learned)} layers that have some; all keep what "
+            "they had",
+            WARNING,
+        )
     if complete:
         others = [name for name, arrays in weights.items() if arrays]
         # Other layers, as losses of the training net, are usual; only others are another net's.

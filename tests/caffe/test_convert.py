@@ -443,7 +443,7 @@ def test_weights_that_are_not_finite_are_told(files, tmp_path, capsys):
 
 
 def test_layers_of_one_name_are_refused(tmp_path):
-    layer = 'layer { name: "a" type: "Scale" bottom: "x" top: "%s" scale_param { filler { value: 2 } } }'
+    layer = 'layer { name: "a" type: "Scale" bottom: "x" top: "%s" }'
     data = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
     (tmp_path / "net.prototxt").write_text(data + layer % "y" + layer % "z")
     net = caffe.Net(str(tmp_path / "net.prototxt"), caffe.TEST)

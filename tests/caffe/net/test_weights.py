@@ -72,6 +72,13 @@ def test_layers_that_only_one_side_has(make_net, tmp_path, capsys) -> None:
     assert capsys.readouterr().err.splitlines()[-1].endswith("] Ignoring source layer b")
 
 
+def test_a_file_without_weights_for_any_layer_is_told(make_net, tmp_path, capsys) -> None:
+    net = make_net(INPUT + ip("a", "x"))
+    (tmp_path / "empty").write_bytes(b"")
+    net.copy_from(tmp_path / "empty")
+    assert "empty: no weights for any of the 1 layers that have some" in capsys.readouterr().err
+
+
 def _write(path, arrays: dict[str, list[np.ndarray]]) -> None:
     param = pb.NetParameter()
     for name in arrays:
