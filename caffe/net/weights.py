@@ -38,8 +38,8 @@ def load(wiring: Wiring, weights_file: files.PathLike, complete: bool = False) -
     if learned and not found:  # Caffe says nothing
         announce(
             "net.cpp:1",
-            f"{path}: no weights for any of the {len(learned)} layers that have some; all keep what "
-            "they had",
+            f"{path}: no weights for any of the {len(learned)} layers that have some; all keep "
+            "what they had",
             WARNING,
         )
     if complete:
