@@ -1,6 +1,7 @@
 """The command as a user meets it: figures of a net whose answers are known, and bad input."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -182,6 +183,9 @@ def bad_input(kind, model, data, tmp_path, toy):
     path, frames = data
     if kind == "missing deploy":
         return [tmp_path / "no.prototxt", weights, path], r"no\.prototxt: no such file"
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "pipe")
+        return [tmp_path / "pipe", weights, path], "pipe: is no plain file"
     if kind == "missing weights":
         return [deploy, tmp_path / "no.caffemodel", path], r"no\.caffemodel: no such file"
     if kind == "missing lmdb":
@@ -240,6 +244,7 @@ def bad_input(kind, model, data, tmp_path, toy):
 BAD = [
     "missing deploy",
     "missing weights",
+    "pipe",
     "missing lmdb",
     "typo",
     "no model",
