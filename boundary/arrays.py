@@ -9,14 +9,14 @@ from typing import BinaryIO
 import numpy as np
 
 from boundary.errors import InputError, shown
-from boundary.reading import PathLike, check_file, reading
+from boundary.reading import PathLike, check_plain, reading
 
 
 def read_npy(path: PathLike, error: type[InputError]) -> np.ndarray:
     """The array in a .npy file. Raises `error` for any other file, for one that ends early, and for
     an array of Python objects, which only a pickle could hold.
     """
-    check_file(path, error)
+    check_plain(path, error)
     with reading(path, "a NumPy array that can be read", error), open(path, "rb") as file:
         shape, dtype = read_header(file)
         if dtype.hasobject:

@@ -20,7 +20,7 @@ import numpy as np
 
 from boundary import inflate, limits, writing
 from boundary.errors import InputError, reason, shown
-from boundary.reading import PathLike, check_file, reading
+from boundary.reading import PathLike, check_plain, reading
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 64  # groups within groups
@@ -41,7 +41,7 @@ class Hdf5:
 
     def __init__(self, path: PathLike, what: str, error: type[InputError], **options: Any) -> None:
         self.path, self._what, self._error = shown(path), what, error
-        self.size = check_file(path, error).st_size
+        self.size = check_plain(path, error).st_size
         with self.guard():
             self.file = h5py.File(os.fspath(path), "r", **options)
         self._taken = 0

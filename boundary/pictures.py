@@ -25,7 +25,7 @@ def read_picture(path: PathLike, flags: int, error: type[InputError]) -> np.ndar
     flags: OpenCV's, such as cv2.IMREAD_COLOR. Raises `error` if the file cannot be read, is no
     picture, or has more than limits.max_pixels() pixels.
     """
-    return decode(read_bytes(path, error), flags, shown(path), error)
+    return decode(read_bytes(path, error, plain=True), flags, shown(path), error)
 
 
 def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.ndarray:

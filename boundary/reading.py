@@ -65,9 +65,25 @@ def check_file(path: PathLike, error: type[InputError]) -> os.stat_result:
     return status
 
 
-def read_bytes(path: PathLike, error: type[InputError], most: int = 2**31) -> bytes:
-    """A file's bytes. Raises `error` if it cannot be read or holds more than `most` bytes."""
+def check_plain(path: PathLike, error: type[InputError]) -> os.stat_result:
+    """As check_file, for what is never read from a pipe or a device: pictures, arrays, weights.
+
+    Opening a pipe waits for a writer, perhaps for ever.
+    """
     status = check_file(path, error)
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{shown(path)}: is no plain file")
+    return status
+
+
+def read_bytes(
+    path: PathLike, error: type[InputError], most: int = 2**31, plain: bool = False
+) -> bytes:
+    """A file's bytes. Raises `error` if it cannot be read or holds more than `most` bytes.
+
+    plain: whether pipes and devices are refused, as by check_plain.
+    """
+    status = (check_plain if plain else check_file)(path, error)
     try:
         with open(path, "rb") as file:
             data = file.read(min(status.st_size, most) + 1 if status.st_size else most + 1)

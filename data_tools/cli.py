@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from boundary import limits, running
-from boundary.errors import InputError
+from boundary.errors import InputError, shown
 from boundary.streams import say as say
+
+_LMDB_FILES = ("data.mdb", "lock.mdb", "dataset.json")
 
 
 class DataError(InputError, ValueError):
@@ -27,6 +29,30 @@ def run(main: Callable[[], None], name: str | None = None) -> None:
     that is run.
     """
     running.run(name or f"python -m data_tools.{Path(sys.argv[0]).stem}", main, (DataError,))
+
+
+def check_distinct(
+    outputs: Iterable[tuple[str, str | Path]], inputs: Iterable[tuple[str, str | Path]]
+) -> None:
+    """Raises DataError, naming both, if a file that is to be written is also read or written twice.
+
+    Each file comes with what it is: an option, say. Of an LMDB's folder its files count. To be
+    called before any work. Devices and pipes may be written more than once.
+    """
+    taken: dict[str, tuple[str, str | Path]] = {}
+    for what, path in inputs:
+        lmdb = os.path.isfile(os.path.join(path, "data.mdb"))
+        files = [os.path.join(path, name) for name in _LMDB_FILES] if lmdb else [path]
+        for file in files:
+            taken.setdefault(os.path.realpath(file), (what, path))
+    for what, path in outputs:
+        if os.path.exists(path) and not os.path.isfile(path):
+            continue
+        real = os.path.realpath(path)
+        if real in taken:
+            other, its = taken[real]
+            raise DataError(f"{shown(path)}: {what} would overwrite {other} ({shown(its)})")
+        taken[real] = what, path
 
 
 def describe(error: Exception) -> str:

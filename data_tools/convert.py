@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from boundary import names, reading, writing
+from boundary.errors import shown
 from data_tools import build, classes, cli, folder, info, store
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -62,9 +63,13 @@ class LmdbPart:
         reader.close()
 
     def _first_type(self, reader: Reader) -> str:
-        for _, planes, _ in reader.planes():
-            return str(planes.dtype)
-        raise DataError(f"{self._path}: holds no records")
+        first: DataError | None = None
+        for key, record in reader:  # a bad record before the first good one is a bad frame
+            try:
+                return str(from_datum(record, f"{self._path}: record {shown(key)}")[0].dtype)
+            except DataError as error:
+                first = first or error
+        raise first or DataError(f"{self._path}: holds no records")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None}  # each worker opens the file for itself

@@ -30,7 +30,7 @@ def read_exr(path: str | Path) -> np.ndarray:
 
     Raises DataError for an unsupported or broken file.
     """
-    data = read_bytes(path, DataError)
+    data = read_bytes(path, DataError, plain=True)
     with reading(path, "an OpenEXR file that can be read", DataError):
         return _decode(data, str(path))
 

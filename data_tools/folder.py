@@ -80,8 +80,18 @@ class Files:
         return {}
 
     def first_depth(self) -> np.ndarray:
-        """The depth of the first frame, as stored."""
-        return images.read_depth(self._files["depth"][self.names[0]])
+        """The depth of the first frame that has one which can be read, as stored.
+
+        Those before it are bad frames, of which the building says so. Raises DataError for the
+        first, if no depth can be read.
+        """
+        first: DataError | None = None
+        for name in self.names:
+            try:
+                return images.read_depth(self._files["depth"][name])
+            except DataError as error:
+                first = first or error
+        raise first or DataError("no frame has all its files")
 
 
 def find(
@@ -100,7 +110,7 @@ def find(
             for file in path.rglob("*")
             if file.suffix.lower() in suffixes and not file.name.startswith(".")
         }
-    elif path.is_file():
+    elif path.exists():  # a pipe, too: what reads it says that it is no picture
         files = {path: stem(Path(path.name))}
     elif where.count("*") == 1:
         before, after = where.split("*")

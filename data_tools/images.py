@@ -12,7 +12,7 @@ from boundary.arrays import read_npy
 from boundary.errors import shown
 from boundary.limits import check_pixels
 from boundary.pictures import claimed_size, read_picture
-from boundary.reading import check_file, read_bytes, reading
+from boundary.reading import check_plain, read_bytes, reading
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
 from data_tools.exr import read_exr
@@ -101,7 +101,7 @@ def _read_npy(path: str | Path) -> np.ndarray:
 
 def _has_palette(path: str | Path) -> bool:
     """Whether the file is a PNG of colour type 3."""
-    check_file(path, DataError)
+    check_plain(path, DataError)
     with reading(path, "a picture", DataError), open(path, "rb") as file:
         head = file.read(26)
     return head[:8] == b"\x89PNG\r\n\x1a\n" and head[25:26] == b"\x03"
@@ -110,7 +110,7 @@ def _has_palette(path: str | Path) -> bool:
 def _palette_indices(path: str | Path) -> np.ndarray:
     from PIL import Image  # OpenCV would convert palettes to colours
 
-    data = read_bytes(path, DataError)
+    data = read_bytes(path, DataError, plain=True)
     with reading(path, "a picture that can be read", DataError):
         size = claimed_size(data)
         if size is not None:

@@ -248,6 +248,8 @@ def outcome(reader: Reader, report: Report, args: argparse.Namespace) -> dict[Pa
 def main() -> None:
     """`python -m data_tools.inspect`."""
     args = cli.parse(arguments())
+    outputs = [("--sheet", args.sheet), ("--html", args.html)]
+    cli.check_distinct([(what, path) for what, path in outputs if path], [("LMDB", args.lmdb)])
     reader = Reader(args.lmdb)
     wrong = verify(reader) if args.verify else None
     if wrong:

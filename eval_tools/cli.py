@@ -12,8 +12,9 @@ import caffe
 from boundary import trust
 from data_tools import cli
 from data_tools.cli import DataError, whole
+from data_tools.images import LABEL
 from eval_tools.inference import Options
-from eval_tools.labels import parse_classes
+from eval_tools.labels import BENCHMARKS, parse_classes
 
 
 def parser(description: str | None, module: str) -> argparse.ArgumentParser:
@@ -102,6 +103,23 @@ def _scales(text: str) -> tuple[float, ...]:
     if not found or not all(0.1 <= scale <= 10 for scale in found):
         raise ValueError(f"'{text}' is not a list of scales (0.1 to 10) such as 0.75,1,1.25")
     return found
+
+
+def model_files(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """The files that the arguments of add_model and add_labels name, with what they are."""
+    files = [("DEPLOY", args.deploy), ("WEIGHTS", args.weights)]
+    if args.names is not None and args.names not in BENCHMARKS:
+        files.append(("--names", args.names))
+    return files
+
+
+def label_files(labels: str | None) -> list[tuple[str, str | Path]]:
+    """The files of --labels: an LMDB, or the pictures in a folder."""
+    if labels is None:
+        return []
+    if (Path(labels) / "data.mdb").is_file():
+        return [("--labels", labels)]
+    return [("--labels", file) for file in Path(labels).rglob("*") if file.suffix.lower() in LABEL]
 
 
 def check_output(path: str | Path | None) -> None:

@@ -18,7 +18,7 @@ from boundary.names import component
 from boundary.reading import reading
 from boundary.text import plain_math
 from boundary.writing import write_bytes
-from data_tools.cli import DataError, say
+from data_tools.cli import DataError, check_distinct, say
 from eval_tools import cli
 from eval_tools.caffe_log import Parser, Run, Series, read_log
 from eval_tools.caffe_log import panel as panel_of
@@ -230,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out.suffix.lower() not in FIGURES:
         raise DataError(f"{args.out}: a figure is written as {', '.join(FIGURES)}")
     cli.check_output(args.out)
+    check_distinct([("-o", args.out)], [("LOG", log) for log in args.logs])
     if args.follow:
         runs = follow(args, names)
     else:

@@ -16,7 +16,7 @@ import numpy as np
 
 from boundary.text import shown
 from boundary.writing import write_text
-from data_tools.cli import DataError, say, size, whole
+from data_tools.cli import DataError, check_distinct, say, size, whole
 from eval_tools import cli, compare, drawings, tables
 from eval_tools.caffe_log import read_log
 from eval_tools.frames import mismatch
@@ -166,8 +166,7 @@ def _names(models: Sequence[tuple[str, str]]) -> list[str]:
 
 def run(args: argparse.Namespace) -> None:
     """Scores as the options say, prints the tables and writes the files. Raises DataError."""
-    for path in (args.json, args.markdown, args.report, *args.confusion):
-        cli.check_output(path)
+    _check_files(args)
     for path in args.confusion:
         drawings.check_matrix_file(path)
     runs = [read_log(path) for path in args.log]
@@ -186,10 +185,28 @@ def run(args: argparse.Namespace) -> None:
         watch.write(args.report, results, str(args.lmdb), runs)
 
 
+def _check_files(args: argparse.Namespace) -> None:
+    outputs = [("--json", args.json), ("--markdown", args.markdown), ("the report", args.report)]
+    outputs = [(what, path) for what, path in outputs if path is not None]
+    outputs += [("--confusion", path) for path in args.confusion]
+    for _, path in outputs:
+        cli.check_output(path)
+    outputs += [("--confusion's scenes", _of_scenes(path)) for path in args.confusion]
+    inputs = [("LMDB", args.lmdb), *cli.model_files(args), *cli.label_files(args.labels)]
+    inputs += [("--versus", path) for model in args.versus for path in model]
+    inputs += [("--log", path) for path in args.log]
+    check_distinct(outputs, inputs)
+
+
+def _of_scenes(path: Path) -> Path:
+    """The file of the scenes' matrix, beside that of the labels'."""
+    return path.with_stem(f"{path.stem}_scenes")
+
+
 def _write_confusion(path: Path, tally: Tally) -> None:
     drawings.write_matrix(path, tally.matrix)
     if tally.scenes:
-        drawings.write_matrix(path.with_stem(f"{path.stem}_scenes"), tally.scenes)
+        drawings.write_matrix(_of_scenes(path), tally.scenes)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

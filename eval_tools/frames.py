@@ -155,9 +155,14 @@ def parse_range(text: str) -> DepthRange:
         raise DataError(str(error)) from error
 
 
-def named(records: Records) -> Iterator[Record]:
-    """An LMDB's frames with names instead of keys, if the names are unique."""
+def names_of(records: Records) -> list[str]:
+    """The names of an LMDB's frames; their keys, if names are not unique."""
     keys = records.keys()
-    unique = len({short_name(key) for key in keys}) == len(keys)
-    for frame in records:
-        yield replace(frame, key=short_name(frame.key)) if unique else frame
+    names = [short_name(key) for key in keys]
+    return names if len(set(names)) == len(names) else keys
+
+
+def named(records: Records) -> Iterator[Record]:
+    """An LMDB's frames with the names of names_of as keys."""
+    for name, frame in zip(names_of(records), records, strict=True):
+        yield replace(frame, key=name)

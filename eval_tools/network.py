@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import caffe
-from boundary.reading import check_file, read_bytes, reading
+from boundary.reading import check_file, check_plain, read_bytes, reading
 from caffe.proto import caffe_pb2
 from data_tools.blank_net import check_trust
 from data_tools.cli import DataError, describe, say
@@ -142,8 +142,9 @@ def load(
             stock Caffe another shape ends the process.)
     """
     for path in (deploy, weights):
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise DataError(f"{path}: no such file")
+        check_plain(path, DataError)
     if not trusted:
         check_trust(deploy)
     stored = stored_shapes(weights)

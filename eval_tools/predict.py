@@ -20,7 +20,7 @@ from tqdm import tqdm
 from boundary import names
 from boundary.errors import shown
 from boundary.writing import write_bytes
-from data_tools.cli import DataError, add_max_pixels, progress, say, size
+from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import RecordFormat
 from eval_tools import cli, drawings, scannet
@@ -31,6 +31,7 @@ from eval_tools.frames import (
     default_unit,
     mismatch,
     named,
+    names_of,
     parse_range,
     read,
     trained_on,
@@ -39,6 +40,8 @@ from eval_tools.inference import Segmented, at_size, batches, segment
 from eval_tools.labels import LabelSet, label_set
 from eval_tools.network import Network, load
 from eval_tools.records import Record, Records
+
+LEGEND = "legend.png"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -123,9 +126,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE
     labels = label_set(network.values, info, args.names, args.classes)
     output = Output(args, labels)
-    frames, count = _records(args) if args.lmdb else _files(args, network)
-    output.check(count)
-    _run(args, network, progress(frames, count, "frames"), output)
+    frames, inputs = _records(args) if args.lmdb else _files(args, network)
+    output.check(list(inputs), [file for files in inputs.values() for file in files])
+    _run(args, network, progress(frames, len(inputs), "frames"), output)
 
 
 def _run(
@@ -142,16 +145,22 @@ def _run(
             output.write(frame, found)
 
 
-def _records(args: argparse.Namespace) -> tuple[Iterator[Record], int]:
-    """The LMDB's frames; warns if their depth differs in format from the training data."""
+def _records(args: argparse.Namespace) -> tuple[Iterator[Record], dict[str, list[Path]]]:
+    """The LMDB's frames, and for the name of each its files, which are none.
+
+    Warns if their depth differs in format from the training data.
+    """
     records = Records(args.lmdb)
     if warning := mismatch(records, args.deploy, args.dataset):
         say(warning)
-    return named(records), len(records)
+    return named(records), {name: [] for name in names_of(records)}
 
 
-def _files(args: argparse.Namespace, network: Network) -> tuple[Iterator[Record], int]:
-    """The files' frames at the size of the net's inputs, with depth as in the training data."""
+def _files(
+    args: argparse.Namespace, network: Network
+) -> tuple[Iterator[Record], dict[str, list[Path]]]:
+    """The files' frames at the size of the net's inputs, with depth as in the training data; and
+    the files of each by its name."""
     planes = network.inputs.values()
     for option, given, needed in (
         ("--rgb", args.rgb, any(p.start == 0 for p in planes)),
@@ -169,7 +178,7 @@ def _files(args: argparse.Namespace, network: Network) -> tuple[Iterator[Record]
         bool(trained and trained.floats),
     )
     frames = (read(files, name, form) for name, files in pairs.items())
-    return frames, len(pairs)
+    return frames, {name: list(files.values()) for name, files in pairs.items()}
 
 
 def _range(
@@ -207,39 +216,66 @@ class Output:
         self._name = names.component if args.lmdb else str
         self._file = args.out.suffix.lower() == ".png" and not args.out.is_dir()
 
-    def check(self, frames: int) -> None:
-        """Makes the folder and draws the legend of overlays. Raises DataError if it cannot."""
+    def check(self, frames: list[str], inputs: list[Path]) -> None:
+        """Makes the folder and draws the legend of overlays.
+
+        frames: the names of all frames. inputs: their files. Raises DataError if it cannot, or if
+        a picture would overwrite another or an input.
+        """
         out = self._args.out
         if self._file:
             cli.check_output(out)
-            if frames > 1:
-                raise DataError(f"{out}: one file for {frames} frames; expected a folder")
-            return
-        if out.exists() and not out.is_dir():
+            if len(frames) > 1:
+                raise DataError(f"{out}: one file for {len(frames)} frames; expected a folder")
+        elif out.exists() and not out.is_dir():
             raise DataError(f"{out}: not a folder")
-        out.mkdir(parents=True, exist_ok=True)
-        if self._args.overlay:
+        legend = [("the legend", out / LEGEND)] if self._args.overlay and not self._file else []
+        check_distinct([*legend, *self._outputs(frames)], self._inputs(inputs))
+        if not self._file:
+            out.mkdir(parents=True, exist_ok=True)
+        for _, path in legend:
             picture = drawings.legend(self._labels.names, self._colors)
-            write_bytes(out / "legend.png", drawings.png(picture), DataError)
+            write_bytes(path, drawings.png(picture), DataError)
+
+    def _inputs(self, files: list[Path]) -> Iterator[tuple[str, str | Path]]:
+        yield from (("the input", file) for file in files)
+        yield from cli.model_files(self._args)
+        for option in ("lmdb", "dataset"):
+            if given := getattr(self._args, option):
+                yield f"--{option}", given
+
+    def _outputs(self, frames: list[str]) -> Iterator[tuple[str, Path]]:
+        """All pictures that will be written, with what they are."""
+        for name in frames:
+            for what, path in self._paths(name).items():
+                yield f"the {what} of frame {shown(name)}", path
+
+    def _paths(self, name: str) -> dict[str, Path]:
+        """The files of a frame's 'labels' and, where asked for, 'overlay' and 'probability'."""
+        if self._args.submission == "scannet":
+            path = self._args.out / scannet.file_name(name)
+        else:
+            path = self._args.out if self._file else self._args.out / f"{self._name(name)}.png"
+        asked = {"overlay": self._args.overlay, "probability": self._args.probabilities}
+        return {"labels": path, **{what: _beside(path, what) for what in asked if asked[what]}}
 
     def write(self, frame: Record, found: Segmented) -> None:
         """Writes a frame's images and prints the path of its labels."""
         if self._args.submission == "scannet":
-            label, path = scannet.nyu40(found.label, self._labels), scannet.file_name(frame.key)
-            path = self._args.out / path
-            data = drawings.png(label)
+            data = drawings.png(scannet.nyu40(found.label, self._labels))
         else:
-            path = self._args.out if self._file else self._args.out / f"{self._name(frame.key)}.png"
             data = drawings.label_png(found.label, self._colors)
+        paths = self._paths(frame.key)
+        path = paths["labels"]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data, DataError)
         if self._args.overlay:
             ground = at_size(drawings.smooth, frame.picture, found.label.shape[::-1])
             tinted = drawings.overlay(ground, found.label, self._colors)
-            write_bytes(_beside(path, "overlay"), drawings.png(tinted), DataError)
+            write_bytes(paths["overlay"], drawings.png(tinted), DataError)
         if self._args.probabilities:
             sure = np.rint(255 * found.confidence).astype(np.uint8)
-            write_bytes(_beside(path, "probability"), drawings.png(sure), DataError)
+            write_bytes(paths["probability"], drawings.png(sure), DataError)
         tqdm.write(shown(path))  # to stdout, around a progress bar
 
 

@@ -331,7 +331,7 @@ def _check_inside(first: int, last: int, size: int, corners: Sequence[int]) -> N
 
 def _load(path: str) -> bytes:
     """A file's bytes."""
-    return read_bytes(path, CaffeError)
+    return read_bytes(path, CaffeError, plain=True)
 
 
 def _round(value: float) -> int:

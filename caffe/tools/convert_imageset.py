@@ -81,7 +81,7 @@ def _encode(path: str, image: np.ndarray, code: str, values: SimpleNamespace) ->
     if extension == "jpeg" and code.lower() == "jpg":
         extension = "jpg"
     if extension == code.lower() and not (values.resize_height or values.resize_width):
-        return read_bytes(path, CaffeError)  # stored unchanged
+        return read_bytes(path, CaffeError, plain=True)  # stored unchanged
     try:
         done, data = cv2.imencode(f".{code}", image)
     except cv2.error:

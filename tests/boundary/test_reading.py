@@ -1,8 +1,12 @@
 import os
 
+import cv2
 import pytest
 
+from boundary.arrays import read_npy
 from boundary.errors import InputError, one_line
+from boundary.hdf5 import Hdf5
+from boundary.pictures import read_picture
 from boundary.reading import (
     check_file,
     read_bytes,
@@ -128,3 +132,19 @@ def test_tables_that_are_none(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(Bad, match=message):
         read_table(tmp_path / "t.csv", ["label", "name"], Bad)
+
+
+def test_pipes_and_devices_are_refused_where_a_plain_file_is_needed(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, "/dev/zero"):
+        with pytest.raises(Bad, match=r"(pipe|zero): is no plain file"):
+            read_bytes(path, Bad, plain=True)
+    with pytest.raises(Bad, match="is a folder"):
+        read_bytes(tmp_path, Bad, plain=True)
+    with pytest.raises(Bad, match="pipe: is no plain file"):
+        read_picture(pipe, cv2.IMREAD_COLOR, Bad)
+    with pytest.raises(Bad, match="pipe: is no plain file"):
+        read_npy(pipe, Bad)
+    with pytest.raises(Bad, match="pipe: is no plain file"):
+        Hdf5(pipe, "an HDF5 file", Bad)

@@ -1,6 +1,7 @@
 """data_tools.folder as its users run it."""
 
 import json
+import os
 import struct
 import zlib
 
@@ -255,3 +256,34 @@ def test_max_pixels_holds_in_workers_too(trio, command, monkeypatch, workers):
     more = ["--max-pixels", 32 * 24, "--workers", workers]
     command("folder", *args(root, "db", *more))
     assert len(Reader(root / "db")) == 1
+
+
+@pytest.mark.parametrize("part", ["rgb", "depth", "label"])
+@pytest.mark.parametrize("ending", [".png", ".npy", ".exr"])
+def test_a_pipe_among_pictures_is_a_bad_frame(trio, command, part, ending):
+    if (part != "depth" and ending == ".exr") or (part == "rgb" and ending == ".npy"):
+        pytest.skip("not looked for")
+    root = trio("a", picture(), depth(), label())
+    trio("b", picture(), depth(), label())
+    (root / part / "a.png").unlink()
+    os.mkfifo(root / part / f"a{ending}")
+    assert f"a{ending}: is no plain file" in command("folder", *args(root, "db"), code=1).stderr
+    assert "a: " in command("folder", *args(root, "db", "--skip-bad")).stderr
+    assert len(planes(root / "db")) == 1
+    command("folder", "--rgb", root / "rgb" / "b.png", "--depth", root / "depth" / "b.png",
+            "--label", root / "label" / "b.png", "one")  # fmt: skip
+
+
+def test_skip_bad_holds_for_the_first_depth(trio, command):
+    root = trio("a", picture(), depth(), label())
+    trio("b", picture(), depth(2000), label())
+    (root / "depth" / "a.png").write_bytes(b"no picture")
+    line = command("folder", *args(root, "db"), code=1).stderr
+    assert "a.png: not a picture that can be read" in line
+    assert "left out frame" in command("folder", *args(root, "db", "--skip-bad")).stderr
+    assert json.loads((root / "db/dataset.json").read_text())["options"]["depth_unit"].startswith(
+        "1000 steps"
+    )
+    (root / "depth" / "b.png").write_bytes(b"no picture")
+    line = command("folder", *args(root, "none", "--skip-bad"), code=1).stderr
+    assert "a.png: not a picture that can be read" in line

@@ -135,3 +135,12 @@ def test_a_dataset_json_without_a_count_is_not_verified(tmp_path, command):
     (tmp_path / "db" / "dataset.json").write_text(json.dumps({"checksum": info["checksum"]}))
     line = command("inspect", "db", "--verify", code=1).stderr
     assert "db: records: 1, but dataset.json says None" in line
+
+
+def test_files_to_write_are_distinct_and_no_inputs(db, command, tmp_path):
+    path = db([planes(0), planes(1, label=2)])
+    line = command("inspect", path, "--sheet", "x.jpg", "--html", "x.jpg", code=1).stderr
+    assert "x.jpg: --html would overwrite --sheet" in line
+    assert not (tmp_path / "x.jpg").exists()
+    line = command("inspect", path, "--html", f"{path}/data.mdb", code=1).stderr
+    assert "data.mdb: --html would overwrite LMDB" in line

@@ -242,3 +242,11 @@ def test_names_of_runs_stay_inside_the_folder(tmp_path):
 def test_bad_output_is_refused(args, message):
     with pytest.raises(DataError, match=message):
         curves.main([str(REFERENCE), *args])
+
+
+def test_a_log_is_not_overwritten(tmp_path):
+    log = tmp_path / "log.png"
+    log.write_bytes(REFERENCE.read_bytes())
+    with pytest.raises(DataError, match=r"log\.png: -o would overwrite LOG"):
+        curves.main([str(log), "-o", str(log)])
+    assert log.read_bytes() == REFERENCE.read_bytes()

@@ -1,10 +1,12 @@
 """The command as a user meets it: figures of a net whose answers are known, and bad input."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import cv2
 import lmdb
@@ -181,6 +183,9 @@ def bad_input(kind, model, data, tmp_path, toy):
     path, frames = data
     if kind == "missing deploy":
         return [tmp_path / "no.prototxt", weights, path], r"no\.prototxt: no such file"
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "pipe")
+        return [tmp_path / "pipe", weights, path], "pipe: is no plain file"
     if kind == "missing weights":
         return [deploy, tmp_path / "no.caffemodel", path], r"no\.caffemodel: no such file"
     if kind == "missing lmdb":
@@ -239,6 +244,7 @@ def bad_input(kind, model, data, tmp_path, toy):
 BAD = [
     "missing deploy",
     "missing weights",
+    "pipe",
     "missing lmdb",
     "typo",
     "no model",
@@ -376,3 +382,28 @@ def test_a_weight_that_is_nan_scores_as_layer_by_layer(
 def test_weights_that_are_finite_need_no_warning(model, data, tmp_path, capsys):
     run(tmp_path, *model, data[0])
     assert "warning" not in capsys.readouterr().err
+
+
+def test_files_to_write_are_distinct_and_no_inputs(model, data, tmp_path, toy):
+    names = tmp_path / "names.csv"
+    names.write_text("label,name\n" + "".join(f"{i},{name}\n" for i, name in enumerate(toy.names)))
+    log = tmp_path / "train.log"
+    log.write_text("")
+    j, database = tmp_path / "j.csv", data[0] / "data.mdb"
+    files = [names, database, log, *map(Path, model)]
+    kept = [path.read_bytes() for path in files]
+    for options, told in (
+        (["--json", j, "--markdown", j], "--markdown would overwrite --json"),
+        (["--json", j, "--markdown", tmp_path / "lmdb" / ".." / "j.csv"], "would overwrite --json"),
+        (["--names", names, "--confusion", names], "--confusion would overwrite --names"),
+        (["--json", database], "--json would overwrite LMDB"),
+        (["--json", model[1]], "--json would overwrite WEIGHTS"),
+        (["--report", log, "--log", log], "the report would overwrite --log"),
+        (["--confusion", j, "--json", tmp_path / "j_scenes.csv"], "scenes would overwrite --json"),
+    ):
+        with pytest.raises(DataError, match=told):
+            evaluate.main([*model, str(data[0]), *map(str, options)])
+    assert kept == [path.read_bytes() for path in files]
+    assert not j.exists()
+    # What is written through may be written twice.
+    evaluate.main([*model, str(data[0]), "--json", "/dev/null", "--markdown", "/dev/null"])

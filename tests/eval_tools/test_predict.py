@@ -321,3 +321,28 @@ def test_bad_usage(model, args):
     with pytest.raises(SystemExit) as error:
         run(*model, *args)
     assert error.value.code == 2
+
+
+def test_pictures_overwrite_neither_inputs_nor_each_other(model, toy, tmp_path):
+    rgb, depth = write_files(tmp_path, toy.paint(labels()), "a")
+    before = rgb.read_bytes()
+    colours, deep = rgb.parent, depth.parent
+    files = ["--rgb", colours, "--depth", deep, "--depth-unit", "scaled"]
+    one = ["--rgb", rgb, "--depth", depth, "--depth-unit", "scaled"]
+    (tmp_path / "link").symlink_to(colours)
+    for given, out in ((files, colours), (files, tmp_path / "link"), (one, rgb), (one, colours)):
+        with pytest.raises(DataError, match=r"the labels of frame a would overwrite the input \("):
+            run(*model, *given, "-o", out)
+    assert rgb.read_bytes() == before
+    out = tmp_path / "out"
+    for other, told in (("a_overlay", "frame a_overlay"), ("legend", "the legend")):
+        for path in write_files(tmp_path, toy.paint(labels(1)), other):
+            assert path.is_file()
+        with pytest.raises(DataError, match=f"would overwrite .*{told}|{told} would overwrite"):
+            run(*model, *files, "-o", out, "--overlay")
+        assert not out.exists()
+        (colours / f"{other}.png").unlink()
+        (deep / f"{other}.png").unlink()
+    write_files(tmp_path, toy.paint(labels(1)), "a_overlay")
+    run(*model, *files, "-o", out)
+    assert {path.name for path in out.iterdir()} == {"a.png", "a_overlay.png"}
