@@ -357,7 +357,10 @@ def test_float_records_that_are_no_pictures_are_refused(model, toy, tmp_path, pl
     (tmp_path / "db").mkdir()
     with lmdb.open(str(tmp_path / "db")) as env, env.begin(write=True) as transaction:
         transaction.put(b"00000000_a", to_datum(planes))
-    for tool in (predict, evaluate):
+    path = str(tmp_path / "db")
+    for tool, args in (
+        (predict, ["--lmdb", path, "-o", str(tmp_path / "out")]),
+        (evaluate, [path]),
+    ):
         with pytest.raises(DataError, match=r"db: record 00000000_a: colours and depth of .* to "):
-            args = ["--lmdb", tmp_path / "db", "-o", tmp_path / "out"]
-            tool.main([*model, *map(str, args if tool is predict else [tmp_path / "db"])])
+            tool.main([*model, *args])
