@@ -41,6 +41,7 @@ from data_tools.record import (
 from data_tools.store import Reader
 
 NUMBER = re.compile(r"^\d{8}_")
+PARTS = ("color", "depth", "label")  # of a frame, as messages name their files
 LABEL = re.compile("[01]?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]")
 # Facts of dataset.json that a merged dataset keeps if all parts agree on them.
 KEPT = ("dataset", "labeled", "classes", "palette", "scenes")
@@ -74,13 +75,20 @@ class LmdbPart:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None}  # each worker opens the file for itself
 
+    def where(self, index: int) -> str:
+        """How messages name a record."""
+        return f"{self._path}: record {shown(self.keys[index])}"
+
     def planes(self, index: int) -> tuple[np.ndarray, int]:
         """5 x H x W and the scene."""
         if self._reader is None:
             self._reader = Reader(self._path)
-        planes, scene = from_datum(self._reader.get(self._raw_keys[index]))
+        where = self.where(index)
+        planes, scene = from_datum(self._reader.get(self._raw_keys[index]), where)
         if len(planes) != len(CHANNELS):
-            raise DataError(f"has {len(planes)} channels, expected 5 ({', '.join(CHANNELS)})")
+            raise DataError(
+                f"{where}: has {len(planes)} channels, expected 5 ({', '.join(CHANNELS)})"
+            )
         return planes, scene
 
 
@@ -93,6 +101,7 @@ class FolderPart:
     """The frames of a folder that `--to folder` wrote."""
 
     def __init__(self, path: Path):
+        self._path = path
         parts = [str(path / part) for part in ("rgb", "depth", "label")]
         try:
             self._files = folder.Files(*parts, None, named=_file_key)
@@ -103,6 +112,10 @@ class FolderPart:
         self.keys = [long.get(names.component(key), key) for key in self._files.names]
         floats = self._files.first_depth().dtype.kind == "f"
         self.type = "float32" if floats else "uint8"
+
+    def where(self, index: int) -> str:
+        """How messages name a frame."""
+        return f"{self._path}: {shown(self.keys[index])}"
 
     def planes(self, index: int) -> tuple[np.ndarray, int]:
         """5 x H x W and the scene."""
@@ -145,13 +158,14 @@ class Records:
         """Frame `index`; its depth is 0..255."""
         part, i = self._where[index]
         planes, scene = self.parts[part].planes(i)
+        where = self.parts[part].where(i)
         color = np.ascontiguousarray(planes[:3].transpose(1, 2, 0))
         if color.dtype != np.uint8:
-            color = whole(color, "colour")
-        label = integers(planes[4], "label")
-        return Frame(color, planes[3], self._mapped(label), scene)
+            color = whole(color, f"{where}: colour")
+        label = self._mapped(integers(planes[4], f"{where}: label"), where)
+        return Frame(color, planes[3], label, scene, dict.fromkeys(PARTS, where))
 
-    def _mapped(self, label: np.ndarray) -> np.ndarray:
+    def _mapped(self, label: np.ndarray, where: str) -> np.ndarray:
         if self._remap is None:
             return label
         table = np.full(258, UNKNOWN, np.int16)  # all labels of a byte, and one beyond each end
@@ -160,7 +174,7 @@ class Records:
         mapped = table[np.clip(label.astype(np.int64) + 1, 0, 257)]
         if not self._ignore_unknown and (mapped == UNKNOWN).any():
             wrong = label[mapped == UNKNOWN].min()
-            raise UnknownLabel(f"label {wrong} is not in the table of --map")
+            raise UnknownLabel(f"{where}: label {wrong} is not in the table of --map")
         return mapped
 
     def about(self, index: int) -> dict[str, Any]:
@@ -188,11 +202,15 @@ def open_part(path: Path) -> LmdbPart | FolderPart:
 def read_map(path: Path) -> tuple[dict[int, int], dict[int, str]]:
     """Reads a CSV `from,to[,name]`: old label -> new label, and the names of new labels. 0 stays 0
     unless it is listed. Raises DataError, naming the line."""
-    remap, named = {0: 0}, {}
+    remap, named, lines = {0: 0}, {}, {}
     for line, row in reading.read_table(path, ("from", "to"), DataError):
         if not all(LABEL.fullmatch(row[side]) for side in ("from", "to")):
             raise DataError(f"{path}: line {line}: from and to must be labels of 0 to 255")
-        remap[int(row["from"])] = int(row["to"])
+        old = int(row["from"])
+        if old in lines:
+            raise DataError(f"{path}: line {line}: label {old} is in line {lines[old]} already")
+        lines[old] = line
+        remap[old] = int(row["to"])
         if row.get("name"):
             named[int(row["to"])] = row["name"]
     return remap, named

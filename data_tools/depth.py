@@ -11,6 +11,8 @@ from data_tools.cli import DataError
 
 # The SUN RGB-D toolbox clips depth to this.
 SUNRGBD_MAX_METRES = 8.0
+# Steps per metre; beyond them, stored depth in metres would be beyond what floats hold.
+FEWEST_STEPS, MOST_STEPS = 1e-6, 1e12
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,10 @@ class DepthUnit:
             steps = named[text] if text in named else float(text)
         except ValueError:
             steps = 0.0
-        if not 0 < steps < float("inf"):
+        if not FEWEST_STEPS <= steps <= MOST_STEPS:
             raise argparse.ArgumentTypeError(
-                f"'{text}' is neither a number of steps per metre nor mm, m, sunrgbd or scaled"
+                f"'{text}' is neither a number of steps per metre ({FEWEST_STEPS:g} to "
+                f"{MOST_STEPS:g}) nor mm, m, sunrgbd or scaled"
             )
         return cls("steps", steps)
 

@@ -96,7 +96,10 @@ def _read(path: str | Path, flags: int) -> np.ndarray:
 
 
 def _read_npy(path: str | Path) -> np.ndarray:
-    return read_npy(path, DataError)
+    values = read_npy(path, DataError)
+    if not values.size:
+        raise DataError(f"{shown(path)}: an array of shape {values.shape} holds no values")
+    return values
 
 
 def _has_palette(path: str | Path) -> bool:

@@ -218,4 +218,8 @@ def from_datum(record: bytes, where: str = "record") -> tuple[np.ndarray, int]:
             f"{where}: {planes.size} values do not fill {shape[0]} channels of "
             f"{shape[2]}x{shape[1]}"
         )
+    if not planes.size:
+        raise DataError(
+            f"{where}: {shape[0]} channels of {shape[2]}x{shape[1]} pixels hold no values"
+        )
     return planes.reshape(shape), datum.label

@@ -59,7 +59,7 @@ def _add_scored(group: argparse._ArgumentGroup) -> None:
         "--labels",
         metavar="LMDB|DIR",
         help="other labels, for --size: an LMDB with the same keys, or label images with the "
-        "records' names",
+        "records' names, with or without the number in front",
     )
     group.add_argument(
         "--group",

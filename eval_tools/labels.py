@@ -15,6 +15,7 @@ from boundary.reading import read_lines
 from data_tools.classes import IGNORED, ClassTable, benchmark, palette, read_table
 from data_tools.cli import DataError
 
+MOST = 256  # labels in a picture
 BENCHMARKS = ("nyuv2-40", "nyuv2-13", "sunrgbd-37")
 # The labels of NYUv2's 40 that ScanNet's benchmark scores (Dai et al., CVPR 2017).
 SCANNET_20 = (*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39)
@@ -62,10 +63,12 @@ def label_set(
         DataError: more than 256 values, a wrong number of names, or a scored label that the net
             does not have.
     """
-    if values > 256:
-        raise DataError(f"the net scores {values} values, at most 256 fit a label image")
-    if scored is not None and (not scored or min(scored) < 1 or max(scored) >= values):
-        wrong = [label for label in scored if not 1 <= label < values]
+    if values > MOST:
+        raise DataError(f"the net scores {values} values, at most {MOST} fit a label image")
+    if scored is not None and not scored:
+        raise DataError("--classes: no label")
+    wrong = [label for label in scored or () if not 1 <= label < values]
+    if wrong:
         raise DataError(f"--classes: label {wrong[0]} is not among the net's 1..{values - 1}")
     chosen = tuple(sorted(set(scored))) if scored is not None else tuple(range(1, values))
     table = _from_info(values, info) if names is None else _from_file(values, names)
@@ -111,5 +114,10 @@ def parse_classes(text: str) -> tuple[int, ...]:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
         if not match:
             raise ValueError(f"'{text}' is neither scannet-20 nor labels such as 1-12,14")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+        first, last = (
+            int(label) if len(label) < 10 else MOST for label in (match[1], match[2] or match[1])
+        )
+        if not first <= last < MOST:
+            raise ValueError(f"'{text}': {part} names no labels below {MOST}, the lower one first")
+        found += range(first, last + 1)
     return tuple(found)

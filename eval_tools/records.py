@@ -14,6 +14,9 @@ from data_tools.cli import DataError
 from data_tools.record import from_datum
 from data_tools.store import Reader, name_of
 
+# Records of other tools may have a mean subtracted, or depth in millimetres; beyond is damage.
+FARTHEST = 2.0**16
+
 
 @dataclass(frozen=True)
 class Record:
@@ -40,6 +43,8 @@ class Record:
     def picture(self) -> np.ndarray:
         """The colours at the highest resolution, for drawings and refinement: uint8 BGR."""
         picture = self.color if self.guide is None else self.guide
+        if picture.dtype != np.uint8:
+            picture = np.clip(picture, 0, 255)
         return np.ascontiguousarray(picture, np.uint8)
 
 
@@ -92,7 +97,8 @@ def unpack(key: str, value: bytes, where: str) -> Record:
     """Decodes a serialised Datum to a frame.
 
     Raises:
-        DataError: naming `where` and the key, if it is not a Datum of 4 or 5 plain channels.
+        DataError: naming `where` and the key, if it is not a Datum of 4 or 5 plain channels, or if
+            colours or depth are not finite or far from 0..255.
     """
     where = f"{where}: record {shown(key)}"
     planes, scene = from_datum(value, where)
@@ -100,5 +106,8 @@ def unpack(key: str, value: bytes, where: str) -> Record:
         raise DataError(
             f"{where}: {len(planes)} channels, expected 5: blue, green, red, depth, label"
         )
+    low, high = planes[:4].min(), planes[:4].max()
+    if not -FARTHEST <= low <= high <= FARTHEST:  # also if they are NaN
+        raise DataError(f"{where}: colours and depth of {low:g} to {high:g}, expected 0 to 255")
     label = planes[4] if len(planes) == 5 else None
     return Record(key, planes[:3].transpose(1, 2, 0), planes[3], label, scene)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from boundary.errors import shown
 from boundary.names import original
 from data_tools.cli import DataError, progress
 from data_tools.images import LABEL, read_label
@@ -110,8 +111,8 @@ def score(
 class Truths:
     """The source of the true labels: the records themselves, another LMDB, or a folder.
 
-    In a folder, a frame's label is the image with the record's name (its key without the leading
-    number).
+    In a folder, a frame's label is the image with the record's key as its name, as convert writes
+    it, or else with the key without the leading number, as predict does.
 
     Raises:
         DataError: the records are known to have no labels; when called: a frame has no label, or
@@ -162,9 +163,10 @@ class Truths:
         if self._lmdb is not None:
             return self._lmdb.get(frame.key).label
         if self._files is not None:
-            name = short_name(frame.key)
-            if name not in self._files:
-                raise DataError(f"{self.where}: no label picture named {name}")
+            names = (frame.key, short_name(frame.key))
+            name = next((name for name in names if name in self._files), None)
+            if name is None:
+                raise DataError(f"{self.where}: no label picture named {shown(names[1])}")
             return read_label(self._files[name], None)
         return frame.label
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import lmdb as lmdb_library
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -137,3 +138,11 @@ def test_weights_net_and_training_go_together(command, tmp_path):
     assert list(loss.loss_param.label_weights) == pytest.approx(found, rel=1e-5, abs=1e-6)
     assert loss.loss_param.use_weights
     assert "Optimization Done." in run("caffe", "train", "-solver", "solver.prototxt")
+
+
+def test_a_record_without_pixels_is_refused(tmp_path, command):
+    (tmp_path / "db").mkdir()
+    with lmdb_library.open(str(tmp_path / "db")) as env, env.begin(write=True) as transaction:
+        transaction.put(b"00000000_x", to_datum(np.zeros((5, 0, 0), np.uint8)))
+    line = command("class_weights", "db", code=1).stderr
+    assert "db: 00000000_x: 5 channels of 0x0 pixels hold no values" in line

@@ -3,6 +3,7 @@
 import json
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 
@@ -28,6 +29,14 @@ def write(path, records, names="abcdefghij", **info):
         if index == 0:
             frames = {key.decode(): {"camera": "kv1"}}
     writer.finish({"classes": ["(ignored)", "wall", "floor", "sofa"], "frames": frames, **info})
+
+
+def raw(path, records):
+    """An LMDB as other tools write it, whatever the records are."""
+    path.mkdir()
+    with lmdb.open(str(path)) as env, env.begin(write=True) as transaction:
+        for index, record in enumerate(records):
+            transaction.put(store.key(index, "ab"[index]), to_datum(record))
 
 
 def contents(path):
@@ -226,3 +235,28 @@ def test_a_dataset_json_that_is_json(tmp_path, command):
     command("convert", "db", "out")
     info = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert info["source"] == ["db"]
+
+
+def test_messages_about_records_name_lmdb_and_key(tmp_path, command):
+    half, high, empty = planes(0, True), planes(1), np.zeros((5, 0, 0), np.uint8)
+    half[0, 0, 0] = 0.5
+    high[4] = 77
+    for name, record, told in (
+        ("half", half, "colour has values that are not whole numbers"),
+        ("high", high, "label 77 is out of range"),
+    ):
+        write(tmp_path / name, [planes(2), record])
+        line = command("convert", name, "out", code=1).stderr
+        assert f"{name}: record 00000001_b: {told}" in line
+    raw(tmp_path / "empty", [empty, planes(2)])
+    line = command("convert", "empty", "out", code=1).stderr
+    assert "empty: record 00000000_a: 5 channels of 0x0 pixels hold no values" in line
+    command("convert", "empty", "out", "--skip-bad")
+    assert [key for key, _, _ in contents(tmp_path / "out")] == ["00000001_b"]
+
+
+def test_a_label_that_a_map_lists_twice_is_refused(tmp_path, command):
+    write(tmp_path / "db", [planes(0)])
+    (tmp_path / "map.csv").write_text("from,to\n0,0\n1,2\n2,2\n1,3\n")
+    line = command("convert", "db", "out", "--map", "map.csv", code=1).stderr
+    assert "map.csv: line 5: label 1 is in line 3 already" in line

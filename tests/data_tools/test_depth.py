@@ -33,7 +33,7 @@ def test_what_is_no_distance_is_a_hole():
     assert DepthUnit.parse("m").metres(raw).tolist() == [0, 0, 0, 0, 0, 2]
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "feet"])
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "feet", "1e-320", "1e300"])
 def test_units_that_mean_nothing_are_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="steps per metre"):
         DepthUnit.parse(text)

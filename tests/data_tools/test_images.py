@@ -69,3 +69,11 @@ def test_truncated_palette_pngs_are_named(tmp_path):
     (tmp_path / "p.png").write_bytes(data[: len(data) // 2])
     with pytest.raises((DataError, OSError)):
         read_label(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("shape", [(0, 64), (4, 0), (0,)])
+@pytest.mark.parametrize("read", [read_depth, read_label])
+def test_arrays_without_values_are_refused(tmp_path, shape, read):
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.uint16))
+    with pytest.raises(DataError, match=r"x\.npy: an array of shape \(.*\) holds no values"):
+        read(tmp_path / "x.npy")

@@ -144,3 +144,13 @@ def test_files_to_write_are_distinct_and_no_inputs(db, command, tmp_path):
     assert not (tmp_path / "x.jpg").exists()
     line = command("inspect", path, "--html", f"{path}/data.mdb", code=1).stderr
     assert "data.mdb: --html would overwrite LMDB" in line
+
+
+def test_a_record_without_pixels_is_suspicious(tmp_path, command):
+    path = tmp_path / "db"
+    path.mkdir()
+    with lmdb.open(str(path)) as env, env.begin(write=True) as transaction:
+        for key, record in ((b"a", np.zeros((5, 0, 0), np.uint8)), (b"b", planes(1, label=2))):
+            transaction.put(key, to_datum(record))
+    lines = command("inspect", path, "--sheet", "x.png").stdout.splitlines()
+    assert any(line.startswith("  a: ") and "0x0 pixels hold no values" in line for line in lines)

@@ -121,3 +121,9 @@ def test_broken_records_are_refused():
     negative = caffe_pb2.Datum(channels=-1, height=-4, width=6, data=bytes(24)).SerializeToString()
     with pytest.raises(DataError, match="24 values do not fill -1 channels of 6x-4"):
         from_datum(negative)
+
+
+@pytest.mark.parametrize("shape", [(5, 0, 0), (5, 4, 0), (0, 4, 6)])
+def test_records_without_values_are_refused(shape):
+    with pytest.raises(DataError, match=r"db: a: \d channels of \dx\d pixels hold no values"):
+        from_datum(to_datum(np.zeros(shape, np.uint8)), "db: a")

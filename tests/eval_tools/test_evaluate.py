@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import caffe
+from data_tools import convert
 from data_tools.cli import DataError
 from data_tools.record import to_datum
 from eval_tools import evaluate, network
@@ -407,3 +408,17 @@ def test_files_to_write_are_distinct_and_no_inputs(model, data, tmp_path, toy):
     assert not j.exists()
     # What is written through may be written twice.
     evaluate.main([*model, str(data[0]), "--json", "/dev/null", "--markdown", "/dev/null"])
+
+
+def test_labels_in_the_folder_that_convert_writes(model, tmp_path, toy, monkeypatch):
+    frames = toy.frames(3)
+    frames = {f"kitchen/{name}": maps for name, maps in frames.items()}
+    path = toy.lmdb(tmp_path / "lmdb", frames, {"classes": toy.names})
+    monkeypatch.setattr(sys, "argv", ["convert", str(path), str(tmp_path / "fo"), "--to", "folder"])
+    convert.main()
+    assert (tmp_path / "fo" / "label" / "00000000_kitchen%2Fframe0.png").is_file()
+    figures = run(tmp_path, *model, path, "--size", "16x12", "--labels", tmp_path / "fo" / "label")
+    assert figures["global_accuracy"] == pytest.approx(expected(frames).global_accuracy)
+    (tmp_path / "fo" / "label" / "00000001_kitchen%2Fframe1.png").unlink()
+    with pytest.raises(DataError, match="no label picture named kitchen/frame1"):
+        run(tmp_path, *model, path, "--size", "16x12", "--labels", tmp_path / "fo" / "label")

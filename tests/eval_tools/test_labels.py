@@ -43,3 +43,9 @@ def test_classes_as_they_are_typed():
     assert parse_classes("1-3, 7") == (1, 2, 3, 7)
     with pytest.raises(ValueError, match="neither scannet-20 nor labels"):
         parse_classes("wall")
+
+
+@pytest.mark.parametrize("text", ["3-1", "1,5-4", "1-256", "1-99999999999999"])
+def test_ranges_of_classes_without_labels_are_refused(text):
+    with pytest.raises(ValueError, match="names no labels below 256, the lower one first"):
+        parse_classes(text)

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.images import read_label
-from data_tools.record import Frame, RecordFormat, from_datum
+from data_tools.record import Frame, RecordFormat, from_datum, to_datum
 from eval_tools import evaluate, predict, scannet
 from eval_tools.metrics import ConfusionMatrix
 
@@ -346,3 +347,20 @@ def test_pictures_overwrite_neither_inputs_nor_each_other(model, toy, tmp_path):
     write_files(tmp_path, toy.paint(labels(1)), "a_overlay")
     run(*model, *files, "-o", out)
     assert {path.name for path in out.iterdir()} == {"a.png", "a_overlay.png"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30, -1e30])
+@pytest.mark.parametrize("plane", [0, 3])
+def test_float_records_that_are_no_pictures_are_refused(model, toy, tmp_path, plane, value):
+    planes = toy.paint(labels()).astype(np.float32)
+    planes[plane, 3, 4] = value
+    (tmp_path / "db").mkdir()
+    with lmdb.open(str(tmp_path / "db")) as env, env.begin(write=True) as transaction:
+        transaction.put(b"00000000_a", to_datum(planes))
+    path = str(tmp_path / "db")
+    for tool, args in (
+        (predict, ["--lmdb", path, "-o", str(tmp_path / "out")]),
+        (evaluate, [path]),
+    ):
+        with pytest.raises(DataError, match=r"db: record 00000000_a: colours and depth of .* to "):
+            tool.main([*model, *args])
