@@ -20,7 +20,8 @@ from boundary.errors import InputError, reason, shown
 
 PathLike = str | os.PathLike[str]
 
-MAX_TEXT = 2**30  # bytes of a text, a list or a table
+MAX_TEXT = 2**30  # bytes of a text or a list
+MAX_TABLE = 2**26  # bytes of a table or of JSON, which take many times that in memory
 
 _MARKS = {  # byte order marks, the longer ones first
     b"\xff\xfe\x00\x00": "utf-32",
@@ -98,7 +99,9 @@ def read_bytes(
     return data
 
 
-def read_text(path: PathLike, error: type[InputError], paths: bool = False) -> str:
+def read_text(
+    path: PathLike, error: type[InputError], paths: bool = False, most: int = MAX_TEXT
+) -> str:
     """A text file's content. It is UTF-8 or begins with a byte order mark, which is dropped.
 
     paths: the text names files. Bytes that are no UTF-8 then stay as they are (Python's
@@ -106,7 +109,7 @@ def read_text(path: PathLike, error: type[InputError], paths: bool = False) -> s
 
     Raises `error` if the file cannot be read or, with the line, if it has another encoding.
     """
-    return decode(read_bytes(path, error, MAX_TEXT), path, error, paths)
+    return decode(read_bytes(path, error, most), path, error, paths)
 
 
 def decode(data: bytes, path: PathLike, error: type[InputError], paths: bool = False) -> str:
@@ -134,7 +137,7 @@ def read_json(path: PathLike, error: type[InputError], kind: type | None = dict)
 
     Raises `error` if the file cannot be read, is no JSON, or holds a value of another type.
     """
-    text = read_text(path, error)
+    text = read_text(path, error, most=MAX_TABLE)
     with reading(path, "JSON", error):
         value = json.loads(text)
     if kind is not None and not isinstance(value, kind):
@@ -154,7 +157,7 @@ def read_table(
 
     Raises `error` if the file cannot be read or lacks one of the columns.
     """
-    text = read_text(path, error)
+    text = read_text(path, error, most=MAX_TABLE)
     first = text.split("\n", 1)[0]
     separator = max(_SEPARATORS, key=first.count)
     rows: list[tuple[int, dict[str, str]]] = []

@@ -259,8 +259,15 @@ class Solver:
         announce("solver.cpp:332", "Optimization Done.")
 
     def step(self, iterations: int) -> None:
-        """Run `iterations` iterations: tests, forward and backward, update, snapshots."""
+        """Run `iterations` iterations: tests, forward and backward, update, snapshots.
+
+        Raises CaffeError for more iterations than a solver state can count.
+        """
         p, start = self.param, self.iter
+        if start + iterations > 2**31 - 1:
+            raise CaffeError(
+                f"iteration {start + iterations}: a solver counts to {2**31 - 1} at most"
+            )
         if not self._loss_goes_on:
             self._loss = LossWindow([], 0.0, start)
         self._loss_goes_on, self._before_test = False, None

@@ -148,3 +148,14 @@ def test_pipes_and_devices_are_refused_where_a_plain_file_is_needed(tmp_path):
         read_npy(pipe, Bad)
     with pytest.raises(Bad, match="pipe: is no plain file"):
         Hdf5(pipe, "an HDF5 file", Bad)
+
+
+def test_tables_and_json_are_small(tmp_path):
+    with open(tmp_path / "t", "wb") as file:
+        file.truncate(2**26 + 1)
+    for read in (
+        lambda: read_table(tmp_path / "t", ["label"], Bad),
+        lambda: read_json(tmp_path / "t", Bad),
+    ):
+        with pytest.raises(Bad, match="t: holds more than 67108864 bytes"):
+            read()

@@ -648,3 +648,8 @@ def test_the_same_seed_gives_the_same_run(make_solver) -> None:
     runs = [_weights(make_solver(f"random_seed: {seed}", net))[0] for seed in (5, 5, 6)]
     assert np.array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0], runs[2])
+
+
+def test_more_iterations_than_a_state_counts(make_solver) -> None:
+    with pytest.raises(caffe.CaffeError, match="iteration 2147483648: a solver counts to"):
+        make_solver().step(2**31)
