@@ -21,7 +21,7 @@ import numpy as np
 from boundary import limits
 from boundary.hdf5 import SIGNATURE, Hdf5
 from boundary.inflate import beginning, inflate
-from boundary.reading import check_file, read_bytes, reading
+from boundary.reading import check_plain, read_bytes, reading
 from data_tools.cli import DataError
 
 HEAD = 2**16  # bytes of a compressed variable that are sure to hold its name
@@ -45,7 +45,7 @@ CELL, STRUCT, OBJECT, CHAR = 1, 2, 3, 4
 
 def open_hdf5(path: str | Path, cache: int = 1 << 20) -> Hdf5:
     """Opens a MATLAB 7.3 file. cache: bytes of chunk cache per dataset. Raises DataError."""
-    check_file(path, DataError)
+    check_plain(path, DataError)
     with reading(path, "a file that can be read", DataError), open(path, "rb") as file:
         if file.read(8) == b"MATLAB 5":
             raise DataError(
@@ -155,7 +155,7 @@ def read(path: str | Path, name: str, fields: Collection[str] | None = None) -> 
 
     Raises DataError if the file or the variable is missing or broken, or takes too much memory.
     """
-    check_file(path, DataError)
+    check_plain(path, DataError)
     with reading(path, "a MATLAB file that can be read", DataError):
         with open(path, "rb") as file:
             head = file.read(1024)

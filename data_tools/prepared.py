@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from boundary.hdf5 import SIGNATURE
-from boundary.reading import reading
+from boundary.reading import check_plain, reading
 from data_tools import build, classes, cli, images, matfile, nyuv2, unpickle
 from data_tools.build import Output
 from data_tools.cli import DataError
@@ -172,8 +172,9 @@ def open_source(path: Path) -> SunArchive | NyuNpy | ZanilHdf5:
         if missing:
             raise DataError(f"{path}: has no {missing[0]}, so it is not the port's SUN archive")
         return SunArchive(path)
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such file or folder")
+    check_plain(path, DataError)
     with reading(path, "a file that can be read", DataError), open(path, "rb") as file:
         head = file.read(8)
     if head == SIGNATURE:

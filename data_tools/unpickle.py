@@ -15,7 +15,7 @@ import numpy as np
 
 from boundary import checkpoint
 from boundary.arrays import read_header
-from boundary.reading import check_file, reading
+from boundary.reading import check_plain, reading
 from data_tools.cli import DataError
 
 ARRAYS = {"_reconstruct", "scalar", "_frombuffer"}
@@ -73,14 +73,14 @@ def load(file: BinaryIO, where: str) -> Any:
 
 def load_pickle(path: str | Path) -> Any:
     """The content of a pickle file. Raises as `load`."""
-    check_file(path, DataError)
+    check_plain(path, DataError)
     with reading(path, "a pickle", DataError), open(path, "rb") as file:
         return load(file, str(path))
 
 
 def load_npy(path: str | Path) -> Any:
     """The Python object in a .npy file of numpy.save."""
-    check_file(path, DataError)
+    check_plain(path, DataError)
     with reading(path, "a NumPy file", DataError), open(path, "rb") as file:
         shape, dtype = read_header(file)
         if shape != () or dtype != np.dtype(object):

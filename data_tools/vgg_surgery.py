@@ -19,7 +19,7 @@ import numpy as np
 
 from boundary import trust
 from boundary.errors import one_line
-from boundary.reading import check_file, read_bytes, reading
+from boundary.reading import check_plain, read_bytes, reading
 from boundary.text import shown
 from caffe.proto import caffe_pb2
 from data_tools import blank_net, cli, unpickle
@@ -57,7 +57,7 @@ def read_source(path: Path) -> tuple[Weights, list[str]]:
 
     Raises DataError for a file of neither kind, or without one of the convolutions.
     """
-    check_file(path, DataError)
+    check_plain(path, DataError)
     with reading(path, "a file of weights", DataError), open(path, "rb") as file:
         head = file.read(2)
     # A state dict is a zip archive or, in the old format, a pickle of protocol 2.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import caffe
-from boundary.reading import check_file, check_plain, read_bytes, reading
+from boundary.reading import check_plain, read_bytes, reading
 from caffe.proto import caffe_pb2
 from data_tools.blank_net import check_trust
 from data_tools.cli import DataError, describe, say
@@ -180,7 +180,7 @@ def stored_shapes(path: str | Path) -> dict[str, dict[int, tuple[int, ...]]]:
     Raises:
         DataError: it is neither.
     """
-    check_file(path, DataError)
+    check_plain(path, DataError)
     with reading(path, "a file of weights", DataError), open(path, "rb") as file:
         head = file.read(8)
     if head == b"\x89HDF\r\n\x1a\n":

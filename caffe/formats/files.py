@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 
 from boundary import writing
 from boundary.errors import shown
-from boundary.reading import check_file, read_bytes, reading
+from boundary.reading import check_plain, read_bytes, reading
 from caffe.errors import CaffeError
 from caffe.formats import prototext, wire
 from caffe.formats.prototext import text as text
@@ -319,7 +319,7 @@ def write_blob(path: PathLike, array: np.ndarray, old_form: bool = False) -> Non
 
 def is_hdf5(path: PathLike) -> bool:
     """True if a file contains HDF5. Raises CaffeError if it cannot be read."""
-    check_file(path, CaffeError)
+    check_plain(path, CaffeError)
     with reading(path, "a file that can be read", CaffeError), open(path, "rb") as file:
         for offset in (0, 512, 1024, 2048):  # HDF5 allows a user block before its signature
             file.seek(offset)

@@ -18,7 +18,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from boundary.errors import shown
-from boundary.reading import check_file, reading
+from boundary.reading import check_plain, reading
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
 
@@ -79,7 +79,7 @@ def read(path: str, message_class: type[M], plan: Plan) -> tuple[M, list[Blob]]:
     Raises CaffeError if the file cannot be read, exceeds 2 GiB or is not such a message.
     """
     name = message_class.DESCRIPTOR.name
-    check_file(path, CaffeError)
+    check_plain(path, CaffeError)
     with reading(path, f"a binary {name}", CaffeError), open(path, "rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from mat_files import write_nyu
 
-from data_tools import store
+from caffe.errors import CaffeError
+from caffe.formats.files import read_weights
+from data_tools import matfile, prepared, store, unpickle, vgg_surgery
+from data_tools.cli import DataError
 
 SIZE = (64, 48)
 
@@ -147,3 +150,12 @@ def test_a_full_disk_under_pictures(refused, good, command, monkeypatch, tmp_pat
                       ["convert", "db", "pictures", "--to", "folder"]):  # fmt: skip
         assert "No space left on device" in refused(*arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "depth", "label", "rgb"]
+
+
+def test_a_pipe_is_no_data_set(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for read in (matfile.open_hdf5, unpickle.load_pickle, unpickle.load_npy, prepared.open_source,
+                 vgg_surgery.read_source, read_weights):  # fmt: skip
+        with pytest.raises((DataError, CaffeError), match="pipe: is no plain file"):
+            read(pipe)

@@ -258,11 +258,12 @@ def test_max_pixels_holds_in_workers_too(trio, command, monkeypatch, workers):
     assert len(Reader(root / "db")) == 1
 
 
-@pytest.mark.parametrize("part", ["rgb", "depth", "label"])
-@pytest.mark.parametrize("ending", [".png", ".npy", ".exr"])
+@pytest.mark.parametrize(
+    ("part", "ending"),
+    [("rgb", ".png"), ("label", ".png"), ("label", ".npy")]
+    + [("depth", ending) for ending in (".png", ".npy", ".exr")],
+)
 def test_a_pipe_among_pictures_is_a_bad_frame(trio, command, part, ending):
-    if (part != "depth" and ending == ".exr") or (part == "rgb" and ending == ".npy"):
-        pytest.skip("not looked for")
     root = trio("a", picture(), depth(), label())
     trio("b", picture(), depth(), label())
     (root / part / "a.png").unlink()
