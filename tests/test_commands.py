@@ -27,17 +27,22 @@ def _modules() -> list[str]:
 MODULES = _modules()
 
 
-def _run(module: str, line: str, folder: Path) -> tuple[int, str]:
+def _start(module: str, line: str, folder: Path) -> subprocess.Popen:
     script = f'exec "$0" -m {module} {line}'
-    ended = subprocess.run(
+    return subprocess.Popen(
         ["bash", "-c", script, sys.executable],
         cwd=folder,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
     )
-    assert ended.stdout == ""
-    return ended.returncode, ended.stderr
+
+
+def _end(process: subprocess.Popen) -> tuple[int, str]:
+    out, said = process.communicate()
+    assert out == ""
+    return process.returncode, said
 
 
 def test_the_installed_commands_are_among_them() -> None:
@@ -53,29 +58,26 @@ def test_the_installed_commands_are_among_them() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_output_that_cannot_be_written(module: str, tmp_path: Path) -> None:
-    """The status tells, and one line says why."""
-    status, said = _run(module, "--help >/dev/full", tmp_path)
+def test_streams_that_are_no_use(module: str, tmp_path: Path) -> None:
+    """If output is lost, the status tells and one line says why; bad usage stays bad usage."""
+    full = _start(module, "--help >/dev/full", tmp_path)
+    closed = _start(module, "--no-such-option <&- >&- 2>&-", tmp_path)
+    status, said = _end(full)
     assert status == 1
     assert said.count("\n") == 1
     assert said.endswith(": the output on stdout is lost: No space left on device\n")
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_without_any_stream(module: str, tmp_path: Path) -> None:
-    """Bad usage stays bad usage."""
-    assert _run(module, "--no-such-option <&- >&- 2>&-", tmp_path) == (2, "")
+    assert _end(closed) == (2, "")
 
 
 def test_the_work_is_done_all_the_same(tmp_path: Path) -> None:
     """Files are written, whatever becomes of what is printed about them."""
     lost = "the output on stdout is lost: it is closed\n"
-    status, said = _run("data_tools.synth", "--count 2 --size 32x24 lm >&-", tmp_path)
+    status, said = _end(_start("data_tools.synth", "--count 2 --size 32x24 lm >&-", tmp_path))
     assert (status, said) == (1, f"python -m data_tools.synth: {lost}")
     assert (tmp_path / "lm" / "data.mdb").exists()
-    status, said = _run("data_tools.inspect", "lm --html x.html >&-", tmp_path)
+    status, said = _end(_start("data_tools.inspect", "lm --html x.html >&-", tmp_path))
     assert (status, said) == (1, f"python -m data_tools.inspect: {lost}")
     assert (tmp_path / "x.html").exists()
-    status, said = _run("netgen", "papers folder 2>&-", tmp_path)
+    status, said = _end(_start("netgen", "papers folder 2>&-", tmp_path))
     assert (status, said) == (0, "")
     assert list((tmp_path / "folder").rglob("*.prototxt"))

@@ -99,12 +99,12 @@ def test_an_input_follows_from_seed_family_and_number(tmp_path: Path) -> None:
     for run in ("one", "two"):
         tasks = [
             {"family": name, "seed": 3, "indices": [0, 1, 2], "keep": str(tmp_path / run)}
-            for name in ("solver", "weights_hdf5", "lmdb_records", "picture", "state_dict")
+            for name in ("weights_hdf5", "lmdb_records", "state_dict")
         ]
         campaign.run(tasks, 1)
         files = sorted(path for path in (tmp_path / run).rglob("*") if path.is_file())
         made.append({path.relative_to(tmp_path / run): path.read_bytes() for path in files})
-    assert len(made[0]) > 15
+    assert len(made[0]) > 9
     assert made[0] == made[1]
 
 
