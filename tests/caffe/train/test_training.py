@@ -433,7 +433,8 @@ def test_sigterm_before_training_begins(folder: Path) -> None:
         "    def setup(self, bottom, top): time.sleep(5)\n"
         "    def reshape(self, bottom, top): top[0].reshape(1)\n"
     )
-    slow = 'layer { name: "slow" type: "Python" top: "s" python_param { module: "slow" layer: "Slow" } }'
+    code = 'python_param { module: "slow" layer: "Slow" }'
+    slow = f'layer {{ name: "slow" type: "Python" top: "s" {code} }}'
     net = folder / "net.prototxt"
     net.write_text(net.read_text() + slow)
     before = {p.name for p in folder.iterdir()}
