@@ -7,10 +7,11 @@ import math
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from caffe.errors import CaffeError
@@ -115,16 +116,12 @@ def _near(found: re.Match[str], names: list[str]) -> str:
 
 
 def _find(root: Descriptor, full_name: str) -> Any:
-    """The message or enum with that name in the file of `root`; None if there is none."""
-    pending: list[Descriptor] = list(root.file.message_types_by_name.values())
-    enums: list[EnumDescriptor] = list(root.file.enum_types_by_name.values())
-    while pending:
-        message = pending.pop()
-        if message.full_name == full_name:
-            return message
-        pending.extend(message.nested_types)
-        enums.extend(message.enum_types)
-    return next((enum for enum in enums if enum.full_name == full_name), None)
+    """The message or enum with that name, in the file of `root` or one that it imports, or None."""
+    pool = root.file.pool
+    for find in pool.FindMessageTypeByName, pool.FindEnumTypeByName:
+        with suppress(KeyError):
+            return find(full_name)
+    return None
 
 
 # ---------------------------------------------------------------------------------------------
