@@ -55,6 +55,8 @@ HARMLESS = frozenset(
         "verbose",
     }
 )
+# Types of layers that are not here -> the fork they come from.
+FORK_TYPES: dict[str, str] = {}
 _FORKS_FILE = pb.PermuteParameter.DESCRIPTOR.file
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from caffe.blob import Blob, shape_string
 from caffe.errors import CaffeError
 from caffe.formats.forks import without_effect
+from caffe.formats.unknown import check_types
 from caffe.graph.parameters import Parameter, Parameters
 from caffe.graph.rules import second_maker, unknown_bottom
 from caffe.layers import Layer, create_layer
@@ -53,6 +54,7 @@ class Wiring:
         self._blob_needs: list[bool] = []  # whether the layers before a blob need its gradient
         self._memory = 0
         self._unused: dict[tuple[str, str, str], list[str]] = {}
+        check_types(param)
         for layer in param.layer:
             self._add(layer)
         self._warn_of_unused()
