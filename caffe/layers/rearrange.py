@@ -381,6 +381,7 @@ class Filter(Layer):
     bottoms = (2, None)
     tops = (1, None)
     in_place = False
+    varying = 0
     differs = "If nothing is selected, backward gives zeros, where Caffe divides by zero."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
