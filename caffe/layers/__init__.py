@@ -25,9 +25,11 @@ FAMILIES = (
     "loss",
     "normalization",
     "pooling",
+    "prior_box",
     "python_layer",
     "rearrange",
     "recurrent",
+    "unit_norm",
     "vision",
 )
 

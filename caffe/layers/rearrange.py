@@ -275,6 +275,7 @@ class Permute(Layer):
     in_place = False
     reads = ("permute_param",)
     fork = "SSD"
+    judge = "recorded"
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         self.order = self._order(len(shapes[0]))
