@@ -20,6 +20,7 @@ FAMILIES = (
     "activation",
     "common",
     "data",
+    "detection_output",
     "hdf5_data",
     "image_data",
     "loss",
