@@ -14,7 +14,8 @@ def fields(rng: random.Random, classes: int) -> str:
     text = f"num_classes: {classes} code_type: {rng.choice(CODES)} "
     text += rng.choice(["", "keep_top_k: 5 "]) + rng.choice(["", "confidence_threshold: 0.4 "])
     text += rng.choice(["", "variance_encoded_in_target: true "])
-    return text + f"nms_param {{ nms_threshold: {rng.uniform(0, 1)} {rng.choice(['', 'top_k: 3'])} }}"
+    nms = f"nms_threshold: {rng.uniform(0, 1)} {rng.choice(['', 'top_k: 3'])}"
+    return f"{text} nms_param {{ {nms} }}"
 
 
 @row("DetectionOutput", f"detection_output_param {{ {EXAMPLE} }}", gradient=(), learns=False)
