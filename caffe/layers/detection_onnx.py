@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
 from caffe.formats.onnx import Graph, Value
 from caffe.kernels import boxes as box
 
-if TYPE_CHECKING:
-    from caffe.layers.detection_output import _Detections
-
 ALL = 2**31 - 1
 
 
+class Detector(Protocol):
+    """What this module asks of the layer (caffe/layers/detection_output.py)."""
+
+    layer_param: Any
+    classes: int
+    background: int
+    least: float
+    top_k: int
+    fields: int
+
+    def check(self, condition: bool, message: str) -> None: ...
+
+    def onnx_origin(self, graph: Graph, index: str) -> list[str]: ...
+
+
 def write(
-    layer: _Detections, graph: Graph, locations: Value, confidences: Value, priors: Value
+    layer: Detector, graph: Graph, locations: Value, confidences: Value, priors: Value
 ) -> str:
     """The nodes of a DetectionOutput that shares locations; returns the name of its top.
 
@@ -46,7 +58,7 @@ def _image(graph: Graph, x: str, image: int) -> str:
 
 
 def _decoded(
-    layer: _Detections, graph: Graph, locations: Value, priors: Value, shape: Sequence[int]
+    layer: Detector, graph: Graph, locations: Value, priors: Value, shape: Sequence[int]
 ) -> str:
     """The boxes (N, priors, 4); as caffe.kernels.boxes.decode."""
     p = layer.layer_param.detection_output_param
@@ -70,7 +82,7 @@ def _decoded(
 
 
 def _rows_of(
-    layer: _Detections,
+    layer: Detector,
     graph: Graph,
     image: int,
     labels: list[int],

@@ -12,6 +12,7 @@ from caffe.formats.onnx import Graph, Names, Value
 from caffe.kernels import boxes as box
 from caffe.layers.base import Layer, Shape, Tensors, register
 from caffe.layers.detection_files import Saver
+from caffe.layers.detection_onnx import write
 from caffe.layers.look import Look
 from caffe.process.log import WARNING, emit
 
@@ -160,8 +161,6 @@ class _Detections(Layer):
         )
         self.check(self.classes > (self.background == 0), "has no ONNX form without a class")
         self.check(not graph.dynamic_batch, "has an ONNX form for a fixed batch size only")
-        from caffe.layers.detection_onnx import write
-
         return write(self, graph, locations, confidences, priors)
 
     def onnx_origin(self, graph: Graph, index: str) -> list[str]:
