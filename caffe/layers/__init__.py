@@ -21,14 +21,17 @@ FAMILIES = (
     "activation",
     "common",
     "data",
+    "detection_output",
     "hdf5_data",
     "image_data",
     "loss",
     "normalization",
     "pooling",
+    "prior_box",
     "python_layer",
     "rearrange",
     "recurrent",
+    "unit_norm",
     "vision",
 )
 
