@@ -28,6 +28,8 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "roi",
+    "roi_turned",
     "vision",
 )
 
