@@ -25,11 +25,13 @@ FAMILIES = (
     "loss",
     "normalization",
     "pooling",
+    "prior_box",
     "python_layer",
     "rearrange",
     "recurrent",
     "roi",
     "roi_turned",
+    "unit_norm",
     "vision",
 )
 

@@ -75,6 +75,8 @@ class Layer:
       bottoms' own memory, as those of Caffe's Split, Flatten and Reshape.
     - `source`: the tops come from outside the net. `is_input`: the user fills them. `shuffled`: how
       many records it reads in an order of their own each epoch (0: not known; None: none).
+    - `varying`: the axis of the tops whose extent depends on values: it is known after a pass, and
+      infer_shapes gives one that it may have.
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
@@ -109,6 +111,7 @@ class Layer:
     source = False
     is_input = False
     shuffled: int | None = None
+    varying: int | None = None
 
     multiplies = False
     gathers = False

@@ -275,6 +275,7 @@ class Permute(Layer):
     in_place = False
     reads = ("permute_param",)
     fork = "SSD"
+    judge = "recorded"
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         self.order = self._order(len(shapes[0]))
@@ -381,6 +382,7 @@ class Filter(Layer):
     bottoms = (2, None)
     tops = (1, None)
     in_place = False
+    varying = 0
     differs = "If nothing is selected, backward gives zeros, where Caffe divides by zero."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
