@@ -34,7 +34,8 @@ class Windows(NamedTuple):
         """The positions in windows of at most `width`, (R, P * width); the last one is repeated."""
         steps = torch.arange(width, device=self.start.device)
         places = self.start[..., None] + steps
-        return torch.minimum(places, (self.end[..., None] - 1).clamp(min=0)).flatten(1)
+        last = torch.maximum(self.end - 1, self.start)
+        return torch.minimum(places, last[..., None]).flatten(1)
 
 
 def half_away(x: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ class OfRegions(Layer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         images, regions = shapes
         self.check(
-            len(images) == 4 and math.prod(images[2:]) > 0,
+            len(images) == 4 and math.prod(images[1:]) > 0,
             f"images (bottom 0) have the shape {images}, expected (N, C, H, W), not empty",
         )
         self.check(
@@ -125,8 +125,8 @@ class ROIPooling(Pooled):
         rows = as_rows(bottom[0])
         at = image.new_empty((len(image), channels, self.rows, self.columns))
         for part, h, w in alike(tall, broad, channels):
-            lines = Windows(tall.start[part], tall.end[part]).positions(h)
-            columns = Windows(broad.start[part], broad.end[part]).positions(w)
+            lines = Windows(tall.start[part], tall.end[part]).positions(h).clamp(max=high - 1)
+            columns = Windows(broad.start[part], broad.end[part]).positions(w).clamp(max=wide - 1)
             pixels = (image[part, None] * high + lines)[..., None] * wide + columns[:, None]
             at[part] = largest(rows.detach(), pixels, (h, w))[1]
         empty = tall.empty[..., None] | broad.empty[:, None]
@@ -309,8 +309,9 @@ class ROIAlign(OfRegions):
         regions = graph.reshape(bottoms[1], (-1, 5), keeps_batch=False)
         if self.ratio:
             regions = grown(graph, regions, self.ratio)
-        first, last = (scaled(graph, regions, a, a + 2, self.scale, -0.5) for a in (1, 3))
-        return grid(graph, bottoms[0], regions, first, last, (self.rows, self.columns), 1)
+        x1, y1, x2, y2 = (scaled(graph, regions, i, i + 1, self.scale, -0.5) for i in range(1, 5))
+        counts = self.rows, self.columns
+        return grid(graph, bottoms[0], regions, (x1, y1), (x2, y2), counts, 1)
 
 
 @register("ROIWarping")
@@ -406,9 +407,9 @@ class ROIWarping(Pooled):
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         regions = graph.reshape(bottoms[1], (-1, 5), keeps_batch=False)
-        ends = [rounded(graph, scaled(graph, regions, 1, 5, self.scale, 0))]
-        first = [graph.slice(ends[0], [1], [a], [a + 1]) for a in (0, 1)]
-        last = [graph.slice(ends[0], [1], [a], [a + 1]) for a in (2, 3)]
+        ends = rounded(graph, scaled(graph, regions, 1, 5, self.scale, 0))
+        first = [graph.slice(ends, [1], [i], [i + 1]) for i in (0, 1)]
+        last = [graph.slice(ends, [1], [i], [i + 1]) for i in (2, 3)]
         last = [graph.add("Max", a, b) for a, b in zip(last, first, strict=True)]
         return grid(graph, bottoms[0], regions, first, last, (self.rows, self.columns), 0)
 
@@ -431,7 +432,7 @@ class MaskResize(Layer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         [shape] = shapes
         self.check(
-            len(shape) == 4 and math.prod(shape[2:]) > 0,
+            len(shape) == 4 and math.prod(shape[1:]) > 0,
             f"the bottom has the shape {shape}, expected (N, C, H, W), not empty",
         )
         p = self.layer_param.mask_resize_param

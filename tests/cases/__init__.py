@@ -116,6 +116,8 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
 
 def regions(kind: str, dims: Sequence[int]) -> torch.Tensor:
     """Regions of interest, (R, 5) or (R, 6); a few reach beyond the image."""
+    if len(dims) != 2:
+        raise ValueError("regions lie in rows")
     images, side = (int(word) for word in kind.split()[-2:])
     whole = kind.startswith("even")
     corners = torch.rand(dims[0], 2, 2, dtype=torch.float64).sort(1)[0] * (side + 4) - 2

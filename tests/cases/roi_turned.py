@@ -13,7 +13,7 @@ from cases import Case, row
     gradient=(0,),
 )
 def turned(rng: Random, name: str) -> Case:
-    # With angles between, crpn's gradient misses pixels that a rounding moves.
+    # Where a region is turned, crpn's gradient misses pixels that a rounding moves.
     images = [rng.randint(1, 2), 2, rng.randint(3, 7), rng.randint(3, 7)]
     text = f"pooled_h: {rng.randint(1, 3)} pooled_w: {rng.randint(1, 3)}"
     return Case(
