@@ -31,6 +31,8 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "roi",
+    "roi_turned",
     "unit_norm",
     "vision",
 )

@@ -23,6 +23,11 @@ WITHOUT_GRADIENT = {
     *("PriorBox", "PriorBoxClustered", "DetectionOutput", "DetectionOutputExtended"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
 }
+# The other bottoms give sizes, places or regions.
+SOME_BOTTOMS = {
+    *("Crop", "Unpooling"),
+    *("PSROIPooling", "ROIAlign", "ROIPooling", "ROIWarping", "RotateROIPooling"),
+}
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
 
 
@@ -48,9 +53,9 @@ def test_every_type_has_a_row():
 
 
 def test_every_layer_with_a_gradient_is_drawn():
-    """In all bottoms but labels; the second of Crop gives a size, that of Unpooling places."""
+    """In all bottoms but labels, or in some."""
     assert set(DRAWN) == set(TABLE) - WITHOUT_GRADIENT
-    assert {name for name in DRAWN if TABLE[name].gradient is not None} == {"Crop", "Unpooling"}
+    assert {name for name in DRAWN if TABLE[name].gradient is not None} == SOME_BOTTOMS
     assert {name for name in DRAWN if not TABLE[name].learns} == {"BatchNorm"}
 
 
