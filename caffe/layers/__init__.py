@@ -18,6 +18,7 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "bn",
     "common",
     "data",
     "hdf5_data",
@@ -28,6 +29,7 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "resize",
     "vision",
 )
 

@@ -47,10 +47,12 @@ def test_every_type_has_a_row():
 
 
 def test_every_layer_with_a_gradient_is_drawn():
-    """In all bottoms but labels; the second of Crop gives a size, that of Unpooling places."""
+    """In all bottoms but labels; the second of some gives a size or places."""
     assert set(DRAWN) == set(TABLE) - WITHOUT_GRADIENT
-    assert {name for name in DRAWN if TABLE[name].gradient is not None} == {"Crop", "Unpooling"}
-    assert {name for name in DRAWN if not TABLE[name].learns} == {"BatchNorm"}
+    assert {name for name in DRAWN if TABLE[name].gradient is not None} == {
+        *("Crop", "Unpooling", "Interp", "Upsample"),
+    }
+    assert {name for name in DRAWN if not TABLE[name].learns} == {"BatchNorm", "BN"}
 
 
 def check(name: str, case: Case, seed: int) -> None:
