@@ -19,6 +19,7 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "bn",
     "common",
     "data",
     "detection_output",
@@ -31,6 +32,7 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "resize",
     "roi",
     "roi_turned",
     "unit_norm",

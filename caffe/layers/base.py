@@ -80,9 +80,10 @@ class Layer:
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
-    - `gathers`: forward changes the parameter blobs (running statistics).
+    - `gathers`: forward changes parameter blobs: running statistics. `statistic()` says which.
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
     - `channels_last`: plans lay images out with their channels innermost before it.
+    - `unit_axes`: a file's blobs may have other axes of one than this layer's.
     - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
     - `copies()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
@@ -115,6 +116,7 @@ class Layer:
 
     multiplies = False
     gathers = False
+    unit_axes = False
     fresh = False
     channels_last = False
     bounded = False
@@ -175,6 +177,10 @@ class Layer:
     def allow_force_backward(self, index: int) -> bool:
         """Whether force_backward asks for the gradient of bottom `index`."""
         return index not in self.labels
+
+    def statistic(self, index: int) -> bool:
+        """Whether parameter `index` is a running statistic, which does not learn."""
+        return self.gathers
 
     def copies(self) -> bool:
         """Whether every top equals the only bottom."""
@@ -574,8 +580,8 @@ class _Graph:
         ]
         # detach() for statistics: the engine itself changes them, and autograd must notice that.
         self.blobs = [
-            (t.detach() if layer.gathers else t.data).requires_grad_(want)
-            for t, want in zip(blobs, layer.param_propagate_down, strict=True)
+            (t.detach() if layer.statistic(i) else t.data).requires_grad_(want)
+            for i, (t, want) in enumerate(zip(blobs, layer.param_propagate_down, strict=True))
         ]
         self.tops: list[torch.Tensor] = []
 
