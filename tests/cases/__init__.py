@@ -92,7 +92,8 @@ def some_axis(rng: random.Random, axes: int) -> int:
 def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
     """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "distinct"
     (below 1), "apart" (distinct whole numbers), "below N" (whole numbers), "places in N" (in each
-    plane, no place of N twice), "regions N S" (numbers of images below N and corners within S,
+    plane, no place of N twice), "around 6" (1 to 11, and the negatives of these, beyond a tenth of
+    0 and 6), "regions N S" (numbers of images below N and corners within S,
     "even regions": corners are even numbers, an angle behind them is a multiple of 90); for
     detectors "priors" (1, 2, n 4), "truths N C" (1, 1, n, 8) and "detections N C" (1, 1, n, 7), of
     N images and labels below C.
@@ -113,6 +114,9 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
         x = torch.randperm(count).reshape(list(dims)).double()
         return x / count if kind == "distinct" else x
     x = torch.randn(list(dims), dtype=torch.float64)
+    if kind == "around 6":
+        x = torch.rand(list(dims), dtype=torch.float64) * 10 + 1
+        return torch.where((x - 6).abs() < 0.1, 3, x) * torch.randn_like(x).sign()
     if kind == "positive":
         return x.abs() + 0.1
     return x + 0.1 * x.sign() if kind == "off zero" else x
