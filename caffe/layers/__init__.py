@@ -20,6 +20,8 @@ FAMILIES = (
     "activation",
     "common",
     "data",
+    "flow",
+    "flow_loss",
     "hdf5_data",
     "image_data",
     "loss",
@@ -28,6 +30,7 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "resample",
     "vision",
 )
 
