@@ -22,6 +22,8 @@ WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
     *("PriorBox", "PriorBoxClustered", "DetectionOutput", "DetectionOutputExtended"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
+    *("Grid", "Mean", "Resample", "Downsample"),
+    "ExpMax",  # its gradient is not the derivative
 }
 # The other bottoms give sizes, places or regions.
 SOME_BOTTOMS = {
