@@ -31,15 +31,58 @@ class Value:
 Names = str | Sequence[str]  # the names of a layer's tops
 
 
+@dataclass(frozen=True)
+class Target:
+    """A program that reads ONNX files, and what it takes where a layer has several forms.
+
+    name: as --for has it. title: as people write it. package: what to install for it.
+    max_unpool: it has MaxUnpool and the places that MaxPool chose. counts_padding: all its engines
+    count the padding of AveragePool where they are told to. selects: the size of a tensor may
+    depend on values (Compress). most_axes: of a blob. free_batch: the batch size may be left open.
+    """
+
+    name: str
+    title: str
+    package: str
+    max_unpool: bool = False
+    counts_padding: bool = True
+    selects: bool = True
+    most_axes: int = 0  # 0: no limit
+    free_batch: bool = True
+
+
+# OpenCV 5.0: its new engine lacks MaxUnpool and Compress, and counts a maximum's place in its own
+# plane; its classic engine (OpenCV 4's, too) ignores count_include_pad. Both convolve at most three
+# axes of space. OpenVINO 2026.4 lacks MaxUnpool. TensorRT: onnx-tensorrt's docs/operators.md.
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("onnxruntime", "onnxruntime", "onnxruntime", max_unpool=True),
+        Target(
+            "opencv",
+            "OpenCV",
+            "opencv-python-headless",
+            counts_padding=False,
+            selects=False,
+            most_axes=5,
+        ),
+        Target("openvino", "OpenVINO", "openvino"),
+        Target("tensorrt", "TensorRT", "tensorrt", selects=False, most_axes=5, free_batch=False),
+    )
+}
+
+
 @dataclass
 class Graph:
     """The nodes and constants of an ONNX graph under construction.
 
-    max_unpool: Unpooling may become MaxUnpool. dynamic_batch: the batch size is left open.
+    max_unpool: Unpooling may become MaxUnpool. dynamic_batch: the batch size is left open. target:
+    the program that is to read the file.
     """
 
     max_unpool: bool = True
     dynamic_batch: bool = False
+    target: Target = TARGETS["onnxruntime"]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     masks: dict[str, Any] = field(default_factory=dict)  # Pooling's masks, for Unpooling
@@ -110,6 +153,18 @@ class Graph:
     ) -> str:
         """x from `starts` up to, not including, `ends` on these axes."""
         return self.add("Slice", x, *(self.constant(v, np.int64) for v in (starts, ends, axes)))
+
+    def padded(self, x: Value | str, pads: Sequence[int], value: float) -> str:
+        """An image (N, C, H, W) with a border of `value`; pads: above, left, below, right."""
+        top, left, bottom, right = pads
+        edges = self.constant([0, 0, top, left, 0, 0, bottom, right], np.int64)
+        return self.add("Pad", x, edges, self.constant(value))
+
+    def average(self, x: Value | str, pads: Sequence[int], **attributes: Any) -> str:
+        """AveragePool over an image with a border of zeros, which count; pads: as padded's."""
+        if self.target.counts_padding:
+            return self.add("AveragePool", x, count_include_pad=1, pads=pads, **attributes)
+        return self.add("AveragePool", self.padded(x, pads, 0), **attributes)
 
     def shape_like(self, x: Value, shape: Sequence[int]) -> str:
         """`shape` as an int64 tensor; with dynamic_batch its first number is read from x."""

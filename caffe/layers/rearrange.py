@@ -101,7 +101,10 @@ class Concat(Layer):
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Concat", *bottoms, axis=self.joined_axis)
+        if self.copies():
+            return bottoms[0].name
+        axis = self.axis(self.joined_axis, bottoms[0].shape)
+        return graph.add("Concat", *bottoms, axis=axis)
 
     @classmethod
     def symbol(cls, param: pb.LayerParameter) -> str:
@@ -413,6 +416,11 @@ class Filter(Layer):
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         *items, selector = bottoms
+        self.check(
+            graph.target.selects,
+            "how many samples it keeps depends on values, which files for "
+            f"{graph.target.title} cannot say",
+        )
         flat = graph.add("Reshape", selector, graph.constant([-1], np.int64))
         chosen = graph.to_bool(flat)
         return [graph.add("Compress", x, chosen, axis=0) for x in items]

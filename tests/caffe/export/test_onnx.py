@@ -31,15 +31,14 @@ IN_TRAINING = {"bn_train", "bn_train_frac", "bn_scale_relu"}
 
 
 def cases():
-    """The recorded cases whose layers have a form; windows that overlap have only one."""
+    """The recorded cases whose layers have a form, in both forms of Unpooling."""
     for path in sorted(ROOT.glob("*.npz")):
         net = text_format.Parse(str(np.load(path)["prototxt"]), pb.NetParameter())
         types = {layer.type for layer in net.layer} - {"Input"}
         if types & WITHOUT or path.stem in IN_TRAINING:
             continue
         for max_unpool in (True, False):
-            if max_unpool or path.stem != "unpool_overlap":
-                yield path.stem, max_unpool
+            yield path.stem, max_unpool
 
 
 def recorded(name):
@@ -215,11 +214,20 @@ def test_places_of_equals_do_not_change_with_the_form():
         np.testing.assert_array_equal(run(write_graph(net, ["y"], form), **feeds)["y"], expected)
 
 
-def test_no_form_without_indices():
-    pool = "kernel_size: 3 stride: 2"
-    net, _ = build(UNPOOL.format(pool=pool, size="scale: 2", values="pool"), x=(1, 1, 7, 7))
-    with pytest.raises(caffe.CaffeError, match=r"layer 'pool'.*no form without MaxPool's indices"):
-        write_graph(net, ["y"], max_unpool=False)
+@pytest.mark.parametrize(
+    "pool", ["kernel_size: 3 stride: 2", "kernel_size: 3 stride: 2 pad: 1", "kernel_size: 2"]
+)
+def test_windows_that_overlap_have_a_form_without_indices(pool):
+    """Equal values, too: the first place of a window counts."""
+    text = UNPOOL.format(pool=pool, size="output_h: 7 output_w: 6", values="pool")
+    net, feeds = build(text, x=(2, 3, 7, 6))
+    feeds["x"] = np.round(feeds["x"])
+    expected = net.forward(**feeds)["y"]
+    model = write_graph(net, ["y", "mask"], max_unpool=False)
+    assert not {"MaxUnpool"} & {node.op_type for node in model.graph.node}
+    answers = run(model, **feeds)
+    np.testing.assert_array_equal(answers["mask"], net.blobs["mask"].data)
+    np.testing.assert_array_equal(answers["y"], expected)
 
 
 NORM = (
