@@ -120,9 +120,11 @@ class _Finish:
             node.output[:] = [renamed.get(name, name) for name in node.output]
 
     def _name(self, blob: str) -> str:
-        """A blob's name in the graph: its own, or BLOB_out for an input that a layer overwrites."""
-        overwritten = blob in self.inputs and self.values[blob].name != blob
-        return f"{blob}_out" if overwritten else blob
+        """A blob's name in the graph: its own, or BLOB_out for an input that a layer overwrites, or
+        that is an output as it is.
+        """
+        other = self.values[blob].name != blob or blob in self.outputs
+        return f"{blob}_out" if blob in self.inputs and other else blob
 
     def _drop_dead_nodes(self) -> None:
         wanted, alive = {self._name(blob) for blob in self.outputs}, []

@@ -82,7 +82,7 @@ class Layer:
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
     - `channels_last`: plans lay images out with their channels innermost before it.
     - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
-    - `copies()`, `takes_bfloat16()`, `macs()`, `onnx()`.
+    - `copies()`, `choices()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
     What other parts read: `reads`, the fields of LayerParameter that the type uses; `differs`, how
     it differs from Caffe, and why; `look`, `detail()`, `symbol()`, `edge()`, `title()` and
@@ -164,6 +164,12 @@ class Layer:
     def allow_force_backward(self, index: int) -> bool:
         """Whether force_backward asks for the gradient of bottom `index`."""
         return index not in self.labels
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        """How many whole numbers, from 0 on, bottom `index` may hold (indices, or 2 for yes and
+        no), for bottoms of these shapes; 0: any values.
+        """
+        return 0
 
     def copies(self) -> bool:
         """Whether every top equals the only bottom."""

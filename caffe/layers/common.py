@@ -200,6 +200,9 @@ class Embed(Layer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [(*shapes[0], self.layer_param.embed_param.num_output)]
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return self.blobs[0].shape[0]
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         index = bottom[0].detach().long()
         self.check_range(index, blobs[0].shape[0], "index")

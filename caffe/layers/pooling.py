@@ -537,6 +537,9 @@ class Unpooling(Layer):
             height, width = shape[2] * self.scale, shape[3] * self.scale
         return [(*shape[:2], height, width)]
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return math.prod(self.infer_shapes(shapes)[0][2:]) if index == 1 else 0
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         height, width = self.top_shapes(bottom)[0][2:]
         x, mask = bottom

@@ -361,6 +361,9 @@ class BatchReindex(Layer):
         self.check(len(shape) > 0, f"bottom 0 has the shape {shape}, expected at least 1 axis")
         return [(*index, *shape[1:])]
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return shapes[0][0] if index == 1 else 0
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
         x, index = bottom[0], bottom[1].detach().long()
@@ -407,6 +410,9 @@ class Filter(Layer):
                 f"bottom {i} has the shape {shape}, expected the {count} samples of the selector",
             )
         return items
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return 2 if index == len(shapes) - 1 else 0
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         self.top_shapes(bottom)
