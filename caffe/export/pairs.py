@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boundary.reading import read_lines
@@ -45,7 +45,11 @@ def jobs(place: Path, out: Path | None) -> list[Job]:
     if not found:
         what = "no weights (.caffemodel, .h5, .pth)" if place.is_dir() else "no lines of nets"
         raise CaffeError(f"{place}: {what} in it")
-    return found
+    outs = [job.out for job in found]
+    return [
+        replace(job, problem=f"{job.out} would be written twice") if job.out in outs[:i] else job
+        for i, job in enumerate(found)
+    ]
 
 
 def _target(weights: Path, out: Path | None, below: Path | None = None) -> Path:
