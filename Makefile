@@ -39,10 +39,10 @@ bench: $(READY)  ## measure speed; ratios side by side in one run
 	$(BIN)/python -m bench $(ARGS)
 
 clean:  ## remove what these commands made
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .ruff_cache caffe/proto/caffe_pb2.py
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .ruff_cache caffe/proto/*_pb2.py
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml setup.py constraints.txt caffe/proto/caffe.proto
+$(READY): pyproject.toml setup.py constraints.txt $(wildcard caffe/proto/*.proto)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -1,5 +1,6 @@
-"""Generates caffe/proto/caffe_pb2.py from caffe.proto before Python files are collected."""
+"""Generates caffe/proto/*_pb2.py from the .proto files before Python files are collected."""
 
+from importlib.resources import files
 from pathlib import Path
 
 from setuptools import setup
@@ -14,9 +15,11 @@ class BuildWithProto(build_py):
     def run(self) -> None:
         from grpc_tools import protoc
 
-        # Compile from the root, because the descriptor contains the file's path from there.
-        if protoc.main(["protoc", f"-I{ROOT}", f"--python_out={ROOT}", "caffe/proto/caffe.proto"]):
-            raise SystemExit("setup.py: protoc could not compile caffe/proto/caffe.proto")
+        # Compile from the root, because a descriptor contains its file's path from there.
+        schemas = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("caffe/proto/*.proto"))
+        google = files("grpc_tools") / "_proto"  # google/protobuf/descriptor.proto
+        if protoc.main(["protoc", f"-I{ROOT}", f"-I{google}", f"--python_out={ROOT}", *schemas]):
+            raise SystemExit(f"setup.py: protoc could not compile {', '.join(schemas)}")
         super().run()
 
 

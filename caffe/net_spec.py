@@ -31,10 +31,10 @@ _NetParameter = caffe_pb2.NetParameter
 def param_name_dict() -> dict[str, str]:
     """Layer type -> its parameters' field in LayerParameter without `_param`: Convolution ->
     convolution. Messages shared by several types (loss, transform) are listed under their own
-    name."""
+    name. Where several fields hold one message, as ReLU's and ReLU6's, the first one counts."""
     return {
         field.message_type.name.removesuffix("Parameter"): field.name.removesuffix("_param")
-        for field in Layer.DESCRIPTOR.fields
+        for field in reversed(Layer.DESCRIPTOR.fields)
         if field.name.endswith("_param")
     }
 

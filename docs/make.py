@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from cases import TABLE  # noqa: E402
 
+from caffe.formats.forks import has_effect  # noqa: E402
 from caffe.layers import FAMILIES  # noqa: E402
 from caffe.layers.base import REGISTRY, Layer  # noqa: E402
 from caffe.proto import caffe_pb2 as pb  # noqa: E402
@@ -28,10 +29,10 @@ from netgen.picture import Picture, Rectangle, Text  # noqa: E402
 INTRODUCTION = """\
 # Layers
 
-All layer types of BVLC Caffe 1.0 and of its last master, and FuseNet's Unpooling. All fields of
-their parameters have an effect, except where the last column says otherwise. Tops, gradients and
-running statistics are Caffe's, also where Caffe's gradient is not the derivative of what a layer
-computes.
+All layer types of BVLC Caffe 1.0 and of its last master, FuseNet's Unpooling, and those of Caffe's
+forks. All fields of their parameters have an effect, except where the last column says otherwise;
+a fork's field that has none here is warned of when a net sets it. Tops, gradients and running
+statistics are Caffe's, also where Caffe's gradient is not the derivative of what a layer computes.
 
 All types take `name`, `type`, `bottom`, `top`, `param`, `blobs`, `loss_weight`, `propagate_down`,
 `include`, `exclude` and `phase` of `LayerParameter`. A layer that cannot be used raises
@@ -39,9 +40,10 @@ All types take `name`, `type`, `bottom`, `top`, `param`, `blobs`, `loss_weight`,
 
 Columns: the number of bottoms and tops (`1+`: one or more; the top of a loss may be left out); the
 bottoms that get no gradient; whether `caffe.convert` writes the type as ONNX; the fields of the
-parameters with their defaults; an example of them. Fields of older formats (`scale`, `mean_file`,
-`crop_size`, `mirror` in `data_param`, `image_data_param` and `window_data_param`) are moved to
-`transform_param` on reading, as in Caffe.
+parameters with their defaults; an example of them; for a fork's type the fork, and what its values
+were compared with (recorded: with what the fork's own code computes). Fields of older formats
+(`scale`, `mean_file`, `crop_size`, `mirror` in `data_param`, `image_data_param` and
+`window_data_param`) are moved to `transform_param` on reading, as in Caffe.
 
 This page is made by `python docs/make.py` from the layer classes and the table of test cases.
 """
@@ -109,8 +111,8 @@ def layers_page() -> str:
     """docs/layers.md."""
     parts = [INTRODUCTION]
     columns = "type | computes | bottoms | tops | no gradient for | ONNX | parameters | example"
-    head = f"| {columns} | differs from Caffe |"
-    rule = "| --- " * (columns.count("|") + 2) + "|"
+    head = f"| {columns} | fork | differs from Caffe |"
+    rule = "| --- " * (columns.count("|") + 3) + "|"
     for family in FAMILIES:
         module = importlib.import_module(f"caffe.layers.{family}")
         assert module.__doc__
@@ -127,10 +129,11 @@ def _row(layer: type[Layer]) -> str:
     if layer.type == "Filter":
         without = "the last"
     form = "yes" if layer.onnx is not Layer.onnx else ""
-    parameters = "<br>".join(_fields(name) for name in layer.reads)
+    parameters = "<br>".join(_fields(name, layer.takes) for name in layer.reads)
+    origin = f"{layer.fork} ({layer.judge})" if layer.judge else layer.fork
     example = TABLE[layer.type].example
     cells = [f"`{layer.type}`", first, _count(layer.bottoms), top, without, form, parameters]
-    cells += [f"`{example}`" if example else "", layer.differs]
+    cells += [f"`{example}`" if example else "", origin, layer.differs]
     return "| " + " | ".join(_cell(text) for text in cells) + " |"
 
 
@@ -145,10 +148,12 @@ def _count(least_most: tuple[int, int | None]) -> str:
     return str(least) if least == most else f"{least} to {most}"
 
 
-def _fields(name: str) -> str:
+def _fields(name: str, takes: tuple[str, ...]) -> str:
     """A parameter's fields: `relu_param`: negative_slope = 0, engine = DEFAULT."""
-    message = pb.LayerParameter.DESCRIPTOR.fields_by_name[name].message_type
-    return f"`{name}`: " + ", ".join(_with_default(field) for field in message.fields)
+    fields = pb.LayerParameter.DESCRIPTOR.fields_by_name[name].message_type.fields
+    return f"`{name}`: " + ", ".join(
+        _with_default(field) for field in fields if has_effect(name, field, takes)
+    )
 
 
 def _with_default(field: FieldDescriptor) -> str:

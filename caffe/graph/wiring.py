@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from caffe.blob import Blob, shape_string
 from caffe.errors import CaffeError
+from caffe.formats.forks import without_effect
+from caffe.formats.unknown import check_types
 from caffe.graph.parameters import Parameter, Parameters
 from caffe.graph.rules import second_maker, unknown_bottom
 from caffe.layers import Layer, create_layer
@@ -51,8 +53,11 @@ class Wiring:
         self._available: set[str] = set()  # blobs that no layer has taken so far
         self._blob_needs: list[bool] = []  # whether the layers before a blob need its gradient
         self._memory = 0
+        self._unused: dict[tuple[str, str, str], list[str]] = {}
+        check_types(param)
         for layer in param.layer:
             self._add(layer)
+        self._warn_of_unused(param)
         self._find_backward_layers()
         if param.force_backward:
             self._force_backward()
@@ -125,6 +130,7 @@ class Wiring:
             )
         announce("layer_factory.hpp:77", f"Creating layer {param.name}")
         layer = create_layer(param)
+        self._note_unused(layer)
         self.layers.append(layer)
         self.layer_names.append(param.name)
         announce("net.cpp:86", f"Creating Layer {param.name}")
@@ -147,6 +153,23 @@ class Wiring:
         for i in tops:
             self._blob_needs[i] |= needs
         self.wants.append(wants)
+
+    def _note_unused(self, layer: Layer) -> None:
+        """Keep which fields of forks the layer sets and does not use."""
+        for field, fork in without_effect(layer.layer_param, layer.reads, layer.takes):
+            self._unused.setdefault((layer.type, field, fork), []).append(layer.name)
+
+    def _warn_of_unused(self, param: pb.NetParameter) -> None:
+        """One line for each field of a fork that has no effect here."""
+        for field, fork in without_effect(param, (), ()):
+            announce("net.cpp:52", f"{field} ({fork}) of the net has no effect here", WARNING)
+        for (kind, field, fork), names in self._unused.items():
+            more = f" and {len(names) - 1} more layers" if len(names) > 1 else ""
+            announce(
+                "layer_factory.hpp:77",
+                f"{field} ({fork}) has no effect in type {kind} here: layer {names[0]!r}{more}",
+                WARNING,
+            )
 
     def _connect_bottoms(self, param: pb.LayerParameter) -> list[bool]:
         """Connect a layer's bottoms; returns which of them are to get a gradient."""

@@ -84,8 +84,12 @@ class Layer:
     - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
     - `copies()`, `choices()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
-    What other parts read: `reads`, the fields of LayerParameter that the type uses; `differs`, how
-    it differs from Caffe, and why; `look`, `detail()`, `symbol()`, `edge()`, `title()` and
+    Where it comes from, for types that BVLC Caffe does not have: `fork`, the fork or forks that add
+    it; `judge`, what its values were compared with ("recorded": the fork's own code).
+
+    What other parts read: `reads`, the fields of LayerParameter that the type uses; `takes`, the
+    fields of forks inside them that have an effect (caffe/formats/forks.py); `differs`, how it
+    differs from Caffe, and why; `look`, `detail()`, `symbol()`, `edge()`, `title()` and
     `geometry()` for drawings; `coordinates()` for coord_map; `torch_names`, `torch_affine`,
     `torch_defaults` and `from_torch()` for PyTorch state dicts; `position()`, `go_on()` and
     `reset()` for the state that it keeps between passes.
@@ -112,7 +116,11 @@ class Layer:
     channels_last = False
     bounded = False
 
+    fork = ""
+    judge = ""
+
     reads: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     differs = ""
     look = Look()
     torch_names: Mapping[str, int] = {"weight": 0, "bias": 1}

@@ -277,7 +277,7 @@ class Permute(Layer):
 
     in_place = False
     reads = ("permute_param",)
-    differs = "SSD's, not BVLC's."
+    fork = "SSD"
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         self.order = self._order(len(shapes[0]))

@@ -1,5 +1,6 @@
 """Every recorded case of the reference: tops, statistics, gradients (tests/golden/README.md)."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import caffe
 from caffe.formats.prototext import parse
 from caffe.proto import caffe_pb2 as pb
 
-CASES = sorted((Path(__file__).parents[2] / "golden" / "layers").glob("*.npz"))
+GOLDEN = Path(__file__).parents[2] / "golden"
+CASES = sorted((GOLDEN / "layers").glob("*.npz"))
+FORKS = sorted((GOLDEN / "forks").glob("*.npz"))
 
 
 def parts(record: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
@@ -32,7 +35,12 @@ def test_all_cases_are_here():
     assert len(CASES) == 103
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_every_recording_of_a_fork_has_its_source():
+    with (GOLDEN / "forks" / "SOURCES.csv").open(encoding="utf-8", newline="") as file:
+        assert sorted(row["case"] for row in csv.DictReader(file)) == [p.stem for p in FORKS]
+
+
+@pytest.mark.parametrize("path", CASES + FORKS, ids=lambda path: path.stem)
 def test_layer_computes_what_the_reference_recorded(path):
     with np.load(path) as file:
         record = dict(file)
