@@ -169,7 +169,7 @@ class TanH(_Elementwise):
         return bottom[0].tanh()
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Tanh", *bottoms)
+        return graph.tanh(bottoms[0])
 
 
 @register("Swish")
@@ -200,7 +200,7 @@ class BNLL(_Elementwise):
         return F.softplus(bottom[0], threshold=50)
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Softplus", *bottoms)
+        return graph.softplus(bottoms[0])
 
 
 @register("AbsVal")

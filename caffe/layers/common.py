@@ -241,6 +241,9 @@ class Embed(Layer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [(*shapes[0], self.layer_param.embed_param.num_output)]
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return self.blobs[0].shape[0]
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         index = bottom[0].detach().long()
         self.check_range(index, blobs[0].shape[0], "index")
@@ -299,12 +302,14 @@ class Reduction(Layer):
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         p, ops = self.layer_param.reduction_param, pb.ReductionParameter
         (x,) = bottoms
-        axes = list(range(self.axis(p.axis, x.shape), len(x.shape)))
+        axis = self.axis(p.axis, x.shape)
+        # As one axis: OpenCV's classic engine is wrong about several.
+        flat = graph.reshape(x, (*x.shape[:axis], -1), keeps_batch=axis > 0)
         if p.operation == ops.SUM:  # takes its axes as an input in opset 17, the others do not
-            y = graph.add("ReduceSum", x, graph.constant(axes, np.int64), keepdims=0)
+            y = graph.add("ReduceSum", flat, graph.constant([axis], np.int64), keepdims=0)
         else:
             op = {ops.MEAN: "ReduceMean", ops.ASUM: "ReduceL1", ops.SUMSQ: "ReduceSumSquare"}
-            y = graph.add(op[p.operation], x, axes=axes, keepdims=0)
+            y = graph.add(op[p.operation], flat, axes=[axis], keepdims=0)
         return graph.affine(y, p.coeff, 0)
 
 
@@ -392,8 +397,8 @@ class ArgMax(Layer):
         if k == 1:
             place = graph.add("ArgMax", x, axis=axis, keepdims=1, select_last_index=1)
             return graph.to_float(place), graph.add("ReduceMax", x, axes=[axis], keepdims=1)
-        ends = [[-1], [-extent - 1], [axis], [-1]]
-        flipped = graph.add("Slice", x, *(graph.constant(v, np.int64) for v in ends))
+        backwards = graph.constant(range(extent - 1, -1, -1), np.int64)
+        flipped = graph.add("Gather", x, backwards, axis=axis)
         count = graph.constant([k], np.int64)
         value, place = graph.add("TopK", flipped, count, outputs=2, axis=axis)
         return graph.affine(graph.add("Neg", graph.to_float(place)), 1, extent - 1), value

@@ -101,7 +101,10 @@ class Concat(Layer):
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Concat", *bottoms, axis=self.joined_axis)
+        if self.copies():
+            return bottoms[0].name
+        axis = self.axis(self.joined_axis, bottoms[0].shape)
+        return graph.add("Concat", *bottoms, axis=axis)
 
     @classmethod
     def symbol(cls, param: pb.LayerParameter) -> str:
@@ -472,6 +475,9 @@ class BatchReindex(Layer):
         self.check(len(shape) > 0, f"bottom 0 has the shape {shape}, expected at least 1 axis")
         return [(*index, *shape[1:])]
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return shapes[0][0] if index == 1 else 0
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
         x, index = bottom[0], bottom[1].detach().long()
@@ -520,6 +526,9 @@ class Filter(Layer):
             )
         return items
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return 2 if index == len(shapes) - 1 else 0
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         self.top_shapes(bottom)
         *items, selector = bottom
@@ -528,6 +537,11 @@ class Filter(Layer):
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         *items, selector = bottoms
+        self.check(
+            graph.target.selects,
+            "how many samples it keeps depends on values, which files for "
+            f"{graph.target.title} cannot say",
+        )
         flat = graph.add("Reshape", selector, graph.constant([-1], np.int64))
         chosen = graph.to_bool(flat)
         return [graph.add("Compress", x, chosen, axis=0) for x in items]
