@@ -80,11 +80,12 @@ class Layer:
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
-    - `gathers`: forward changes the parameter blobs (running statistics).
+    - `gathers`: forward changes parameter blobs: running statistics. `statistic()` says which.
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
     - `channels_last`: plans lay images out with their channels innermost before it.
+    - `unit_axes`: a file's blobs may have other axes of one than this layer's.
     - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
-    - `copies()`, `takes_bfloat16()`, `macs()`, `onnx()`.
+    - `copies()`, `choices()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
     Where it comes from, for types that BVLC Caffe does not have: `fork`, the fork or forks that add
     it; `judge`, what its values were compared with ("recorded": the fork's own code).
@@ -115,6 +116,7 @@ class Layer:
 
     multiplies = False
     gathers = False
+    unit_axes = False
     fresh = False
     channels_last = False
     bounded = False
@@ -175,6 +177,16 @@ class Layer:
     def allow_force_backward(self, index: int) -> bool:
         """Whether force_backward asks for the gradient of bottom `index`."""
         return index not in self.labels
+
+    def statistic(self, index: int) -> bool:
+        """Whether parameter `index` is a running statistic, which does not learn."""
+        return self.gathers
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        """How many whole numbers, from 0 on, bottom `index` may hold (indices, or 2 for yes and
+        no), for bottoms of these shapes; 0: any values.
+        """
+        return 0
 
     def copies(self) -> bool:
         """Whether every top equals the only bottom."""
@@ -574,8 +586,8 @@ class _Graph:
         ]
         # detach() for statistics: the engine itself changes them, and autograd must notice that.
         self.blobs = [
-            (t.detach() if layer.gathers else t.data).requires_grad_(want)
-            for t, want in zip(blobs, layer.param_propagate_down, strict=True)
+            (t.detach() if layer.statistic(i) else t.data).requires_grad_(want)
+            for i, (t, want) in enumerate(zip(blobs, layer.param_propagate_down, strict=True))
         ]
         self.tops: list[torch.Tensor] = []
 

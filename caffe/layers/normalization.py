@@ -180,17 +180,18 @@ class MVN(Normalizing):
         return with_gradient_of(y, y * (1 - half + half.detach()))
 
     def onnx(self, graph: Graph, x: Value) -> str:
-        p, axes = self.layer_param.mvn_param, self._axes
-        y = x.name
-        if len(x.shape) < 4:
-            (shape,) = self.infer_shapes([x.shape])
-            y = graph.reshape(x, shape, keeps_batch=bool(x.shape))
-        centred = graph.add("Sub", y, graph.add("ReduceMean", y, axes=axes, keepdims=1))
-        if not p.normalize_variance:
-            return centred
-        square = graph.add("Mul", centred, centred)
-        deviation = graph.add("Sqrt", graph.add("ReduceMean", square, axes=axes, keepdims=1))
-        return graph.add("Div", centred, graph.affine(deviation, 1, p.eps))
+        p, (shape,) = self.layer_param.mvn_param, self.infer_shapes([x.shape])
+        y, axes, keeps_batch = x.name, self._axes, bool(x.shape)
+        if p.across_channels:  # as one axis: OpenCV's classic engine is wrong about three
+            y, axes = graph.reshape(x, (shape[0], -1), keeps_batch), [1]
+        elif x.shape != shape:
+            y = graph.reshape(x, shape, keeps_batch)
+        y = graph.add("Sub", y, graph.add("ReduceMean", y, axes=axes, keepdims=1))
+        if p.normalize_variance:
+            square = graph.add("Mul", y, y)
+            deviation = graph.add("Sqrt", graph.add("ReduceMean", square, axes=axes, keepdims=1))
+            y = graph.add("Div", y, graph.affine(deviation, 1, p.eps))
+        return graph.reshape(y, shape, keeps_batch) if p.across_channels else y
 
 
 @register("LRN")
@@ -235,9 +236,7 @@ class LRN(Normalizing):
         if p.norm_region == pb.LRNParameter.ACROSS_CHANNELS:
             return graph.add("LRN", x, size=size, alpha=p.alpha, beta=p.beta, bias=p.k)
         square = graph.add("Mul", x, x)
-        squares = graph.add(
-            "AveragePool", square, count_include_pad=1, kernel_shape=[size] * 2, pads=[pad] * 4
-        )
+        squares = graph.average(square, [pad] * 4, kernel_shape=[size] * 2)
         total = graph.affine(squares, p.alpha, 1)
         return graph.add("Mul", x, graph.add("Pow", total, graph.constant(-p.beta)))
 

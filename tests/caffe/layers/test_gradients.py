@@ -23,6 +23,13 @@ WITHOUT_GRADIENT = {
     *("PriorBox", "PriorBoxClustered"),
     *("DetectionOutput", "DetectionOutputExtended", "DetectionEvaluate"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
+    *("Grid", "Mean", "Resample", "Downsample"),
+    "ExpMax",  # its gradient is not the derivative
+}
+# The other bottoms give sizes, places or regions.
+SOME_BOTTOMS = {
+    *("Crop", "Unpooling", "Interp", "Upsample"),
+    *("PSROIPooling", "ROIAlign", "ROIPooling", "ROIWarping", "RotateROIPooling"),
 }
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
 
@@ -49,10 +56,10 @@ def test_every_type_has_a_row():
 
 
 def test_every_layer_with_a_gradient_is_drawn():
-    """In all bottoms but labels; the second of Crop gives a size, that of Unpooling places."""
+    """In all bottoms but labels; the second of some gives a size or places."""
     assert set(DRAWN) == set(TABLE) - WITHOUT_GRADIENT
-    assert {name for name in DRAWN if TABLE[name].gradient is not None} == {"Crop", "Unpooling"}
-    assert {name for name in DRAWN if not TABLE[name].learns} == {"BatchNorm"}
+    assert {name for name in DRAWN if TABLE[name].gradient is not None} == SOME_BOTTOMS
+    assert {name for name in DRAWN if not TABLE[name].learns} == {"BatchNorm", "BN"}
 
 
 def check(name: str, case: Case, seed: int) -> None:
