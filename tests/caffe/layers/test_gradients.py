@@ -20,7 +20,8 @@ DRAWS = 6
 # No top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
-    *("PriorBox", "PriorBoxClustered", "DetectionOutput", "DetectionOutputExtended"),
+    *("PriorBox", "PriorBoxClustered"),
+    *("DetectionOutput", "DetectionOutputExtended", "DetectionEvaluate"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
     *("Grid", "Mean", "Resample", "Downsample"),
     "ExpMax",  # its gradient is not the derivative
