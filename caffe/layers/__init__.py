@@ -29,6 +29,7 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "region_loss",
     "roi",
     "roi_turned",
     "unit_norm",

@@ -22,6 +22,7 @@ from caffe.export.onnx import write_graph  # noqa: E402
 DRAWS = 6
 WITHOUT_FORM = {
     "Accuracy",
+    "BoxAnnotatorOHEM",
     "RotateROIPooling",
 }
 WITH_FORM = sorted(name for name in TABLE if REGISTRY[name].onnx is not Layer.onnx)

@@ -19,13 +19,14 @@ DRAWS = 6
 
 # No top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
-    *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
+    *("Accuracy", "ArgMax", "BoxAnnotatorOHEM", "Threshold", "Silence", "HDF5Output", "Python"),
     *("PriorBox", "PriorBoxClustered"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
 }
 # The other bottoms give sizes, places or regions.
 SOME_BOTTOMS = {
     *("Crop", "Unpooling"),
+    *("SmoothL1Loss", "SmoothL1LossOHEM"),
     *("PSROIPooling", "ROIAlign", "ROIPooling", "ROIWarping", "RotateROIPooling"),
 }
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
