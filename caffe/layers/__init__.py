@@ -36,6 +36,7 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "region_loss",
     "resample",
     "resize",
     "roi",

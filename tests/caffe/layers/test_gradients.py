@@ -19,7 +19,7 @@ DRAWS = 6
 
 # No top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
-    *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
+    *("Accuracy", "ArgMax", "BoxAnnotatorOHEM", "Threshold", "Silence", "HDF5Output", "Python"),
     *("PriorBox", "PriorBoxClustered"),
     *("DetectionOutput", "DetectionOutputExtended", "DetectionEvaluate"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
@@ -28,7 +28,12 @@ WITHOUT_GRADIENT = {
 }
 # The other bottoms give sizes, places or regions.
 SOME_BOTTOMS = {
+<<<<<<< HEAD
     *("Crop", "Unpooling", "Interp", "Upsample"),
+=======
+    *("Crop", "Unpooling"),
+    *("SmoothL1Loss", "SmoothL1LossOHEM"),
+>>>>>>> h/rcnn
     *("PSROIPooling", "ROIAlign", "ROIPooling", "ROIWarping", "RotateROIPooling"),
 }
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
