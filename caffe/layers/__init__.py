@@ -30,6 +30,7 @@ FAMILIES = (
     "rearrange",
     "recurrent",
     "resize",
+    "segmentation",
     "vision",
 )
 
