@@ -12,6 +12,7 @@ from typing import Any
 
 from caffe import net_spec
 from caffe.errors import CaffeError
+from caffe.formats import unknown
 from caffe.layers.base import REGISTRY, Layer, register
 from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
@@ -21,21 +22,30 @@ FAMILIES = (
     "bn",
     "common",
     "data",
+    "detection_output",
+    "flow",
+    "flow_loss",
     "hdf5_data",
     "image_data",
     "loss",
     "normalization",
     "pooling",
+    "prior_box",
     "python_layer",
     "rearrange",
     "recurrent",
+    "resample",
     "resize",
+    "roi",
+    "roi_turned",
     "segmentation",
+    "unit_norm",
     "vision",
 )
 
 for _family in FAMILIES:
     importlib.import_module(f"caffe.layers.{_family}")
+unknown.set_types(REGISTRY)
 
 __all__ = [
     "REGISTRY",

@@ -75,6 +75,8 @@ class Layer:
       bottoms' own memory, as those of Caffe's Split, Flatten and Reshape.
     - `source`: the tops come from outside the net. `is_input`: the user fills them. `shuffled`: how
       many records it reads in an order of their own each epoch (0: not known; None: none).
+    - `varying`: the axis of the tops whose extent depends on values: it is known after a pass, and
+      infer_shapes gives one that it may have.
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
@@ -83,7 +85,7 @@ class Layer:
     - `channels_last`: plans lay images out with their channels innermost before it.
     - `unit_axes`: a file's blobs may have other axes of one than this layer's.
     - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
-    - `copies()`, `takes_bfloat16()`, `macs()`, `onnx()`.
+    - `copies()`, `choices()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
     Where it comes from, for types that BVLC Caffe does not have: `fork`, the fork or forks that add
     it; `judge`, what its values were compared with ("recorded": the fork's own code).
@@ -110,6 +112,7 @@ class Layer:
     source = False
     is_input = False
     shuffled: int | None = None
+    varying: int | None = None
 
     multiplies = False
     gathers = False
@@ -178,6 +181,12 @@ class Layer:
     def statistic(self, index: int) -> bool:
         """Whether parameter `index` is a running statistic, which does not learn."""
         return self.gathers
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        """How many whole numbers, from 0 on, bottom `index` may hold (indices, or 2 for yes and
+        no), for bottoms of these shapes; 0: any values.
+        """
+        return 0
 
     def copies(self) -> bool:
         """Whether every top equals the only bottom."""

@@ -211,7 +211,7 @@ def _onnx_average(
     """The mean of each window, clipped to the padded image."""
     if not any(windows.pad):  # what hangs over the image does not count
         return graph.add("AveragePool", x, count_include_pad=0, **attributes)
-    y = graph.add("AveragePool", x, count_include_pad=1, **attributes)
+    y = graph.average(x, **attributes)
     image, lengths = x.shape[2:], []
     for axis, n in enumerate(windows.count(image)):
         start = np.arange(n) * windows.stride[axis] - windows.pad[axis]
@@ -226,8 +226,8 @@ class Mask:
     """Where a pooling mask in an ONNX graph comes from: the image, its windows, and one of:
 
     - `places`: the chosen places in the whole tensor, as MaxPool counts them;
-    - `chosen`, where max_unpool is off: the image in the form of `_onnx_tiles`, 1 at the chosen
-      place of each window and 0 elsewhere.
+    - `chosen`, where max_unpool is off and the windows are tiles: the image in the form of
+      `_onnx_tiles`, 1 at the chosen place of each window and 0 elsewhere.
     """
 
     image: Value
@@ -346,20 +346,38 @@ class Pooling(_PoolingLayer):
             return self.onnx_pool(graph, x, self.windows(x.shape), method)
         windows = self.windows(x.shape)
         if not graph.max_unpool:
-            return self._onnx_choice(graph, x, windows)
+            tiled = windows.kernel == windows.stride and not any(windows.pad)
+            return (self._onnx_tiled if tiled else self._onnx_compared)(graph, x, windows)
         y, places = graph.add("MaxPool", x, outputs=2, **_onnx_attributes(self, x, windows))
         plane = graph.constant(math.prod(x.shape[2:]), np.int64)
         mask = graph.to_float(graph.add("Mod", places, plane))
         graph.masks[mask] = Mask(x, windows, places=places)
         return y, mask
 
-    def _onnx_choice(self, graph: Graph, x: Value, windows: Windows) -> Names:
-        """Maxima and mask without MaxPool's indices."""
+    def _onnx_compared(self, graph: Graph, x: Value, windows: Windows) -> Names:
+        """Maxima and mask of windows that overlap: each place of the window is compared with the
+        maximum, from the last to the first, which wins.
+        """
+        pads = _onnx_attributes(self, x, windows)["pads"]
+        padded = graph.padded(x, pads, LOWEST) if any(pads) else x.name
+        kernel, stride, count = windows.kernel, windows.stride, windows.count(x.shape[2:])
+        maximum = graph.add("MaxPool", padded, kernel_shape=kernel, strides=stride)
+        plane = [np.arange(n) * s - pad for n, s, pad in zip(count, stride, pads, strict=False)]
+        steps = graph.constant(stride, np.int64)
+        axes = graph.constant([2, 3], np.int64)
+        mask = graph.constant(np.zeros((1, 1, *count)))
+        for offset in reversed(list(np.ndindex(*kernel))):
+            ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, count, stride, strict=True)]
+            bounds = (graph.constant(values, np.int64) for values in (offset, ends))
+            values = graph.add("Slice", padded, *bounds, axes, steps)
+            rows, columns = (where + o for where, o in zip(plane, offset, strict=True))
+            place = graph.constant((rows[:, None] * x.shape[3] + columns)[None, None])
+            mask = graph.add("Where", graph.add("Equal", values, maximum), place, mask)
+        return maximum, mask
+
+    def _onnx_tiled(self, graph: Graph, x: Value, windows: Windows) -> Names:
+        """Maxima and mask of windows that lie side by side, without MaxPool's indices."""
         count, (rows, columns) = windows.count(x.shape[2:]), windows.kernel
-        self.check(
-            windows.kernel == windows.stride and not any(windows.pad),
-            "its windows overlap or are padded: there is no form without MaxPool's indices",
-        )
         tiles = _onnx_tiles(graph, x, windows)
         maximum = graph.add("ReduceMax", tiles, axes=[3, 5], keepdims=1)
         # Of several largest the first counts: it has the highest rank.
@@ -690,6 +708,9 @@ class Unpooling(Layer):
             return 0
         edges = self.spreading.edges(shapes[0][2:], self.spreading.kernel)
         return math.prod(shapes[0][:2]) * math.prod(size for size, _ in edges)
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return math.prod(self.infer_shapes(shapes)[0][2:]) if index == 1 else 0
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         (top,) = self.top_shapes(bottom)

@@ -14,11 +14,12 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
+from caffe.formats.forks import without_effect
 from caffe.formats.prototext import check_texts
 from caffe.net import Net
 from caffe.process import memory
 from caffe.process.device import current_device
-from caffe.process.log import emit, number
+from caffe.process.log import WARNING, emit, number
 from caffe.process.ranks import announce, root_solver, solver_rank
 from caffe.process.seeds import set_random_seed
 from caffe.process.signals import ENDING
@@ -40,6 +41,7 @@ class Link(Protocol):
 
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+TAKES: tuple[str, ...] = ()  # the fields of forks that have an effect
 LEAST = {  # the least value of counts
     "average_loss": 1,
     "iter_size": 1,
@@ -74,6 +76,8 @@ class Solver:
         announce("solver.cpp:45", f"Initializing solver from parameters: \n{text}")
         check_texts(self.param, "solver")
         self._check_settings()
+        for field, fork in without_effect(self.param, TAKES, ()):
+            announce("solver.cpp:45", f"{field} ({fork}) has no effect here", WARNING)
         if self.param.random_seed >= 0:
             set_random_seed(self.param.random_seed, solver_rank())
         update_class = self.update_class or _update_class(self.param.type)

@@ -21,7 +21,15 @@ DRAWS = 6
 WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
     *("SegAccuracy", "EltwiseAccuracy", "UniqueLabel"),
+    *("PriorBox", "PriorBoxClustered", "DetectionOutput", "DetectionOutputExtended"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
+    *("Grid", "Mean", "Resample", "Downsample"),
+    "ExpMax",  # its gradient is not the derivative
+}
+# The other bottoms give sizes, places or regions.
+SOME_BOTTOMS = {
+    *("Crop", "Unpooling", "Interp", "Upsample"),
+    *("PSROIPooling", "ROIAlign", "ROIPooling", "ROIWarping", "RotateROIPooling"),
 }
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
 
@@ -50,9 +58,7 @@ def test_every_type_has_a_row():
 def test_every_layer_with_a_gradient_is_drawn():
     """In all bottoms but labels; the second of some gives a size or places."""
     assert set(DRAWN) == set(TABLE) - WITHOUT_GRADIENT
-    assert {name for name in DRAWN if TABLE[name].gradient is not None} == {
-        *("Crop", "Unpooling", "Interp", "Upsample"),
-    }
+    assert {name for name in DRAWN if TABLE[name].gradient is not None} == SOME_BOTTOMS
     assert {name for name in DRAWN if not TABLE[name].learns} == {"BatchNorm", "BN"}
 
 
