@@ -41,6 +41,7 @@ FAMILIES = (
     "resize",
     "roi",
     "roi_turned",
+    "segmentation",
     "unit_norm",
     "vision",
 )

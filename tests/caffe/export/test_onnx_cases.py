@@ -22,11 +22,8 @@ from caffe.export.onnx import write_graph  # noqa: E402
 DRAWS = 6
 WITHOUT_FORM = {
     "Accuracy",
-<<<<<<< HEAD
     "DetectionEvaluate",
-=======
     "BoxAnnotatorOHEM",
->>>>>>> h/rcnn
     "RotateROIPooling",
 }
 WITH_FORM = sorted(name for name in TABLE if REGISTRY[name].onnx is not Layer.onnx)

@@ -22,18 +22,18 @@ WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "BoxAnnotatorOHEM", "Threshold", "Silence", "HDF5Output", "Python"),
     *("PriorBox", "PriorBoxClustered"),
     *("DetectionOutput", "DetectionOutputExtended", "DetectionEvaluate"),
+    *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
+    *("SegAccuracy", "EltwiseAccuracy", "UniqueLabel"),
+    *("PriorBox", "PriorBoxClustered", "DetectionOutput", "DetectionOutputExtended"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
     *("Grid", "Mean", "Resample", "Downsample"),
     "ExpMax",  # its gradient is not the derivative
 }
 # The other bottoms give sizes, places or regions.
 SOME_BOTTOMS = {
-<<<<<<< HEAD
     *("Crop", "Unpooling", "Interp", "Upsample"),
-=======
     *("Crop", "Unpooling"),
     *("SmoothL1Loss", "SmoothL1LossOHEM"),
->>>>>>> h/rcnn
     *("PSROIPooling", "ROIAlign", "ROIPooling", "ROIWarping", "RotateROIPooling"),
 }
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
