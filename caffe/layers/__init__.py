@@ -29,6 +29,8 @@ FAMILIES = (
     "rearrange",
     "recurrent",
     "vision",
+    "yolo",
+    "yolo_loss",
 )
 
 for _family in FAMILIES:

@@ -297,7 +297,10 @@ class DepthwiseConvolution(Convolution):
 
     fork = "yonghenglh6/DepthwiseConvolution, MobileNet-YOLO"
     judge = "recorded"
-    differs = f"Without `group` each channel is a group; the forks' CPU code then takes one group. {ENGINE}"
+    differs = (
+        "Without `group` each channel is a group; there the forks' CPU and GPU code differ. "
+        f"{ENGINE}"
+    )
 
     def counts(self) -> tuple[int, int]:
         p = self.layer_param.convolution_param

@@ -20,6 +20,9 @@ DRAWS = 6
 # No top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
+    *("YoloDetectionOutput", "Yolov3DetectionOutput"),
+    # Theirs is not the derivative; the recordings of the forks are the test.
+    *("RegionLoss", "Yolov3"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
 }
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
