@@ -44,6 +44,8 @@ FAMILIES = (
     "segmentation",
     "unit_norm",
     "vision",
+    "yolo",
+    "yolo_loss",
 )
 
 for _family in FAMILIES:

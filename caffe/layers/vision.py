@@ -298,7 +298,7 @@ class DepthwiseConvolution(Convolution):
     fork = "yonghenglh6/DepthwiseConvolution, MobileNet-YOLO"
     judge = "recorded"
     differs = (
-        "Without `group` each channel is a group; the forks' CPU code then takes one group. "
+        "Without `group` each channel is a group; there the forks' CPU and GPU code differ. "
         f"{ENGINE}"
     )
 
