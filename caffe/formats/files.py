@@ -230,13 +230,16 @@ class SolverStateData:
 
     iter: iterations done. learned_net: path of the weights, None if the file names none.
     current_step: steps that lr_policy multistep has taken. history: one float32 array per parameter
-    (Adam and AdaDelta: all first moments, then all second).
+    (Adam and AdaDelta: all first moments, then all second). minimum_loss, iter_last_event: of
+    SSD's lr_policy plateau; None where the file has none.
     """
 
     iter: int = 0
     learned_net: str | None = None
     current_step: int = 0
     history: list[np.ndarray] = field(default_factory=list)
+    minimum_loss: float | None = None
+    iter_last_event: int = 0
 
 
 def read_solver_state(path: PathLike) -> SolverStateData:
@@ -246,7 +249,7 @@ def read_solver_state(path: PathLike) -> SolverStateData:
     """
     path = os.fspath(path)
     state = _read_solver_state_hdf5(path) if is_hdf5(path) else _read_solver_state_binary(path)
-    for name in ("iter", "current_step"):
+    for name in ("iter", "current_step", "iter_last_event"):
         value = getattr(state, name)
         if not 0 <= value < 2**31:
             raise CaffeError(f"{path}: {name} is {value}; expected a number of iterations or steps")
@@ -257,7 +260,9 @@ def _read_solver_state_binary(path: str) -> SolverStateData:
     state, blobs = wire.read(path, pb.SolverState, wire.SOLVER_STATE)
     history = [_array(b, blobs, f"{path}: history", j) for j, b in enumerate(state.history)]
     learned_net = state.learned_net if state.HasField("learned_net") else None
-    return SolverStateData(state.iter, learned_net, state.current_step, history)
+    lowest = state.minimum_loss if state.HasField("minimum_loss") else None
+    last = state.iter_last_event
+    return SolverStateData(state.iter, learned_net, state.current_step, history, lowest, last)
 
 
 def write_solver_state(path: PathLike, state: SolverStateData) -> None:
@@ -265,6 +270,8 @@ def write_solver_state(path: PathLike, state: SolverStateData) -> None:
     outline = pb.SolverState(iter=state.iter, current_step=state.current_step)
     if state.learned_net is not None:
         outline.learned_net = state.learned_net
+    if state.minimum_loss is not None:
+        outline.minimum_loss, outline.iter_last_event = state.minimum_loss, state.iter_last_event
     for place, array in enumerate(state.history):
         wire.set_index(_with_shape(outline.history.add(), array.shape), place)
     arrays = [wire.Blob(array) for array in state.history]
@@ -413,11 +420,11 @@ def _read_solver_state_hdf5(path: str) -> SolverStateData:
 
     with Hdf5(path, "a solver state in HDF5", CaffeError) as file:
 
-        def number(name: str) -> int:
+        def number(name: str, kinds: str = "iu") -> Any:
             found = file.read(file.dataset(name))
-            if found.size != 1 or found.dtype.kind not in "iu":
+            if found.size != 1 or found.dtype.kind not in kinds:
                 raise CaffeError(f"{path}: {name} is {found.dtype} of shape {found.shape}")
-            return int(found.reshape(()))
+            return found.reshape(()).item()
 
         learned_net = None
         if file.get("learned_net") is not None:
@@ -425,7 +432,11 @@ def _read_solver_state_hdf5(path: str) -> SolverStateData:
         history = _blobs_hdf5(file, file.members(file.group("history")), f"{path}: history")
         if any(array is None for array in history):
             raise CaffeError(f"{path}: history has gaps; expected datasets 0, 1, ...")
-        return SolverStateData(number("iter"), learned_net, number("current_step"), history)
+        state = SolverStateData(number("iter"), learned_net, number("current_step"), history)
+        if file.get("minimum_loss") is not None:
+            state.minimum_loss = number("minimum_loss", "f")
+            state.iter_last_event = number("iter_last_event")
+        return state
 
 
 def _text_hdf5(value: np.ndarray, path: str) -> str:
@@ -452,6 +463,9 @@ def write_solver_state_hdf5(path: PathLike, state: SolverStateData) -> None:
             dataset = h5py.h5d.create(file.id, b"learned_net", kind, space)
             dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(data, f"S{len(data)}"), kind)
         file["current_step"] = np.array([state.current_step], np.int32)
+        if state.minimum_loss is not None:
+            file["iter_last_event"] = np.array([state.iter_last_event], np.int32)
+            file["minimum_loss"] = np.array([state.minimum_loss], np.float32)
         history = file.create_group("history")
         for j, array in enumerate(state.history):
             history.create_dataset(str(j), data=np.asarray(array, np.float32))
