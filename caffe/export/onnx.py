@@ -135,9 +135,12 @@ class _Finish:
         self.graph.nodes[:] = alive[::-1]
 
     def _shape(self, output: str) -> Sequence[Any]:
+        """The shape of an output; an extent that a layer before it leaves open is a name."""
+        wiring = self.net.wiring
+        layers = (wiring.layers[i] for i, _ in wiring.needed_for(self.outputs))
+        open_axes = {layer.varying for layer in layers}
         shape = self.net.blobs[output].shape
-        filtered = any(node.op_type == "Compress" for node in self.graph.nodes)
-        return ("selected", *shape[1:]) if filtered else shape
+        return ["selected" if axis in open_axes else n for axis, n in enumerate(shape)]
 
     def _info(self, name: str, shape: Sequence[Any]) -> onnx.ValueInfoProto:
         from onnx import TensorProto, helper

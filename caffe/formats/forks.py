@@ -51,12 +51,14 @@ HARMLESS = frozenset(
         "record_id",
         "reduce_buckets",
         "richness",
+        "share_in_parallel",
         "shuffle_threads",
         "solver_data_type",
         "store_blobs_in_old_format",
         "threads",
         "use_gpu_transform",
         "verbose",
+        "visualise",
     }
 )
 # Types of layers that are not here -> the fork they come from.

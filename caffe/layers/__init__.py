@@ -19,17 +19,33 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "bn",
     "common",
     "data",
+    "detection_evaluate",
+    "detection_output",
+    "flow",
+    "flow_loss",
     "hdf5_data",
     "image_data",
     "loss",
+    "multibox_loss",
     "normalization",
     "pooling",
+    "prior_box",
     "python_layer",
     "rearrange",
     "recurrent",
+    "region_loss",
+    "resample",
+    "resize",
+    "roi",
+    "roi_turned",
+    "segmentation",
+    "unit_norm",
     "vision",
+    "yolo",
+    "yolo_loss",
 )
 
 for _family in FAMILIES:

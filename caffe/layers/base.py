@@ -75,12 +75,15 @@ class Layer:
       bottoms' own memory, as those of Caffe's Split, Flatten and Reshape.
     - `source`: the tops come from outside the net. `is_input`: the user fills them. `shuffled`: how
       many records it reads in an order of their own each epoch (0: not known; None: none).
+    - `varying`: the axis of the tops whose extent depends on values: it is known after a pass, and
+      infer_shapes gives one that it may have.
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
-    - `gathers`: forward changes the parameter blobs (running statistics).
+    - `gathers`: forward changes parameter blobs: running statistics. `statistic()` says which.
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
     - `channels_last`: plans lay images out with their channels innermost before it.
+    - `unit_axes`: a file's blobs may have other axes of one than this layer's.
     - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
     - `copies()`, `choices()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
@@ -109,9 +112,11 @@ class Layer:
     source = False
     is_input = False
     shuffled: int | None = None
+    varying: int | None = None
 
     multiplies = False
     gathers = False
+    unit_axes = False
     fresh = False
     channels_last = False
     bounded = False
@@ -172,6 +177,10 @@ class Layer:
     def allow_force_backward(self, index: int) -> bool:
         """Whether force_backward asks for the gradient of bottom `index`."""
         return index not in self.labels
+
+    def statistic(self, index: int) -> bool:
+        """Whether parameter `index` is a running statistic, which does not learn."""
+        return self.gathers
 
     def choices(self, index: int, shapes: Sequence[Shape]) -> int:
         """How many whole numbers, from 0 on, bottom `index` may hold (indices, or 2 for yes and
@@ -593,8 +602,8 @@ class _Graph:
         ]
         # detach() for statistics: the engine itself changes them, and autograd must notice that.
         self.blobs = [
-            (t.detach() if layer.gathers else t.data).requires_grad_(want)
-            for t, want in zip(blobs, layer.param_propagate_down, strict=True)
+            (t.detach() if layer.statistic(i) else t.data).requires_grad_(want)
+            for i, (t, want) in enumerate(zip(blobs, layer.param_propagate_down, strict=True))
         ]
         self.tops: list[torch.Tensor] = []
 

@@ -113,6 +113,47 @@ class Eltwise(Layer):
         return operations.get(param.eltwise_param.operation, "+")
 
 
+@register("Axpy")
+class Axpy(Layer):
+    """a x + y, with a number a for each sample and channel.
+
+    Bottoms: a (N, C) or (N, C, 1, 1); x and y (N, C, ...). Top: (N, C, ...) (Hu et al., 2018;
+    axpy_layer.cpp).
+    """
+
+    fork = "SENet, NVCaffe, Intel Caffe, caffe-windows"
+    judge = "recorded"
+    bottoms = (3, 3)
+    in_place = False
+    look = Look("Fusion")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        a, x, y = (tuple(shape) for shape in shapes)
+        self.check(
+            x == y and len(x) >= 2,
+            f"bottoms 1 and 2 have the shapes {x} and {y}; they must be equal, of 2 axes or more",
+        )
+        self.check(
+            a[:2] == x[:2] and math.prod(a) == math.prod(x[:2]),
+            f"bottom 0 has the shape {a}, expected {x[:2]}, perhaps with axes of 1 behind",
+        )
+        return [x]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        (shape,) = self.top_shapes(bottom)
+        a, x, y = bottom
+        return torch.addcmul(y, a.reshape(*shape[:2], *[1] * (len(shape) - 2)), x)
+
+    def takes_bfloat16(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        a, x, y = bottoms
+        ones = [1] * (len(x.shape) - 2)
+        factors = a if len(a.shape) == len(x.shape) else graph.reshape(a, (*x.shape[:2], *ones))
+        return graph.add("Add", graph.add("Mul", factors, x), y)
+
+
 @register("InnerProduct")
 class InnerProduct(Layer):
     """The fully connected layer. The axes from `axis` on are one vector, which becomes one axis of

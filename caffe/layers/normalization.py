@@ -19,7 +19,7 @@ from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 
-class _Normalizing(Layer):
+class Normalizing(Layer):
     """A layer that shifts and scales values, which keep their places."""
 
     look = NORM
@@ -30,7 +30,7 @@ class _Normalizing(Layer):
 
 
 @register("BatchNorm")
-class BatchNorm(_Normalizing):
+class BatchNorm(Normalizing):
     """Normalisation per channel (axis 1), without gain and bias: those are Scale's.
 
     Bottom and top: (N, C, ...), or (N) as one channel. Blobs: the sum of means (C), the sum of
@@ -147,7 +147,7 @@ class BatchNorm(_Normalizing):
 
 
 @register("MVN")
-class MVN(_Normalizing):
+class MVN(Normalizing):
     """Each sample's channel (or whole sample) to a mean of 0 and, on demand, a variance of 1.
 
     Bottom: up to 4 axes. Top: the same values with 4 axes, (N, C, H, W). eps is added to the
@@ -195,7 +195,7 @@ class MVN(_Normalizing):
 
 
 @register("LRN")
-class LRN(_Normalizing):
+class LRN(Normalizing):
     """x / (k + alpha s)^beta, s the mean of squares over local_size neighbouring channels, or over
     a local_size x local_size window of the own channel, where k is always 1 (Krizhevsky, 2012).
 
@@ -241,7 +241,7 @@ class LRN(_Normalizing):
         return graph.add("Mul", x, graph.add("Pow", total, graph.constant(-p.beta)))
 
 
-class _Broadcast(_Normalizing):
+class _Broadcast(Normalizing):
     """Values, learned or the second bottom, that are broadcast over the first bottom from `axis`.
 
     Bottoms: any shape, and perhaps the values; their shape is a run of the first bottom's axes.
