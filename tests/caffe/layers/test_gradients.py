@@ -22,6 +22,7 @@ WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
     *("PriorBox", "PriorBoxClustered"),
     *("DetectionOutput", "DetectionOutputExtended", "DetectionEvaluate"),
+    "AnnotatedData",
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
     *("Grid", "Mean", "Resample", "Downsample"),
     "ExpMax",  # its gradient is not the derivative
