@@ -38,9 +38,7 @@ def check_distortion(p: pb.DistortionParameter) -> None:
             raise CaffeError(f"distort_param: {name}_lower {low:g} is above {name}_upper {high:g}")
 
 
-def distorted(
-    image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator
-) -> np.ndarray:
+def distorted(image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator) -> np.ndarray:
     """The picture with changed brightness, contrast, saturation, hue and order of channels, each
     with its probability; contrast comes second or fourth (ApplyDistort in SSD's im_transforms.cpp).
     """
@@ -69,9 +67,7 @@ def _brightness(
     return _linear(image, 1, rng.uniform(-p.brightness_delta, p.brightness_delta))
 
 
-def _contrast(
-    image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator
-) -> np.ndarray:
+def _contrast(image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator) -> np.ndarray:
     if rng.uniform() >= p.contrast_prob:
         return image
     return _linear(image, rng.uniform(p.contrast_lower, p.contrast_upper), 0)
@@ -202,9 +198,7 @@ def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return decode(data.tobytes(), cv2.IMREAD_COLOR, "noise_param: JPEG", CaffeError)
 
 
-def _salted(
-    image: np.ndarray, p: pb.SaltPepperParameter, rng: np.random.Generator
-) -> np.ndarray:
+def _salted(image: np.ndarray, p: pb.SaltPepperParameter, rng: np.random.Generator) -> np.ndarray:
     """The picture with a fraction of its pixels, drawn with repetition, in one colour."""
     height, width, channels = image.shape
     count = int(min(max(p.fraction, 0), 1) * height * width)
