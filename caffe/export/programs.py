@@ -160,7 +160,7 @@ CHILDREN: Mapping[str, Callable[[str, Arrays, Sequence[str]], list[np.ndarray]]]
 
 
 def child(program: str, folder: str, count: str, *names: str) -> int:
-    """What the other process does: it reads model and feeds from the folder, and writes the answers there.
+    """The other process: reads model and feeds from the folder, and writes the answers there.
 
     names: of `count` inputs, and of the outputs.
     """
