@@ -19,6 +19,8 @@ from caffe.proto import caffe_pb2 as pb
 FAMILIES = (
     "activation",
     "common",
+    "conv_lstm",
+    "ctc",
     "data",
     "flow",
     "flow_loss",
@@ -31,6 +33,7 @@ FAMILIES = (
     "rearrange",
     "recurrent",
     "resample",
+    "sequence",
     "vision",
 )
 

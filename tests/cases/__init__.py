@@ -92,10 +92,12 @@ def some_axis(rng: random.Random, axes: int) -> int:
 def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
     """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "distinct"
     (below 1), "apart" (distinct whole numbers), "below N" (whole numbers), "places in N" (in each
-    plane, no place of N twice).
+    plane, no place of N twice), "ones".
     """
     torch.manual_seed(seed)
     count = torch.Size(dims).numel()
+    if kind == "ones":
+        return torch.ones(list(dims), dtype=torch.float64)
     if kind.startswith("below"):
         return torch.randint(int(kind.split()[1]), list(dims)).double()
     if kind.startswith("places"):

@@ -22,6 +22,7 @@ WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
     *("Grid", "Mean", "Resample", "Downsample"),
+    *("ContinuationIndicator", "CTCGreedyDecoder", "LabelsequenceAccuracy", "SequenceAccuracy"),
     "ExpMax",  # its gradient is not the derivative
 }
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
