@@ -58,6 +58,41 @@ class ReLU(_Elementwise):
         return graph.add("LeakyRelu", x, alpha=slope) if slope else graph.add("Relu", x)
 
 
+@register("ReLU6")
+class ReLU6(_Elementwise):
+    """min(6, max(x, 0) + negative_slope min(x, 0)) (Howard et al., 2017; relu6_layer.cpp)."""
+
+    fork = "MobileNet-YOLO, chuanqi305/ssd"
+    judge = "recorded"
+    reads = ("relu6_param",)
+    differs = f"Where the bottom is NaN the gradient passes. {ENGINE}"
+    look = ACTIVATION
+
+    @property
+    def bounded(self) -> bool:
+        return abs(self.layer_param.relu6_param.negative_slope) <= 1
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        return _clipped(bottom[0], self.layer_param.relu6_param.negative_slope)
+
+    def takes_bfloat16(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        slope = self.layer_param.relu6_param.negative_slope
+        if not slope:
+            return graph.add("Clip", *bottoms, graph.constant(0), graph.constant(6))
+        return graph.add("Min", graph.add("LeakyRelu", *bottoms, alpha=slope), graph.constant(6))
+
+
+def _clipped(x: torch.Tensor, slope: float) -> torch.Tensor:
+    """ReLU6; hardtanh's gradient is zero at both ends, as the fork's is."""
+    if not slope:
+        return F.relu6(x)
+    y = F.leaky_relu(x, slope)
+    return torch.where(y < 6, y, y.new_tensor(6.0))
+
+
 @register("PReLU")
 class PReLU(_Elementwise):
     """max(x, 0) + slope min(x, 0), with a learned slope for each channel (axis 1) or for all
@@ -134,7 +169,7 @@ class TanH(_Elementwise):
         return bottom[0].tanh()
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Tanh", *bottoms)
+        return graph.tanh(bottoms[0])
 
 
 @register("Swish")
@@ -165,7 +200,7 @@ class BNLL(_Elementwise):
         return F.softplus(bottom[0], threshold=50)
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Softplus", *bottoms)
+        return graph.softplus(bottoms[0])
 
 
 @register("AbsVal")
@@ -219,30 +254,35 @@ class Threshold(_Elementwise):
 @register("Dropout")
 class Dropout(_Elementwise):
     """In TRAIN: zeros a share dropout_ratio of the values and scales the rest by 1 / (1 - ratio)
-    (Srivastava et al., 2014). In TEST: the bottom.
+    (Srivastava et al., 2014). In TEST: the bottom. Without Fast R-CNN's scale_train the rest keeps
+    its values in TRAIN, and in TEST all are multiplied by 1 - ratio.
     """
 
     reads = ("dropout_param",)
+    takes = ("dropout_param.scale_train",)
     look = Look(stripe="dropout")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         self.ratio = self.layer_param.dropout_param.dropout_ratio
         self.check(0 <= self.ratio < 1, f"dropout_ratio is {self.ratio:g}, expected 0 <= ratio < 1")
+        self.scales_later = not self.layer_param.dropout_param.scale_train
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         x, ratio = bottom[0], self.ratio
+        if self.scales_later:
+            x = x * (1 - ratio)
         if self.phase == pb.TRAIN and x.device.type == "cpu" and (256 * ratio).is_integer():
             return x * _byte_mask(x, ratio)
         return F.dropout(x, ratio, training=self.phase == pb.TRAIN)
 
     def copies(self) -> bool:
-        return self.phase == pb.TEST
+        return self.phase == pb.TEST and not self.scales_later
 
     def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return bottoms[0].name
+        return graph.affine(bottoms[0], 1 - self.ratio, 0) if self.scales_later else bottoms[0].name
 
 
 def _byte_mask(x: torch.Tensor, ratio: float) -> torch.Tensor:

@@ -113,6 +113,47 @@ class Eltwise(Layer):
         return operations.get(param.eltwise_param.operation, "+")
 
 
+@register("Axpy")
+class Axpy(Layer):
+    """a x + y, with a number a for each sample and channel.
+
+    Bottoms: a (N, C) or (N, C, 1, 1); x and y (N, C, ...). Top: (N, C, ...) (Hu et al., 2018;
+    axpy_layer.cpp).
+    """
+
+    fork = "SENet, NVCaffe, Intel Caffe, caffe-windows"
+    judge = "recorded"
+    bottoms = (3, 3)
+    in_place = False
+    look = Look("Fusion")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        a, x, y = (tuple(shape) for shape in shapes)
+        self.check(
+            x == y and len(x) >= 2,
+            f"bottoms 1 and 2 have the shapes {x} and {y}; they must be equal, of 2 axes or more",
+        )
+        self.check(
+            a[:2] == x[:2] and math.prod(a) == math.prod(x[:2]),
+            f"bottom 0 has the shape {a}, expected {x[:2]}, perhaps with axes of 1 behind",
+        )
+        return [x]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        (shape,) = self.top_shapes(bottom)
+        a, x, y = bottom
+        return torch.addcmul(y, a.reshape(*shape[:2], *[1] * (len(shape) - 2)), x)
+
+    def takes_bfloat16(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        a, x, y = bottoms
+        ones = [1] * (len(x.shape) - 2)
+        factors = a if len(a.shape) == len(x.shape) else graph.reshape(a, (*x.shape[:2], *ones))
+        return graph.add("Add", graph.add("Mul", factors, x), y)
+
+
 @register("InnerProduct")
 class InnerProduct(Layer):
     """The fully connected layer. The axes from `axis` on are one vector, which becomes one axis of
@@ -200,6 +241,9 @@ class Embed(Layer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [(*shapes[0], self.layer_param.embed_param.num_output)]
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return self.blobs[0].shape[0]
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         index = bottom[0].detach().long()
         self.check_range(index, blobs[0].shape[0], "index")
@@ -258,12 +302,14 @@ class Reduction(Layer):
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         p, ops = self.layer_param.reduction_param, pb.ReductionParameter
         (x,) = bottoms
-        axes = list(range(self.axis(p.axis, x.shape), len(x.shape)))
+        axis = self.axis(p.axis, x.shape)
+        # As one axis: OpenCV's classic engine is wrong about several.
+        flat = graph.reshape(x, (*x.shape[:axis], -1), keeps_batch=axis > 0)
         if p.operation == ops.SUM:  # takes its axes as an input in opset 17, the others do not
-            y = graph.add("ReduceSum", x, graph.constant(axes, np.int64), keepdims=0)
+            y = graph.add("ReduceSum", flat, graph.constant([axis], np.int64), keepdims=0)
         else:
             op = {ops.MEAN: "ReduceMean", ops.ASUM: "ReduceL1", ops.SUMSQ: "ReduceSumSquare"}
-            y = graph.add(op[p.operation], x, axes=axes, keepdims=0)
+            y = graph.add(op[p.operation], flat, axes=[axis], keepdims=0)
         return graph.affine(y, p.coeff, 0)
 
 
@@ -351,8 +397,8 @@ class ArgMax(Layer):
         if k == 1:
             place = graph.add("ArgMax", x, axis=axis, keepdims=1, select_last_index=1)
             return graph.to_float(place), graph.add("ReduceMax", x, axes=[axis], keepdims=1)
-        ends = [[-1], [-extent - 1], [axis], [-1]]
-        flipped = graph.add("Slice", x, *(graph.constant(v, np.int64) for v in ends))
+        backwards = graph.constant(range(extent - 1, -1, -1), np.int64)
+        flipped = graph.add("Gather", x, backwards, axis=axis)
         count = graph.constant([k], np.int64)
         value, place = graph.add("TopK", flipped, count, outputs=2, axis=axis)
         return graph.affine(graph.add("Neg", graph.to_float(place)), 1, extent - 1), value

@@ -19,7 +19,7 @@ from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 
-class _Normalizing(Layer):
+class Normalizing(Layer):
     """A layer that shifts and scales values, which keep their places."""
 
     look = NORM
@@ -30,7 +30,7 @@ class _Normalizing(Layer):
 
 
 @register("BatchNorm")
-class BatchNorm(_Normalizing):
+class BatchNorm(Normalizing):
     """Normalisation per channel (axis 1), without gain and bias: those are Scale's.
 
     Bottom and top: (N, C, ...), or (N) as one channel. Blobs: the sum of means (C), the sum of
@@ -147,7 +147,7 @@ class BatchNorm(_Normalizing):
 
 
 @register("MVN")
-class MVN(_Normalizing):
+class MVN(Normalizing):
     """Each sample's channel (or whole sample) to a mean of 0 and, on demand, a variance of 1.
 
     Bottom: up to 4 axes. Top: the same values with 4 axes, (N, C, H, W). eps is added to the
@@ -180,21 +180,22 @@ class MVN(_Normalizing):
         return with_gradient_of(y, y * (1 - half + half.detach()))
 
     def onnx(self, graph: Graph, x: Value) -> str:
-        p, axes = self.layer_param.mvn_param, self._axes
-        y = x.name
-        if len(x.shape) < 4:
-            (shape,) = self.infer_shapes([x.shape])
-            y = graph.reshape(x, shape, keeps_batch=bool(x.shape))
-        centred = graph.add("Sub", y, graph.add("ReduceMean", y, axes=axes, keepdims=1))
-        if not p.normalize_variance:
-            return centred
-        square = graph.add("Mul", centred, centred)
-        deviation = graph.add("Sqrt", graph.add("ReduceMean", square, axes=axes, keepdims=1))
-        return graph.add("Div", centred, graph.affine(deviation, 1, p.eps))
+        p, (shape,) = self.layer_param.mvn_param, self.infer_shapes([x.shape])
+        y, axes, keeps_batch = x.name, self._axes, bool(x.shape)
+        if p.across_channels:  # as one axis: OpenCV's classic engine is wrong about three
+            y, axes = graph.reshape(x, (shape[0], -1), keeps_batch), [1]
+        elif x.shape != shape:
+            y = graph.reshape(x, shape, keeps_batch)
+        y = graph.add("Sub", y, graph.add("ReduceMean", y, axes=axes, keepdims=1))
+        if p.normalize_variance:
+            square = graph.add("Mul", y, y)
+            deviation = graph.add("Sqrt", graph.add("ReduceMean", square, axes=axes, keepdims=1))
+            y = graph.add("Div", y, graph.affine(deviation, 1, p.eps))
+        return graph.reshape(y, shape, keeps_batch) if p.across_channels else y
 
 
 @register("LRN")
-class LRN(_Normalizing):
+class LRN(Normalizing):
     """x / (k + alpha s)^beta, s the mean of squares over local_size neighbouring channels, or over
     a local_size x local_size window of the own channel, where k is always 1 (Krizhevsky, 2012).
 
@@ -235,14 +236,12 @@ class LRN(_Normalizing):
         if p.norm_region == pb.LRNParameter.ACROSS_CHANNELS:
             return graph.add("LRN", x, size=size, alpha=p.alpha, beta=p.beta, bias=p.k)
         square = graph.add("Mul", x, x)
-        squares = graph.add(
-            "AveragePool", square, count_include_pad=1, kernel_shape=[size] * 2, pads=[pad] * 4
-        )
+        squares = graph.average(square, [pad] * 4, kernel_shape=[size] * 2)
         total = graph.affine(squares, p.alpha, 1)
         return graph.add("Mul", x, graph.add("Pow", total, graph.constant(-p.beta)))
 
 
-class _Broadcast(_Normalizing):
+class _Broadcast(Normalizing):
     """Values, learned or the second bottom, that are broadcast over the first bottom from `axis`.
 
     Bottoms: any shape, and perhaps the values; their shape is a run of the first bottom's axes.

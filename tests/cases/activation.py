@@ -20,6 +20,12 @@ def relu(rng: Random, name: str) -> Case:
     return Case(f"relu_param {{ negative_slope: {slope} }}", [shape(rng, 0, 5)], ("off zero",))
 
 
+@row("ReLU6", "relu6_param { negative_slope: 0.1 }")
+def relu6(rng: Random, name: str) -> Case:
+    slope = rng.choice([0, 0.1, 0.5])
+    return Case(f"relu6_param {{ negative_slope: {slope} }}", [shape(rng, 0, 5)], ("around 6",))
+
+
 @row("PReLU", 'prelu_param { channel_shared: true filler { type: "constant" value: 0.1 } }')
 def prelu(rng: Random, name: str) -> Case:
     text = f"channel_shared: {rng.choice(['true', 'false'])} "
@@ -55,7 +61,8 @@ def threshold(rng: Random, name: str) -> Case:
 def dropout(rng: Random, name: str) -> Case:
     # Multiples of 1/256 are drawn in another way than the rest.
     ratio = rng.choice([0, 0.5, rng.randint(1, 255) / 256, rng.uniform(0.1, 0.8)])
-    text = f"dropout_param {{ dropout_ratio: {ratio} }}"
+    later = rng.choice(["", "scale_train: true", "scale_train: false"])
+    text = f"dropout_param {{ dropout_ratio: {ratio} {later} }}"
     return Case(text, [shape(rng, 0, 5)], phase=rng.choice([caffe.TRAIN, caffe.TEST]))
 
 

@@ -22,7 +22,7 @@ from caffe.layers.base import Tensors
 from caffe.proto import caffe_pb2 as pb
 
 DRAWS, SPOILED = 3, 6
-OUTSIDE = ("data", "hdf5_data", "image_data", "python_layer")
+OUTSIDE = ("annotated_data", "data", "hdf5_data", "image_data", "python_layer")
 NAMES = sorted(name for name, row in TABLE.items() if row.family not in OUTSIDE)
 Shapes = list[tuple[int, ...]]
 
@@ -47,13 +47,13 @@ def bottoms_of(case: Case, shapes: Shapes, seed: int) -> list[torch.Tensor]:
 def run(layer: Layer, bottom: Tensors) -> Shapes | str:
     """The shapes of forward's tops; or how it refused."""
     layer.reset()
-    if layer.type == "Filter":  # its shapes are those of all samples
-        bottom = [*bottom[:-1], torch.ones_like(bottom[-1])]
     try:
         with torch.no_grad():
             tops = layer.forward(bottom, [blob.tensor() for blob in layer.blobs])
     except caffe.CaffeError as error:
         return str(error)
+    if layer.type in ("YoloDetectionOutput", "Yolov3DetectionOutput"):  # a row for each box
+        return [(1, 1, 1, 7)] if tops.shape[:2] == (1, 1) and tops.shape[3:] == (7,) else []
     return [tuple(t.shape) for t in ([tops] if isinstance(tops, torch.Tensor) else tops)]
 
 
@@ -88,8 +88,13 @@ def agree(layer: Layer, case: Case, shapes: Shapes, seed: int) -> bool:
         assert "out of range" in ran, f"{ran}: {where}"
         assert "layer 'l'" in ran, where
         return True
-    assert inferred == ran, where
+    assert [fixed(shape, layer) for shape in inferred] == [fixed(s, layer) for s in ran], where
     return True
+
+
+def fixed(shape: tuple[int, ...], layer: Layer) -> tuple[int, ...]:
+    """The shape without the axis whose extent depends on values."""
+    return tuple(n for axis, n in enumerate(shape) if axis != layer.varying)
 
 
 def spoil_shapes(rng: random.Random, shapes: Shapes) -> Shapes:

@@ -1,0 +1,215 @@
+"""PriorBox and PriorBoxClustered: default boxes in each place of a feature map (SSD)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from caffe.formats.onnx import Graph, Names, Value
+from caffe.layers.base import Layer, Shape, Tensors, register
+from caffe.layers.look import Look
+
+
+class _PriorBoxes(Layer):
+    """Boxes around the centre of each place of a feature map.
+
+    Bottoms: the feature map and the image, both (N, C, H, W), of which only the sizes count. Top:
+    (1, 2, H W boxes 4): xmin, ymin, xmax, ymax of each box as fractions of the image, row by row;
+    then the variances of the four.
+    """
+
+    bottoms = (2, 2)
+    labels = (0, 1)
+    in_place = False
+    look = Look("Output")
+    reads = ("prior_box_param",)
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        self.sides = self._sides()
+        self.variances = self._variances()
+        p = self.layer_param.prior_box_param
+        self.image = self._pair(p, "img_size", "img_h", "img_w")
+        self.step = self._pair(p, "step", "step_h", "step_w")
+
+    def _sides(self) -> np.ndarray:
+        """(width, height) of each box of a place, in pixels."""
+        raise NotImplementedError
+
+    @property
+    def offsets(self) -> list[tuple[float, float]]:
+        """(x, y) of each box's centre in its place, as fractions of a step, in the boxes' order."""
+        offset = self.layer_param.prior_box_param.offset
+        return [(offset, offset)] * len(self.sides)
+
+    def _variances(self) -> list[float]:
+        given = list(self.layer_param.prior_box_param.variance)
+        self.check(len(given) in (0, 1, 4), f"has {len(given)} variances, expected one or four")
+        self.check(all(v > 0 for v in given), f"variance is {given}, expected positive numbers")
+        return given * 4 if len(given) == 1 else given or [0.1] * 4
+
+    def _pair(self, p: object, both: str, high: str, wide: str) -> tuple[float, float] | None:
+        """(height, width) from the field for both or the fields for each; None if not given."""
+        if p.HasField(high) or p.HasField(wide):
+            self.check(not p.HasField(both), f"give either {both} or {high} and {wide}, not both")
+            names = (high, wide)
+        elif p.HasField(both):
+            names = (both, both)
+        else:
+            return None
+        pair = tuple(getattr(p, name) for name in names)
+        for name, value in zip(names, pair, strict=True):
+            self.check(0 < value < math.inf, f"{name} is {value:g}, expected more than 0")
+        return pair
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        for i, shape in enumerate(shapes):
+            self.check(
+                len(shape) <= 4, f"bottom {i} has the shape {tuple(shape)}, expected at most 4 axes"
+            )
+        height, width = _size(shapes[0])
+        self.check(
+            height * width > 0 and min(_size(shapes[1])) > 0,
+            f"bottoms have the shapes {tuple(shapes[0])} and {tuple(shapes[1])}: one has no values",
+        )
+        return [(1, 2, height * width * len(self.sides) * 4)]
+
+    def boxes(self, feature_map: Shape, image: Shape) -> np.ndarray:
+        """The top's values for bottoms of these shapes."""
+        height, width = _size(feature_map)
+        image_size = np.array(self.image or _size(image), np.float32)
+        step = np.array(self.step or image_size / (height, width), np.float32)
+        offsets = np.array(self.offsets, np.float32)
+        y = (np.arange(height)[:, None, None] + offsets[:, 1]) * step[0]
+        x = (np.arange(width)[None, :, None] + offsets[:, 0]) * step[1]
+        x, y = (v.astype(np.float32) for v in np.broadcast_arrays(x, y))
+        half = self.sides / 2
+        corners = [x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]]
+        found = np.stack(corners, -1) / image_size[[1, 0, 1, 0]]
+        if self.layer_param.prior_box_param.clip:
+            found = found.clip(0, 1)
+        variances = np.broadcast_to(np.array(self.variances), found.shape)
+        return np.stack([found, variances]).reshape(1, 2, -1).astype(np.float32)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        feature_map, image = (tuple(x.shape) for x in bottom)
+        if bottom[0].is_meta:
+            return bottom[0].new_empty(self.infer_shapes([feature_map, image])[0])
+        return torch.from_numpy(self.boxes(feature_map, image)).to(bottom[0].device)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        feature_map, image = bottoms
+        return graph.constant(self.boxes(feature_map.shape, image.shape))
+
+
+@register("PriorBox")
+class PriorBox(_PriorBoxes):
+    """For each min_size of s pixels: a square of s; with max_size m a square of sqrt(s m); and for
+    each aspect ratio a other than 1, with flip also 1/a, a box of s sqrt(a) x s / sqrt(a).
+
+    Bottoms and top: as _PriorBoxes says. Whole pixels: fractions of sizes are cut off, as in SSD's
+    prior_box_layer.cpp (Liu et al., 2016). denser_prior_boxes (TextBoxes++): each box a second time
+    half a step lower; TextBoxes, whose layer always does that, needs the field set. reduce_boxes
+    (chuanqi305/ssd): the first square has half the side. sides_by_ratio, for SSTD, whose layer is
+    another in this: boxes are s a x s, then with flip s x s a, and fractions of sizes count.
+    """
+
+    fork = "SSD, NVCaffe, TextBoxes++, chuanqi305/ssd, SSTD"
+    judge = "recorded"
+
+    takes = tuple(
+        f"prior_box_param.{f}"
+        for f in (
+            *("min_size", "max_size", "aspect_ratio", "flip", "clip", "variance", "offset"),
+            *("img_size", "img_h", "img_w", "step", "step_h", "step_w"),
+            *("reduce_boxes", "denser_prior_boxes", "sides_by_ratio"),
+        )
+    )
+
+    def _sides(self) -> np.ndarray:
+        p = self.layer_param.prior_box_param
+        sizes, largest = list(p.min_size), list(p.max_size)
+        self.check(bool(sizes), "has no min_size")
+        for size in (*sizes, *largest):
+            self.check(0 < size < 2**31, f"a size is {size:g}, expected more than 0 pixels")
+        self.check(
+            len(largest) in (0, len(sizes)),
+            f"has {len(sizes)} min_size and {len(largest)} max_size, expected as many or none",
+        )
+        for small, large in zip(sizes, largest, strict=False):
+            self.check(large > small, f"max_size {large:g} is not larger than min_size {small:g}")
+        boxes = []
+        for i, size in enumerate(sizes):
+            boxes += self._sides_of(size, largest[i] if largest else None)
+        times = 2 if p.denser_prior_boxes else 1
+        return np.repeat(np.array(boxes, np.float32), times, 0)
+
+    def _sides_of(self, size: float, largest: float | None) -> list[tuple[float, float]]:
+        """The boxes of one min_size."""
+        p = self.layer_param.prior_box_param
+        size = size if p.sides_by_ratio else math.trunc(size)
+        first = size / 2 if p.reduce_boxes else size
+        boxes = [(first, first)]
+        if largest is not None:
+            boxes.append((math.sqrt(size * math.trunc(largest)),) * 2)
+        ratios = self._ratios()
+        if p.sides_by_ratio:
+            flipped = [(size, size * ratio) for ratio in ratios] if p.flip else []
+            return [*boxes, *((size * ratio, size) for ratio in ratios), *flipped]
+        return [*boxes, *((size * math.sqrt(a), size / math.sqrt(a)) for a in ratios)]
+
+    def _ratios(self) -> list[float]:
+        """The aspect ratios beside 1, each once."""
+        p = self.layer_param.prior_box_param
+        ratios = [1.0]
+        for ratio in p.aspect_ratio:
+            self.check(0 < ratio < math.inf, f"aspect_ratio is {ratio:g}, expected more than 0")
+            if all(abs(ratio - known) >= 1e-6 for known in ratios):
+                ratios += [ratio, 1 / ratio] if p.flip and not p.sides_by_ratio else [ratio]
+        return ratios[1:]
+
+    @property
+    def offsets(self) -> list[tuple[float, float]]:
+        p = self.layer_param.prior_box_param
+        if not p.denser_prior_boxes:
+            return super().offsets
+        return [(p.offset, p.offset), (p.offset, 1.0)] * (len(self.sides) // 2)
+
+
+@register("PriorBoxClustered")
+class PriorBoxClustered(_PriorBoxes):
+    """Boxes of the given widths and heights in pixels, found by clustering the training set's.
+
+    Bottoms and top: as _PriorBoxes says (OpenCV's training_toolbox_caffe,
+    prior_box_clustered_layer.cpp).
+    """
+
+    fork = "OpenCV training toolbox"
+    judge = "recorded"
+    takes = tuple(
+        f"prior_box_param.{f}"
+        for f in (
+            *("width", "height", "clip", "variance", "offset"),
+            *("img_size", "img_h", "img_w", "step", "step_h", "step_w"),
+        )
+    )
+
+    def _sides(self) -> np.ndarray:
+        p = self.layer_param.prior_box_param
+        self.check(bool(p.width), "has no width")
+        self.check(
+            len(p.width) == len(p.height),
+            f"has {len(p.width)} width and {len(p.height)} height, expected as many of both",
+        )
+        for side in (*p.width, *p.height):
+            self.check(0 < side < math.inf, f"a side is {side:g}, expected more than 0 pixels")
+        return np.array([*zip(p.width, p.height, strict=True)], np.float32)
+
+
+def _size(shape: Shape) -> tuple[int, int]:
+    """Height and width of a blob of up to four axes; 1 where the axis is missing."""
+    height, width = (*shape[2:], 1, 1)[:2]
+    return height, width

@@ -1,0 +1,510 @@
+"""Layers that look at regions of interest: pooling, sampling and masking them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from caffe.formats.onnx import Graph, Names, Value
+from caffe.formats.onnx_regions import PositionSensitive, grid, grown, rounded, scaled
+from caffe.kernels.regions import (
+    Windows,
+    alike,
+    as_rows,
+    between,
+    corners,
+    half_away,
+    largest,
+    take,
+    windows,
+)
+from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
+
+
+class OfRegions(Layer):
+    """Bottoms: images (N, C, H, W); regions (R, 5), each the number of an image and the corners
+    x1, y1, x2, y2 in pixels of the net's input, which spatial_scale brings to the images'.
+
+    The regions have no gradient.
+    """
+
+    bottoms = (2, 2)
+    in_place = False
+    numbers = 5  # of a region
+
+    def settings(self) -> tuple[int, int, float]:
+        """Rows and columns of a region's top, and the spatial scale."""
+        raise AssertionError("set by the subclass")
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        self.rows, self.columns, self.scale = self.settings()
+        self.check(self.rows > 0, f"pooled_h is {self.rows}, expected at least 1")
+        self.check(self.columns > 0, f"pooled_w is {self.columns}, expected at least 1")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        images, regions = shapes
+        self.check(
+            len(images) == 4 and math.prod(images[1:]) > 0,
+            f"images (bottom 0) have the shape {images}, expected (N, C, H, W), not empty",
+        )
+        self.check(
+            len(regions) >= 1 and math.prod(regions[1:]) == self.numbers,
+            f"regions (bottom 1) have the shape {regions}, expected (R, {self.numbers})",
+        )
+        return [(regions[0], self.channels(images), self.rows, self.columns)]
+
+    def channels(self, images: Shape) -> int:
+        """The channels of the top."""
+        return images[1]
+
+    def regions(self, bottom: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
+        """The image numbers (R), int64, in range, and the rest (R, 4), without gradient."""
+        self.top_shapes(bottom)
+        given = bottom[1].detach().reshape(-1, self.numbers)
+        image = torch.nan_to_num(given[:, 0], -1).long()
+        self.check_range(image, bottom[0].shape[0], "image number of a region")
+        return image, given[:, 1:]
+
+    def padded(self, corners: torch.Tensor, ratio: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Regions grown by a share of their sides on each, at the images' scale: (R, 2) first and
+        last corners.
+        """
+        first, last = corners[:, :2], corners[:, 2:4]
+        if ratio:
+            pad = (last - first + 1) * ratio
+            first, last = first - pad, last + pad
+        return first * self.scale, last * self.scale
+
+
+class Pooled(OfRegions):
+    """A region's top has pooled_h x pooled_w values of each channel."""
+
+    def settings(self) -> tuple[int, int, float]:
+        p = getattr(self.layer_param, self.reads[0])
+        return p.pooled_h, p.pooled_w, p.spatial_scale
+
+    def bins(self, first: torch.Tensor, last: torch.Tensor) -> tuple[Windows, Windows]:
+        """The windows of regions with whole corners (R, 2), along height and width."""
+        size = (last - first + 1).clamp(min=1)
+        zero = torch.zeros_like(size[:, 0])
+        height = windows(zero, size[:, 1], self.rows).shifted(first[:, 1])
+        return height, windows(zero, size[:, 0], self.columns).shifted(first[:, 0])
+
+
+@register("ROIPooling")
+class ROIPooling(Pooled):
+    """The largest values of pooled_h x pooled_w overlapping windows in each region.
+
+    Bottoms: images (N, C, H, W); regions (R, 5). Top: (R, C, pooled_h, pooled_w). Corners are
+    rounded at the images' scale; a window outside the image gives 0 (Fast R-CNN's
+    roi_pooling_layer.cu; Girshick, 2015). MS-CNN's pad_ratio grows a region by that share of its
+    sides first. Intel's pooled_size stands for pooled_h and pooled_w.
+    """
+
+    fork = "Fast R-CNN, MS-CNN, Intel Caffe"
+    judge = "recorded"
+    reads = ("roi_pooling_param",)
+
+    def settings(self) -> tuple[int, int, float]:
+        p = self.layer_param.roi_pooling_param
+        self.ratio = p.pad_ratio
+        sizes = list(p.pooled_size)
+        self.check(len(sizes) <= 2, f"pooled_size is given {len(sizes)} times, expected 1 or 2")
+        if sizes:
+            return sizes[0], sizes[-1], p.spatial_scale
+        return super().settings()
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        image, region = self.regions(bottom)
+        _, channels, high, wide = bottom[0].shape
+        first, last = (half_away(x) for x in self.padded(region, self.ratio))
+        tall, broad = self.bins(first, last)
+        tall, broad = tall.clipped(high), broad.clipped(wide)
+        rows = as_rows(bottom[0])
+        at = image.new_empty((len(image), channels, self.rows, self.columns))
+        for part, h, w in alike(tall, broad, channels):
+            lines = Windows(tall.start[part], tall.end[part]).positions(h).clamp(max=high - 1)
+            columns = Windows(broad.start[part], broad.end[part]).positions(w).clamp(max=wide - 1)
+            pixels = (image[part, None] * high + lines)[..., None] * wide + columns[:, None]
+            at[part] = largest(rows.detach(), pixels, (h, w))[1]
+        empty = tall.empty[..., None] | broad.empty[:, None]
+        at.masked_fill_(empty[:, None], -1)
+        reached = _within(at, last, tall, broad, (high, wide))
+        return (
+            take(rows, at)
+            if reached is at
+            else with_gradient_of(take(rows, at), take(rows, reached))
+        )
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        regions = graph.reshape(bottoms[1], (-1, 5), keeps_batch=False)
+        if self.ratio:
+            regions = grown(graph, regions, self.ratio)
+        return graph.add(
+            "MaxRoiPool",
+            bottoms[0],
+            regions,
+            pooled_shape=[self.rows, self.columns],
+            spatial_scale=self.scale,
+        )
+
+
+def _within(
+    at: torch.Tensor, last: torch.Tensor, tall: Windows, broad: Windows, size: tuple[int, int]
+) -> torch.Tensor:
+    """The pixels `at`, but -1 for those behind their region's last corner, which have no gradient.
+
+    A region whose corners are the wrong way round has such pixels, and one whose last window is
+    rounded up.
+    """
+    if not ((tall.end > last[:, 1:] + 1).any() or (broad.end > last[:, :1] + 1).any()):
+        return at
+    line, column = at // size[1] % size[0], at % size[1]
+    behind = (line > last[:, 1].view(-1, 1, 1, 1)) | (column > last[:, 0].view(-1, 1, 1, 1))
+    return at.masked_fill(behind, -1)
+
+
+@register("PSROIPooling")
+class PSROIPooling(OfRegions):
+    """Position-sensitive means: each of group_size x group_size windows has channels of its own.
+
+    Bottoms: images (N, output_dim * group_size^2, H, W); regions (R, 5). Top: (R, output_dim,
+    group_size, group_size): the mean of channel (d * group_size + row) * group_size + column over
+    the window. A window outside the image gives 0 (R-FCN's psroi_pooling_layer.cu; Dai et al.,
+    2016).
+    """
+
+    fork = "R-FCN"
+    judge = "recorded"
+    reads = ("psroi_pooling_param",)
+
+    def settings(self) -> tuple[int, int, float]:
+        p = self.layer_param.psroi_pooling_param
+        return p.group_size, p.group_size, p.spatial_scale
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.psroi_pooling_param
+        self.check(p.group_size > 0, f"group_size is {p.group_size}, expected at least 1")
+        self.check(p.output_dim > 0, f"output_dim is {p.output_dim}, expected at least 1")
+        super().setup(shapes)
+
+    def channels(self, images: Shape) -> int:
+        outputs = self.layer_param.psroi_pooling_param.output_dim
+        expected = outputs * self.rows**2
+        self.check(
+            images[1] == expected,
+            f"images (bottom 0) have {images[1]} channels, expected output_dim * group_size^2 = "
+            f"{expected}",
+        )
+        return outputs
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        image, region = self.regions(bottom)
+        _, planes, high, wide = bottom[0].shape
+        tall, broad = self._windows(region)
+        tall, broad = tall.clipped(high), broad.clipped(wide)
+        # The sum of a window is a difference of sums from the image's corner on. In float64 no
+        # digit of float32 is lost.
+        sums = bottom[0].double().cumsum(2).cumsum(3)
+        sums = torch.nn.functional.pad(sums, (1, 0, 1, 0)).flatten()
+        plane = torch.arange(planes, device=image.device).view(1, -1, self.rows, self.columns)
+        plane = (plane + image.view(-1, 1, 1, 1) * planes) * (high + 1)
+
+        def corner(line: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+            at = (plane + line[:, None, :, None]) * (wide + 1) + column[:, None, None]
+            return sums.gather(0, at.flatten()).view(at.shape)
+
+        total = corner(tall.end, broad.end) - corner(tall.start, broad.end)
+        total = total - corner(tall.end, broad.start) + corner(tall.start, broad.start)
+        area = (tall.end - tall.start)[:, :, None] * (broad.end - broad.start)[:, None]
+        empty = (tall.empty[..., None] | broad.empty[:, None])[:, None]
+        mean = total / area[:, None].clamp(min=1)
+        return torch.where(empty, torch.zeros_like(mean), mean).to(bottom[0].dtype)
+
+    def _windows(self, region: torch.Tensor) -> tuple[Windows, Windows]:
+        """The windows along height and width, not clipped."""
+        first = half_away(region[:, :2]) * self.scale
+        last = (half_away(region[:, 2:]) + 1) * self.scale
+        size = (last - first).clamp(min=0.1)
+        return (
+            windows(first[:, 1], size[:, 1], self.rows),
+            windows(first[:, 0], size[:, 0], self.columns),
+        )
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return PositionSensitive(graph, bottoms[0], self.rows, self.scale).mean(bottoms[1])
+
+
+def sampled(
+    x: torch.Tensor, image: torch.Tensor, line: torch.Tensor, column: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Values (R, P, Q, C) and weights (R, P, Q) of the four pixels around each point of R grids.
+
+    x: images (N, C, H, W). image: (R). line, column: (R, P) and (R, Q) float positions. The weights
+    are 0 for points more than half a pixel outside.
+    """
+    _, _, high, wide = x.shape
+    rows = as_rows(x)
+    y, at = between(line, high), between(column, wide)
+    inside = y.inside[..., None] & at.inside[:, None]
+    found = []
+    for row, place, weight in corners(y, at):
+        pixel = (image.view(-1, 1, 1) * high + row) * wide + place
+        values = rows.index_select(0, pixel.flatten()).view(*pixel.shape, rows.shape[1])
+        found.append((values, torch.where(inside, weight, torch.zeros_like(weight))))
+    return found
+
+
+def blend(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """The weighted sum of `sampled` values, (R, C, P, Q)."""
+    total = sum(values * weight[..., None] for values, weight in parts)
+    assert isinstance(total, torch.Tensor)
+    return total.permute(0, 3, 1, 2)
+
+
+@register("ROIAlign")
+class ROIAlign(OfRegions):
+    """Values between pixels at the corners of pooled_h x pooled_w windows in each region.
+
+    Bottoms: images (N, C, H, W); regions (R, 5). Top: (R, C, pooled_h + 1, pooled_w + 1): a region
+    is no longer rounded, and each corner of a window is a point between four pixels (MS-CNN's and
+    Cascade R-CNN's roi_align_layer.cu; He et al., 2017). pad_ratio is ROIPooling's. Points more
+    than half a pixel outside the image, and regions without an area, give 0.
+    """
+
+    fork = "Cascade R-CNN, MS-CNN"
+    judge = "recorded"
+    reads = ("roi_pooling_param",)
+    takes = (
+        "roi_pooling_param.pooled_h",
+        "roi_pooling_param.pooled_w",
+        "roi_pooling_param.spatial_scale",
+        "roi_pooling_param.pad_ratio",
+    )
+    differs = "crpn's ROIAlign, which has a `roi_align_param`, is not here."
+
+    def settings(self) -> tuple[int, int, float]:
+        p = self.layer_param.roi_pooling_param
+        self.ratio = p.pad_ratio
+        return p.pooled_h, p.pooled_w, p.spatial_scale
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        [(regions, channels, rows, columns)] = super().infer_shapes(shapes)
+        return [(regions, channels, rows + 1, columns + 1)]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        image, region = self.regions(bottom)
+        first, last = (x - 0.5 for x in self.padded(region, self.ratio))
+        size = last - first
+        steps = [torch.arange(n + 1, device=size.device) for n in (self.columns, self.rows)]
+        column = first[:, :1] + steps[0] * (size[:, :1] / self.columns)
+        line = first[:, 1:] + steps[1] * (size[:, 1:] / self.rows)
+        flat = (size <= 0).any(1)[:, None]
+        line = torch.where(flat, torch.full_like(line, -1), line)  # outside
+        return blend(sampled(bottom[0], image, line, column))
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        regions = graph.reshape(bottoms[1], (-1, 5), keeps_batch=False)
+        if self.ratio:
+            regions = grown(graph, regions, self.ratio)
+        x1, y1, x2, y2 = (scaled(graph, regions, i, i + 1, self.scale, -0.5) for i in range(1, 5))
+        counts = self.rows, self.columns
+        return grid(graph, bottoms[0], regions, (x1, y1), (x2, y2), counts, 1)
+
+
+@register("ROIWarping")
+class ROIWarping(Pooled):
+    """Values between pixels at pooled_h x pooled_w points of each region, also for its corners.
+
+    Bottoms: images (N, C, H, W); regions (R, 5). Top: (R, C, pooled_h, pooled_w): the first point
+    is the region's first corner, rounded at the images' scale. The regions have a gradient (MNC's
+    roi_warping_layer.cu; Dai et al., 2016).
+    """
+
+    fork = "MNC"
+    judge = "recorded"
+    reads = ("roi_warping_param",)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        image, region = self.regions(bottom)
+        first, last = (half_away(x) for x in self.padded(region, 0))
+        size = (last - first).clamp(min=0)
+        line, column = (
+            first[:, axis, None] + torch.arange(n, device=size.device) * (size[:, axis, None] / n)
+            for axis, n in ((1, self.rows), (0, self.columns))
+        )
+        parts = sampled(bottom[0], image, line, column)
+        top = blend([(values.detach(), weight) for values, weight in parts])
+        shares = self._shares(bottom[0], first, last, line, column)
+        down = blend([(v, w * s) for (v, w), s in zip(parts, shares, strict=True)])
+        down = down + self._by_corners(bottom, parts, first, last, line, column)
+        return with_gradient_of(top, down)
+
+    def _shares(
+        self,
+        x: torch.Tensor,
+        first: torch.Tensor,
+        last: torch.Tensor,
+        line: torch.Tensor,
+        column: torch.Tensor,
+    ) -> list[torch.Tensor]:
+        """Whether the gradient reaches each of the four pixels: MNC looks for the points around a
+        pixel among fewer points than there are.
+        """
+        reached = []
+        for axis, position, extent in ((1, line, x.shape[2]), (0, column, x.shape[3])):
+            start, end = first[:, axis, None], last[:, axis, None]
+            count = position.shape[1]
+            each = (end - start + 1).clamp(min=1) / count
+            steps = torch.arange(count, device=x.device)
+            at = between(position, extent)
+            sides = []
+            for pixel in (at.low, at.high):
+                least = ((pixel - start - 1) / each - 1).floor().clamp(0, count)
+                most = ((pixel - start + 1) / each).ceil().clamp(0, count)
+                near = (pixel >= start) & (pixel <= end)
+                sides.append(near & (steps >= least) & (steps < most))
+            reached.append(sides)
+        return [
+            (row[..., None] & at[:, None]).to(x.dtype) for row in reached[0] for at in reached[1]
+        ]
+
+    def _by_corners(
+        self,
+        bottom: Tensors,
+        parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        first: torch.Tensor,
+        last: torch.Tensor,
+        line: torch.Tensor,
+        column: torch.Tensor,
+    ) -> torch.Tensor:
+        """0, with the gradient for the regions that MNC states (backward of coordinates)."""
+        _, _, high, wide = bottom[0].shape
+        regions = bottom[1].reshape(-1, self.numbers)
+        if not regions.requires_grad:
+            return torch.zeros((), device=regions.device, dtype=regions.dtype)
+        y, x = between(line, high), between(column, wide)
+        v = [values.detach().permute(0, 3, 1, 2) for values, _ in parts]  # 00, 01, 10, 11
+        dy, dx = y.share[:, None, :, None], x.share[:, None, None]
+        along_x = (1 - dy) * (v[1] - v[0]) + dy * (v[3] - v[2])
+        along_y = (1 - dx) * (v[2] - v[0]) + dx * (v[3] - v[1])
+        # MNC reads stray memory for points outside; here they have no gradient.
+        tall, broad = y.inside & (y.low + 1 < high), x.inside & (x.low + 1 < wide)
+        within = tall[:, None, :, None] & broad[:, None, None]
+        # Where a point lies in its region; MNC's divisor is that of a region one pixel larger.
+        size = (last - first + 1).clamp(min=1)
+        y_share = ((y.low + y.share - first[:, 1:]) / size[:, 1:])[:, None, :, None]
+        x_share = ((x.low + x.share - first[:, :1]) / size[:, :1])[:, None, None]
+        total = torch.zeros((), device=regions.device, dtype=regions.dtype)
+        for axis, along, share in ((1, along_x, x_share), (2, along_y, y_share)):
+            along = torch.where(within, along, torch.zeros_like(along)) * self.scale
+            for index, factor in ((axis, 1 - share), (axis + 2, share)):
+                moved = regions[:, index] - regions[:, index].detach()
+                total = total + moved.view(-1, 1, 1, 1) * (along * factor)
+        return total
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        regions = graph.reshape(bottoms[1], (-1, 5), keeps_batch=False)
+        ends = rounded(graph, scaled(graph, regions, 1, 5, self.scale, 0))
+        first = [graph.slice(ends, [1], [i], [i + 1]) for i in (0, 1)]
+        last = [graph.slice(ends, [1], [i], [i + 1]) for i in (2, 3)]
+        last = [graph.add("Max", a, b) for a, b in zip(last, first, strict=True)]
+        return grid(graph, bottoms[0], regions, first, last, (self.rows, self.columns), 0)
+
+
+@register("MaskResize")
+class MaskResize(Layer):
+    """Images of another size, by values between pixels.
+
+    Bottom: (N, C, H, W). Top: (N, C, output_height, output_width); SSTD's factor_height and
+    factor_width, times H and W, stand for these. A pixel of the top at y lies at
+    y H / output_height in the bottom; it is 0 where that is more than half a pixel outside (MNC's
+    mask_resize_layer.cu).
+    """
+
+    fork = "MNC, SSTD"
+    judge = "recorded"
+    reads = ("mask_resize_param",)
+    in_place = False
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        [shape] = shapes
+        self.check(
+            len(shape) == 4 and math.prod(shape[1:]) > 0,
+            f"the bottom has the shape {shape}, expected (N, C, H, W), not empty",
+        )
+        p = self.layer_param.mask_resize_param
+        sizes = []
+        for name, extent in (("height", shape[2]), ("width", shape[3])):
+            factor, size = getattr(p, f"factor_{name}"), getattr(p, f"output_{name}")
+            size = int(extent * factor) if factor > 0 else size
+            self.check(size > 0, f"output_{name} is {size}, expected at least 1")
+            sizes.append(size)
+        return [(*shape[:2], *sizes)]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        [(count, _, *sizes)] = self.top_shapes(bottom)
+        x = bottom[0]
+        places, reached = [], []
+        for size, extent in zip(sizes, x.shape[2:], strict=True):
+            ratio = torch.tensor(extent, dtype=x.dtype, device=x.device) / size
+            steps = torch.arange(size, device=x.device)
+            places.append(steps * ratio)
+            at = between(places[-1], extent)
+            # MNC looks for a pixel's gradient at two points of the top, though it may reach more.
+            nearest = [(pixel / ratio).floor() for pixel in (at.low, at.high)]
+            reached.append([(steps == n) | (steps == n + 1) for n in nearest])
+        image = torch.arange(count, device=x.device)
+        line, column = (place.expand(count, -1) for place in places)
+        parts = sampled(x, image, line, column)
+        shares = [(r[:, None] & c).to(x.dtype) for r in reached[0] for c in reached[1]]
+        down = blend([(v, w * s) for (v, w), s in zip(parts, shares, strict=True)])
+        return with_gradient_of(blend([(v.detach(), w) for v, w in parts]), down)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        [shape] = self.infer_shapes([bottoms[0].shape])
+        top = graph.add(
+            "Resize",
+            bottoms[0],
+            "",
+            "",
+            graph.shape_like(bottoms[0], shape),
+            mode="linear",
+            coordinate_transformation_mode="asymmetric",
+        )
+        line, column = (
+            torch.arange(size) * (extent / size) <= extent - 0.5
+            for size, extent in zip(shape[2:], bottoms[0].shape[2:], strict=True)
+        )
+        inside = line[:, None] & column
+        return top if inside.all() else graph.add("Mul", top, graph.constant(inside.numpy()))
+
+
+@register("MaskPooling")
+class MaskPooling(Layer):
+    """The product of features (N, C, H, W) and a mask (N, 1, H, W) (MNC's mask_pooling_layer.cu).
+
+    Both have a gradient.
+    """
+
+    fork = "MNC, SSTD"
+    judge = "recorded"
+    bottoms = (2, 2)
+    in_place = False
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        features, mask = shapes
+        self.check(
+            len(features) == 4 and mask == (features[0], 1, *features[2:]),
+            f"bottoms of shapes {features} and {mask}: expected (N, C, H, W) and (N, 1, H, W)",
+        )
+        return [features]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        return bottom[0] * bottom[1]
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Mul", *bottoms)
