@@ -121,6 +121,8 @@ def spoil_param(rng: random.Random, name: str, message) -> None:
     if not fields:
         return
     own = getattr(message, rng.choice(fields))
+    if not hasattr(own, "DESCRIPTOR"):  # a repeated message
+        own = own[0] if own else own.add()
     field = rng.choice(list(own.DESCRIPTOR.fields))
     kinds = {
         FieldDescriptor.CPPTYPE_INT32: lambda: rng.randint(-5, 6),
