@@ -39,6 +39,7 @@ from caffe.export.state_dict import load_state_dict, read_names, read_state_dict
 from caffe.formats.files import atomic_write
 from caffe.formats.onnx import TARGETS, Target
 from caffe.net import Net
+from caffe.process.alignment import set_crop_alignment
 from caffe.proto import caffe_pb2 as pb
 
 PathLike = str | os.PathLike[str]
@@ -404,6 +405,12 @@ def _parser() -> argparse.ArgumentParser:
         help="accept WEIGHTS that lack layers of the net, which keep their fillers' values, and "
         "keys of a state dict without a layer",
     )
+    parser.add_argument(
+        "--align-crops",
+        action="store_true",
+        help="Crop layers without crop_param cut by coordinates, as nets of HED, CRF-RNN and "
+        "DeconvNet mean it, not at 0",
+    )
     trust.add_option(parser)
     group = parser.add_argument_group("ONNX")
     group.add_argument(
@@ -441,6 +448,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
     parser = _parser()
     args = parser.parse_args(arguments)
+    if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
+        set_crop_alignment(True)
     if args.out is not None:
         written = _convert(args, args.net, args.weights, args.out)
         return _say(args.out, _verdict(written, args.no_check))

@@ -124,9 +124,7 @@ def check_sampler(sampler: pb.Sampler) -> None:
         )
 
 
-def _allowed(
-    sampler: pb.BatchSampler, boxes: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _allowed(sampler: pb.BatchSampler, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The windows of max_trials that meet the constraint, at most max_sample."""
     p, count = sampler.sampler, min(sampler.max_trials, _MOST_TRIALS)
     scale = rng.uniform(p.min_scale, p.max_scale, count)

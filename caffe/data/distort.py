@@ -13,11 +13,7 @@ from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
 
 R = pb.ResizeParameter
-_BORDERS = {
-    R.CONSTANT: cv2.BORDER_CONSTANT,
-    R.MIRRORED: cv2.BORDER_REFLECT_101,
-    R.REPEAT_NEAREST: cv2.BORDER_REPLICATE,
-}
+_BORDERS = {R.MIRRORED: "reflect", R.REPEAT_NEAREST: "edge"}  # numpy's words
 _INTERPOLATIONS = {
     R.LINEAR: cv2.INTER_LINEAR,
     R.AREA: cv2.INTER_AREA,
@@ -38,9 +34,7 @@ def check_distortion(p: pb.DistortionParameter) -> None:
             raise CaffeError(f"distort_param: {name}_lower {low:g} is above {name}_upper {high:g}")
 
 
-def distorted(
-    image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator
-) -> np.ndarray:
+def distorted(image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator) -> np.ndarray:
     """The picture with changed brightness, contrast, saturation, hue and order of channels, each
     with its probability; contrast comes second or fourth (ApplyDistort in SSD's im_transforms.cpp).
     """
@@ -69,9 +63,7 @@ def _brightness(
     return _linear(image, 1, rng.uniform(-p.brightness_delta, p.brightness_delta))
 
 
-def _contrast(
-    image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator
-) -> np.ndarray:
+def _contrast(image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator) -> np.ndarray:
     if rng.uniform() >= p.contrast_prob:
         return image
     return _linear(image, rng.uniform(p.contrast_lower, p.contrast_upper), 0)
@@ -121,10 +113,11 @@ def resize(image: np.ndarray, p: pb.ResizeParameter, rng: np.random.Generator) -
     inner = _to(image, max(high, 1), max(wide, 1), how)
     above, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
     below, right = height - inner.shape[0] - above, width - inner.shape[1] - left
+    if p.pad_mode in _BORDERS:
+        borders = ((above, below), (left, right), (0, 0))
+        return np.pad(inner, borders, mode=_BORDERS[p.pad_mode])
     value = _per_channel(p.pad_value, image.shape[2], "resize_param: pad_value")
-    border = _BORDERS[p.pad_mode]
-    padded = cv2.copyMakeBorder(inner, above, below, left, right, border, value=value)
-    return padded.reshape(height, width, -1)
+    return expanded(inner, height, width, above, left, np.array(value))
 
 
 def _to(image: np.ndarray, height: int, width: int, how: int) -> np.ndarray:
@@ -202,9 +195,7 @@ def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return decode(data.tobytes(), cv2.IMREAD_COLOR, "noise_param: JPEG", CaffeError)
 
 
-def _salted(
-    image: np.ndarray, p: pb.SaltPepperParameter, rng: np.random.Generator
-) -> np.ndarray:
+def _salted(image: np.ndarray, p: pb.SaltPepperParameter, rng: np.random.Generator) -> np.ndarray:
     """The picture with a fraction of its pixels, drawn with repetition, in one colour."""
     height, width, channels = image.shape
     count = int(min(max(p.fraction, 0), 1) * height * width)

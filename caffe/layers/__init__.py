@@ -37,12 +37,16 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "region_loss",
     "resample",
     "resize",
     "roi",
     "roi_turned",
+    "segmentation",
     "unit_norm",
     "vision",
+    "yolo",
+    "yolo_loss",
 )
 
 for _family in FAMILIES:

@@ -254,30 +254,35 @@ class Threshold(_Elementwise):
 @register("Dropout")
 class Dropout(_Elementwise):
     """In TRAIN: zeros a share dropout_ratio of the values and scales the rest by 1 / (1 - ratio)
-    (Srivastava et al., 2014). In TEST: the bottom.
+    (Srivastava et al., 2014). In TEST: the bottom. Without Fast R-CNN's scale_train the rest keeps
+    its values in TRAIN, and in TEST all are multiplied by 1 - ratio.
     """
 
     reads = ("dropout_param",)
+    takes = ("dropout_param.scale_train",)
     look = Look(stripe="dropout")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         self.ratio = self.layer_param.dropout_param.dropout_ratio
         self.check(0 <= self.ratio < 1, f"dropout_ratio is {self.ratio:g}, expected 0 <= ratio < 1")
+        self.scales_later = not self.layer_param.dropout_param.scale_train
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         x, ratio = bottom[0], self.ratio
+        if self.scales_later:
+            x = x * (1 - ratio)
         if self.phase == pb.TRAIN and x.device.type == "cpu" and (256 * ratio).is_integer():
             return x * _byte_mask(x, ratio)
         return F.dropout(x, ratio, training=self.phase == pb.TRAIN)
 
     def copies(self) -> bool:
-        return self.phase == pb.TEST
+        return self.phase == pb.TEST and not self.scales_later
 
     def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return bottoms[0].name
+        return graph.affine(bottoms[0], 1 - self.ratio, 0) if self.scales_later else bottoms[0].name
 
 
 def _byte_mask(x: torch.Tensor, ratio: float) -> torch.Tensor:

@@ -209,6 +209,22 @@ class Layer:
         return None
 
     @classmethod
+    def alignment(cls, params: Mapping[str, Any]) -> Map | None:
+        """The map by which crops are aligned (caffe/graph/alignment.py): that of `coordinates`, or
+        the identity for types that only join or cut channels.
+        """
+        return cls.coordinates(params)
+
+    @property
+    def unplaced(self) -> bool:
+        """Whether the parameters leave open where it cuts (Crop); then the net calls put()."""
+        return False
+
+    def put(self, axis: int, offset: Sequence[int]) -> None:
+        """Say where it cuts: from `axis` on, at these offsets; none: at 0."""
+        raise AssertionError("the type is never unplaced")
+
+    @classmethod
     def detail(cls, param: pb.LayerParameter) -> str:
         """The second line of a box in netgen's drawings if the shape is not known."""
         return param.type

@@ -107,6 +107,10 @@ class Concat(Layer):
         return graph.add("Concat", *bottoms, axis=axis)
 
     @classmethod
+    def alignment(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
+
+    @classmethod
     def symbol(cls, param: pb.LayerParameter) -> str:
         return "C"
 
@@ -177,6 +181,10 @@ class Slice(Layer):
         sizes = graph.constant(sizes, np.int64)
         parts = graph.add("Split", x, sizes, outputs=self.num_tops, axis=axis)
         return [parts] if isinstance(parts, str) else parts
+
+    @classmethod
+    def alignment(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
 
 
 class _View(Layer):

@@ -546,6 +546,28 @@ def test_a_folder_is_converted_and_told_in_a_table(files, tmp_path, capsys):
     assert (tmp_path / "new" / "net.pt").exists()
 
 
+def test_crops_are_aligned_on_demand(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAFFE_ALIGN_CROPS", "0")
+    text = (
+        input_of("data", 1, 1, 6, 6)
+        + 'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+        "convolution_param { num_output: 1 kernel_size: 3 pad: 5 } }"
+        'layer { name: "crop" type: "Crop" bottom: "c" bottom: "data" top: "y" }'
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    small_net(text).save(tmp_path / "net.caffemodel")
+    for options, expected in (([], []), (["--align-crops"], [4, 4])):
+        out = tmp_path / "out.caffemodel"
+        paths = [tmp_path / "net.prototxt", tmp_path / "net.caffemodel", out]
+        convert.main([*options, *map(str, paths)])
+        (crop,) = [
+            layer
+            for layer in pb.NetParameter.FromString(out.read_bytes()).layer
+            if layer.type == "Crop"
+        ]
+        assert list(crop.crop_param.offset) == expected
+
+
 def test_a_net_without_weights_or_out_is_bad_usage(files):
     for arguments in (files[:1], files[:2]):
         with pytest.raises(SystemExit, match="2"):

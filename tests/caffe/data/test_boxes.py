@@ -51,9 +51,7 @@ def test_mirror():
 
 
 def test_padding_moves_boxes():
-    p = message(
-        pb.ResizeParameter, "height: 100 width: 100 resize_mode: FIT_LARGE_SIZE_AND_PAD"
-    )
+    p = message(pb.ResizeParameter, "height: 100 width: 100 resize_mode: FIT_LARGE_SIZE_AND_PAD")
     # A picture twice as wide as high fills the rows 25 to 75.
     found = boxes.resized(rows((0, 0, 1, 1), (0.5, 0.5, 1, 1)), p, 50, 100)
     assert corners(found) == [[0, 0.25, 1, 0.75], [0.5, 0.5, 1, 0.75]]

@@ -23,7 +23,9 @@ DRAWS = 6
 WITHOUT_FORM = {
     "Accuracy",
     "DetectionEvaluate",
+    "BoxAnnotatorOHEM",
     "RotateROIPooling",
+    "BiasChannel",
 }
 WITH_FORM = sorted(name for name in TABLE if REGISTRY[name].onnx is not Layer.onnx)
 
