@@ -13,11 +13,7 @@ from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
 
 R = pb.ResizeParameter
-_BORDERS = {
-    R.CONSTANT: cv2.BORDER_CONSTANT,
-    R.MIRRORED: cv2.BORDER_REFLECT_101,
-    R.REPEAT_NEAREST: cv2.BORDER_REPLICATE,
-}
+_BORDERS = {R.MIRRORED: "reflect", R.REPEAT_NEAREST: "edge"}  # numpy's words
 _INTERPOLATIONS = {
     R.LINEAR: cv2.INTER_LINEAR,
     R.AREA: cv2.INTER_AREA,
@@ -117,10 +113,11 @@ def resize(image: np.ndarray, p: pb.ResizeParameter, rng: np.random.Generator) -
     inner = _to(image, max(high, 1), max(wide, 1), how)
     above, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
     below, right = height - inner.shape[0] - above, width - inner.shape[1] - left
+    if p.pad_mode in _BORDERS:
+        borders = ((above, below), (left, right), (0, 0))
+        return np.pad(inner, borders, mode=_BORDERS[p.pad_mode])
     value = _per_channel(p.pad_value, image.shape[2], "resize_param: pad_value")
-    border = _BORDERS[p.pad_mode]
-    padded = cv2.copyMakeBorder(inner, above, below, left, right, border, value=value)
-    return padded.reshape(height, width, -1)
+    return expanded(inner, height, width, above, left, np.array(value))
 
 
 def _to(image: np.ndarray, height: int, width: int, how: int) -> np.ndarray:

@@ -155,14 +155,15 @@ def lmdb_records(draw: Draw) -> Target:
 def odd_annotated(draw: Draw) -> bytes:
     """An AnnotatedDatum of a sound or odd Datum, with boxes of any numbers."""
     record = pb.AnnotatedDatum(type=pb.AnnotatedDatum.BBOX)
+    content = odd_datum(draw) if draw.chance(0.2) else draw.sound("datums/*")
     try:
-        record.datum.ParseFromString(odd_datum(draw))
+        record.datum.ParseFromString(content)
     except DecodeError:
         return b"\xff"
     for label in range(draw.pick(0, 1, 3)):
         box = record.annotation_group.add(group_label=label).annotation.add().bbox
         box.xmax, box.ymax = 0.5, 0.7
-    if not mutate.idle:
+    if not mutate.idle and draw.chance(0.4):
         mutate.some_message(draw.rng, record)
     return record.SerializeToString()
 
