@@ -111,13 +111,17 @@ class PriorBox(_PriorBoxes):
     each aspect ratio a other than 1, with flip also 1/a, a box of s sqrt(a) x s / sqrt(a).
 
     Bottoms and top: as _PriorBoxes says. Whole pixels: fractions of sizes are cut off, as in SSD's
-    prior_box_layer.cpp (Liu et al., 2016). denser_prior_boxes (TextBoxes++): each box a second time
-    half a step lower; TextBoxes, whose layer always does that, needs the field set. reduce_boxes
-    (chuanqi305/ssd): the first square has half the side. sides_by_ratio, for SSTD, whose layer is
-    another in this: boxes are s a x s, then with flip s x s a, and fractions of sizes count.
+    prior_box_layer.cpp (Liu et al., 2016). offset_h and offset_w (OpenCV): each box once for each
+    pair. reduce_boxes (chuanqi305/ssd): the first square has half the side.
+
+    denser_prior_boxes (TextBoxes++): each box a second time half a step lower. TextBoxes' layer
+    always does that; where the field is not set, it is on with TextBoxes' aspect ratios 2, 3, 5, 7
+    and 10 without flip. sides_by_ratio (ours, for SSTD, whose layer is another in this): boxes are
+    s a x s, then with flip s x s a, and fractions of sizes count; where it is not set, it is on
+    with flip, a ratio beside its reciprocal, and one of 7 or more, as SSTD's nets have them.
     """
 
-    fork = "SSD, NVCaffe, TextBoxes++, chuanqi305/ssd, SSTD"
+    fork = "SSD, NVCaffe, TextBoxes, TextBoxes++, chuanqi305/ssd, SSTD, OpenCV"
     judge = "recorded"
 
     takes = tuple(
@@ -125,7 +129,7 @@ class PriorBox(_PriorBoxes):
         for f in (
             *("min_size", "max_size", "aspect_ratio", "flip", "clip", "variance", "offset"),
             *("img_size", "img_h", "img_w", "step", "step_h", "step_w"),
-            *("reduce_boxes", "denser_prior_boxes", "sides_by_ratio"),
+            *("reduce_boxes", "denser_prior_boxes", "sides_by_ratio", "offset_h", "offset_w"),
         )
     )
 
@@ -144,19 +148,18 @@ class PriorBox(_PriorBoxes):
         boxes = []
         for i, size in enumerate(sizes):
             boxes += self._sides_of(size, largest[i] if largest else None)
-        times = 2 if p.denser_prior_boxes else 1
-        return np.repeat(np.array(boxes, np.float32), times, 0)
+        return np.repeat(np.array(boxes, np.float32), len(self._shifts), 0)
 
     def _sides_of(self, size: float, largest: float | None) -> list[tuple[float, float]]:
         """The boxes of one min_size."""
         p = self.layer_param.prior_box_param
-        size = size if p.sides_by_ratio else math.trunc(size)
+        size = size if self._by_ratio else math.trunc(size)
         first = size / 2 if p.reduce_boxes else size
         boxes = [(first, first)]
         if largest is not None:
             boxes.append((math.sqrt(size * math.trunc(largest)),) * 2)
         ratios = self._ratios()
-        if p.sides_by_ratio:
+        if self._by_ratio:
             flipped = [(size, size * ratio) for ratio in ratios] if p.flip else []
             return [*boxes, *((size * ratio, size) for ratio in ratios), *flipped]
         return [*boxes, *((size * math.sqrt(a), size / math.sqrt(a)) for a in ratios)]
@@ -168,15 +171,37 @@ class PriorBox(_PriorBoxes):
         for ratio in p.aspect_ratio:
             self.check(0 < ratio < math.inf, f"aspect_ratio is {ratio:g}, expected more than 0")
             if all(abs(ratio - known) >= 1e-6 for known in ratios):
-                ratios += [ratio, 1 / ratio] if p.flip and not p.sides_by_ratio else [ratio]
+                ratios += [ratio, 1 / ratio] if p.flip and not self._by_ratio else [ratio]
         return ratios[1:]
 
     @property
-    def offsets(self) -> list[tuple[float, float]]:
+    def _by_ratio(self) -> bool:
         p = self.layer_param.prior_box_param
-        if not p.denser_prior_boxes:
-            return super().offsets
-        return [(p.offset, p.offset), (p.offset, 1.0)] * (len(self.sides) // 2)
+        if p.HasField("sides_by_ratio"):
+            return p.sides_by_ratio
+        ratios = [ratio for ratio in p.aspect_ratio if ratio > 0]
+        both = any(abs(a * b - 1) < 1e-5 for a in ratios for b in ratios if a > 1)
+        return p.flip and both and max(ratios) >= 7
+
+    @property
+    def _shifts(self) -> list[tuple[float, float]]:
+        """(x, y) of the centres of each box in a place."""
+        p = self.layer_param.prior_box_param
+        if p.offset_h or p.offset_w:
+            self.check(
+                len(p.offset_h) == len(p.offset_w),
+                f"has {len(p.offset_h)} offset_h and {len(p.offset_w)} offset_w, expected as many",
+            )
+            return [*zip(p.offset_w, p.offset_h, strict=True)]
+        denser = p.denser_prior_boxes
+        if not p.HasField("denser_prior_boxes"):
+            denser = not p.flip and sorted(p.aspect_ratio) == [2, 3, 5, 7, 10]
+        return [(p.offset, p.offset), (p.offset, 1.0)] if denser else [(p.offset, p.offset)]
+
+    @property
+    def offsets(self) -> list[tuple[float, float]]:
+        shifts = self._shifts
+        return shifts * (len(self.sides) // len(shifts))
 
 
 @register("PriorBoxClustered")
