@@ -17,7 +17,10 @@ from caffe.layers.look import Look
 from caffe.process.log import WARNING, emit
 
 # The hint of layers whose priors do not fit: TextBoxes' PriorBox needs no field for that.
-DENSER = "; TextBoxes' PriorBox makes twice as many boxes as SSD's: set denser_prior_boxes: true"
+DENSER = (
+    "; some forks' PriorBox makes more boxes of the same fields: set denser_prior_boxes: true for "
+    "TextBoxes' (twice as many), dense_faces: true for sfzhang15/FaceBoxes' (21 of three sizes)"
+)
 _TAKES = (
     *("num_classes", "share_location", "background_label_id", "nms_param", "code_type"),
     *("keep_top_k", "variance_encoded_in_target", "confidence_threshold"),
