@@ -26,6 +26,7 @@ FAMILIES = (
     "normalization",
     "pooling",
     "prior_box",
+    "proposal",
     "python_layer",
     "rearrange",
     "recurrent",

@@ -93,7 +93,8 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
     """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "distinct"
     (below 1), "apart" (distinct whole numbers), "below N" (whole numbers), "places in N" (in each
     plane, no place of N twice), "regions N S" (numbers of images below N and corners within S,
-    "even regions": corners are even numbers, an angle behind them is a multiple of 90).
+    "even regions": corners are even numbers, an angle behind them is a multiple of 90), "numbers
+    A B ..." (these, in this order).
     """
     torch.manual_seed(seed)
     count = torch.Size(dims).numel()
@@ -103,6 +104,8 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
         plane = torch.Size(dims[2:]).numel()
         rows = [torch.randperm(int(kind.split()[2]))[:plane] for _ in range(count // plane)]
         return torch.stack(rows).reshape(list(dims)).double()
+    if kind.startswith("numbers"):
+        return torch.tensor([float(word) for word in kind.split()[1:]]).double().reshape(list(dims))
     if "regions" in kind:
         return regions(kind, dims)
     if kind in ("distinct", "apart"):

@@ -19,7 +19,16 @@ DRAWS = 6
 
 # No top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
-    *("Accuracy", "ArgMax", "BoxAnnotatorOHEM", "Threshold", "Silence", "HDF5Output", "Python"),
+    *(
+        "Accuracy",
+        "ArgMax",
+        "BoxAnnotatorOHEM",
+        "Proposal",
+        "Threshold",
+        "Silence",
+        "HDF5Output",
+        "Python",
+    ),
     *("PriorBox", "PriorBoxClustered"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
 }
