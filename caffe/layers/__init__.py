@@ -36,6 +36,7 @@ FAMILIES = (
     "normalization",
     "pooling",
     "prior_box",
+    "proposal",
     "python_layer",
     "rearrange",
     "recurrent",
