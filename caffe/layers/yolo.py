@@ -55,6 +55,7 @@ class _Detections(Layer):
     fork = "MobileNet-YOLO, Caffe-YOLOv3-Windows"
     judge = "recorded"
     in_place = False
+    varying = 2
     look = OUTPUT
 
     def fit(self, shapes: Sequence[Shape], anchors: int, numbers: int) -> list[Shape]:
