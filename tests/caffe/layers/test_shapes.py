@@ -52,8 +52,6 @@ def run(layer: Layer, bottom: Tensors) -> Shapes | str:
             tops = layer.forward(bottom, [blob.tensor() for blob in layer.blobs])
     except caffe.CaffeError as error:
         return str(error)
-    if layer.type in ("YoloDetectionOutput", "Yolov3DetectionOutput"):  # a row for each box
-        return [(1, 1, 1, 7)] if tops.shape[:2] == (1, 1) and tops.shape[3:] == (7,) else []
     return [tuple(t.shape) for t in ([tops] if isinstance(tops, torch.Tensor) else tops)]
 
 
