@@ -119,7 +119,10 @@ def measured(
         raise CaffeError(
             f"output {name!r}: {program} gives the shape {theirs.shape}, the net {ours.shape}"
         )
-    scale = np.abs(ours[np.isfinite(ours)]).max(initial=0) or 1
+    largest = np.abs(np.where(np.isfinite(ours), ours, 0))
+    # Labels, scores and corners of boxes each have their own scale.
+    scale = largest.max(initial=0) if least is None else largest.max(0, initial=0)
+    scale = np.where(scale > 0, scale, 1)
     nan = np.isnan(ours) & np.isnan(theirs)
     with np.errstate(invalid="ignore"):
         away = np.where((ours == theirs) | nan, 0, np.abs(ours - theirs) / scale)
