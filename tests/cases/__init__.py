@@ -79,6 +79,13 @@ def row(
     return add
 
 
+def draws(name: str, count: int) -> range:
+    """How many cases of a type are tried: `count`, and a third for the types of forks, which are
+    many and have their recordings.
+    """
+    return range(max(2, count // 3) if REGISTRY[name].fork else count)
+
+
 def shape(rng: random.Random, least: int, most: int, largest: int = 3) -> list[int]:
     """A shape of least .. most axes, each of 1 .. largest."""
     return [rng.randint(1, largest) for _ in range(rng.randint(least, most))]

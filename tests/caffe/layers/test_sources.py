@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from cases import TABLE, Case, make_layer
+from cases import TABLE, Case, draws, make_layer
 
 from caffe.blob import Blob
 from caffe.errors import CaffeError
@@ -36,8 +36,10 @@ def drawn(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("draw", range(DRAWS))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [pytest.param(name, i, id=f"{name}-{i}") for name in NAMES for i in draws(name, DRAWS)],
+)
 def test_tops_have_the_inferred_shapes(drawn, name, draw):
     case, layer = drawn(name, draw)
     expected = layer.infer_shapes([tuple(s) for s in case.shapes])
