@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boundary.reading import read_bytes
+from boundary.reading import git_lfs, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +69,8 @@ def _other_kind(path: Any, head: bytes) -> str:
     """What a file is that torch.save does not write, and what to do; empty if it may have."""
     if not head:
         return "the file is empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is Git LFS's pointer to the file; fetch the file itself (git lfs pull)"
+    if pointer := git_lfs(path):
+        return f"it {pointer}"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < Path(path).stat().st_size:
         return (
             "it is a safetensors file; save it by torch.save(safetensors.torch.load_file(FILE), "

@@ -17,10 +17,14 @@ class InputError(Exception):
 
     Each package raises its own kind, which is also a built-in exception: caffe.errors.CaffeError is
     a RuntimeError, data_tools.cli.DataError a ValueError.
+
+    longest: the characters of a message; more for the few kinds that must list what they found.
     """
 
+    longest = LONGEST
+
     def __init__(self, message: object = "") -> None:
-        super().__init__(shortened(str(message)))
+        super().__init__(shortened(str(message), self.longest))
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:

@@ -31,6 +31,7 @@ _MARKS = {  # byte order marks, the longer ones first
     b"\xfe\xff": "utf-16",
 }
 _SEPARATORS = (",", ";", "\t")
+_LFS = b"version https://git-lfs"
 
 
 @contextmanager
@@ -39,18 +40,36 @@ def reading(path: PathLike, what: str, error: type[InputError]) -> Iterator[None
 
     what: the kind of file that is expected, with its article: "an HDF5 file of weights".
     An InputError passes as it is, because its message already says what is wrong and where. So
-    does an exception that asks the program to end.
+    does an exception that asks the program to end. Whatever it is, a file that is only Git LFS's
+    pointer to another one is called that.
     """
     try:
         yield
-    except InputError:
+    except InputError as problem:
+        if pointer := git_lfs(path):
+            raise error(f"{shown(path)}: {pointer}") from problem
         raise
     except OSError as problem:
         known = problem.errno is not None and problem.strerror
         not_so = "" if known else f"not {what}: "
         raise error(f"{shown(path)}: {not_so}{reason(problem)}") from problem
     except Exception as problem:
-        raise error(f"{shown(path)}: not {what}: {reason(problem)}") from problem
+        why = git_lfs(path) or f"not {what}: {reason(problem)}"
+        raise error(f"{shown(path)}: {why}") from problem
+
+
+def git_lfs(path: PathLike) -> str:
+    """What to say of a file that is Git LFS's pointer to the real one; empty for other files."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return ""
+        with open(path, "rb") as file:
+            head = file.read(len(_LFS))
+    except (OSError, ValueError):
+        return ""
+    if head != _LFS:
+        return ""
+    return "is Git LFS's pointer to the file; fetch the file itself (git lfs pull)"
 
 
 def check_file(path: PathLike, error: type[InputError]) -> os.stat_result:

@@ -56,9 +56,10 @@ def _status_of(
     """What main returns, or 1 with a line for an exception."""
     try:
         return main() or 0
-    except (InputError, *known) as error:
-        text = str(error) if isinstance(error, InputError) else one_line(str(error))
-        say(shortened(f"{program}: {text}"))
+    except InputError as error:
+        say(shortened(f"{program}: {error}", error.longest))
+    except known as error:
+        say(shortened(f"{program}: {one_line(str(error))}"))
     except BrokenPipeError:  # of a pipe that it was to write to: its reader wants no more
         return 128 + signal.SIGPIPE
     except OSError as error:

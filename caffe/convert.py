@@ -1,6 +1,8 @@
 """Nets and weights for other programs, and weights from PyTorch.
 
     python -m caffe.convert deploy.prototxt weights.caffemodel net.onnx
+    python -m caffe.convert --for opencv deploy.prototxt weights.caffemodel net.onnx
+    python -m caffe.convert --for opencv FOLDER     all nets of a folder, or of a list
 
 What is written follows from the ending of OUT:
   .onnx                       the net in TEST phase with its weights, as ONNX
@@ -17,20 +19,29 @@ import argparse
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from boundary import trust
+from boundary.errors import one_line
+from boundary.reading import read_bytes
 from boundary.streams import say
+from boundary.text import shown
 from caffe.commands.script import run
 from caffe.errors import CaffeError
+from caffe.export import pairs, programs
+from caffe.export.comparing import Difference, compared, judge, measured
 from caffe.export.module import Shapes, load_net, to_module
 from caffe.export.onnx import write_graph
 from caffe.export.state_dict import load_state_dict, read_names, read_state_dict, state_dict
 from caffe.formats.files import atomic_write
+from caffe.formats.meaning import set_fork
+from caffe.formats.onnx import TARGETS, Target
 from caffe.net import Net
+from caffe.process.alignment import set_crop_alignment
 from caffe.proto import caffe_pb2 as pb
 
 PathLike = str | os.PathLike[str]
@@ -43,8 +54,7 @@ ENDINGS = {
     ".h5": "hdf5",
 }
 CHECKPOINTS = {".ckpt", ".bin", ".tar", ".safetensors"}  # how others call state dicts
-TOLERANCE = 1e-4  # largest difference, in shares of the output's largest value
-UNEQUAL = 1e-2  # share of values that may exceed it: masks may differ where values are nearly equal
+FAILED = "failed"
 LARGEST = 2**31 - 1  # bytes; protobuf's limit for a message
 
 
@@ -71,6 +81,19 @@ def read_net(
     return net
 
 
+@dataclass(frozen=True)
+class Written:
+    """What is known of an ONNX file that was written.
+
+    differences: of each output; empty if nothing was compared. program: what was compared with, and
+    its version. remark: why it is not the program that the file is for.
+    """
+
+    differences: Mapping[str, Difference]
+    program: str = ""
+    remark: str = ""
+
+
 def to_onnx(
     net: Net,
     path: PathLike,
@@ -79,112 +102,165 @@ def to_onnx(
     max_unpool: bool = True,
     dynamic_batch: bool = False,
     check: bool = True,
+    target: str = "onnxruntime",
+    raw_detections: bool = False,
 ) -> dict[str, float] | None:
     """Write a net with its weights as an ONNX file (opset 17, float32).
 
-    outputs: blobs; default: the net's outputs. max_unpool: whether Unpooling may become MaxUnpool
-        with MaxPool's indices; if not, both become plain arithmetic, which TensorRT and OpenVINO
-        also read. dynamic_batch: the first axis of inputs and outputs may have any size.
-    check: run the file in onnxruntime, if that is installed, and compare its answers with the
-        net's.
+    outputs: blobs; default: the net's outputs, without inputs that no layer takes.
+    max_unpool: whether Unpooling may become MaxUnpool with MaxPool's indices, which onnxruntime
+        alone has; if not, both become plain arithmetic.
+    dynamic_batch: the first axis of inputs and outputs may have any size.
+    check: run the file in the target's program, or in onnxruntime where that is not installed, and
+        compare its answers with the net's.
+    target: the program that is to read the file: onnxruntime, opencv, openvino or tensorrt.
+    raw_detections: in place of an output that holds boxes (DetectionOutput's, say), give out what
+        they are chosen from: locations, confidences and priors.
 
     Returns the largest difference for each output, in shares of the output's largest value; None
     if nothing was compared. Raises CaffeError for a layer without an ONNX form, for answers that
     differ, and if the package onnx is missing; then nothing is written.
     """
+    written = write_onnx(
+        net,
+        path,
+        outputs,
+        max_unpool=max_unpool,
+        dynamic_batch=dynamic_batch,
+        check=check,
+        target=target,
+        raw_detections=raw_detections,
+    )
+    return dict(written.differences) if written.program else None
+
+
+def write_onnx(
+    net: Net,
+    path: PathLike,
+    outputs: Sequence[str] | None = None,
+    *,
+    max_unpool: bool = True,
+    dynamic_batch: bool = False,
+    check: bool = True,
+    target: str = "onnxruntime",
+    raw_detections: bool = False,
+) -> Written:
+    """to_onnx, which see; also says which program compared."""
     try:
         import onnx
     except ImportError:
         raise CaffeError(
             "writing ONNX needs the package onnx: pip install 'fusenet[onnx]'"
         ) from None
-    outputs = list(outputs or net.outputs)
-    model = write_graph(net, outputs, max_unpool, dynamic_batch)
+    outputs = list(outputs or computed_outputs(net))
+    if raw_detections:
+        outputs = without_detections(net, outputs)
+    model = write_graph(net, outputs, max_unpool, dynamic_batch, target_of(target))
     if model.ByteSize() > LARGEST:
         raise CaffeError(f"{path}: the net takes {model.ByteSize()} bytes; ONNX files hold 2 GiB")
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
-    compared = compare(net, content, outputs, dynamic_batch) if check else None
+    written = Written({})
+    if check:
+        written = _checked(net, content, outputs, dynamic_batch, target_of(target))
     with atomic_write(path) as beside:
         beside.write_bytes(content)
-    return compared
+    return written
+
+
+def computed_outputs(net: Net) -> list[str]:
+    """The net's outputs, without inputs that no layer takes; where Silence takes the last blobs, so
+    that there are none, those. Raises CaffeError if nothing is left.
+    """
+    wiring = net.wiring
+    made = {i for layer, _, tops in wiring if not layer.source for i in tops}
+    silenced = [i for _, bottoms, tops in wiring if not tops for i in bottoms if i in made]
+    found = [name for name in net.outputs if name in wiring.names(sorted(made))]
+    found = found or wiring.names(silenced)
+    if not found:
+        raise CaffeError(f"the net computes nothing: its outputs are its inputs, {net.outputs}")
+    return found
+
+
+def without_detections(net: Net, outputs: Sequence[str]) -> list[str]:
+    """The outputs, with what boxes are chosen from in place of each that holds boxes.
+
+    Raises CaffeError if none does.
+    """
+    wiring, copies = net.wiring, {}
+    raw: dict[str, list[str]] = {}
+    for layer, bottoms, tops in wiring:
+        names = [copies.get(name, name) for name in wiring.names(bottoms)]
+        if layer.raw_bottoms != 0:
+            raw.update(dict.fromkeys(wiring.names(tops), names[: layer.raw_bottoms]))
+        if layer.shares_memory and layer.copies():  # Split
+            copies.update(dict.fromkeys(wiring.names(tops), names[0]))
+    if not raw.keys() & set(outputs):
+        raise CaffeError(f"--raw-detections: none of the outputs holds boxes: {list(outputs)}")
+    return list(dict.fromkeys(name for top in outputs for name in raw.get(top, [top])))
+
+
+def target_of(name: str) -> Target:
+    """The target of this name. Raises CaffeError for an unknown one."""
+    if name not in TARGETS:
+        raise CaffeError(f"unknown target {name!r}; expected one of {', '.join(TARGETS)}")
+    return TARGETS[name]
 
 
 def compare(
-    net: Net, model: PathLike | bytes, outputs: Sequence[str], dynamic_batch: bool = False
+    net: Net,
+    model: PathLike | bytes,
+    outputs: Sequence[str],
+    dynamic_batch: bool = False,
+    target: str = "onnxruntime",
 ) -> dict[str, float] | None:
-    """Compare onnxruntime's answers with the net's on random inputs.
+    """Compare a program's answers with the net's on random inputs.
 
-    model: an ONNX file, or the content of one.
+    model: an ONNX file, or the content of one. target: as to_onnx's.
 
     Returns the largest difference for each output, in shares of the output's largest value; None if
-    onnxruntime is not installed. Raises CaffeError if onnxruntime cannot run the file, or if more
-    than 1 % of an output's values differ by more than 1e-4 of its largest value.
+    neither the program nor onnxruntime is installed. Raises CaffeError if the program cannot run
+    the file, if more than 1 % of an output's values differ by more than 1e-4 of its largest value,
+    or if none of them is finite.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    onnxruntime.set_default_logger_severity(3)
-    try:
-        model = model if isinstance(model, bytes) else os.fspath(model)
-        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-        feeds, expected = _answered(
-            net, [i.name for i in session.get_inputs()], outputs, dynamic_batch
-        )
-        answers = session.run(None, feeds)
-    except CaffeError:
-        raise
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        reason = " ".join(str(error).split())
-        raise CaffeError(f"onnxruntime does not take the file: {reason}") from error
-    pairs = zip(outputs, answers, strict=True)
-    return {name: _difference(name, expected[name], theirs) for name, theirs in pairs}
+    content = model if isinstance(model, bytes) else read_bytes(model, CaffeError)
+    written = _checked(net, content, outputs, dynamic_batch, target_of(target))
+    return dict(written.differences) if written.program else None
 
 
-def _difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> float:
+def _checked(
+    net: Net, model: bytes, outputs: Sequence[str], dynamic_batch: bool, target: Target
+) -> Written:
+    """Compare in the target's program, or in onnxruntime where that is not installed."""
+    if programs.is_installed(target):
+        found = compared(net, _run, model, outputs, dynamic_batch, target, target)
+        return Written(found, programs.title(target))
+    remark = f"not checked in {target.title}: {target.hint}"
+    other = TARGETS["onnxruntime"]
+    if target is other or not programs.is_installed(other):
+        return Written({}, remark=remark)
+    found = compared(net, _run, model, outputs, dynamic_batch, target, other)
+    return Written(found, programs.title(other), remark)
+
+
+def _difference(
+    name: str, ours: np.ndarray, theirs: np.ndarray, program: str = "onnxruntime"
+) -> Difference:
     """The largest difference, in shares of our largest value; CaffeError if too many differ."""
-    if ours.shape != theirs.shape:
-        raise CaffeError(
-            f"output {name!r}: onnxruntime gives the shape {theirs.shape}, the net {ours.shape}"
-        )
-    if not ours.size:
-        return 0.0
-    scale = np.abs(ours[np.isfinite(ours)]).max(initial=0) or 1
-    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
-    with np.errstate(invalid="ignore"):
-        away = np.where(same, 0, np.abs(ours - theirs) / scale)
-    share = 1 - (away <= TOLERANCE).mean()
-    if share > UNEQUAL:
-        raise CaffeError(
-            f"output {name!r}: onnxruntime and the net differ on {share:.2%} of the values, "
-            f"by up to {away.max():.2g} of the largest"
-        )
-    return float(away.max())
-
-
-def _answered(
-    net: Net, names: Sequence[str], outputs: Sequence[str], dynamic_batch: bool
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Random inputs, or zeros if the net refuses those (as indices, say), and the net's answers."""
-    rng = np.random.default_rng(0)
-    shapes = {name: net.blobs[name].shape for name in names}
-    if dynamic_batch:
-        shapes = {name: (shape[0] + 1, *shape[1:]) for name, shape in shapes.items()}
-    feeds = {n: rng.uniform(0, 255, shape).astype(np.float32) for n, shape in shapes.items()}
-    try:
-        return feeds, _run(net, feeds, outputs)
-    except CaffeError:
-        feeds = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        return feeds, _run(net, feeds, outputs)
+    found = measured(name, ours, theirs, program)
+    judge(name, found, program)
+    return found
 
 
 def _run(
-    net: Net, feeds: Mapping[str, np.ndarray], outputs: Sequence[str]
+    net: Net,
+    feeds: Mapping[str, np.ndarray],
+    outputs: Sequence[str],
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, np.ndarray]:
-    module = to_module(net, outputs=outputs)
+    module = to_module(net, outputs=outputs).to(dtype)
     with torch.no_grad():
-        answer = module(**{name: torch.from_numpy(values) for name, values in feeds.items()})
+        answer = module(**{name: torch.from_numpy(v).to(dtype) for name, v in feeds.items()})
     answers = {outputs[0]: answer} if len(outputs) == 1 else answer
     return {name: values.numpy() for name, values in answers.items()}
 
@@ -227,12 +303,16 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m caffe.convert",
+        usage="%(prog)s [options] NET WEIGHTS OUT\n"
+        "       %(prog)s [options] FOLDER|LIST [OUT_FOLDER]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("net", metavar="NET", help="prototxt, deploy nets as a rule")
-    parser.add_argument("weights", metavar="WEIGHTS", help="weights of the net")
-    parser.add_argument("out", metavar="OUT", help="file to write")
+    parser.add_argument(
+        "net", metavar="NET", help="prototxt, deploy nets as a rule; or a folder, or a list"
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="weights of the net")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="file to write")
     parser.add_argument(
         "--input",
         action="append",
@@ -247,20 +327,46 @@ def _parser() -> argparse.ArgumentParser:
         help="accept WEIGHTS that lack layers of the net, which keep their fillers' values, and "
         "keys of a state dict without a layer",
     )
+    parser.add_argument(
+        "--align-crops",
+        action="store_true",
+        help="Crop layers without crop_param cut by coordinates, as nets of HED, CRF-RNN and "
+        "DeconvNet mean it, not at 0",
+    )
+    parser.add_argument(
+        "--fork",
+        metavar="NAME",
+        help="the fork whose meaning a layer has if its name has several and its parameters leave "
+        "it open: SegNet, SSD, ... (docs/forks.md)",
+    )
     trust.add_option(parser)
     group = parser.add_argument_group("ONNX")
+    group.add_argument(
+        "--for",
+        dest="target",
+        choices=list(TARGETS),
+        default="onnxruntime",
+        help="the program that is to read the file (default: onnxruntime): it gets forms that it "
+        "takes, and the file is checked in it, if it is installed",
+    )
     group.add_argument(
         "--outputs", metavar="BLOB,...", help="blobs to give out (default: the net's outputs)"
     )
     group.add_argument(
         "--no-max-unpool",
         action="store_true",
-        help="Unpooling as plain arithmetic, without MaxUnpool and MaxPool's indices, which "
-        "TensorRT and OpenVINO lack",
+        help="Unpooling as plain arithmetic, without MaxUnpool and MaxPool's indices, which only "
+        "onnxruntime has; files for other programs are without them anyway",
+    )
+    group.add_argument(
+        "--raw-detections",
+        action="store_true",
+        help="in place of found boxes (DetectionOutput) give out what they are chosen from: "
+        "locations, confidences and priors",
     )
     group.add_argument("--dynamic-batch", action="store_true", help="let the batch have any size")
     group.add_argument(
-        "--no-check", action="store_true", help="do not compare with onnxruntime's answers"
+        "--no-check", action="store_true", help="do not compare with the program's answers"
     )
     group = parser.add_argument_group("PyTorch state dicts as WEIGHTS")
     group.add_argument(
@@ -274,24 +380,69 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
-    args = _parser().parse_args(arguments)
-    kind = _kind(args.out)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
+        set_crop_alignment(True)
+    if args.fork:  # else CAFFE_FORK holds
+        set_fork(args.fork)
+    if args.out is not None:
+        written = _convert(args, args.net, args.weights, args.out)
+        return _say(args.out, _verdict(written, args.no_check))
+    if not os.path.isdir(args.net) and Path(args.net).suffix.lower() in pairs.NETS:
+        parser.error("a net needs WEIGHTS and OUT")
+    _convert_all(args, pairs.jobs(Path(args.net), args.weights and Path(args.weights)))
+
+
+def _convert(
+    args: argparse.Namespace, prototxt: PathLike, weights: PathLike, out: PathLike
+) -> Written | None:
+    """Convert one net; returns what is known of an ONNX file, None for files of weights."""
+    kind = _kind(out)
     names = read_names(args.names) if args.names else None
-    net = read_net(args.net, args.weights, dict(args.input), names, args.partial, args.trust)
+    net = read_net(prototxt, weights, dict(args.input), names, args.partial, args.trust)
     if place := _not_finite(net):
-        say(f"{args.weights}: warning: {place} holds NaN or infinity")
+        say(f"{weights}: warning: {place} holds NaN or infinity")
     if kind != "onnx":
-        save(net, args.out)
-        return _say(args.out, "")
-    differences = to_onnx(
+        save(net, out)
+        return None
+    return write_onnx(
         net,
-        args.out,
-        outputs=args.outputs.split(",") if args.outputs else None,
+        out,
+        args.outputs.split(",") if args.outputs else None,
         max_unpool=not args.no_max_unpool,
         dynamic_batch=args.dynamic_batch,
         check=not args.no_check,
+        target=args.target,
+        raw_detections=args.raw_detections,
     )
-    _say(args.out, _verdict(differences, args.no_check))
+
+
+def _convert_all(args: argparse.Namespace, jobs: Sequence[pairs.Job]) -> None:
+    """Convert all and print a table. Raises CaffeError if any was not converted."""
+    rows = [("net", "result", "largest difference", "reason"), *(_row(args, job) for job in jobs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    if failed := sum(row[1] == FAILED for row in rows):
+        raise CaffeError(f"{failed} of {len(jobs)} nets were not converted")
+
+
+def _row(args: argparse.Namespace, job: pairs.Job) -> tuple[str, str, str, str]:
+    """Convert one net; returns its row of the table."""
+    net, reason = shown(os.fspath(job.net)), job.problem
+    try:
+        if reason:
+            raise CaffeError(reason)
+        os.makedirs(job.out.parent, exist_ok=True)
+        written = _convert(args, job.net, job.weights, job.out)
+    except (CaffeError, OSError, MemoryError) as error:
+        return net, FAILED, "-", one_line(str(error) or type(error).__name__)
+    _say(os.fspath(job.out), _verdict(written, args.no_check))
+    differences = written.differences.values() if written else ()
+    largest = f"{max(differences):.1e}" if differences else "-"
+    return net, "written", largest, written.remark if written else ""
 
 
 def _not_finite(net: Net) -> str:
@@ -303,13 +454,18 @@ def _not_finite(net: Net) -> str:
     return ""
 
 
-def _verdict(differences: Mapping[str, float] | None, unchecked: bool) -> str:
-    if differences is None:
-        return "not compared" if unchecked else "not compared: onnxruntime is not installed"
-    worst = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
-    return (
-        f"as onnxruntime computes it; largest difference, in shares of the largest value: {worst}"
+def _verdict(written: Written | None, unchecked: bool) -> str:
+    """What the command says behind 'written'."""
+    if written is None:
+        return ""
+    if unchecked:
+        return "not compared"
+    worst = ", ".join(f"{name} {value}" for name, value in written.differences.items())
+    compared = (
+        f"as {written.program} computes it; largest difference, in shares of the largest value: "
+        f"{worst}"
     )
+    return "; ".join(filter(None, [compared if written.program else "", written.remark]))
 
 
 def _say(path: str, verdict: str) -> None:

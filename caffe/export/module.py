@@ -224,7 +224,7 @@ class LayerModule(torch.nn.Module):
             zip(layer.blobs, layer.param_propagate_down, strict=True)
         ):
             values = blob.tensor(torch.device("cpu"))
-            if layer.gathers:  # statistics do not learn
+            if layer.statistic(i):
                 self.register_buffer(str(i), values.clone())
                 continue
             shared = blob.data_key  # the same for parameters that are shared by name

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caffe.formats.onnx import Graph, Value
+from caffe.blob import Blob
+from caffe.errors import CaffeError
+from caffe.formats.onnx import TARGETS, Graph, Target, Value
+from caffe.layers.base import Layer
 from caffe.net import Net
 
 if TYPE_CHECKING:
@@ -19,14 +22,22 @@ IR_VERSION = 8
 
 
 def write_graph(
-    net: Net, outputs: Sequence[str], max_unpool: bool = True, dynamic_batch: bool = False
+    net: Net,
+    outputs: Sequence[str],
+    max_unpool: bool = True,
+    dynamic_batch: bool = False,
+    target: Target = TARGETS["onnxruntime"],
 ) -> onnx.ModelProto:
     """The ONNX model of a net in TEST phase, with its weights.
 
-    outputs: names of blobs. max_unpool, dynamic_batch: as caffe.convert.to_onnx's.
-    Raises CaffeError for a layer that has no ONNX form, and if the package onnx is missing.
+    outputs: names of blobs. max_unpool, dynamic_batch: as caffe.convert.to_onnx's. target: the
+    program that is to read it.
+    Raises CaffeError for a layer that has no ONNX form, or none for the target, and if the package
+    onnx is missing.
     """
-    graph = Graph(max_unpool, dynamic_batch)
+    if dynamic_batch and not target.free_batch:
+        raise CaffeError(f"files for {target.title} have a fixed batch size")
+    graph = Graph(max_unpool and target.max_unpool, dynamic_batch, target)
     values: dict[str, Value] = {}
     inputs: list[str] = []
     wiring = net.wiring
@@ -34,6 +45,8 @@ def write_graph(
         layer = wiring.layers[i]
         bottoms = [values[name] for name in wiring.names(wiring.bottoms[i])]
         tops = wiring.names(wiring.tops[i])
+        made_blobs = [net.blobs[top] for top in tops if top in net.blobs]
+        _check_axes(layer, [*bottoms, *made_blobs], target)
         graph.layer = layer.name
         if layer.source and layer.shown is layer and not layer.fillers_of_tops():
             made = [name for name in tops if name in net.blobs]
@@ -44,6 +57,15 @@ def write_graph(
         for top, name in zip(tops, made, strict=False):
             values[top] = Value(name, net.blobs[top].shape)
     return _Finish(net, graph, values, inputs, outputs).model()
+
+
+def _check_axes(layer: Layer, blobs: Sequence[Value | Blob], target: Target) -> None:
+    """Raise CaffeError for a blob of more axes than the target takes."""
+    most = max((len(blob.shape) for blob in blobs), default=0)
+    layer.check(
+        not target.most_axes or most <= target.most_axes,
+        f"has a blob of {most} axes; {target.title} takes at most {target.most_axes}",
+    )
 
 
 @dataclass
@@ -98,9 +120,11 @@ class _Finish:
             node.output[:] = [renamed.get(name, name) for name in node.output]
 
     def _name(self, blob: str) -> str:
-        """A blob's name in the graph: its own, or BLOB_out for an input that a layer overwrites."""
-        overwritten = blob in self.inputs and self.values[blob].name != blob
-        return f"{blob}_out" if overwritten else blob
+        """A blob's name in the graph: its own, or BLOB_out for an input that a layer overwrites, or
+        that is an output as it is.
+        """
+        other = self.values[blob].name != blob or blob in self.outputs
+        return f"{blob}_out" if blob in self.inputs and other else blob
 
     def _drop_dead_nodes(self) -> None:
         wanted, alive = {self._name(blob) for blob in self.outputs}, []

@@ -9,6 +9,7 @@ import numpy as np
 
 from boundary.reading import reading
 from caffe.errors import CaffeError
+from caffe.formats.wire import RAW_TYPES
 from caffe.proto import caffe_pb2
 
 
@@ -17,14 +18,15 @@ class _ShapeError(CaffeError, ValueError):
 
 
 def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> np.ndarray:
-    """The data (or diff) of a BlobProto as a float64 array; old 4-D shapes are understood.
+    """The data (or diff) of a BlobProto as a float64 array; old 4-D shapes and NVCaffe's raw bytes
+    are understood.
 
     Raises CaffeError, here also a ValueError, if the number of values does not fit the shape.
     """
-    if return_diff:
-        values = blob.diff or blob.double_diff
-    else:
-        values = blob.data or blob.double_data
+    kind = "diff" if return_diff else "data"
+    values = getattr(blob, kind) or getattr(blob, f"double_{kind}")
+    if not values and blob.HasField(f"raw_{kind}"):
+        values = _raw(getattr(blob, f"raw_{kind}"), getattr(blob, f"raw_{kind}_type"))
     if any(blob.HasField(field) for field in ("num", "channels", "height", "width")):
         shape = (blob.num, blob.channels, blob.height, blob.width)
     else:
@@ -35,6 +37,14 @@ def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> 
             f"cannot reshape a BlobProto's {array.size} values into {'x'.join(map(str, shape))}"
         )
     return array.reshape(shape)
+
+
+def _raw(data: bytes, kind: int) -> np.ndarray:
+    """The values in NVCaffe's raw bytes of a number type."""
+    dtype = RAW_TYPES.get(kind)
+    if dtype is None or len(data) % dtype.itemsize:
+        raise _ShapeError(f"{len(data)} bytes of raw data cannot be of number type {kind}")
+    return np.frombuffer(data, dtype)
 
 
 def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> caffe_pb2.BlobProto:

@@ -40,6 +40,7 @@ HARMLESS = frozenset(
         "forward_math",
         "forward_packing",
         "forward_type",
+        "group_id",
         "huge_video_dataset",
         "mem_param",
         "mn_activation_param",
@@ -49,12 +50,19 @@ HARMLESS = frozenset(
         "precache",
         "record_id",
         "reduce_buckets",
+        "richness",
+        "share_in_parallel",
         "shuffle_threads",
+        "solver_data_type",
+        "store_blobs_in_old_format",
         "threads",
         "use_gpu_transform",
         "verbose",
+        "visualise",
     }
 )
+# Types of layers that are not here -> the fork they come from.
+FORK_TYPES: dict[str, str] = {}
 _FORKS_FILE = pb.PermuteParameter.DESCRIPTOR.file
 
 

@@ -31,15 +31,70 @@ class Value:
 Names = str | Sequence[str]  # the names of a layer's tops
 
 
+@dataclass(frozen=True)
+class Target:
+    """A program that reads ONNX files, and what it takes where a layer has several forms.
+
+    name: as --for has it. title: as people write it. hint: how to check a file in it where it is
+    not installed.
+    max_unpool: it has MaxUnpool and the places that MaxPool chose. counts_padding: all its engines
+    count the padding of AveragePool where they are told to. selects: the size of a tensor may
+    depend on values (Compress). saturates: Tanh and Softplus are right for large values, too.
+    most_axes: of a blob. free_batch: the batch size may be left open.
+    """
+
+    name: str
+    title: str
+    hint: str
+    max_unpool: bool = False
+    counts_padding: bool = True
+    selects: bool = True
+    saturates: bool = True
+    most_axes: int = 0  # 0: no limit
+    free_batch: bool = True
+
+
+# OpenCV 5.0: its new engine lacks MaxUnpool and Compress, and counts a maximum's place in its own
+# plane; its classic engine (OpenCV 4's, too) ignores count_include_pad. Tanh is NaN from 45 on in
+# both, Softplus infinity from 89 on. Both convolve over three axes of space at most.
+# OpenVINO 2026.4 lacks MaxUnpool. TensorRT 10: docs/operators.md of onnx-tensorrt.
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("onnxruntime", "onnxruntime", "pip install onnxruntime", max_unpool=True),
+        Target(
+            "opencv",
+            "OpenCV",
+            "pip install 'opencv-python-headless>=5'",
+            counts_padding=False,
+            selects=False,
+            saturates=False,
+            most_axes=5,
+        ),
+        Target("openvino", "OpenVINO", "pip install openvino"),
+        Target(
+            "tensorrt",
+            "TensorRT",
+            "run trtexec --onnx=FILE where the GPU is",
+            selects=False,
+            most_axes=5,
+            free_batch=False,
+        ),
+    )
+}
+
+
 @dataclass
 class Graph:
     """The nodes and constants of an ONNX graph under construction.
 
-    max_unpool: Unpooling may become MaxUnpool. dynamic_batch: the batch size is left open.
+    max_unpool: Unpooling may become MaxUnpool. dynamic_batch: the batch size is left open. target:
+    the program that is to read the file.
     """
 
     max_unpool: bool = True
     dynamic_batch: bool = False
+    target: Target = TARGETS["onnxruntime"]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     masks: dict[str, Any] = field(default_factory=dict)  # Pooling's masks, for Unpooling
@@ -110,6 +165,32 @@ class Graph:
     ) -> str:
         """x from `starts` up to, not including, `ends` on these axes."""
         return self.add("Slice", x, *(self.constant(v, np.int64) for v in (starts, ends, axes)))
+
+    def padded(self, x: Value | str, pads: Sequence[int], value: float) -> str:
+        """An image (N, C, H, W) with a border of `value`; pads: above, left, below, right."""
+        top, left, bottom, right = pads
+        edges = self.constant([0, 0, top, left, 0, 0, bottom, right], np.int64)
+        return self.add("Pad", x, edges, self.constant(value))
+
+    def average(self, x: Value | str, pads: Sequence[int], **attributes: Any) -> str:
+        """AveragePool over an image with a border of zeros, which count; pads: as padded's."""
+        if self.target.counts_padding:
+            return self.add("AveragePool", x, count_include_pad=1, pads=pads, **attributes)
+        return self.add("AveragePool", self.padded(x, pads, 0), **attributes)
+
+    def tanh(self, x: Value | str) -> str:
+        """The hyperbolic tangent, which is 1 in float32 from 10 on."""
+        if not self.target.saturates:
+            x = self.add("Min", x, self.constant(20))
+        return self.add("Tanh", x)
+
+    def softplus(self, x: Value | str) -> str:
+        """log(1 + e^x)."""
+        if self.target.saturates:
+            return self.add("Softplus", x)
+        small = self.add("Exp", self.add("Neg", self.add("Abs", x)))
+        rest = self.add("Log", self.affine(small, 1, 1))
+        return self.add("Add", self.add("Relu", x), rest)
 
     def shape_like(self, x: Value, shape: Sequence[int]) -> str:
         """`shape` as an int64 tensor; with dynamic_batch its first number is read from x."""

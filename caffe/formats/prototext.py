@@ -7,20 +7,19 @@ import math
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from caffe.errors import CaffeError
+from caffe.formats import unknown
 
 M = TypeVar("M", bound=Message)
 
-# The messages of Python's parser about unknown names, and the position that starts them.
-_NO_FIELD = re.compile(r'Message type "(?P<type>[\w.]+)" has no field named "(?P<name>[^"]*)"')
-_NO_VALUE = re.compile(r'Enum type "(?P<type>[\w.]+)" has no value named (?P<name>\S+?)\.?$')
+# What Python's parser says of unknown names, and the position that starts it.
+_NO_NAME = re.compile(r"has no field named|has no value named")
 _POSITION = re.compile(r"^\d+:\d+ : ")
 _ESCAPES = {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 39: "\\'", 92: "\\\\"}
 
@@ -46,7 +45,7 @@ def parse(data: bytes, message_class: type[M], source: str) -> M:
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
-        raise CaffeError(_explain(error, text, message.DESCRIPTOR, source)) from None
+        raise _explain(error, text, message_class, source) from None
     missing = message.FindInitializationErrors()
     if missing:
         raise CaffeError(f"{source}: required field {missing[0]} is not set")
@@ -81,47 +80,38 @@ def _short(message_class: type[Message]) -> str:
     return message_class.DESCRIPTOR.name
 
 
-def _explain(error: text_format.ParseError, text: str, root: Descriptor, source: str) -> str:
-    """One line: the position, the error, and the nearest known name if a name is unknown."""
+def _explain(
+    error: text_format.ParseError, text: str, root: type[Message], source: str
+) -> CaffeError:
+    """The error with its position; for unknown names all of them, each with its position."""
     line, column = error.GetLine(), error.GetColumn()
     place = source if line is None else f"{source}:{line}:{column}"
     what = _POSITION.sub("", str(error))
     if line is not None:  # remove the parser's quote of the line, which may be the whole file
         what = what.removeprefix(f"'{text.split(chr(10))[line - 1]}': ")
     what = " ".join(what.split())
-    if found := _NO_FIELD.search(what):
-        descriptor = _find(root, found["type"])
-        names = [field.name for field in descriptor.fields] if descriptor else []
-        return f'{place}: {_last(found)} has no field "{found["name"]}"{_near(found, names)}'
-    if found := _NO_VALUE.search(what):
-        enum = _find(root, found["type"])
-        names = [value.name for value in enum.values] if enum else []
-        expected = f"; expected {', '.join(names)}" if 0 < len(names) <= 6 else ""
-        near = _near(found, names) or expected
-        return f'{place}: {_last(found)} has no value "{found["name"]}"{near}'
-    return f"{place}: {what}"
+    if _NO_NAME.search(what) and (found := unknown.explain(text, root, source, _near)):
+        return found
+    return CaffeError(f"{place}: {what}")
 
 
-def _last(found: re.Match[str]) -> str:
-    return found["type"].rpartition(".")[2]
+def _near(name: unknown.Name) -> str:
+    """The nearest known name, or the few that there are."""
+    known = {_core(n): n for n in name.among}
+    wrong = _core(name.name)
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.8)
+    near = near or [core for core in known if core.startswith(wrong)]
+    if not near and name.kind == "value":
+        near = difflib.get_close_matches(wrong, known, n=1)
+    if near:
+        return f' (did you mean "{known[near[0]]}"?)'
+    few = name.kind == "value" and len(known) <= 6
+    return f"; expected {', '.join(name.among)}" if few else ""
 
 
-def _near(found: re.Match[str], names: list[str]) -> str:
-    lower = {name.lower(): name for name in names}
-    wrong = found["name"].lower()
-    near = difflib.get_close_matches(wrong, lower, n=1, cutoff=0.8)
-    near = near or [name for name in lower if name.startswith(wrong)]
-    near = near or difflib.get_close_matches(wrong, lower, n=1)
-    return f' (did you mean "{lower[near[0]]}"?)' if near else ""
-
-
-def _find(root: Descriptor, full_name: str) -> Any:
-    """The message or enum with that name, in the file of `root` or one that it imports, or None."""
-    pool = root.file.pool
-    for find in pool.FindMessageTypeByName, pool.FindEnumTypeByName:
-        with suppress(KeyError):
-            return find(full_name)
-    return None
+def _core(name: str) -> str:
+    """What tells a name from others: permute_param and parameter_param have little in common."""
+    return name.lower().removesuffix("_param")
 
 
 # ---------------------------------------------------------------------------------------------

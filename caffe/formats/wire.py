@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 import numpy as np
-from google.protobuf.message import Message
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
 from boundary.errors import shown
 from boundary.reading import check_plain, reading
@@ -35,6 +37,13 @@ MAX_BYTES = 2**31 - 1  # protobuf's limit for one message
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 # BlobProto's field numbers: float data and diff, shape, double data and diff.
 _NUMBERS = {5: np.dtype("<f4"), 6: np.dtype("<f4"), 8: np.dtype("<f8"), 9: np.dtype("<f8")}
+# NVCaffe's: raw data and diff as bytes -> the field that names their number type.
+_RAW = {12: 10, 13: 11}
+RAW_TYPES = {
+    pb.DOUBLE: np.dtype("<f8"),
+    pb.FLOAT: np.dtype("<f4"),
+    pb.FLOAT16: np.dtype("<f2"),
+}
 
 
 @dataclass
@@ -90,9 +99,51 @@ def read(path: str, message_class: type[M], plan: Plan) -> tuple[M, list[Blob]]:
             )
         stream = _Stream(file)
         outline = stream.outline(size, plan) if plan is not None else stream.blob(size)
-        message = message_class.FromString(bytes(outline))
+        return _parsed(bytes(outline), message_class, plan), stream.blobs
+
+
+def _parsed(outline: bytes, message_class: type[M], plan: Plan) -> M:
+    """The message of an outline.
+
+    In a fork of Caffe a field's number may be one that has another meaning here. If the outline
+    makes no sense for that, the fields that hold blobs are read without their settings.
+    """
+    try:
+        message = message_class.FromString(outline)
         _check_texts(message)
-        return message, stream.blobs
+    except (DecodeError, _Malformed):
+        if not plan:
+            raise
+        message = message_class.FromString(_known_part(outline, message_class.DESCRIPTOR, plan))
+        _check_texts(message)
+    return message
+
+
+def _known_part(outline: bytes, kind: Descriptor, plan: dict[int, Plan]) -> bytes:
+    """An outline without what its layers hold under numbers that make no sense here."""
+    stream, out = _Stream(io.BytesIO(outline)), bytearray()
+    for key, size in stream.fields(len(outline)):
+        field, inner = kind.fields_by_number.get(key >> 3), plan.get(key >> 3)
+        if key & 7 != _LEN or field is None:
+            out += stream.verbatim(key, size)
+            continue
+        body = stream.take(size)
+        if inner is not None:
+            body = _known_part(body, field.message_type, inner)
+        if inner is not None or _makes_sense(field, body):
+            out += varint(key) + varint(len(body)) + body
+    return bytes(out)
+
+
+def _makes_sense(field: FieldDescriptor, body: bytes) -> bool:
+    """Whether these bytes can be the value of a field, if it is one of settings."""
+    if field.type != field.TYPE_MESSAGE:
+        return True
+    try:
+        _check_texts(GetMessageClass(field.message_type).FromString(body))
+    except (DecodeError, _Malformed):
+        return False
+    return True
 
 
 def _check_texts(message: Message) -> None:
@@ -177,9 +228,14 @@ class _Stream:
         """The BlobProto up to `end`, with its index in `blobs` in place of its values."""
         out = bytearray()
         parts: dict[int, list[np.ndarray]] = {number: [] for number in _NUMBERS}
+        raw: dict[int, bytes | int] = {}
         for key, size in self.fields(end):
             number = key >> 3
-            if number not in _NUMBERS:
+            if number in _RAW and key & 7 == _LEN:
+                raw[number] = self.take(size)
+            elif number in _RAW.values() and key & 7 == _VARINT:
+                raw[number] = self.varint()
+            elif number not in _NUMBERS:
                 out += self.verbatim(key, size)
             elif key & 7 == _LEN:
                 parts[number].append(self.packed(size, _NUMBERS[number]))
@@ -187,11 +243,31 @@ class _Stream:
                 parts[number].append(self.unpacked(key, size, end, _NUMBERS[number]))
         data, diff, double_data, double_diff = (_join(parts[number]) for number in _NUMBERS)
         wide = double_data is not None  # as in Caffe, doubles take precedence
+        data, diff = double_data if wide else data, diff if double_diff is None else double_diff
+        raw_data, raw_diff = (self.raw(raw, number) for number in _RAW)
         self.blobs.append(
-            Blob(double_data if wide else data, diff if double_diff is None else double_diff)
+            Blob(raw_data if data is None else data, raw_diff if diff is None else diff)
         )
         out += varint(8 << 3 | _I64) + struct.pack("<d", len(self.blobs) - 1)
         return out
+
+    def raw(self, found: dict[int, bytes | int], number: int) -> np.ndarray | None:
+        """The values in NVCaffe's field `number`, float32 or float64; None if it is not there.
+
+        Raises _Malformed for a number type that NVCaffe does not have, or bytes that do not fit it.
+        """
+        data = found.get(number)
+        if not isinstance(data, bytes):
+            return None
+        kind = found.get(_RAW[number])
+        if kind not in RAW_TYPES:
+            what = "no number type" if kind is None else f"the number type {kind}"
+            raise _Malformed(f"a blob of raw data has {what} (before byte {self.at})")
+        dtype = RAW_TYPES[kind]
+        if len(data) % dtype.itemsize:
+            raise _Malformed(f"a blob of {len(data)} bytes before byte {self.at}")
+        values = np.frombuffer(data, dtype)
+        return values.astype(np.float64 if dtype.itemsize == 8 else np.float32)
 
     def packed(self, size: int, dtype: np.dtype) -> np.ndarray:
         if size % dtype.itemsize:

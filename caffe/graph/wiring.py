@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from caffe.blob import Blob, shape_string
 from caffe.errors import CaffeError
 from caffe.formats.forks import without_effect
+from caffe.formats.unknown import check_types
+from caffe.graph.alignment import Alignment
 from caffe.graph.parameters import Parameter, Parameters
 from caffe.graph.rules import second_maker, unknown_bottom
 from caffe.layers import Layer, create_layer
@@ -53,9 +55,11 @@ class Wiring:
         self._blob_needs: list[bool] = []  # whether the layers before a blob need its gradient
         self._memory = 0
         self._unused: dict[tuple[str, str, str], list[str]] = {}
+        self._alignment = Alignment(self)
+        check_types(param)
         for layer in param.layer:
             self._add(layer)
-        self._warn_of_unused()
+        self._warn_of_unused(param)
         self._find_backward_layers()
         if param.force_backward:
             self._force_backward()
@@ -65,6 +69,7 @@ class Wiring:
             announce("net.cpp:244", f"This network produces output {name}")
         self.outputs = [self._index[name] for name in sorted(self._available)]
         self._check_pairs()
+        self._alignment.tell()
         self.by_name: dict[str, Layer] = {}
         for name, layer in zip(self.layer_names, self.layers, strict=True):
             if layer.blobs or name not in self.by_name:
@@ -136,6 +141,7 @@ class Wiring:
         wants = self._connect_bottoms(param)
         self._connect_tops(param, layer)
         tops = self.tops[-1]
+        self._alignment.place(len(self.layers) - 1)
         layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
         announce("net.cpp:124", f"Setting up {param.name}")
         for i, weight in zip(tops, layer.loss_weights, strict=True):
@@ -157,8 +163,10 @@ class Wiring:
         for field, fork in without_effect(layer.layer_param, layer.reads, layer.takes):
             self._unused.setdefault((layer.type, field, fork), []).append(layer.name)
 
-    def _warn_of_unused(self) -> None:
+    def _warn_of_unused(self, param: pb.NetParameter) -> None:
         """One line for each field of a fork that has no effect here."""
+        for field, fork in without_effect(param, (), ()):
+            announce("net.cpp:52", f"{field} ({fork}) of the net has no effect here", WARNING)
         for (kind, field, fork), names in self._unused.items():
             more = f" and {len(names) - 1} more layers" if len(names) > 1 else ""
             announce(

@@ -12,18 +12,31 @@ from typing import Any
 
 from caffe import net_spec
 from caffe.errors import CaffeError
+from caffe.formats import unknown
 from caffe.layers.base import REGISTRY, Layer, register
 from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "annotated_data",
+    "bn",
     "common",
+    "conv_lstm",
+    "ctc",
     "data",
+    "detection_evaluate",
+    "detection_output",
+    "flow",
+    "flow_loss",
     "hdf5_data",
     "image_data",
     "loss",
+    "margin",
+    "metric",
+    "multibox_loss",
     "normalization",
+    "pointwise",
     "pooling",
     "prior_box",
     "proposal",
@@ -31,14 +44,22 @@ FAMILIES = (
     "rearrange",
     "recurrent",
     "region_loss",
+    "resample",
+    "resize",
     "roi",
     "roi_turned",
+    "segmentation",
+    "sequence",
+    "special_loss",
     "unit_norm",
     "vision",
+    "yolo",
+    "yolo_loss",
 )
 
 for _family in FAMILIES:
     importlib.import_module(f"caffe.layers.{_family}")
+unknown.set_types(REGISTRY)
 
 __all__ = [
     "REGISTRY",

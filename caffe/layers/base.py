@@ -28,6 +28,7 @@ from caffe.proto import caffe_pb2 as pb
 
 REGISTRY: dict[str, type[Layer]] = {}
 ENGINE = "`engine` is accepted and without effect: PyTorch chooses."
+RAW = "; its bottoms are given out in its place with --raw-detections"
 Tensors = Sequence[torch.Tensor]
 Shape = tuple[int, ...]
 
@@ -77,14 +78,17 @@ class Layer:
       many records it reads in an order of their own each epoch (0: not known; None: none).
     - `varying`: the axis of the tops whose extent depends on values: it is known after a pass, and
       infer_shapes gives one that it may have.
+    - `raw_bottoms`: the top holds rows of boxes (image, label, score, corners) that are chosen from
+      so many bottoms, from the first on (None: from all), which may be given out in its place.
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
-    - `gathers`: forward changes the parameter blobs (running statistics).
+    - `gathers`: forward changes parameter blobs: running statistics. `statistic()` says which.
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
     - `channels_last`: plans lay images out with their channels innermost before it.
+    - `unit_axes`: a file's blobs may have other axes of one than this layer's.
     - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
-    - `copies()`, `takes_bfloat16()`, `macs()`, `onnx()`.
+    - `copies()`, `choices()`, `takes_bfloat16()`, `macs()`, `onnx()`.
 
     Where it comes from, for types that BVLC Caffe does not have: `fork`, the fork or forks that add
     it; `judge`, what its values were compared with ("recorded": the fork's own code).
@@ -112,9 +116,11 @@ class Layer:
     is_input = False
     shuffled: int | None = None
     varying: int | None = None
+    raw_bottoms: int | None = 0
 
     multiplies = False
     gathers = False
+    unit_axes = False
     fresh = False
     channels_last = False
     bounded = False
@@ -176,6 +182,16 @@ class Layer:
         """Whether force_backward asks for the gradient of bottom `index`."""
         return index not in self.labels
 
+    def statistic(self, index: int) -> bool:
+        """Whether parameter `index` is a running statistic, which does not learn."""
+        return self.gathers
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        """How many whole numbers, from 0 on, bottom `index` may hold (indices, or 2 for yes and
+        no), for bottoms of these shapes; 0: any values.
+        """
+        return 0
+
     def copies(self) -> bool:
         """Whether every top equals the only bottom."""
         return False
@@ -187,6 +203,8 @@ class Layer:
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         """Write the layer in TEST phase into an ONNX graph; returns the names of its tops."""
         hint = "; choose outputs before it" if self.loss or self.look.family == "Output" else ""
+        if self.raw_bottoms != 0:
+            hint = RAW
         raise CaffeError(f"{self.where}: type {self.type} has no ONNX form{hint}")
 
     @classmethod
@@ -195,6 +213,22 @@ class Layer:
         None if the type has none.
         """
         return None
+
+    @classmethod
+    def alignment(cls, params: Mapping[str, Any]) -> Map | None:
+        """The map by which crops are aligned (caffe/graph/alignment.py): that of `coordinates`, or
+        the identity for types that only join or cut channels.
+        """
+        return cls.coordinates(params)
+
+    @property
+    def unplaced(self) -> bool:
+        """Whether the parameters leave open where it cuts (Crop); then the net calls put()."""
+        return False
+
+    def put(self, axis: int, offset: Sequence[int]) -> None:
+        """Say where it cuts: from `axis` on, at these offsets; none: at 0."""
+        raise AssertionError("the type is never unplaced")
 
     @classmethod
     def detail(cls, param: pb.LayerParameter) -> str:
@@ -574,8 +608,8 @@ class _Graph:
         ]
         # detach() for statistics: the engine itself changes them, and autograd must notice that.
         self.blobs = [
-            (t.detach() if layer.gathers else t.data).requires_grad_(want)
-            for t, want in zip(blobs, layer.param_propagate_down, strict=True)
+            (t.detach() if layer.statistic(i) else t.data).requires_grad_(want)
+            for i, (t, want) in enumerate(zip(blobs, layer.param_propagate_down, strict=True))
         ]
         self.tops: list[torch.Tensor] = []
 

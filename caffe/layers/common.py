@@ -113,20 +113,66 @@ class Eltwise(Layer):
         return operations.get(param.eltwise_param.operation, "+")
 
 
+@register("Axpy")
+class Axpy(Layer):
+    """a x + y, with a number a for each sample and channel.
+
+    Bottoms: a (N, C) or (N, C, 1, 1); x and y (N, C, ...). Top: (N, C, ...) (Hu et al., 2018;
+    axpy_layer.cpp).
+    """
+
+    fork = "SENet, NVCaffe, Intel Caffe, caffe-windows"
+    judge = "recorded"
+    bottoms = (3, 3)
+    in_place = False
+    look = Look("Fusion")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        a, x, y = (tuple(shape) for shape in shapes)
+        self.check(
+            x == y and len(x) >= 2,
+            f"bottoms 1 and 2 have the shapes {x} and {y}; they must be equal, of 2 axes or more",
+        )
+        self.check(
+            a[:2] == x[:2] and math.prod(a) == math.prod(x[:2]),
+            f"bottom 0 has the shape {a}, expected {x[:2]}, perhaps with axes of 1 behind",
+        )
+        return [x]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        (shape,) = self.top_shapes(bottom)
+        a, x, y = bottom
+        return torch.addcmul(y, a.reshape(*shape[:2], *[1] * (len(shape) - 2)), x)
+
+    def takes_bfloat16(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        a, x, y = bottoms
+        ones = [1] * (len(x.shape) - 2)
+        factors = a if len(a.shape) == len(x.shape) else graph.reshape(a, (*x.shape[:2], *ones))
+        return graph.add("Add", graph.add("Mul", factors, x), y)
+
+
 @register("InnerProduct")
 class InnerProduct(Layer):
     """The fully connected layer. The axes from `axis` on are one vector, which becomes one axis of
     num_output values.
+
+    With `normalize` (caffe-windows, OpenCV's training toolbox) each pass first brings the weights
+    of each output to a length of 1; the gradient does not see that.
     """
 
     multiplies = True
     reads = ("inner_product_param",)
+    takes = ("inner_product_param.normalize",)
     look = Look("InnerProduct", color="#CC33FF")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.inner_product_param
         self.features = math.prod(shapes[0][self.axis(p.axis, shapes[0]) :])
         self.check(p.num_output > 0, "num_output must be positive")
+        self.gathers = p.normalize  # forward changes the weights
         shape = (p.num_output, self.features)
         self.add_blob(shape[::-1] if p.transpose else shape, p.weight_filler)
         if p.bias_term:
@@ -145,10 +191,21 @@ class InnerProduct(Layer):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.inner_product_param
         (shape,) = self.top_shapes(bottom)
+        if p.normalize:
+            with torch.no_grad():
+                blobs[0].copy_(self._unit(blobs[0]))
         weight = blobs[0].t() if p.transpose else blobs[0]
         bias = blobs[1] if p.bias_term else None
         rows = bottom[0].reshape(math.prod(shape[:-1]), self.features)
         return torch.nn.functional.linear(rows, weight, bias).reshape(shape)
+
+    @staticmethod
+    def _unit(weight: torch.Tensor) -> torch.Tensor:
+        """The weights with rows of length 1, as the forks compute them."""
+        return weight / (weight.square().sum(1, keepdim=True) + 1e-6).sqrt()
+
+    def statistic(self, index: int) -> bool:
+        return False
 
     def macs(self, shapes: Sequence[Shape]) -> int:
         (shape,) = self.infer_shapes(shapes)
@@ -157,11 +214,15 @@ class InnerProduct(Layer):
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         p, (x,) = self.layer_param.inner_product_param, bottoms
         start = self.axis(p.axis, x.shape)
+        weight = self.array(0)
+        if p.normalize:
+            weight = self._unit(torch.from_numpy(weight)).numpy()
         if start == 1:
-            blobs = [graph.blob(self, i) for i in range(len(self.blobs))]
+            blobs = [graph.constant(weight, name=f"{self.name}.0")]
+            blobs += [graph.blob(self, i) for i in range(1, len(self.blobs))]
             flat = x if len(x.shape) == 2 else graph.add("Flatten", x, axis=1)
             return graph.add("Gemm", flat, *blobs, transB=int(not p.transpose))
-        weight = self.array(0) if p.transpose else self.array(0).T
+        weight = weight if p.transpose else weight.T
         flat = graph.reshape(x, (*x.shape[:start], self.features), keeps_batch=start > 0)
         y = graph.add("MatMul", flat, graph.constant(weight, name=f"{self.name}.0"))
         return graph.add("Add", y, graph.blob(self, 1)) if p.bias_term else y
@@ -200,6 +261,9 @@ class Embed(Layer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [(*shapes[0], self.layer_param.embed_param.num_output)]
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return self.blobs[0].shape[0]
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         index = bottom[0].detach().long()
         self.check_range(index, blobs[0].shape[0], "index")
@@ -213,15 +277,17 @@ class Embed(Layer):
 
 @register("Parameter")
 class Parameter(Layer):
-    """A learned blob of any shape as a top."""
+    """A learned blob of any shape as a top; `filler` and `blob_filler` are forks'."""
 
     bottoms = (0, 0)
     shares_memory = True
     reads = ("parameter_param",)
+    takes = ("parameter_param.filler", "parameter_param.blob_filler")
     differs = "Gradients of several backward passes add up; in Caffe the last one replaces them."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
-        self.add_blob(self.layer_param.parameter_param.shape.dim, pb.FillerParameter())
+        p = self.layer_param.parameter_param
+        self.add_blob(p.shape.dim, p.blob_filler if p.HasField("blob_filler") else p.filler)
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.blobs[0].shape]
@@ -258,12 +324,14 @@ class Reduction(Layer):
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         p, ops = self.layer_param.reduction_param, pb.ReductionParameter
         (x,) = bottoms
-        axes = list(range(self.axis(p.axis, x.shape), len(x.shape)))
+        axis = self.axis(p.axis, x.shape)
+        # As one axis: OpenCV's classic engine is wrong about several.
+        flat = graph.reshape(x, (*x.shape[:axis], -1), keeps_batch=axis > 0)
         if p.operation == ops.SUM:  # takes its axes as an input in opset 17, the others do not
-            y = graph.add("ReduceSum", x, graph.constant(axes, np.int64), keepdims=0)
+            y = graph.add("ReduceSum", flat, graph.constant([axis], np.int64), keepdims=0)
         else:
             op = {ops.MEAN: "ReduceMean", ops.ASUM: "ReduceL1", ops.SUMSQ: "ReduceSumSquare"}
-            y = graph.add(op[p.operation], x, axes=axes, keepdims=0)
+            y = graph.add(op[p.operation], flat, axes=[axis], keepdims=0)
         return graph.affine(y, p.coeff, 0)
 
 
@@ -351,8 +419,8 @@ class ArgMax(Layer):
         if k == 1:
             place = graph.add("ArgMax", x, axis=axis, keepdims=1, select_last_index=1)
             return graph.to_float(place), graph.add("ReduceMax", x, axes=[axis], keepdims=1)
-        ends = [[-1], [-extent - 1], [axis], [-1]]
-        flipped = graph.add("Slice", x, *(graph.constant(v, np.int64) for v in ends))
+        backwards = graph.constant(range(extent - 1, -1, -1), np.int64)
+        flipped = graph.add("Gather", x, backwards, axis=axis)
         count = graph.constant([k], np.int64)
         value, place = graph.add("TopK", flipped, count, outputs=2, axis=axis)
         return graph.affine(graph.add("Neg", graph.to_float(place)), 1, extent - 1), value

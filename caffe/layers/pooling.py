@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from caffe.errors import CaffeError
 from caffe.formats.onnx import Graph, Names, Value
-from caffe.layers.base import ENGINE, Layer, Shape, Tensors, can_look, register
+from caffe.layers.base import ENGINE, Layer, Shape, Tensors, can_look, register, with_gradient_of
 from caffe.layers.coordinates import Map, windowed
 from caffe.layers.look import Look
 from caffe.proto import caffe_pb2 as pb
@@ -21,6 +21,7 @@ from caffe.proto import caffe_pb2 as pb
 LOWEST = torch.finfo(torch.float32).min
 NOWHERE = -1  # in a mask: the window has no maximum
 Pair = tuple[int, int]
+_METHODS = pb.UnpoolingParameter
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def _onnx_average(
     """The mean of each window, clipped to the padded image."""
     if not any(windows.pad):  # what hangs over the image does not count
         return graph.add("AveragePool", x, count_include_pad=0, **attributes)
-    y = graph.add("AveragePool", x, count_include_pad=1, **attributes)
+    y = graph.average(x, **attributes)
     image, lengths = x.shape[2:], []
     for axis, n in enumerate(windows.count(image)):
         start = np.arange(n) * windows.stride[axis] - windows.pad[axis]
@@ -225,8 +226,8 @@ class Mask:
     """Where a pooling mask in an ONNX graph comes from: the image, its windows, and one of:
 
     - `places`: the chosen places in the whole tensor, as MaxPool counts them;
-    - `chosen`, where max_unpool is off: the image in the form of `_onnx_tiles`, 1 at the chosen
-      place of each window and 0 elsewhere.
+    - `chosen`, where max_unpool is off and the windows are tiles: the image in the form of
+      `_onnx_tiles`, 1 at the chosen place of each window and 0 elsewhere.
     """
 
     image: Value
@@ -258,6 +259,7 @@ class Pooling(_PoolingLayer):
     tops = (1, 2)
     bounded = True
     reads = ("pooling_param",)
+    takes = ("pooling_param.ceil_mode",)
     differs = (
         "STOCHASTIC also runs on the CPU, and has a gradient in TEST. A MAX window off the image, "
         "or of NaN alone, passes no gradient; Caffe writes it to stray memory. "
@@ -278,6 +280,9 @@ class Pooling(_PoolingLayer):
                 "give either kernel_size, or kernel_h and kernel_w",
             )
         self.kernel = (p.kernel_h, p.kernel_w) if has_hw else (p.kernel_size,) * 2
+        # Forks say `ceil_mode: false` for what is FLOOR in BVLC's last master.
+        floor = p.round_mode == pb.PoolingParameter.FLOOR
+        self.floor = floor if p.HasField("round_mode") else not p.ceil_mode
         self.pad, self.stride = self._pair("pad", p.pad), self._pair("stride", p.stride)
         self._check_geometry()
         self.check(
@@ -313,8 +318,7 @@ class Pooling(_PoolingLayer):
         """The windows over a bottom of this shape."""
         p = self.layer_param.pooling_param
         kernel = (shape[2], shape[3]) if p.global_pooling else self.kernel
-        floor = p.round_mode == pb.PoolingParameter.FLOOR
-        return Windows(kernel, self.stride, self.pad, floor)
+        return Windows(kernel, self.stride, self.pad, self.floor)
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         shape = shapes[0]
@@ -342,20 +346,38 @@ class Pooling(_PoolingLayer):
             return self.onnx_pool(graph, x, self.windows(x.shape), method)
         windows = self.windows(x.shape)
         if not graph.max_unpool:
-            return self._onnx_choice(graph, x, windows)
+            tiled = windows.kernel == windows.stride and not any(windows.pad)
+            return (self._onnx_tiled if tiled else self._onnx_compared)(graph, x, windows)
         y, places = graph.add("MaxPool", x, outputs=2, **_onnx_attributes(self, x, windows))
         plane = graph.constant(math.prod(x.shape[2:]), np.int64)
         mask = graph.to_float(graph.add("Mod", places, plane))
         graph.masks[mask] = Mask(x, windows, places=places)
         return y, mask
 
-    def _onnx_choice(self, graph: Graph, x: Value, windows: Windows) -> Names:
-        """Maxima and mask without MaxPool's indices."""
+    def _onnx_compared(self, graph: Graph, x: Value, windows: Windows) -> Names:
+        """Maxima and mask of windows that overlap: each place of the window is compared with the
+        maximum, from the last to the first, which wins.
+        """
+        pads = _onnx_attributes(self, x, windows)["pads"]
+        padded = graph.padded(x, pads, LOWEST) if any(pads) else x.name
+        kernel, stride, count = windows.kernel, windows.stride, windows.count(x.shape[2:])
+        maximum = graph.add("MaxPool", padded, kernel_shape=kernel, strides=stride)
+        plane = [np.arange(n) * s - pad for n, s, pad in zip(count, stride, pads, strict=False)]
+        steps = graph.constant(stride, np.int64)
+        axes = graph.constant([2, 3], np.int64)
+        mask = graph.constant(np.zeros((1, 1, *count)))
+        for offset in reversed(list(np.ndindex(*kernel))):
+            ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, count, stride, strict=True)]
+            bounds = (graph.constant(values, np.int64) for values in (offset, ends))
+            values = graph.add("Slice", padded, *bounds, axes, steps)
+            rows, columns = (where + o for where, o in zip(plane, offset, strict=True))
+            place = graph.constant((rows[:, None] * x.shape[3] + columns)[None, None])
+            mask = graph.add("Where", graph.add("Equal", values, maximum), place, mask)
+        return maximum, mask
+
+    def _onnx_tiled(self, graph: Graph, x: Value, windows: Windows) -> Names:
+        """Maxima and mask of windows that lie side by side, without MaxPool's indices."""
         count, (rows, columns) = windows.count(x.shape[2:]), windows.kernel
-        self.check(
-            windows.kernel == windows.stride and not any(windows.pad),
-            "its windows overlap or are padded: there is no form without MaxPool's indices",
-        )
         tiles = _onnx_tiles(graph, x, windows)
         maximum = graph.add("ReduceMax", tiles, axes=[3, 5], keepdims=1)
         # Of several largest the first counts: it has the highest rank.
@@ -482,22 +504,152 @@ class _Unpool(torch.autograd.Function):
         return grad.flatten(2).gather(2, place.flatten(2)).view(place.shape), None, None, None
 
 
+def unpool(
+    layer: Layer, x: torch.Tensor, mask: torch.Tensor, size: Sequence[int], fields: str
+) -> torch.Tensor:
+    """The values x (N, C, H, W) at the places of a pooling mask, in images of this size.
+
+    fields: the layer's fields that say the size, for the message. Raises CaffeError for a place
+    outside.
+    """
+    height, width = size
+    place = mask.detach().long()
+    try:
+        layer.check_range(
+            place,
+            height * width,
+            "mask value",
+            f", the plane of {height} x {width}; {fields} do not fit the pooling layer",
+        )
+    except CaffeError:
+        nowhere = int(place.min()) == NOWHERE
+        layer.check(not nowhere, "mask value -1: a pooling window holds NaN alone, or nothing")
+        raise
+    return _Unpool.apply(x, place, height, width)
+
+
+def unpooled_onnx(layer: Layer, graph: Graph, x: Value, mask: Value, shape: Shape) -> str:
+    """What `unpool` does, in ONNX; shape: the top's."""
+    origin = graph.masks.get(mask.name)
+    if origin is not None and tuple(origin.image.shape[2:]) == shape[2:]:
+        if origin.chosen:
+            return _onnx_untile(graph, x, origin, shape)
+        size = graph.shape_like(x, shape)
+        attributes = _onnx_attributes(layer, origin.image, origin.windows)
+        return graph.add("MaxUnpool", x, origin.places, size, **attributes)
+    plane = (*shape[:2], shape[2] * shape[3])
+    zeros = graph.add("Expand", graph.constant(0), graph.shape_like(x, plane))
+    flat = (*x.shape[:2], math.prod(x.shape[2:]))
+    places = graph.to_int(graph.reshape(mask, flat))
+    filled = graph.add("ScatterElements", zeros, places, graph.reshape(x, flat), axis=2)
+    return graph.reshape(filled, shape)
+
+
+def _onnx_untile(graph: Graph, x: Value, origin: Mask, shape: Shape) -> str:
+    """Unpooling without MaxUnpool: each value fills its window, times 1 at the chosen place
+    and 0 elsewhere.
+    """
+    (rows, columns), (height, width) = origin.windows.count(shape[2:]), origin.windows.kernel
+    spread = graph.reshape(x, (*shape[:2], rows, 1, columns, 1))
+    image = graph.add("Mul", origin.chosen, spread)
+    image = graph.reshape(image, (*shape[:2], rows * height, columns * width))
+    if (rows * height, columns * width) == shape[2:]:
+        return image
+    return graph.slice(image, [2, 3], [0, 0], shape[2:])
+
+
+@dataclass(frozen=True)
+class _Spreading:
+    """How DeconvNet's Unpooling lays windows over the image it makes; pairs: (height, width)."""
+
+    kernel: Pair
+    stride: Pair
+    size: Pair
+
+    def spread(self, x: torch.Tensor, kernel: Pair) -> torch.Tensor:
+        """Each value in all of its window; where windows overlap, the sum."""
+        n, c = x.shape[:2]
+        ones = x.new_ones(1, 1, *kernel)
+        image = F.conv_transpose2d(x.reshape(n * c, 1, *x.shape[2:]), ones, stride=self.stride)
+        (_, bottom), (_, right) = self.edges(x.shape[2:], kernel)
+        return F.pad(image, (0, right, 0, bottom)).reshape(n, c, *self.size)
+
+    def edges(self, image: Sequence[int], kernel: Pair) -> list[tuple[int, int]]:
+        """(size before, what to add behind) of each axis; windows may reach beyond the image."""
+        full = [
+            (n - 1) * stride + k for n, stride, k in zip(image, self.stride, kernel, strict=True)
+        ]
+        return [(have, want - have) for have, want in zip(full, self.size, strict=True)]
+
+    def sizes(self, image: Sequence[int]) -> np.ndarray:
+        """How many pixels of each window lie in the image (at least 1)."""
+        sides = []
+        for axis, n in enumerate(image):
+            start = np.arange(n) * self.stride[axis]
+            end = np.minimum(start + self.kernel[axis], self.size[axis])
+            sides.append(np.maximum(end - start, 0))
+        return np.maximum(np.outer(*sides), 1)
+
+    def corners(self, image: Sequence[int]) -> np.ndarray:
+        """The place of each window's first pixel, moved into the image."""
+        rows, columns = (
+            np.minimum(np.arange(n) * stride, size - 1)
+            for n, stride, size in zip(image, self.stride, self.size, strict=True)
+        )
+        return rows[:, None] * self.size[1] + columns
+
+    def onnx(self, graph: Graph, x: Value, kernel: Pair) -> str:
+        """What `spread` does, in ONNX."""
+        channels = x.shape[1]
+        ones = graph.constant(np.ones((channels, 1, *kernel)))
+        image = graph.add(
+            "ConvTranspose", x, ones, group=channels, strides=self.stride, kernel_shape=kernel
+        )
+        edges = self.edges(x.shape[2:], kernel)
+        behind = [0, 0, *(max(more, 0) for _, more in edges)]
+        if any(behind):
+            image = graph.add("Pad", image, graph.constant([0] * 4 + behind, np.int64))
+        if any(more < 0 for _, more in edges):
+            image = graph.slice(image, [2, 3], [0, 0], self.size)
+        return image
+
+
 @register("Unpooling")
 class Unpooling(Layer):
-    """FuseNet's unpooling: values (bottom 0) go to the places of a pooling mask (bottom 1).
+    """The way back from pooling, as FuseNet or as DeconvNet has it.
 
-    Both bottoms are (N, C, rows, columns), the top is (N, C, output_h, output_w), or the bottom's
-    height and width times `scale`.
-    Source: the FuseNet authors' fork of Caffe (Hazirbas et al., ACCV 2016).
+    - FuseNet (Hazirbas et al., ACCV 2016): values (bottom 0) go to the places of a pooling mask
+      (bottom 1). Both are (N, C, rows, columns), the top is (N, C, output_h, output_w), or the
+      bottom's height and width times `scale`.
+    - DeconvNet (Noh et al., ICCV 2015), with `kernel_size` or `unpool`: the top is unpool_size x
+      unpool_size, or unpool_h x unpool_w. MAX puts values to the places of the mask, or without one
+      to the first pixel of each window; TILE fills windows with the value, AVE with the value
+      divided by the window's pixels; what overlaps is added.
+    Source: the unpooling_layer.cpp of the FuseNet authors and of HyeonwooNoh/caffe.
     """
 
-    bottoms = (2, 2)
+    bottoms = (1, 2)
     reads = ("unpooling_param",)
-    differs = "FuseNet's, not BVLC's. Its size follows the bottom's; the fork's is fixed at set-up."
+    takes = (
+        *("unpooling_param.unpool", "unpooling_param.kernel_size", "unpooling_param.kernel_h"),
+        *("unpooling_param.kernel_w", "unpooling_param.stride", "unpooling_param.stride_h"),
+        *("unpooling_param.stride_w", "unpooling_param.unpool_size", "unpooling_param.unpool_h"),
+        *("unpooling_param.unpool_w", "unpooling_param.pad", "unpooling_param.pad_h"),
+        "unpooling_param.pad_w",
+    )
+    differs = (
+        "FuseNet's and DeconvNet's, not BVLC's. FuseNet's size follows the bottom's; the fork's is "
+        "fixed at set-up. AVE and TILE start from 0; DeconvNet's CPU code adds to the last pass's."
+    )
     look = Look("Unpooling", mask=1)
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.unpooling_param
+        names = ("unpool", "kernel_size", "kernel_h", "kernel_w")
+        self.spreading = self._spreading() if any(p.HasField(n) for n in names) else None
+        if self.spreading is not None:
+            return
+        self.check(len(shapes) == 2, "takes exactly 2 bottom blob(s), values and mask, got 1")
         self.size = (p.output_h, p.output_w)
         self.scale = 0
         if p.HasField("output_h") and p.HasField("output_w"):
@@ -508,62 +660,86 @@ class Unpooling(Layer):
         else:
             self.check(False, "unpooling_param needs output_h and output_w, or scale")
 
+    def _spreading(self) -> _Spreading:
+        p = self.layer_param.unpooling_param
+        kernel = self._pair("kernel", "kernel_size")
+        stride, size = self._pair("stride", "stride", 1), self._pair("unpool", "unpool_size")
+        for name, pair in (("kernel", kernel), ("stride", stride), ("unpool size", size)):
+            self.check(min(pair) > 0, f"{name} must be positive: {pair}")
+        self.check(not (p.pad or p.pad_h or p.pad_w), "DeconvNet's takes no padding")
+        average = p.unpool != pb.UnpoolingParameter.MAX
+        self.check(not average or self.num_bottoms == 1, "a mask (bottom 1) is for MAX only")
+        return _Spreading(kernel, stride, size)
+
+    def _pair(self, sides: str, both: str, default: int | None = None) -> Pair:
+        """`both`, or <sides>_h and <sides>_w."""
+        p = self.layer_param.unpooling_param
+        given = [p.HasField(f"{sides}_{side}") for side in "hw"]
+        self.check(
+            all(given) if any(given) else p.HasField(both) or default is not None,
+            f"give either {both}, or {sides}_h and {sides}_w",
+        )
+        self.check(
+            not (any(given) and p.HasField(both)),
+            f"give either {both}, or {sides}_h and {sides}_w, not both",
+        )
+        if any(given):
+            return getattr(p, f"{sides}_h"), getattr(p, f"{sides}_w")
+        value = getattr(p, both) if p.HasField(both) else default
+        return (value, value)
+
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        shape, mask = shapes
+        shape, mask = shapes[0], shapes[-1]
         self.check(
             len(shape) == 4 and shape == mask,
             f"the mask's shape {mask} must be the bottom's, {shape}, with 4 axes",
         )
+        if self.spreading is not None:
+            self.check(min(shape[1:]) > 0, f"bottom {shape} has no pixels")
+            return [(*shape[:2], *self.spreading.size)]
         height, width = self.size
         if self.scale:
             height, width = shape[2] * self.scale, shape[3] * self.scale
         return [(*shape[:2], height, width)]
 
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The image with all of its windows, some of which reach beyond it."""
+        if self.spreading is None:
+            return 0
+        edges = self.spreading.edges(shapes[0][2:], self.spreading.kernel)
+        return math.prod(shapes[0][:2]) * math.prod(size for size, _ in edges)
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return math.prod(self.infer_shapes(shapes)[0][2:]) if index == 1 else 0
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        height, width = self.top_shapes(bottom)[0][2:]
-        x, mask = bottom
-        place = mask.detach().long()
-        self._check_places(place, height, width)
-        return _Unpool.apply(x, place, height, width)
+        (top,) = self.top_shapes(bottom)
+        if len(bottom) == 2:
+            fields = "unpool_size" if self.spreading else "output_h, output_w or scale"
+            return unpool(self, *bottom, top[2:], fields)
+        assert self.spreading is not None
+        x, method, methods = bottom[0], self.layer_param.unpooling_param.unpool, _METHODS
+        if method == methods.MAX:
+            corners = torch.from_numpy(self.spreading.corners(x.shape[2:])).to(x.device)
+            return _Unpool.apply(x, corners.expand(x.shape), *top[2:])
+        share = 1 / torch.from_numpy(self.spreading.sizes(x.shape[2:])).to(x)
+        average = self.spreading.spread(x * share, self.spreading.kernel)
+        if method == methods.AVE:
+            return average
+        # The fork's gradient of TILE is that of AVE.
+        return with_gradient_of(self.spreading.spread(x, self.spreading.kernel), average)
 
-    def _check_places(self, place: torch.Tensor, height: int, width: int) -> None:
-        try:
-            self.check_range(
-                place,
-                height * width,
-                "mask value",
-                f", the plane of {height} x {width}; output_h, output_w or scale do not fit the "
-                "pooling layer",
-            )
-        except CaffeError:
-            nowhere = int(place.min()) == NOWHERE
-            self.check(not nowhere, "mask value -1: a pooling window holds NaN alone, or nothing")
-            raise
-
-    def onnx(self, graph: Graph, x: Value, mask: Value) -> str:
-        (shape,) = self.infer_shapes([x.shape, mask.shape])
-        origin = graph.masks.get(mask.name)
-        if origin is not None and tuple(origin.image.shape[2:]) == shape[2:]:
-            if origin.chosen:
-                return self._onnx_untile(graph, x, origin, shape)
-            size = graph.shape_like(x, shape)
-            attributes = _onnx_attributes(self, origin.image, origin.windows)
-            return graph.add("MaxUnpool", x, origin.places, size, **attributes)
-        plane = (*shape[:2], shape[2] * shape[3])
-        zeros = graph.add("Expand", graph.constant(0), graph.shape_like(x, plane))
-        flat = (*x.shape[:2], math.prod(x.shape[2:]))
-        places = graph.to_int(graph.reshape(mask, flat))
-        filled = graph.add("ScatterElements", zeros, places, graph.reshape(x, flat), axis=2)
-        return graph.reshape(filled, shape)
-
-    def _onnx_untile(self, graph: Graph, x: Value, origin: Mask, shape: Shape) -> str:
-        """Unpooling without MaxUnpool: each value fills its window, times 1 at the chosen place
-        and 0 elsewhere.
-        """
-        (rows, columns), (height, width) = origin.windows.count(shape[2:]), origin.windows.kernel
-        spread = graph.reshape(x, (*shape[:2], rows, 1, columns, 1))
-        image = graph.add("Mul", origin.chosen, spread)
-        image = graph.reshape(image, (*shape[:2], rows * height, columns * width))
-        if (rows * height, columns * width) == shape[2:]:
-            return image
-        return graph.slice(image, [2, 3], [0, 0], shape[2:])
+    def onnx(self, graph: Graph, x: Value, mask: Value | None = None) -> str:
+        if mask is not None:
+            (shape,) = self.infer_shapes([x.shape, mask.shape])
+            return unpooled_onnx(self, graph, x, mask, shape)
+        assert self.spreading is not None
+        method = self.layer_param.unpooling_param.unpool
+        if method == _METHODS.MAX:
+            fits = all(more >= 0 for _, more in self.spreading.edges(x.shape[2:], (1, 1)))
+            self.check(fits, "windows begin beyond the image, for which there is no ONNX form")
+            return self.spreading.onnx(graph, x, (1, 1))
+        if method == _METHODS.AVE:
+            share = graph.constant(1 / self.spreading.sizes(x.shape[2:]))
+            x = Value(graph.add("Mul", x, share), x.shape)
+        return self.spreading.onnx(graph, x, self.spreading.kernel)

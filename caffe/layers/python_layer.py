@@ -177,11 +177,8 @@ class PythonLayer(base.Layer):
         self.check(bool(p.module and p.layer), "python_param must give module and layer")
         try:
             module = import_user_module(p.module)
-        except ModuleNotFoundError as error:
-            if error.name != p.module.split(".")[0] and error.name != p.module:
-                raise self._named(error, f"importing module {p.module}") from error
-            self.check(False, f"no module {p.module!r} on sys.path or in the working directory")
         except Exception as error:
+            self.check(not _is_missing(error, p.module), str(error))
             raise self._named(error, f"importing module {p.module}") from error
         found = getattr(module, p.layer, None)
         self.check(found is not None, f"module {p.module!r} has no class {p.layer!r}")
@@ -213,16 +210,37 @@ class PythonLayer(base.Layer):
 def import_user_module(name: str) -> Any:
     """The module. The working directory is searched, too, where sys.path lacks it, as it does in
     console scripts. Whether it may be imported, the caller asks permission.refusal.
+
+    Raises ModuleNotFoundError with `name` if the module, or a package that its name goes through,
+    does not exist; and whatever the module's own code raises.
     """
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
+        return _import(name)
+    except ModuleNotFoundError as error:
         here = os.getcwd()
-        if here in sys.path or "" in sys.path:
+        if not _is_missing(error, name) or here in sys.path or "" in sys.path:
             raise
         sys.path.append(here)
         importlib.invalidate_caches()
+        return _import(name)
+
+
+def _import(name: str) -> Any:
+    hint = " (a relative name leads nowhere here)" if name.startswith(".") else ""
+    lacking = f"no module {name!r} on sys.path or in the working directory{hint}"
+    if hint:
+        raise ModuleNotFoundError(lacking, name=name)
+    try:
         return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # one that the module itself imports
+        raise ModuleNotFoundError(lacking, name=name) from error
+
+
+def _is_missing(error: Exception, name: str) -> bool:
+    """Whether import_user_module says that the module `name` itself does not exist."""
+    return isinstance(error, ModuleNotFoundError) and error.name == name
 
 
 @functools.cache

@@ -101,7 +101,14 @@ class Concat(Layer):
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Concat", *bottoms, axis=self.joined_axis)
+        if self.copies():
+            return bottoms[0].name
+        axis = self.axis(self.joined_axis, bottoms[0].shape)
+        return graph.add("Concat", *bottoms, axis=axis)
+
+    @classmethod
+    def alignment(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
 
     @classmethod
     def symbol(cls, param: pb.LayerParameter) -> str:
@@ -174,6 +181,10 @@ class Slice(Layer):
         sizes = graph.constant(sizes, np.int64)
         parts = graph.add("Split", x, sizes, outputs=self.num_tops, axis=axis)
         return [parts] if isinstance(parts, str) else parts
+
+    @classmethod
+    def alignment(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
 
 
 class _View(Layer):
@@ -317,6 +328,119 @@ class Permute(Layer):
         return graph.add("Transpose", bottoms[0], perm=self.order)
 
 
+@register("ShuffleChannel")
+class ShuffleChannel(Layer):
+    """Mixes the channels (axis 1) of `group` groups: channel i of group g becomes channel
+    i group + g.
+
+    Bottom and top: (N, C, ...), where group divides C (Zhang et al., 2018;
+    shuffle_channel_layer.cpp).
+    """
+
+    fork = "mini-caffe, farmingyard/ShuffleNet"
+    judge = "recorded"
+    reads = ("shuffle_channel_param",)
+    in_place = False
+    bounded = True
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape, group = tuple(shapes[0]), self.layer_param.shuffle_channel_param.group
+        self.check(len(shape) >= 2, f"bottom has the shape {shape}, expected at least 2 axes")
+        self.check(
+            group > 0 and shape[1] % group == 0,
+            f"group is {group}, expected a divisor of the {shape[1]} channels of bottom {shape}",
+        )
+        return [shape]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        (shape,) = self.top_shapes(bottom)
+        return bottom[0].reshape(self._grouped(shape)).transpose(1, 2).reshape(shape)
+
+    def _grouped(self, shape: Shape) -> Shape:
+        """`shape` with its channels as two axes, groups and channels in each."""
+        group = self.layer_param.shuffle_channel_param.group
+        return (shape[0], group, shape[1] // group, *shape[2:])
+
+    def takes_bfloat16(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        grouped = graph.reshape(x, self._grouped(x.shape))
+        order = [0, 2, 1, *range(3, len(x.shape) + 1)]
+        return graph.reshape(graph.add("Transpose", grouped, perm=order), x.shape)
+
+    @classmethod
+    def coordinates(cls, params: Mapping[str, Any]) -> Map:
+        return IDENTITY
+
+
+@register("Reorg")
+class Reorg(Layer):
+    """Moves `stride` x `stride` pixels into channels, or back with `reverse`, as darknet does.
+
+    Bottom (N, C, H, W), top (N, C stride^2, H / stride, W / stride); with `reverse` the top is
+    (N, C / stride^2, H stride, W stride). The pixels are not those of a square in the bottom:
+    darknet sees the bottom's memory as (N, C / stride^2, H stride, W stride), takes the pixels of
+    its squares apart and lays them down as (N, stride^2, C / stride^2, H, W)
+    (Redmon and Farhadi, 2017; reorg_layer.cpp).
+    """
+
+    fork = "MobileNet-YOLO, Intel Caffe"
+    judge = "recorded"
+    reads = ("reorg_param",)
+    in_place = False
+    bounded = True
+    differs = "The forks' backward pass gives zeros: it reads a buffer that nothing fills."
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        stride = self.layer_param.reorg_param.stride
+        self.check(stride > 0, f"stride is {stride}, expected at least 1")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        p, shape = self.layer_param.reorg_param, tuple(shapes[0])
+        self.check(len(shape) == 4, f"bottom has the shape {shape}, expected 4 axes")
+        n, c, h, w = shape
+        s, square = p.stride, p.stride**2
+        if p.reverse:
+            self.check(
+                c % square == 0, f"bottom {shape} has {c} channels, expected a multiple of {square}"
+            )
+            return [(n, c // square, h * s, w * s)]
+        self.check(
+            h % s == 0 and w % s == 0 and c * h % square == 0,
+            f"bottom has the shape {shape}, expected rows and columns that are multiples of "
+            f"stride {s}, and channels times rows a multiple of {square}",
+        )
+        return [(n, c * square, h // s, w // s)]
+
+    def _steps(self, shape: Shape) -> tuple[Shape, Sequence[int]]:
+        """The shape in which the bottom's memory is seen, and the order of its axes then.
+
+        The rows and columns of darknet's squares are axes of their own.
+        """
+        n, c, h, w = shape
+        s = self.layer_param.reorg_param.stride
+        rows = c * h // s**2
+        if self.layer_param.reorg_param.reverse:
+            return (n, s, s, rows, w), (0, 3, 1, 4, 2)
+        return (n, rows, s, w, s), (0, 2, 4, 1, 3)
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        (top,) = self.top_shapes(bottom)
+        view, order = self._steps(tuple(bottom[0].shape))
+        return bottom[0].reshape(view).permute(order).reshape(top)
+
+    def takes_bfloat16(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        view, order = self._steps(x.shape)
+        moved = graph.add("Transpose", graph.reshape(x, view), perm=order)
+        return graph.reshape(moved, *self.infer_shapes([x.shape]))
+
+
 @register("Tile")
 class Tile(Layer):
     """Repeats the bottom along an axis."""
@@ -358,6 +482,9 @@ class BatchReindex(Layer):
         )
         self.check(len(shape) > 0, f"bottom 0 has the shape {shape}, expected at least 1 axis")
         return [(*index, *shape[1:])]
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return shapes[0][0] if index == 1 else 0
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
@@ -407,6 +534,9 @@ class Filter(Layer):
             )
         return items
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return 2 if index == len(shapes) - 1 else 0
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         self.top_shapes(bottom)
         *items, selector = bottom
@@ -415,6 +545,11 @@ class Filter(Layer):
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         *items, selector = bottoms
+        self.check(
+            graph.target.selects,
+            "how many samples it keeps depends on values, which files for "
+            f"{graph.target.title} cannot say",
+        )
         flat = graph.add("Reshape", selector, graph.constant([-1], np.int64))
         chosen = graph.to_bool(flat)
         return [graph.add("Compress", x, chosen, axis=0) for x in items]

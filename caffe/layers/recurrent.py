@@ -38,6 +38,9 @@ class LSTMUnit(Layer):
         )
         return [state, state]
 
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return 2 if index == 2 else 0
+
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         self.top_shapes(bottom)
         return lstm_step(*bottom)
@@ -67,8 +70,8 @@ def onnx_lstm_step(graph: Graph, state: str, gates: str, keep: str) -> tuple[str
     i, f, o, g = graph.add("Split", gates, outputs=4, axis=2)
     i, f, o = (graph.add("Sigmoid", gate) for gate in (i, f, o))
     kept = graph.add("Mul", graph.add("Mul", keep, f), state)
-    new = graph.add("Add", kept, graph.add("Mul", i, graph.add("Tanh", g)))
-    return new, graph.add("Mul", o, graph.add("Tanh", new))
+    new = graph.add("Add", kept, graph.add("Mul", i, graph.tanh(g)))
+    return new, graph.add("Mul", o, graph.tanh(new))
 
 
 class _Recurrent(Layer):
@@ -175,6 +178,9 @@ class _Recurrent(Layer):
         weights = [(i, math.prod(b.shape)) for i, b in enumerate(self.blobs) if len(b.shape) == 2]
         # The static input is multiplied once for all steps.
         return streams * sum(n if self.static and i == 2 else steps * n for i, n in weights)
+
+    def choices(self, index: int, shapes: Sequence[Shape]) -> int:
+        return 2 if index == 1 else 0
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         self.top_shapes(bottom)
@@ -306,10 +312,10 @@ class RNN(_Recurrent):
         (hidden,), tops = steps.states(), []
         for gates, keep in steps:
             kept = graph.add("MatMul", graph.add("Mul", keep, hidden), recurrent)
-            hidden = graph.add("Tanh", graph.add("Add", kept, gates))
+            hidden = graph.tanh(graph.add("Add", kept, gates))
             tops.append(hidden)
         y = graph.add("MatMul", graph.add("Concat", *tops, axis=0), out)
-        return [graph.add("Tanh", graph.add("Add", y, bias)), hidden][: self.num_tops]
+        return [graph.tanh(graph.add("Add", y, bias)), hidden][: self.num_tops]
 
 
 @register("LSTM")

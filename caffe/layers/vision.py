@@ -22,6 +22,10 @@ class _Kernels(Layer):
     """Kernels over the spatial axes behind the channels, as ConvolutionParameter describes them."""
 
     reads = ("convolution_param",)
+    takes = (
+        *("convolution_param.hole", "convolution_param.hole_h", "convolution_param.hole_w"),
+        *("convolution_param.dilation_h", "convolution_param.dilation_w"),
+    )
 
     def read_geometry(self, shape: Shape) -> None:
         """Read kernel, stride, pad and dilation, one number for each spatial axis of `shape`."""
@@ -31,11 +35,29 @@ class _Kernels(Layer):
         self.kernel = self._each_axis("kernel_size", p.kernel_size, None, "kernel_h", "kernel_w")
         self.stride = self._each_axis("stride", p.stride, 1, "stride_h", "stride_w")
         self.pad = self._each_axis("pad", p.pad, 0, "pad_h", "pad_w")
-        self.dilation = self._each_axis("dilation", p.dilation, 1)
+        self.dilation = self._dilation()
         for what in ("kernel", "stride", "dilation"):
             values = getattr(self, what)
             self.check(min(values, default=1) > 0, f"{what} dimensions must not be zero: {values}")
         self.channels = shape[self.channel_axis]
+
+    def _dilation(self) -> tuple[int, ...]:
+        """One number for each spatial axis; forks call it hole, too, or give height and width."""
+        p = self.layer_param.convolution_param
+        names = ("dilation", "dilation_h", "dilation_w", "hole", "hole_h", "hole_w")
+        fields = {field.name for field, _ in p.ListFields()}
+        given = [name for name in names if name in fields]
+        sides = [name for name in given if name.endswith(("_h", "_w"))]
+        if sides:
+            self.check(self.spatial == 2, f"{sides[0]} is for 2-D convolution only")
+            both = {name[:-2] for name in sides}
+            fits = len(both) == 1 and len(given) == len(sides)
+            self.check(fits, f"give dilation or hole, or one for each side: {', '.join(given)}")
+            found = {name[-1]: getattr(p, name) for name in sides}
+            return found.get("h", 1), found.get("w", 1)
+        self.check(len(given) < 2, "give either dilation or hole, not both")
+        values = [p.hole] if given == ["hole"] else p.dilation
+        return self._each_axis("dilation", values, 1)
 
     def _each_axis(
         self,
@@ -163,7 +185,7 @@ class _ConvolutionBase(_Kernels):
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.convolution_param
         self.read_geometry(shapes[0])
-        self.num_output, self.group = p.num_output, p.group
+        self.num_output, self.group = self.counts()
         self.kernel_geometry = Geometry(self.stride, self.pad, self.dilation, self.group)
         self.check(self.num_output > 0, "num_output must be positive")
         self.check(self.channels > 0, f"bottom {shapes[0]} has no channels")
@@ -177,6 +199,11 @@ class _ConvolutionBase(_Kernels):
         self.add_blob((*self.filter_shape(), *self.kernel), p.weight_filler)
         if p.bias_term:
             self.add_blob((self.num_output,), p.bias_filler)
+
+    def counts(self) -> tuple[int, int]:
+        """The numbers of outputs and groups."""
+        p = self.layer_param.convolution_param
+        return p.num_output, p.group
 
     def filter_shape(self) -> Shape:
         """The first two axes of the weight."""
@@ -281,6 +308,42 @@ class Convolution(_ConvolutionBase):
         return windowed(cls.type, params)
 
 
+@register("DepthwiseConvolution")
+class DepthwiseConvolution(Convolution):
+    """A Convolution that has a group for each channel, unless `group` says otherwise.
+
+    Each bottom (..., C, image) gives a top (..., num_output, image'). The weight has the shape
+    (num_output, C / group, kernel), the bias (num_output) (Howard et al., 2017;
+    depthwise_conv_layer.cpp of yonghenglh6/DepthwiseConvolution).
+    """
+
+    fork = "yonghenglh6/DepthwiseConvolution, MobileNet-YOLO"
+    judge = "recorded"
+    differs = (
+        "Without `group` each channel is a group; there the forks' CPU and GPU code differ. "
+        f"{ENGINE}"
+    )
+
+    def counts(self) -> tuple[int, int]:
+        p = self.layer_param.convolution_param
+        return p.num_output, p.group if p.HasField("group") else self.channels
+
+
+@register("ConvolutionDepthwise")
+class ConvolutionDepthwise(Convolution):
+    """A Convolution of each channel by itself; num_output and group do not count.
+
+    Each bottom (N, C, H, W) gives a top (N, C, H', W'). The weight has the shape (C, 1, kernel),
+    the bias (C) (Howard et al., 2017; conv_dw_layer.cpp).
+    """
+
+    fork = "OpenCV training toolbox, mini-caffe"
+    judge = "recorded"
+
+    def counts(self) -> tuple[int, int]:
+        return self.channels, self.channels
+
+
 @register("Deconvolution")
 class Deconvolution(_ConvolutionBase):
     """Transposed convolution; the weight's first two axes are (inputs, outputs / group).
@@ -365,11 +428,23 @@ class Im2col(_Kernels):
 class Crop(Layer):
     """Cuts bottom 0 to the size of bottom 1 on all axes from `axis` on, starting at `offset`.
 
-    Bottom 1 may have further axes, which do not count. Source: Caffe's crop_layer.cpp.
+    Bottom 1 may have further axes, which do not count. Source: Caffe's crop_layer.cpp. Without
+    crop_param it starts at 0, or as in forks (caffe.set_crop_alignment).
     """
 
     bottoms = (2, 2)
     reads = ("crop_param",)
+
+    @property
+    def unplaced(self) -> bool:
+        return not self.layer_param.HasField("crop_param")
+
+    def put(self, axis: int, offset: Sequence[int]) -> None:
+        p = self.layer_param.crop_param
+        p.SetInParent()
+        if offset:
+            p.axis = axis
+            p.offset.extend(offset)
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         shape, size = shapes

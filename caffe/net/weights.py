@@ -107,7 +107,8 @@ def _match(
                 continue
             raise CaffeError(f"{where}: the file has no parameter blob {i}")
         legacy = (1,) * (4 - len(blob.shape)) + blob.shape
-        if array.shape not in (blob.shape, legacy):
+        same = layer.unit_axes and _without_units(array.shape) == _without_units(blob.shape)
+        if not same and array.shape not in (blob.shape, legacy):
             raise CaffeError(
                 f"{where}, parameter blob {i}: shape mismatch: the file has "
                 f"{shape_string(array.shape)}, the net {shape_string(blob.shape)}; to learn "
@@ -115,6 +116,10 @@ def _match(
             )
         pairs.append((blob, array))
     return pairs
+
+
+def _without_units(shape: Sequence[int]) -> list[int]:
+    return [n for n in shape if n != 1]
 
 
 def share(target: Wiring, source: Wiring) -> None:

@@ -115,11 +115,11 @@ class Plan:
             return [b.tensor(device) for b in node.blobs]
         ready = []
         for layer in node.layers:
-            for blob, want in zip(layer.blobs, layer.param_propagate_down, strict=True):
-                if layer.gathers:  # not .data: prepared.Watch must notice writes to statistics
+            for i, blob in enumerate(layer.blobs):
+                if layer.statistic(i):  # not .data: prepared.Watch must notice writes to it
                     ready.append(blob.tensor(device).detach())
                 else:
-                    fixed = blob.tensor(device).data
+                    want, fixed = layer.param_propagate_down[i], blob.tensor(device).data
                     ready.append(self._leaf(blob, leaves, device) if want else fixed)
         return ready
 

@@ -179,7 +179,7 @@ def _written(net: Net) -> list[Parameter]:
     diffs = {
         blob.diff_key
         for layer in net.wiring.layers
-        for blob, want in zip(layer.blobs, layer.param_propagate_down, strict=True)
-        if want and not layer.gathers
+        for i, blob in enumerate(layer.blobs)
+        if layer.param_propagate_down[i] and not layer.statistic(i)
     }
     return [param for param in net.learnable if param.blob.diff_key in diffs]

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe import convert
+from caffe.export import probes
 from caffe.export.state_dict import load_state_dict, read_names, read_state_dict
 from caffe.proto import caffe_pb2 as pb
 
@@ -114,22 +115,6 @@ def test_fusenet_in_both_forms(kind, size, tmp_path):
         assert all(len(n.output) == 1 for n in onnx.load(path).graph.node) != form
 
 
-def test_openvino_runs_the_form_without_max_unpool(tmp_path):
-    pytest.importorskip("onnx", reason="the package onnx is not installed")
-    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    net = fusenet("sf5", 65, 51)
-    convert.to_onnx(net, tmp_path / "net.onnx", max_unpool=False, check=False)
-    core = openvino.Core()
-    core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
-    compiled = core.compile_model(core.read_model(tmp_path / "net.onnx"), "CPU")
-    rng = np.random.default_rng(1)
-    feeds = {n: rng.uniform(0, 255, net.blobs[n].shape).astype(np.float32) for n in net.inputs}
-    answers = compiled(feeds)
-    for name, values in net.forward(**feeds).items():
-        # Sums in another order choose otherwise between near equals, in a few windows.
-        assert (np.abs(answers[name] - values) > 1e-3 * values.max()).mean() < 1e-3
-
-
 def test_any_batch_size(files, tmp_path):
     pytest.importorskip("onnx", reason="the package onnx is not installed")
     ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -176,6 +161,143 @@ def test_nets_that_take_indices_are_compared_on_zeros(tmp_path):
         '{ num_output: 2 input_dim: 4 weight_filler { type: "uniform" } } }'
     )
     assert convert.to_onnx(net, tmp_path / "net.onnx") == {"y": 0}
+
+
+def input_of(name, *shape):
+    dims = " ".join(f"dim: {n}" for n in shape)
+    param = f"input_param {{ shape {{ {dims} }} }}"
+    return f'layer {{ name: "{name}" type: "Input" top: "{name}" {param} }}'
+
+
+needs_onnxruntime = pytest.mark.usefixtures("onnxruntime")
+
+
+@pytest.fixture
+def onnxruntime():
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    return pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+
+@needs_onnxruntime
+def test_inputs_that_no_layer_takes_are_left_out(tmp_path):
+    net = small_net(SMALL + input_of("label", 2, 1))
+    assert net.outputs == ["fc", "label"]
+    assert set(convert.to_onnx(net, tmp_path / "net.onnx")) == {"fc"}
+    net = small_net(input_of("x", 2, 3) + input_of("z", 2, 3))
+    with pytest.raises(
+        caffe.CaffeError, match=r"computes nothing: its outputs are its inputs, \['x'"
+    ):
+        convert.to_onnx(net, tmp_path / "no.onnx")
+    assert not (tmp_path / "no.onnx").exists()
+
+
+@needs_onnxruntime
+def test_an_input_that_only_lends_its_size(tmp_path):
+    """ONNX files do without it, the net does not."""
+    crop = (
+        'layer { name: "c" type: "Crop" bottom: "x" bottom: "z" top: "y" crop_param { offset: 1 } }'
+    )
+    net = small_net(input_of("x", 1, 2, 5, 5) + input_of("z", 1, 1, 3, 3) + crop)
+    assert convert.to_onnx(net, tmp_path / "net.onnx") == {"y": 0}
+
+
+@needs_onnxruntime
+def test_recurrent_nets_are_compared_on_sequences(tmp_path):
+    """With sequence indicators of up to 255 the states would overflow."""
+    recurrent = (
+        'layer { name: "l" type: "%s" bottom: "x" bottom: "cont" top: "y" recurrent_param '
+        '{ num_output: 4 weight_filler { type: "uniform" min: -0.01 max: 0.01 } } }'
+    )
+    for kind in ("LSTM", "RNN"):
+        net = small_net(input_of("x", 9, 2, 3) + input_of("cont", 9, 2) + recurrent % kind)
+        (difference,) = convert.to_onnx(net, tmp_path / f"{kind}.onnx").values()
+        assert difference < 1e-5
+
+
+@needs_onnxruntime
+def test_nan_throughout_is_no_agreement(files, tmp_path):
+    net = files[2]
+    net.params["fc"][1].data[1] = np.nan
+    found = convert.to_onnx(net, tmp_path / "net.onnx")["fc"]
+    assert (found.values, found.nan, found.beyond) == (10, 2, 0)
+    assert str(found).endswith("(0 of 10 values by more than 0.0001, 2 NaN in both)")
+    net.params["fc"][1].data[...] = np.nan
+    with pytest.raises(
+        caffe.CaffeError, match=r"output 'fc': the net gives NaN or infinity through"
+    ):
+        convert.to_onnx(net, tmp_path / "nan.onnx")
+    assert not (tmp_path / "nan.onnx").exists()
+    convert.to_onnx(net, tmp_path / "nan.onnx", check=False)
+
+
+@needs_onnxruntime
+def test_inputs_on_which_rounding_decides_are_drawn_again(tmp_path, monkeypatch):
+    """The step lies where single and double precision fall on different sides of it."""
+    rest = (
+        'layer { name: "p" type: "Power" bottom: "x" top: "p" power_param { scale: 0.1 } }'
+        'layer { name: "t" type: "Threshold" bottom: "p" top: "y" threshold_param '
+        "{ threshold: 0.5 } }"
+    )
+    net = small_net(input_of("x", 1, 40) + rest)
+    near = {"x": np.full((1, 40), 5, np.float32)}  # 5 * 0.1 is 0.5, or a little more
+    far = {"x": np.full((1, 40), 9, np.float32)}
+    monkeypatch.setattr(probes, "draws", lambda *_: iter([near, far]))
+    honest = convert.programs.answers
+
+    def answers(program, model, feeds, outputs):
+        """Those of a program that rounds otherwise."""
+        (y,) = honest(program, model, feeds, outputs)
+        return [1 - y if feeds["x"][0, 0] == 5 else y]
+
+    monkeypatch.setattr(convert.programs, "answers", answers)
+    exact = convert._run(net, near, ["y"], torch.float64)["y"]
+    assert (exact != convert._run(net, near, ["y"])["y"]).all()
+    assert convert.to_onnx(net, tmp_path / "net.onnx") == {"y": 0}
+    # Where rounding decides nothing, other answers are wrong ones.
+    monkeypatch.setattr(probes, "draws", lambda *_: iter([far, near]))
+    monkeypatch.setattr(convert.programs, "answers", lambda *args: [1 - honest(*args)[0]])
+    with pytest.raises(caffe.CaffeError, match=r"differ on 100.00% of the values \(40 of 40\)"):
+        convert.to_onnx(net, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(("target", "module"), [("opencv", "cv2"), ("openvino", "openvino")])
+def test_fusenet_for_other_programs(target, module, files, tmp_path, capsys):
+    """Written for them and checked in them: Unpooling, and padding that counts."""
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+    pytest.importorskip(module, reason=f"{module} is not installed")
+    net = fusenet("sf1", 65, 51)
+    net.save(tmp_path / "sf1.caffemodel")
+    (tmp_path / "sf1.prototxt").write_text(text_format.MessageToString(net.to_proto()))
+    out = tmp_path / "sf1.onnx"
+    convert.main(
+        [
+            "--for",
+            target,
+            str(tmp_path / "sf1.prototxt"),
+            str(tmp_path / "sf1.caffemodel"),
+            str(out),
+        ]
+    )
+    title = convert.TARGETS[target].title
+    assert f"sf1.onnx: written, as {title} " in capsys.readouterr().err
+    assert "MaxUnpool" not in {node.op_type for node in onnx.load(out).graph.node}
+
+
+@needs_onnxruntime
+def test_what_is_not_installed_is_said_and_onnxruntime_compares(
+    files, tmp_path, capsys, monkeypatch
+):
+    for target, hint in (("tensorrt", "run trtexec"), ("openvino", "pip install openvino")):
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        convert.main(["--for", target, *files[:2], str(tmp_path / "net.onnx")])
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "as onnxruntime" in said
+        assert f"; not checked in {convert.TARGETS[target].title}: {hint}" in said
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    convert.main([*files[:2], str(tmp_path / "net.onnx")])
+    said = capsys.readouterr().err
+    assert said.endswith("written, not checked in onnxruntime: pip install onnxruntime\n")
+    assert convert.to_onnx(files[2], tmp_path / "net.onnx") is None
 
 
 def test_without_the_package_onnx(files, tmp_path, monkeypatch):
@@ -402,6 +524,55 @@ def test_the_command(files, tmp_path):
     assert (result.returncode, result.stdout) == (0, "")
     assert "net.onnx: written" in result.stderr
     assert out.stat().st_size > 1000
+
+
+@needs_onnxruntime
+def test_a_folder_is_converted_and_told_in_a_table(files, tmp_path, capsys):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "other.prototxt").write_text(SMALL.replace('"fc"', '"more"'))
+    (tmp_path / "bad" / "other.caffemodel").write_bytes(Path(files[1]).read_bytes())
+    with pytest.raises(caffe.CaffeError, match=r"^1 of 2 nets were not converted$"):
+        convert.main([str(tmp_path)])
+    said = capsys.readouterr()
+    head, good, bad = said.out.splitlines()
+    assert head.split() == ["net", "result", "largest", "difference", "reason"]
+    assert good.split()[:2] == [str(tmp_path / "net.prototxt"), "written"]
+    assert float(good.split()[2]) < 1e-5
+    assert bad.split()[:3] == [str(tmp_path / "bad" / "other.prototxt"), "failed", "-"]
+    assert "no weights for these parameters of layers: 'more' (0), 'more' (1)" in bad
+    assert (tmp_path / "net.onnx").exists()
+    assert not (tmp_path / "bad" / "other.onnx").exists()
+    (tmp_path / "list").write_text(f"{files[0]} {files[1]} {tmp_path}/new/net.pt\n")
+    convert.main([str(tmp_path / "list")])
+    assert (tmp_path / "new" / "net.pt").exists()
+
+
+def test_crops_are_aligned_on_demand(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAFFE_ALIGN_CROPS", "0")
+    text = (
+        input_of("data", 1, 1, 6, 6)
+        + 'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+        "convolution_param { num_output: 1 kernel_size: 3 pad: 5 } }"
+        'layer { name: "crop" type: "Crop" bottom: "c" bottom: "data" top: "y" }'
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    small_net(text).save(tmp_path / "net.caffemodel")
+    for options, expected in (([], []), (["--align-crops"], [4, 4])):
+        out = tmp_path / "out.caffemodel"
+        paths = [tmp_path / "net.prototxt", tmp_path / "net.caffemodel", out]
+        convert.main([*options, *map(str, paths)])
+        (crop,) = [
+            layer
+            for layer in pb.NetParameter.FromString(out.read_bytes()).layer
+            if layer.type == "Crop"
+        ]
+        assert list(crop.crop_param.offset) == expected
+
+
+def test_a_net_without_weights_or_out_is_bad_usage(files):
+    for arguments in (files[:1], files[:2]):
+        with pytest.raises(SystemExit, match="2"):
+            convert.main(list(arguments))
 
 
 def test_the_command_says_what_is_wrong_in_one_line(files, tmp_path):

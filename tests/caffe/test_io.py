@@ -205,3 +205,13 @@ def test_oversample() -> None:
             crop = image[y : y + 3, x : x + 4]
             np.testing.assert_array_equal(crops[10 * n + i], crop)
             np.testing.assert_array_equal(crops[10 * n + 5 + i], crop[:, ::-1])
+
+
+def test_raw_bytes_of_nvcaffe():
+    values = np.array([[1, -2.5]], "<f2")
+    blob = pb.BlobProto(raw_data=values.tobytes(), raw_data_type=pb.FLOAT16)
+    blob.shape.dim.extend([1, 2])
+    np.testing.assert_array_equal(io.blobproto_to_array(blob), values)
+    blob.raw_data_type = pb.INT
+    with pytest.raises(ValueError, match="raw data cannot be of number type 3"):
+        io.blobproto_to_array(blob)

@@ -92,12 +92,18 @@ def some_axis(rng: random.Random, axes: int) -> int:
 def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
     """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "distinct"
     (below 1), "apart" (distinct whole numbers), "below N" (whole numbers), "places in N" (in each
-    plane, no place of N twice), "regions N S" (numbers of images below N and corners within S,
-    "even regions": corners are even numbers, an angle behind them is a multiple of 90), "numbers
-    A B ..." (these, in this order).
+    plane, no place of N twice), "around 6" (1 to 11, and the negatives of these, beyond a tenth of
+    0 and 6), "regions N S" (numbers of images below N and corners within S,
+    "even regions": corners are even numbers, an angle behind them is a multiple of 90); for
+    detectors "priors" (1, 2, n 4), "truths N C" (1, 1, n, 8) and "detections N C" (1, 1, n, 7), of
+    N images and labels below C; "ones"; "numbers A B ..." (these, in this order).
     """
     torch.manual_seed(seed)
     count = torch.Size(dims).numel()
+    if kind == "ones":
+        return torch.ones(list(dims), dtype=torch.float64)
+    if kind.split()[0] in ("priors", "truths", "detections"):
+        return _boxes(kind, dims)
     if kind.startswith("below"):
         return torch.randint(int(kind.split()[1]), list(dims)).double()
     if kind.startswith("places"):
@@ -112,9 +118,35 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
         x = torch.randperm(count).reshape(list(dims)).double()
         return x / count if kind == "distinct" else x
     x = torch.randn(list(dims), dtype=torch.float64)
+    if kind == "around 6":
+        x = torch.rand(list(dims), dtype=torch.float64) * 10 + 1
+        return torch.where((x - 6).abs() < 0.1, 3, x) * torch.randn_like(x).sign()
     if kind == "positive":
         return x.abs() + 0.1
     return x + 0.1 * x.sign() if kind == "off zero" else x
+
+
+def _boxes(kind: str, dims: Sequence[int]) -> torch.Tensor:
+    """Boxes within the image and what stands beside them; ValueError if they cannot be had."""
+    kind, *limits = kind.split()
+    fields = {"priors": 4, "truths": 8, "detections": 7}[kind]
+    count, rest = divmod(torch.Size(dims[1:]).numel(), fields * (2 if kind == "priors" else 1))
+    if rest or len(dims) < 3 or dims[0] != 1:
+        raise ValueError(f"no {kind} have the shape {dims}")
+    start, size = (torch.rand(count, 2, dtype=torch.float64) for _ in range(2))
+    corners = torch.cat([start * 0.6, start * 0.6 + 0.1 + 0.3 * size], 1)
+    if kind == "priors":
+        variances = torch.tensor([0.1, 0.1, 0.2, 0.2], dtype=torch.float64).expand(count, 4)
+        return torch.stack([corners, variances]).reshape(list(dims))
+    images, labels = map(int, limits)
+    rows = torch.zeros(count, fields, dtype=torch.float64)
+    rows[:, 0] = torch.randint(images, (count,)).sort().values
+    rows[:, 1] = torch.randint(1, labels, (count,))
+    if kind == "truths":
+        rows[:, 3:7], rows[:, 7] = corners, torch.randint(2, (count,))
+    else:
+        rows[:, 2], rows[:, 3:] = torch.rand(count), corners
+    return rows.reshape(list(dims))
 
 
 def regions(kind: str, dims: Sequence[int]) -> torch.Tensor:

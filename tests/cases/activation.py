@@ -20,6 +20,12 @@ def relu(rng: Random, name: str) -> Case:
     return Case(f"relu_param {{ negative_slope: {slope} }}", [shape(rng, 0, 5)], ("off zero",))
 
 
+@row("ReLU6", "relu6_param { negative_slope: 0.1 }")
+def relu6(rng: Random, name: str) -> Case:
+    slope = rng.choice([0, 0.1, 0.5])
+    return Case(f"relu6_param {{ negative_slope: {slope} }}", [shape(rng, 0, 5)], ("around 6",))
+
+
 @row("PReLU", 'prelu_param { channel_shared: true filler { type: "constant" value: 0.1 } }')
 def prelu(rng: Random, name: str) -> Case:
     text = f"channel_shared: {rng.choice(['true', 'false'])} "

@@ -20,6 +20,13 @@ def eltwise(rng: Random, name: str) -> Case:
     return Case(f"eltwise_param {{ {text} }}", bottoms, ("off zero",) * len(bottoms))
 
 
+@row("Axpy")
+def axpy(rng: Random, name: str) -> Case:
+    x = [rng.randint(1, 3), rng.randint(1, 3), *shape(rng, 0, 3)]
+    a = rng.choice([x[:2], [*x[:2], 1, 1]])
+    return Case("", [a, x, x])
+
+
 @row("InnerProduct", 'inner_product_param { num_output: 10 weight_filler { type: "xavier" } }')
 def inner_product(rng: Random, name: str) -> Case:
     bottom = shape(rng, 1, 4)

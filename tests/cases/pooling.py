@@ -59,6 +59,8 @@ def pyramid(rng: Random, name: str) -> Case:
 @row("Unpooling", example="unpooling_param { scale: 2 }", gradient=(0,))
 def unpooling(rng: Random, name: str) -> Case:
     n, c, height, width = (rng.randint(1, 3) for _ in range(4))
+    if rng.random() < 0.4:
+        return deconvnet(rng, [n, c, height, width])
     if rng.random() < 0.5:
         scale = rng.randint(1, 3)
         text, places = f"scale: {scale}", height * width * scale**2
@@ -68,3 +70,14 @@ def unpooling(rng: Random, name: str) -> Case:
         text += rng.choice(["", " scale: 2"])  # the size counts
     bottom = [n, c, height, width]
     return Case(f"unpooling_param {{ {text} }}", [bottom] * 2, ("real", f"places in {places}"))
+
+
+def deconvnet(rng: Random, bottom: list[int]) -> Case:
+    """DeconvNet's. TILE is left out: its gradient is not the derivative."""
+    high, wide = (n * 2 + rng.randint(0, 2) for n in bottom[2:])
+    text = f"unpool_h: {high} unpool_w: {wide} kernel_size: {rng.randint(1, 3)} stride: 2 "
+    method = rng.choice(["mask", "MAX", "AVE"])
+    if method == "mask":
+        places = ("real", f"places in {high * wide}")
+        return Case(f"unpooling_param {{ {text} unpool: MAX }}", [bottom] * 2, places)
+    return Case(f"unpooling_param {{ {text} unpool: {method} }}", [bottom])

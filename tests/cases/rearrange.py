@@ -88,6 +88,23 @@ def permute(rng: Random, name: str) -> Case:
     return Case(f"permute_param {{ {' '.join(f'order: {axis}' for axis in order)} }}", [bottom])
 
 
+@row("ShuffleChannel", "shuffle_channel_param { group: 2 }")
+def shuffle_channel(rng: Random, name: str) -> Case:
+    group = rng.randint(1, 3)
+    bottom = [rng.randint(1, 2), group * rng.randint(1, 3), *shape(rng, 0, 3)]
+    return Case(f"shuffle_channel_param {{ group: {group} }}", [bottom])
+
+
+@row("Reorg", "reorg_param { stride: 2 }")
+def reorg(rng: Random, name: str) -> Case:
+    stride, reverse = rng.randint(1, 3), rng.random() < 0.4
+    square = stride**2
+    n, c, h, w = (rng.randint(1, 2) for _ in range(4))
+    bottom = [n, c * square, h, w] if reverse else [n, c, h * square, w * stride]
+    text = f"stride: {stride} reverse: {'true' if reverse else 'false'}"
+    return Case(f"reorg_param {{ {text} }}", [bottom])
+
+
 @row("Tile", "tile_param { axis: 2 tiles: 3 }")
 def tile(rng: Random, name: str) -> Case:
     bottom = shape(rng, 1, 4)

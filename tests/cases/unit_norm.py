@@ -18,5 +18,6 @@ def normalize(rng: random.Random, name: str) -> Case:
     kind = rng.choice(["L1", "L2"])
     text = rng.choice(["", f'normalize_param {{ normalize_type: "{kind}" }}'])
     if rng.random() < 0.5:
-        text = 'top: "top" top: "norm" normalize_param { bp_norm: true normalize_type: "%s" }' % kind
+        text = f'bp_norm: true normalize_type: "{kind}"'
+        text = f'top: "top" top: "norm" normalize_param {{ {text} }}'
     return Case(text, [shape(rng, 1, 4)], ("off zero",))

@@ -45,6 +45,8 @@ def kernels(rng: Random, axes: int, transposed: bool) -> tuple[str, list[int]]:
 
 
 @row("Convolution", example="convolution_param { num_output: 64 kernel_size: 3 pad: 1 }")
+@row("ConvolutionDepthwise", example="convolution_param { kernel_size: 3 pad: 1 }")
+@row("DepthwiseConvolution", example="convolution_param { num_output: 64 kernel_size: 3 pad: 1 }")
 @row("Deconvolution", example="convolution_param { num_output: 64 kernel_size: 2 stride: 2 }")
 def convolution(rng: Random, name: str) -> Case:
     axes, before = rng.choice([0, 1, 2, 2, 2, 3, 4]), rng.choice([0, 1, 1, 1, 2])
@@ -52,7 +54,10 @@ def convolution(rng: Random, name: str) -> Case:
     group = rng.choice([1, 1, 2])
     bottom = [*(rng.randint(1, 2) for _ in range(before)), group * rng.randint(1, 2), *image]
     axis = rng.choice([before, before - len(bottom)])
-    text += f"num_output: {group * rng.randint(1, 2)} group: {group} axis: {axis} "
+    outputs, groups = group * rng.randint(1, 2), f"group: {group} "
+    if name == "DepthwiseConvolution" and rng.random() < 0.5:
+        outputs, groups = bottom[before] * rng.randint(1, 2), ""
+    text += f"num_output: {outputs} {groups} axis: {axis} "
     text += f"bias_term: {rng.choice(['true', 'false'])} "
     text += 'weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 }'
     several = rng.random() < 0.3

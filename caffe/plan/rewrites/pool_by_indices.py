@@ -48,6 +48,8 @@ def _check(program: Program, match: Match) -> str:
 
 def _fits(unpooling: Layer, pooling: Layer) -> bool:
     """Whether the plane is known to be the pooled image's own, whatever its size."""
+    if unpooling.spreading is not None:  # DeconvNet's
+        return False
     p = unpooling.layer_param.unpooling_param
     return p.HasField("output_h") or unpooling.scale == pooling.kernel[0] == pooling.kernel[1]
 
@@ -71,7 +73,7 @@ def _of_value(bottoms: Sequence[Number]) -> Sequence[Number]:
 
 
 def _pool(layer: Layer, tops: int, program: Program) -> Operation:
-    ceil = layer.layer_param.pooling_param.round_mode == pb.PoolingParameter.CEIL
+    ceil = not layer.floor
     kernel, train, on_cpu = layer.kernel, program.train, program.circumstances.device.type == "cpu"
 
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:

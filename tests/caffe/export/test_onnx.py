@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
+from caffe.formats.onnx import TARGETS
 from caffe.layers.base import REGISTRY, Layer
 from caffe.proto import caffe_pb2 as pb
 
@@ -31,15 +32,14 @@ IN_TRAINING = {"bn_train", "bn_train_frac", "bn_scale_relu"}
 
 
 def cases():
-    """The recorded cases whose layers have a form; windows that overlap have only one."""
+    """The recorded cases whose layers have a form, in both forms of Unpooling."""
     for path in sorted(ROOT.glob("*.npz")):
         net = text_format.Parse(str(np.load(path)["prototxt"]), pb.NetParameter())
         types = {layer.type for layer in net.layer} - {"Input"}
         if types & WITHOUT or path.stem in IN_TRAINING:
             continue
         for max_unpool in (True, False):
-            if max_unpool or path.stem != "unpool_overlap":
-                yield path.stem, max_unpool
+            yield path.stem, max_unpool
 
 
 def recorded(name):
@@ -88,7 +88,8 @@ def test_an_input_that_is_overwritten():
 
 
 def test_types_without_a_form_are_known():
-    assert {name for name, c in REGISTRY.items() if c.onnx is Layer.onnx} == WITHOUT
+    without = {name for name, c in REGISTRY.items() if c.onnx is Layer.onnx and not c.fork}
+    assert without == WITHOUT
     text = (
         'layer { name: "i" type: "Input" top: "a" top: "b" input_param { shape { dim: 2 } } }'
         'layer { name: "l" type: "EuclideanLoss" bottom: "a" bottom: "b" top: "loss" }'
@@ -215,11 +216,20 @@ def test_places_of_equals_do_not_change_with_the_form():
         np.testing.assert_array_equal(run(write_graph(net, ["y"], form), **feeds)["y"], expected)
 
 
-def test_no_form_without_indices():
-    pool = "kernel_size: 3 stride: 2"
-    net, _ = build(UNPOOL.format(pool=pool, size="scale: 2", values="pool"), x=(1, 1, 7, 7))
-    with pytest.raises(caffe.CaffeError, match=r"layer 'pool'.*no form without MaxPool's indices"):
-        write_graph(net, ["y"], max_unpool=False)
+@pytest.mark.parametrize(
+    "pool", ["kernel_size: 3 stride: 2", "kernel_size: 3 stride: 2 pad: 1", "kernel_size: 2"]
+)
+def test_windows_that_overlap_have_a_form_without_indices(pool):
+    """Equal values, too: the first place of a window counts."""
+    text = UNPOOL.format(pool=pool, size="output_h: 7 output_w: 6", values="pool")
+    net, feeds = build(text, x=(2, 3, 7, 6))
+    feeds["x"] = np.round(feeds["x"])
+    expected = net.forward(**feeds)["y"]
+    model = write_graph(net, ["y", "mask"], max_unpool=False)
+    assert not {"MaxUnpool"} & {node.op_type for node in model.graph.node}
+    answers = run(model, **feeds)
+    np.testing.assert_array_equal(answers["mask"], net.blobs["mask"].data)
+    np.testing.assert_array_equal(answers["y"], expected)
 
 
 NORM = (
@@ -366,3 +376,101 @@ def test_names_are_the_nets():
     assert [(i.name, [d.dim_value for d in i.type.tensor_type.shape.dim]) for i in graph.input] == [
         ("x", [1, 3, 8, 8])
     ]
+
+
+# -- forms for other programs ---------------------------------------------------------------------
+
+OPENCV, TENSORRT = TARGETS["opencv"], TARGETS["tensorrt"]
+
+
+def ops(model):
+    return [node.op_type for node in model.graph.node]
+
+
+def opencv(model, engine, **feeds):
+    """The outputs by name, as one of OpenCV's engines computes them."""
+    cv2 = pytest.importorskip("cv2", minversion="5", reason="OpenCV 5 is not installed")
+    path = Path("net.onnx")  # from memory, OpenCV 5.0 takes no notice of the engine
+    path.write_bytes(model.SerializeToString())
+    cv2.utils.logging.setLogLevel(0)
+    net = cv2.dnn.readNetFromONNX(str(path), getattr(cv2.dnn, engine))
+    for item in model.graph.input:
+        net.setInput(feeds[item.name].astype(np.float32), item.name)
+    names = [item.name for item in model.graph.output]
+    return dict(zip(names, net.forward(names), strict=True))
+
+
+@pytest.mark.parametrize("engine", ["ENGINE_NEW", "ENGINE_CLASSIC"])
+def test_recorded_layers_in_opencv(engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    apart = {"filter"}  # it has no form for OpenCV
+    if engine == "ENGINE_CLASSIC":
+        apart.add("parameter")  # a net without inputs
+    names = sorted({name for name, _ in cases()} - apart)
+    assert len(names) > 70
+    for name in names:
+        net, case = recorded(name)
+        inputs = {key[3:]: values for key, values in case.items() if key.startswith("in/")}
+        outputs = [key[4:] for key in case if key.startswith("out/")]
+        model = write_graph(net, outputs, target=OPENCV)
+        for blob, values in opencv(model, engine, **inputs).items():
+            expected = case[f"out/{blob}"]
+            assert values.shape == expected.shape, name
+            largest = np.abs(expected).max()
+            np.testing.assert_allclose(values, expected, 1e-4, 1e-5 * largest + 1e-5, err_msg=name)
+
+
+def test_padding_that_counts_is_explicit_for_opencv():
+    pool = "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: %d }"
+    text = f'layer {{ name: "l" type: "Pooling" bottom: "x" top: "y" {pool} }}'
+    for pad, expected in ((1, ["Pad", "AveragePool", "Div"]), (0, ["AveragePool"])):
+        net, feeds = build(text % pad, x=(1, 2, 8, 7))
+        model = write_graph(net, ["y"], target=OPENCV)
+        assert ops(model) == expected
+        np.testing.assert_allclose(run(model, **feeds)["y"], net.forward(**feeds)["y"], 1e-5, 1e-6)
+    assert "Pad" not in ops(write_graph(net, ["y"]))
+
+
+@pytest.mark.parametrize("kind", ["TanH", "BNLL"])
+def test_large_values_in_opencv(kind, tmp_path, monkeypatch):
+    """OpenCV's own operators give NaN and infinity."""
+    monkeypatch.chdir(tmp_path)
+    net, _ = build(f'layer {{ name: "l" type: "{kind}" bottom: "x" top: "y" }}', x=(1, 8))
+    x = np.array([[-1000, -50, -1, 0, 1, 50, 100, 1000]], np.float32)
+    expected = net.forward(x=x)["y"]
+    model = write_graph(net, ["y"], target=OPENCV)
+    np.testing.assert_allclose(run(model, x=x)["y"], expected, rtol=1e-6, atol=1e-7)
+    answer = opencv(model, "ENGINE_NEW", x=x)["y"]
+    np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_only_onnxruntime_gets_max_unpool(name):
+    text = UNPOOL.format(pool="kernel_size: 2 stride: 2", size="scale: 2", values="pool")
+    net, _ = build(text, x=(1, 1, 6, 6))
+    model = write_graph(net, ["y"], target=TARGETS[name])
+    assert ("MaxUnpool" in ops(model)) == (name == "onnxruntime")
+
+
+def test_what_a_program_cannot_take_is_told():
+    net, _ = build('layer { name: "l" type: "ReLU" bottom: "x" top: "y" }', x=(1, 1, 2, 2, 2, 2))
+    for target in (OPENCV, TENSORRT):
+        said = rf"^layer 'x' \(Input\): has a blob of 6 axes; {target.title} takes at most 5$"
+        with pytest.raises(caffe.CaffeError, match=said):
+            write_graph(net, ["y"], target=target)
+    net, _ = build(
+        'layer { name: "l" type: "Filter" bottom: "x" bottom: "s" top: "y" }', x=(3, 2), s=(3,)
+    )
+    with pytest.raises(
+        caffe.CaffeError, match=r"^layer 'l' \(Filter\): .* files for OpenCV cannot"
+    ):
+        write_graph(net, ["y"], target=OPENCV)
+    with pytest.raises(caffe.CaffeError, match="files for TensorRT have a fixed batch size"):
+        write_graph(net, ["y"], dynamic_batch=True, target=TENSORRT)
+
+
+def test_an_input_as_it_is_may_be_an_output():
+    net, feeds = build('layer { name: "r" type: "ReLU" bottom: "x" top: "y" }', x=(2, 3))
+    answers = run(write_graph(net, ["x", "y"]), **feeds)
+    np.testing.assert_array_equal(answers["x_out"], feeds["x"])
+    np.testing.assert_array_equal(answers["y"], np.maximum(feeds["x"], 0))

@@ -22,8 +22,10 @@ from caffe.export.onnx import write_graph  # noqa: E402
 DRAWS = 6
 WITHOUT_FORM = {
     "Accuracy",
+    "DetectionEvaluate",
     "BoxAnnotatorOHEM",
     "RotateROIPooling",
+    "BiasChannel",
 }
 WITH_FORM = sorted(name for name in TABLE if REGISTRY[name].onnx is not Layer.onnx)
 

@@ -52,3 +52,17 @@ def test_a_net_warns_once_of_each_field_without_effect(capfd, tmp_path) -> None:
     assert len(lines) == 1
     assert "pooling_param.torch_pooling (NVCaffe)" in lines[0]
     assert "layer 'p' and 1 more layers" in lines[0]
+
+
+def test_a_net_and_a_solver_warn_of_their_own_fields(capfd, tmp_path) -> None:
+    net = 'bn_stats_batch_size: 4 layer { name: "x" type: "Input" top: "x" '
+    net += "input_param { shape { dim: 1 } } }"
+    solver = pb.SolverParameter(
+        larc=True, solver_data_type=pb.FLOAT, base_lr=0.1, lr_policy="fixed"
+    )
+    solver.net_param.CopyFrom(parse(net.encode(), pb.NetParameter, "net"))
+    caffe.SGDSolver(solver)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "has no effect" in line]
+    assert len(lines) == 2
+    assert lines[0].endswith("larc (NVCaffe) has no effect here")
+    assert lines[1].endswith("bn_stats_batch_size (Intel Caffe) of the net has no effect here")

@@ -177,7 +177,7 @@ def test_every_v1_parameter_message_is_kept() -> None:
         for field in pb.V1LayerParameter.DESCRIPTOR.fields
         if field.name.endswith("_param")  # forks' fields too
     ]
-    assert len(names) == 55
+    assert len(names) == 56
     for name in names:
         old = pb.NetParameter()
         getattr(old.layers.add(name="x", type=pb.V1LayerParameter.RELU), name).SetInParent()

@@ -159,3 +159,64 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
         CaffeError, match=r"/n: not a binary NetParameter: name .*xfcr. is no UTF-8"
     ):
         read(tmp_path / "n", data, wire.NET, pb.NetParameter)
+
+
+def raw(kind: int, data: np.ndarray) -> pb.BlobProto:
+    """A blob as NVCaffe writes it."""
+    return pb.BlobProto(
+        shape=pb.BlobShape(dim=data.shape), raw_data_type=kind, raw_data=data.tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [(pb.FLOAT, "<f4"), (pb.FLOAT16, "<f2"), (pb.DOUBLE, "<f8")]
+)
+def test_raw_data_of_nvcaffe(tmp_path: Path, kind: int, dtype: str) -> None:
+    values = np.array([[0.5, -2], [65504, 0]], dtype)
+    net = pb.NetParameter()
+    net.layer.add(name="a").blobs.append(raw(kind, values))
+    net.layer[0].blobs[0].raw_diff_type = pb.FLOAT
+    net.layer[0].blobs[0].raw_diff = np.arange(4, dtype="<f4").tobytes()
+    outline, blobs = read(tmp_path / "n", net.SerializeToString(), wire.NET, pb.NetParameter)
+    assert wire.shape(outline.layer[0].blobs[0]) == (2, 2)
+    np.testing.assert_array_equal(blobs[0].data, values.ravel())
+    np.testing.assert_array_equal(blobs[0].diff, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("blob", "what"),
+    [
+        (pb.BlobProto(raw_data=b"12345678"), "raw data has no number type"),
+        (pb.BlobProto(raw_data=b"1234", raw_data_type=pb.INT), "raw data has the number type 3"),
+        (pb.BlobProto(raw_data=b"123", raw_data_type=pb.FLOAT16), "a blob of 3 bytes"),
+    ],
+)
+def test_raw_data_that_makes_no_sense(tmp_path: Path, blob: pb.BlobProto, what: str) -> None:
+    net = pb.NetParameter()
+    net.layer.add(name="a").blobs.append(blob)
+    with pytest.raises(CaffeError, match=what):
+        read(tmp_path / "n", net.SerializeToString(), wire.NET, pb.NetParameter)
+
+
+def field(number: int, body: bytes) -> bytes:
+    """A field of length-delimited bytes."""
+    return wire.varint(number << 3 | 2) + wire.varint(len(body)) + body
+
+
+@pytest.mark.parametrize("settings", [b"\x0a\x02\xff\xfe", b"\xff\xff", b"\x0a\x7f"])
+def test_weights_of_a_fork_whose_numbers_mean_something_else(
+    tmp_path: Path, settings: bytes
+) -> None:
+    """150 and 130 are messages here; a fork has something else there. The blobs still load."""
+    layer = pb.LayerParameter(name="a", type="ROIPooling")
+    layer.blobs.add(data=[1, 2], shape=pb.BlobShape(dim=[2]))
+    body = layer.SerializeToString() + field(150, settings) + field(130, settings)
+    outline, blobs = read(tmp_path / "n", field(100, body), wire.NET, pb.NetParameter)
+    assert (outline.layer[0].name, outline.layer[0].type) == ("a", "ROIPooling")
+    np.testing.assert_array_equal(blobs[0].data, [1, 2])
+
+
+def test_a_pointer_of_git_lfs_is_called_that(tmp_path: Path) -> None:
+    text = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n"
+    with pytest.raises(CaffeError, match=r"/n: is Git LFS's pointer to the file; fetch"):
+        read(tmp_path / "n", text, wire.NET, pb.NetParameter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 
@@ -320,6 +321,33 @@ def test_exceptions_in_the_passes_leave_the_net_usable():
 def test_wrong_layer(change, message):
     text = (INPUT + python("Times", param_str="2")).replace(*change)
     with pytest.raises(caffe.CaffeError, match=r"layer 'py'.*" + message):
+        net(text)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["gone", "gone.deep", "parcel.gone", "parcel.gone.deep", "some_layers.gone", ".gone", "a..b"],
+)
+def test_a_missing_module_is_named_with_its_layer(tmp_path, monkeypatch, module):
+    """Whichever part of a dotted name does not exist."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "parcel").mkdir()
+    (tmp_path / "parcel" / "__init__.py").write_text("")
+    text = (INPUT + python("Times")).replace('"some_layers"', f'"{module}"')
+    with pytest.raises(
+        caffe.CaffeError, match=rf"^layer 'py' \(Python\): no module '{re.escape(module)}' on sys"
+    ):
+        net(text)
+
+
+def test_a_module_that_a_package_needs_is_not_taken_for_the_packages_own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "__init__.py").write_text("")
+    (tmp_path / "bundle" / "inner.py").write_text("import bundle.further\n")
+    text = (INPUT + python("Times")).replace('"some_layers"', '"bundle.inner"')
+    said = r"importing module bundle\.inner: .*'bundle\.further'"
+    with pytest.raises(caffe.CaffeError, match=said):
         net(text)
 
 

@@ -1,0 +1,410 @@
+"""Layers for a label at each pixel: accuracies, balanced losses, edge-aware smoothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from caffe.formats.onnx import Graph, Value
+from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
+from caffe.layers.look import NORM, OUTPUT, Look
+from caffe.layers.loss import rows
+from caffe.proto import caffe_pb2 as pb
+
+
+class _PixelLabels(Layer):
+    """A layer of scores (N, C, H, W) and one label for each pixel, (N, 1, H, W)."""
+
+    bottoms = (2, 2)
+    look = OUTPUT
+
+    def check_labels(self, shapes: Sequence[Shape]) -> None:
+        """Raise CaffeError unless there is one label for each pixel."""
+        scores, labels = shapes[:2]
+        self.check(
+            len(scores) == 4 and scores[1] > 0,
+            f"scores (bottom 0) have the shape {scores}, expected (N, C, H, W)",
+        )
+        expected = (scores[0], 1, *scores[2:])
+        self.check(
+            labels in (expected, (scores[0], *scores[2:]) if scores[2:] == (1, 1) else expected),
+            f"labels (bottom 1) have the shape {labels}, expected {expected}",
+        )
+
+
+@register("SegAccuracy")
+class SegAccuracy(_PixelLabels):
+    """Accuracy of pixels, mean accuracy of classes, and mean intersection over union.
+
+    Bottoms: scores (N, C, H, W); labels (N, 1, H, W) below C, or in `ignore_label`. Top: the three
+    numbers, (1, 1, 1, 3). Of equal scores the last counts. A class that neither occurs nor is
+    predicted has an intersection over union of 1, and no accuracy. With `reset: false` all passes
+    since the start count (DeepLab's seg_accuracy_layer.cpp, confusion_matrix.cpp).
+    """
+
+    fork = "DeepLab, PSPNet"
+    judge = "recorded"
+    labels = (0, 1)
+    reads = ("seg_accuracy_param",)
+    takes = ("seg_accuracy_param.ignore_label", "seg_accuracy_param.reset")
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        self.ignored = list(self.layer_param.seg_accuracy_param.ignore_label)
+        self.reset()
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        self.check_labels(shapes)
+        return [(1, 1, 1, 3)]
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        return shapes[0][1] ** 2  # the counts of each pair of classes
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        scores, labels = bottom[0], bottom[1].detach().long().flatten()
+        classes = scores.shape[1]
+        best = classes - 1 - scores.flip(1).argmax(1).flatten()  # of equal ones the last
+        for ignored in self.ignored:
+            keep = labels != ignored
+            labels, best = labels[keep], best[keep]
+        hint = f", the {classes} classes of the scores, or an ignore_label"
+        self.check_range(labels, classes, "label", hint)
+        counts = torch.bincount(labels * classes + best, minlength=classes**2)
+        counts = counts.reshape(classes, classes).double()
+        if not self.layer_param.seg_accuracy_param.reset:
+            if self.counts is not None and self.counts.shape == counts.shape:
+                counts = counts + self.counts.to(counts.device)
+            self.counts = counts
+        return self._scores(counts).to(scores.dtype).reshape(1, 1, 1, 3)
+
+    @staticmethod
+    def _scores(counts: torch.Tensor) -> torch.Tensor:
+        right, actual = counts.diagonal(), counts.sum(1)
+        union = actual + counts.sum(0) - right
+        recalls = right / actual.clamp(min=1)
+        overlap = torch.where(union > 0, right / union.clamp(min=1), 1.0)
+        accuracy = right.sum() / counts.sum().clamp(min=1)
+        recall = recalls.sum() / (actual > 0).sum().clamp(min=1)
+        return torch.stack([accuracy, recall, overlap.mean()])
+
+    def reset(self) -> None:
+        self.counts: torch.Tensor | None = None
+
+
+@register("EltwiseAccuracy")
+class EltwiseAccuracy(_PixelLabels):
+    """Share of pixels whose label is among the top_k scores; of equal scores the last is first.
+
+    Bottoms: scores (N, C, H, W); labels (N, 1, H, W). Pixels of `ignore_label` do not count, labels
+    beyond the classes are wrong. Top: (1, 1, 1, 1), NaN if no pixel counts (DeconvNet's
+    eltwise_accuracy_layer.cpp; its nets say ELTWISE_ACCURACY).
+    """
+
+    fork = "DeconvNet"
+    judge = "recorded"
+    labels = (0, 1)
+    reads = ("eltwise_accuracy_param",)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        self.check_labels(shapes)
+        classes, top_k = shapes[0][1], self.layer_param.eltwise_accuracy_param.top_k
+        self.check(top_k <= classes, f"top_k is {top_k}, expected at most the {classes} classes")
+        return [(1, 1, 1, 1)]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p = self.layer_param.eltwise_accuracy_param
+        scores = bottom[0]
+        labels = bottom[1].detach().long().reshape(scores.shape[0], 1, *scores.shape[2:])
+        classes = scores.shape[1]
+        inside = (labels >= 0) & (labels < classes)
+        own = labels.clamp(0, classes - 1)
+        mine = scores.gather(1, own)
+        index = torch.arange(classes, device=scores.device).view(1, -1, 1, 1)
+        better = ((scores > mine) | ((scores == mine) & (index > own))).sum(1, keepdim=True)
+        right = inside & (better < p.top_k)
+        counted = labels != p.ignore_label if p.HasField("ignore_label") else labels == labels
+        share = (right & counted).sum() / counted.sum()
+        return share.to(scores.dtype).reshape(1, 1, 1, 1)
+
+
+@register("SigmoidCrossEntropyBalanceLoss")
+class SigmoidCrossEntropyBalanceLoss(Layer):
+    """Logistic loss in which positive and negative values of a sample weigh the same.
+
+    Bottoms: scores (N, ...); as many targets. A target of 1 weighs the share of zeros in its
+    sample, a target of 0 the share of ones; others do not count in the loss, but have a gradient of
+    weight 1. The loss is divided by N (HED: Xie and Tu, 2015; the layer of OSVOS,
+    sigmoid_cross_entropy_balance_loss_layer.cpp).
+    """
+
+    fork = "OSVOS, DAVSOD, HED"
+    judge = "recorded"
+    bottoms = (2, 2)
+    auto_tops = True
+    loss = True
+    labels = (1,)
+    look = OUTPUT
+    differs = (
+        "HED and RCF give this loss the name SigmoidCrossEntropyLoss: write this type instead. A "
+        "sample with targets of neither kind counts 0; the forks' loss is NaN then."
+    )
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        scores, targets = shapes
+        self.check(
+            scores[:1] == targets[:1] != () and math.prod(scores) == math.prod(targets),
+            f"bottoms of shapes {scores} and {targets} must have equally many samples and values",
+        )
+        return [()]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        scores, targets = rows(bottom[0]), rows(bottom[1].detach())
+        ones, zeros = targets == 1, targets == 0
+        count = (ones | zeros).sum(1, keepdim=True).clamp(min=1).to(scores.dtype)
+        weights = torch.where(ones, zeros.sum(1, keepdim=True) / count, 0.0)
+        weights = torch.where(zeros, ones.sum(1, keepdim=True) / count, weights).to(scores.dtype)
+        each = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
+        value = (each.detach() * weights).sum() / scores.shape[0]
+        stand_in = (each * torch.where(ones | zeros, weights, 1.0)).sum() / scores.shape[0]
+        return with_gradient_of(value, stand_in)
+
+
+@register("BiasChannel")
+class BiasChannel(_PixelLabels):
+    """Raises the scores of labels that are known to be there (weakly supervised DeepLab).
+
+    Bottoms: scores (N, C, H, W); labels. Top: the scores, plus bg_bias or fg_bias. With
+    `label_type` IMAGE, the labels are those of each image, (N, L, 1, 1): channel 0 gains bg_bias,
+    the others fg_bias. With PIXEL they are (N, 1, H, W): the label's channel gains fg_bias, and
+    everywhere the background's bg_bias, if a background is told (`background_label` or `bg_bias`).
+    -1 and `ignore_label` do nothing (Papandreou et al., 2015; bias_channel_layer.cpp).
+    """
+
+    fork = "DeepLab"
+    judge = "recorded"
+    labels = (1,)
+    reads = ("bias_channel_param",)
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.bias_channel_param
+        for name in ("bg_bias", "fg_bias"):
+            value = getattr(p, name)
+            self.check(value >= 0, f"{name} is {value:g}, expected at least 0")
+        self.ignored = {-1, *p.ignore_label}
+        self.background = p.HasField("background_label") or p.HasField("bg_bias")
+
+    @property
+    def by_image(self) -> bool:
+        """Whether the labels are those of whole images."""
+        return self.layer_param.bias_channel_param.label_type == pb.BiasChannelParameter.IMAGE
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        scores, labels = shapes
+        if not self.by_image:
+            self.check_labels(shapes)
+            background = self.layer_param.bias_channel_param.background_label
+            self.check(
+                not self.background or 0 <= background < scores[1],
+                f"background_label is {background}, expected 0 to {scores[1] - 1}",
+            )
+            return [scores]
+        self.check(
+            len(scores) == 4 and scores[1] > 0,
+            f"scores (bottom 0) have the shape {scores}, expected (N, C, H, W)",
+        )
+        few = len(labels) >= 2 and labels[0] == scores[0] and labels[1] > 0
+        self.check(
+            few and math.prod(labels[2:]) == 1,
+            f"labels (bottom 1) have the shape {labels}, expected ({scores[0]}, L, 1, 1)",
+        )
+        return [scores]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p, scores = self.layer_param.bias_channel_param, bottom[0]
+        n, classes = scores.shape[:2]
+        labels = bottom[1].detach().long().reshape(n, -1)
+        known = torch.ones_like(labels, dtype=torch.bool)
+        for ignored in self.ignored:
+            known &= labels != ignored
+        hint = f", the {classes} channels of the scores"
+        self.check_range(labels[known], classes, "label", hint)
+        own = torch.where(known, labels, 0)
+        if self.by_image:
+            bias = torch.where(own == 0, p.bg_bias, p.fg_bias) * known
+            total = scores.new_zeros(n, classes).scatter_add_(1, own, bias.to(scores.dtype))
+            return scores + total[..., None, None]
+        more = scores.new_zeros(n, classes, labels.shape[1])
+        front = known & (labels != p.background_label) if self.background else known
+        more.scatter_add_(1, own[:, None], (front[:, None] * p.fg_bias).to(scores.dtype))
+        if self.background:
+            more[:, p.background_label] += known * p.bg_bias
+        return scores + more.reshape(scores.shape)
+
+
+@register("UniqueLabel")
+class UniqueLabel(Layer):
+    """The labels that occur in each image, in rising order.
+
+    Bottom: labels (N, 1, H, W). Top: (N, max_labels, 1, 1), -1 behind the last. `ignore_label` are
+    left out, `force_label` are always there (DeepLab's unique_label_layer.cpp).
+    """
+
+    fork = "DeepLab"
+    judge = "recorded"
+    labels = (0,)
+    reads = ("unique_label_param",)
+    look = OUTPUT
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.unique_label_param
+        forced = len(set(p.force_label))
+        self.check(
+            p.max_labels > forced,
+            f"max_labels is {p.max_labels}, expected more than the {forced} of force_label",
+        )
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = shapes[0]
+        self.check(
+            len(shape) >= 2 and shape[1] == 1,
+            f"bottom has the shape {shape}, expected one channel, (N, 1, H, W)",
+        )
+        return [(shape[0], self.layer_param.unique_label_param.max_labels, 1, 1)]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        (top,) = self.top_shapes(bottom)
+        p, x = self.layer_param.unique_label_param, bottom[0].detach()
+        out = x.new_full(top, -1)
+        ignored = x.new_tensor(list(p.ignore_label))
+        for i, labels in enumerate(x.flatten(1)):
+            labels = labels[~torch.isin(labels, ignored)]
+            found = torch.unique(torch.cat([labels, x.new_tensor(list(p.force_label))]))
+            self.check(
+                len(found) <= p.max_labels,
+                f"image {i} has {len(found)} labels; max_labels {p.max_labels} is out of range",
+            )
+            out[i, : len(found), 0, 0] = found
+        return out
+
+
+@register("DomainTransform")
+class DomainTransform(Layer):
+    """Smoothing that stops at edges: a recursive filter along rows and columns, num_iter times.
+
+    Bottoms: values (N, C, H, W); the strength of an edge at each pixel (N, 1, H, W); the height and
+    width of each image (N, 2, ...), outside of which values stay as they are. Each pass mixes a
+    pixel with the neighbour before it, by exp(-sqrt(2) / sigma_i (1 + edge spatial_sigma /
+    range_sigma)), but at least min_weight. The gradient of the edges does not see min_weight
+    (Gastal and Oliveira, 2011; Chen et al., 2016; DeepLab's domain_transform_layer.cpp).
+    """
+
+    fork = "DeepLab"
+    judge = "recorded"
+    bottoms = (3, 3)
+    labels = (2,)
+    reads = ("domain_transform_param",)
+    look = Look("Other")
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.domain_transform_param
+        for name in ("spatial_sigma", "range_sigma", "num_iter"):
+            value = getattr(p, name)
+            self.check(value > 0, f"{name} is {value:g}, expected a positive number")
+        self.check(p.min_weight >= 0, f"min_weight is {p.min_weight:g}, expected at least 0")
+        self.check(p.num_iter <= 32, f"num_iter is {p.num_iter}, expected at most 32")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        values, edges, sizes = shapes
+        self.check(
+            len(values) == 4 and min(values[1:]) > 0,
+            f"bottom 0 has the shape {values}, expected (N, C, H, W)",
+        )
+        expected = (values[0], 1, *values[2:])
+        self.check(edges == expected, f"bottom 1 has the shape {edges}, expected {expected}")
+        self.check(
+            sizes[:1] == values[:1] and math.prod(sizes[1:]) >= 2,
+            f"bottom 2 has the shape {sizes}, expected a height and a width for each image",
+        )
+        return [values]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        values, edges, sizes = bottom
+        images = []
+        for x, edge, size in zip(values, edges, sizes.detach().flatten(1).tolist(), strict=True):
+            height, width = int(size[0]), int(size[1])
+            self.check(
+                0 <= height <= x.shape[1] and 0 <= width <= x.shape[2],
+                f"an image's size {height} x {width} is out of range, {tuple(x.shape[1:])}",
+            )
+            inside = self._filter(x[:, :height, :width], edge[:, :height, :width])
+            lower = torch.cat([inside, x[:, :height, width:]], 2)
+            images.append(torch.cat([lower, x[:, height:]], 1))
+        return torch.stack(images) if images else values.clone()
+
+    def _filter(self, x: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
+        p = self.layer_param.domain_transform_param
+        for i in range(p.num_iter):
+            sigma = p.spatial_sigma * math.sqrt(3) * 2.0 ** (p.num_iter - i - 1)
+            factor = -math.sqrt(2) * math.sqrt(4.0**p.num_iter - 1) / sigma
+            slope = factor * p.spatial_sigma / p.range_sigma
+            weight = (factor + slope * edge.detach()).exp().clamp(p.min_weight, 1)
+            weight = with_gradient_of(weight, weight * slope * edge)
+            x = _both_ways(x, weight, 2)
+            x = _both_ways(x, weight, 1)
+        return x
+
+
+def _both_ways(x: torch.Tensor, weight: torch.Tensor, axis: int) -> torch.Tensor:
+    """Mix each value with the one before it, then with the one behind it; weight i is for the pair
+    i - 1, i.
+    """
+    values, weights = list(x.unbind(axis)), weight.unbind(axis)
+    for i in range(1, len(values)):
+        values[i] = torch.lerp(values[i], values[i - 1], weights[i].expand_as(values[i]))
+    for i in reversed(range(len(values) - 1)):
+        values[i] = torch.lerp(values[i], values[i + 1], weights[i + 1].expand_as(values[i]))
+    return torch.stack(values, axis) if values else x
+
+
+@register("GRN")
+class GRN(Layer):
+    """Each position's channels divided by their length: x / sqrt(sum of x^2 over channels + bias).
+
+    Bottom and top: (N, C, ...), at most 4 axes. With `dummy_backward` the gradient passes as it is
+    (grn_layer.cpp of OpenCV's training toolbox).
+    """
+
+    fork = "OpenCV training toolbox"
+    judge = "recorded"
+    reads = ("grn_param",)
+    look = NORM
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        bias = self.layer_param.grn_param.bias
+        self.check(bias >= 0, f"bias is {bias:g}, expected at least 0")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = shapes[0]
+        self.check(
+            2 <= len(shape) <= 4, f"bottom has the shape {shape}, expected 2 to 4 axes, (N, C, ...)"
+        )
+        return [shape]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p, x = self.layer_param.grn_param, bottom[0]
+        y = x / (x.square().sum(1, keepdim=True) + p.bias).sqrt()
+        return with_gradient_of(y, x) if p.dummy_backward else y
+
+    def onnx(self, graph: Graph, x: Value) -> str:
+        axes = graph.constant([1], "int64")
+        square = graph.add("ReduceSum", graph.add("Mul", x, x), axes, keepdims=1)
+        shifted = graph.affine(square, 1, self.layer_param.grn_param.bias)
+        return graph.add("Div", x, graph.add("Sqrt", shifted))
