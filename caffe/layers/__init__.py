@@ -39,6 +39,7 @@ FAMILIES = (
     "roi",
     "roi_turned",
     "segmentation",
+    "segmentation_data",
     "unit_norm",
     "vision",
 )

@@ -21,6 +21,7 @@ DRAWS = 6
 WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
     *("SegAccuracy", "EltwiseAccuracy", "UniqueLabel"),
+    *("DenseImageData", "ImageLabelmapData", "ImageSegData", "SelectSegBinary", "WindowSegData"),
     *("PriorBox", "PriorBoxClustered", "DetectionOutput", "DetectionOutputExtended"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
     *("Grid", "Mean", "Resample", "Downsample"),

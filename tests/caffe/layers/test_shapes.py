@@ -22,7 +22,7 @@ from caffe.layers.base import Tensors
 from caffe.proto import caffe_pb2 as pb
 
 DRAWS, SPOILED = 3, 6
-OUTSIDE = ("data", "hdf5_data", "image_data", "python_layer")
+OUTSIDE = ("data", "hdf5_data", "image_data", "python_layer", "segmentation_data")
 NAMES = sorted(name for name, row in TABLE.items() if row.family not in OUTSIDE)
 Shapes = list[tuple[int, ...]]
 

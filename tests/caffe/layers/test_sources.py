@@ -16,7 +16,7 @@ from caffe.layers import Layer
 from caffe.layers.data import MemoryData
 
 DRAWS = 8
-FAMILIES = ("data", "hdf5_data", "image_data", "python_layer")
+FAMILIES = ("data", "hdf5_data", "image_data", "python_layer", "segmentation_data")
 NAMES = sorted(name for name, row in TABLE.items() if row.family in FAMILIES)
 
 
