@@ -49,6 +49,7 @@ FAMILIES = (
     "roi",
     "roi_turned",
     "segmentation",
+    "segmentation_data",
     "sequence",
     "special_loss",
     "unit_norm",

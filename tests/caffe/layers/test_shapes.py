@@ -11,7 +11,7 @@ import zlib
 
 import pytest
 import torch
-from cases import TABLE, Case, draws, layer_param, make_layer, values
+from cases import TABLE, Case, draws, from_outside, layer_param, make_layer, values
 from google.protobuf.descriptor import FieldDescriptor
 
 import caffe
@@ -22,8 +22,7 @@ from caffe.layers.base import Tensors
 from caffe.proto import caffe_pb2 as pb
 
 DRAWS, SPOILED = 3, 6
-OUTSIDE = ("annotated_data", "data", "hdf5_data", "image_data", "python_layer")
-NAMES = sorted(name for name, row in TABLE.items() if row.family not in OUTSIDE)
+NAMES = sorted(name for name in TABLE if not from_outside(name))
 Shapes = list[tuple[int, ...]]
 
 

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from cases import TABLE, Case, draws, layer_param, values
+from cases import TABLE, Case, draws, from_outside, layer_param, values
 
 import caffe
 from caffe.layers.base import REGISTRY
@@ -21,10 +21,7 @@ from caffe.plan.plan import Plan
 from caffe.proto import caffe_pb2 as pb
 
 DRAWS = 4
-OUTSIDE = ("annotated_data", "data", "hdf5_data", "image_data", "python_layer")
-NAMES = sorted(
-    name for name, row in TABLE.items() if row.family not in OUTSIDE and name != "Filter"
-)
+NAMES = sorted(name for name in TABLE if not from_outside(name) and name != "Filter")
 
 
 def net_param(name: str, case: Case, phase: int) -> pb.NetParameter:
