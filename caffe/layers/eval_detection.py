@@ -103,7 +103,7 @@ class EvalDetection(Layer):
         best, labels = classes[0].max(0)
         scores = self._score(objects[0], best.expand_as(objects[0]))
         return (
-            boxes.mT.reshape(-1, 4),
+            boxes.permute(2, 0, 1).reshape(-1, 4),
             scores.mT.reshape(-1),
             labels.repeat_interleave(p.num_object),
         )
