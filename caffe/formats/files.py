@@ -25,6 +25,7 @@ from boundary.errors import shown
 from boundary.reading import check_plain, read_bytes, reading
 from caffe.errors import CaffeError
 from caffe.formats import prototext, wire
+from caffe.formats.meaning import settle
 from caffe.formats.prototext import text as text
 from caffe.formats.upgrade import INFO, Log, upgrade_net, upgrade_solver
 from caffe.proto import caffe_pb2 as pb
@@ -63,9 +64,13 @@ def write_text(path: PathLike, message: Message) -> None:
 def read_net(path: PathLike, log: Log | None = None) -> pb.NetParameter:
     """The net in a prototxt, upgraded to today's format.
 
-    log: as upgrade_net's. Raises CaffeError as read_text and upgrade_net do.
+    log: as upgrade_net's. Raises CaffeError as read_text and upgrade_net do, and for a comment
+    '# fork:' that names none (caffe.formats.meaning).
     """
-    return upgrade_net(read_text(path, pb.NetParameter), str(path), log)
+    data = read_bytes(path, CaffeError)
+    net = upgrade_net(prototext.parse(data, pb.NetParameter, shown(path)), str(path), log)
+    settle(net, data, shown(path))
+    return net
 
 
 def read_solver(path: PathLike, log: Log | None = None) -> pb.SolverParameter:

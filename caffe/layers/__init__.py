@@ -19,8 +19,11 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "annotated_data",
     "bn",
     "common",
+    "conv_lstm",
+    "ctc",
     "data",
     "detection_evaluate",
     "detection_output",
@@ -37,6 +40,7 @@ FAMILIES = (
     "pointwise",
     "pooling",
     "prior_box",
+    "proposal",
     "python_layer",
     "rearrange",
     "recurrent",
@@ -46,6 +50,7 @@ FAMILIES = (
     "roi",
     "roi_turned",
     "segmentation",
+    "sequence",
     "special_loss",
     "unit_norm",
     "vision",

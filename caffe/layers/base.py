@@ -28,6 +28,7 @@ from caffe.proto import caffe_pb2 as pb
 
 REGISTRY: dict[str, type[Layer]] = {}
 ENGINE = "`engine` is accepted and without effect: PyTorch chooses."
+RAW = "; its bottoms are given out in its place with --raw-detections"
 Tensors = Sequence[torch.Tensor]
 Shape = tuple[int, ...]
 
@@ -77,6 +78,8 @@ class Layer:
       many records it reads in an order of their own each epoch (0: not known; None: none).
     - `varying`: the axis of the tops whose extent depends on values: it is known after a pass, and
       infer_shapes gives one that it may have.
+    - `raw_bottoms`: the top holds rows of boxes (image, label, score, corners) that are chosen from
+      so many bottoms, from the first on (None: from all), which may be given out in its place.
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
@@ -113,6 +116,7 @@ class Layer:
     is_input = False
     shuffled: int | None = None
     varying: int | None = None
+    raw_bottoms: int | None = 0
 
     multiplies = False
     gathers = False
@@ -199,6 +203,8 @@ class Layer:
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         """Write the layer in TEST phase into an ONNX graph; returns the names of its tops."""
         hint = "; choose outputs before it" if self.loss or self.look.family == "Output" else ""
+        if self.raw_bottoms != 0:
+            hint = RAW
         raise CaffeError(f"{self.where}: type {self.type} has no ONNX form{hint}")
 
     @classmethod

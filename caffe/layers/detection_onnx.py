@@ -103,7 +103,8 @@ def _rows_of(
     fixed = not graph.target.selects
     layer.check(
         not fixed or p.keep_top_k > 0,
-        f"files for {graph.target.title} need a keep_top_k, the number of their rows",
+        f"files for {graph.target.title} need a keep_top_k, the number of their rows"
+        "; its bottoms are given out in its place with --raw-detections",
     )
     index = _suppressed(layer, graph, boxes, scores, count)
     if fixed:

@@ -10,7 +10,7 @@ import torch
 
 from caffe.formats.onnx import Graph, Names, Value
 from caffe.kernels import boxes as box
-from caffe.layers.base import Layer, Shape, Tensors, register
+from caffe.layers.base import RAW, Layer, Shape, Tensors, register
 from caffe.layers.detection_files import Saver
 from caffe.layers.detection_onnx import write
 from caffe.layers.look import Look
@@ -37,6 +37,7 @@ class _Detections(Layer):
     bottoms = (3, 3)
     in_place = False
     varying = 2
+    raw_bottoms = 3
     look = Look("Output")
     reads = ("detection_output_param",)
     fields = 7  # in a row of the top
@@ -157,7 +158,8 @@ class _Detections(Layer):
         p = self.layer_param.detection_output_param
         self.check(
             p.nms_param.eta == 1 and self.places == 1 and p.nms_param.nms_threshold <= 1,
-            "has no ONNX form with eta, with share_location: false or an nms_threshold above 1",
+            "has no ONNX form with eta, with share_location: false or an nms_threshold above 1"
+            + RAW,
         )
         self.check(self.classes > (self.background == 0), "has no ONNX form without a class")
         self.check(not graph.dynamic_batch, "has an ONNX form for a fixed batch size only")

@@ -55,6 +55,7 @@ class _Detections(Layer):
     fork = "MobileNet-YOLO, Caffe-YOLOv3-Windows"
     judge = "recorded"
     in_place = False
+    raw_bottoms = None
     varying = 2
     look = OUTPUT
 

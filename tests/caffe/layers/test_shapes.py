@@ -22,7 +22,7 @@ from caffe.layers.base import Tensors
 from caffe.proto import caffe_pb2 as pb
 
 DRAWS, SPOILED = 3, 6
-OUTSIDE = ("data", "hdf5_data", "image_data", "python_layer")
+OUTSIDE = ("annotated_data", "data", "hdf5_data", "image_data", "python_layer")
 NAMES = sorted(name for name, row in TABLE.items() if row.family not in OUTSIDE)
 Shapes = list[tuple[int, ...]]
 
@@ -119,6 +119,8 @@ def spoil_param(rng: random.Random, name: str, message) -> None:
     if not fields:
         return
     own = getattr(message, rng.choice(fields))
+    if not hasattr(own, "DESCRIPTOR"):  # a repeated message
+        own = own[0] if own else own.add()
     field = rng.choice(list(own.DESCRIPTOR.fields))
     kinds = {
         FieldDescriptor.CPPTYPE_INT32: lambda: rng.randint(-5, 6),
