@@ -27,6 +27,7 @@ FAMILIES = (
     "data",
     "detection_evaluate",
     "detection_output",
+    "eval_detection",
     "flow",
     "flow_loss",
     "hdf5_data",
