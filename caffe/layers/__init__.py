@@ -48,6 +48,7 @@ FAMILIES = (
     "sequence",
     "unit_norm",
     "vision",
+    "volume",
     "yolo",
     "yolo_loss",
 )
