@@ -28,6 +28,7 @@ FAMILIES = (
     "detection_evaluate",
     "detection_output",
     "flow",
+    "flow_augmentation",
     "flow_loss",
     "hdf5_data",
     "image_data",
