@@ -29,6 +29,7 @@ FAMILIES = (
     "detection_output",
     "eval_detection",
     "flow",
+    "flow_augmentation",
     "flow_loss",
     "hdf5_data",
     "image_data",
@@ -55,6 +56,7 @@ FAMILIES = (
     "special_loss",
     "unit_norm",
     "vision",
+    "volume",
     "yolo",
     "yolo_loss",
 )
