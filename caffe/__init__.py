@@ -32,6 +32,7 @@ _LAZY = {
     "set_random_seed": "caffe.process.seeds",
     "set_allow_python": "caffe.process.permission",
     "set_crop_alignment": "caffe.process.alignment",
+    "set_fork": "caffe.formats.meaning",
     **dict.fromkeys(
         ("set_precision", "set_recompute", "set_deterministic"), "caffe.process.execution"
     ),

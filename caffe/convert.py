@@ -38,6 +38,7 @@ from caffe.export.module import Shapes, load_net, to_module
 from caffe.export.onnx import write_graph
 from caffe.export.state_dict import load_state_dict, read_names, read_state_dict, state_dict
 from caffe.formats.files import atomic_write
+from caffe.formats.meaning import set_fork
 from caffe.formats.onnx import TARGETS, Target
 from caffe.net import Net
 from caffe.process.alignment import set_crop_alignment
@@ -332,6 +333,12 @@ def _parser() -> argparse.ArgumentParser:
         help="Crop layers without crop_param cut by coordinates, as nets of HED, CRF-RNN and "
         "DeconvNet mean it, not at 0",
     )
+    parser.add_argument(
+        "--fork",
+        metavar="NAME",
+        help="the fork whose meaning a layer has if its name has several and its parameters leave "
+        "it open: SegNet, SSD, ... (docs/forks.md)",
+    )
     trust.add_option(parser)
     group = parser.add_argument_group("ONNX")
     group.add_argument(
@@ -377,6 +384,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
         set_crop_alignment(True)
+    if args.fork:  # else CAFFE_FORK holds
+        set_fork(args.fork)
     if args.out is not None:
         written = _convert(args, args.net, args.weights, args.out)
         return _say(args.out, _verdict(written, args.no_check))

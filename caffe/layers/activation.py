@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe.formats.onnx import Graph, Names, Value
-from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register
+from caffe.layers.base import ENGINE, Layer, Shape, Tensors, register, with_gradient_of
 from caffe.layers.coordinates import IDENTITY, Map
 from caffe.layers.look import ACTIVATION, Look
 from caffe.proto import caffe_pb2 as pb
@@ -130,16 +130,28 @@ class PReLU(_Elementwise):
 
 @register("ELU")
 class ELU(_Elementwise):
-    """x where it is positive, else alpha (e^x - 1) (Clevert et al., 2015)."""
+    """x where it is positive, else alpha (e^x - 1) (Clevert et al., 2015), times `lambda`.
+
+    Where x is negative, NVCaffe's gradient is lambda (alpha + top), which is not the derivative
+    unless lambda is 1.
+    """
 
     reads = ("elu_param",)
+    takes = ("elu_param.lambda",)
     look = ACTIVATION
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        return F.elu(bottom[0], self.layer_param.elu_param.alpha)
+        p = self.layer_param.elu_param
+        factor, x = getattr(p, "lambda"), bottom[0]
+        y = F.elu(x, p.alpha)
+        if factor == 1:
+            return y
+        top = factor * y.detach()
+        return with_gradient_of(top, factor * torch.where(x > 0, x, (p.alpha + top) * x))
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Elu", *bottoms, alpha=self.layer_param.elu_param.alpha)
+        p = self.layer_param.elu_param
+        return graph.affine(graph.add("Elu", *bottoms, alpha=p.alpha), getattr(p, "lambda"), 0)
 
 
 @register("Sigmoid")
@@ -254,46 +266,63 @@ class Threshold(_Elementwise):
 @register("Dropout")
 class Dropout(_Elementwise):
     """In TRAIN: zeros a share dropout_ratio of the values and scales the rest by 1 / (1 - ratio)
-    (Srivastava et al., 2014). In TEST: the bottom. Without Fast R-CNN's scale_train the rest keeps
-    its values in TRAIN, and in TEST all are multiplied by 1 - ratio.
+    (Srivastava et al., 2014). In TEST: the bottom.
+
+    Forks add three choices. With `scale_train: false` (Fast R-CNN, R-FCN) TRAIN does not scale, but
+    TEST scales by 1 - ratio. With `sample_weights_test` (Bayesian SegNet) TEST draws as TRAIN does.
+    With `sqrt_scale` (caffe-windows) TRAIN scales by the root.
     """
 
     reads = ("dropout_param",)
-    takes = ("dropout_param.scale_train",)
+    takes = (
+        *("dropout_param.scale_train", "dropout_param.sample_weights_test"),
+        "dropout_param.sqrt_scale",
+    )
     look = Look(stripe="dropout")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
-        self.ratio = self.layer_param.dropout_param.dropout_ratio
+        p = self.layer_param.dropout_param
+        self.ratio = p.dropout_ratio
         self.check(0 <= self.ratio < 1, f"dropout_ratio is {self.ratio:g}, expected 0 <= ratio < 1")
-        self.scales_later = not self.layer_param.dropout_param.scale_train
+        self.draws = self.phase == pb.TRAIN or p.sample_weights_test
+        # What the values are multiplied by that stay; in TEST, what all of them are.
+        self.gain = 1 / (1 - self.ratio) if self.draws else 1.0
+        if not p.scale_train:
+            self.gain = 1.0 if self.draws else 1 - self.ratio
+        elif p.sqrt_scale:
+            self.gain = math.sqrt(self.gain)
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        x, ratio = bottom[0], self.ratio
-        if self.scales_later:
-            x = x * (1 - ratio)
-        if self.phase == pb.TRAIN and x.device.type == "cpu" and (256 * ratio).is_integer():
-            return x * _byte_mask(x, ratio)
-        return F.dropout(x, ratio, training=self.phase == pb.TRAIN)
+        x, ratio, usual = bottom[0], self.ratio, 1 / (1 - self.ratio)
+        if not self.draws:
+            return F.dropout(x, training=False) if self.gain == 1 else x * self.gain
+        if x.device.type == "cpu" and (256 * ratio).is_integer():
+            return x * _byte_mask(x, ratio, self.gain)
+        y = F.dropout(x, ratio)
+        return y if self.gain == usual else y * (self.gain / usual)
 
     def copies(self) -> bool:
-        return self.phase == pb.TEST and not self.scales_later
+        return not self.draws and self.gain == 1
 
     def takes_bfloat16(self) -> bool:
         return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.affine(bottoms[0], 1 - self.ratio, 0) if self.scales_later else bottoms[0].name
+        self.check(
+            not self.draws, "sample_weights_test draws at random, for which there is no ONNX form"
+        )
+        return graph.affine(bottoms[0], self.gain, 0)
 
 
-def _byte_mask(x: torch.Tensor, ratio: float) -> torch.Tensor:
-    """A mask like x: 0 for a share `ratio` of the values, else 1 / (1 - ratio).
+def _byte_mask(x: torch.Tensor, ratio: float, gain: float) -> torch.Tensor:
+    """A mask like x: 0 for a share `ratio` of the values, else `gain`.
 
     ratio is a multiple of 1/256, because each value takes one random byte. That is an eighth of
     the draws that PyTorch's own mask takes.
     """
     draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     keep = draws.view(torch.uint8)[: x.numel()] >= round(256 * ratio)
-    mask = keep.to(x.dtype).mul_(1 / (1 - ratio))
+    mask = keep.to(x.dtype).mul_(gain)
     dense = x.is_contiguous(memory_format=torch.channels_last) if x.dim() == 4 else False
     return mask.as_strided(x.shape, x.stride()) if dense else mask.view(x.shape)
 

@@ -158,16 +158,21 @@ class Axpy(Layer):
 class InnerProduct(Layer):
     """The fully connected layer. The axes from `axis` on are one vector, which becomes one axis of
     num_output values.
+
+    With `normalize` (caffe-windows, OpenCV's training toolbox) each pass first brings the weights
+    of each output to a length of 1; the gradient does not see that.
     """
 
     multiplies = True
     reads = ("inner_product_param",)
+    takes = ("inner_product_param.normalize",)
     look = Look("InnerProduct", color="#CC33FF")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.inner_product_param
         self.features = math.prod(shapes[0][self.axis(p.axis, shapes[0]) :])
         self.check(p.num_output > 0, "num_output must be positive")
+        self.gathers = p.normalize  # forward changes the weights
         shape = (p.num_output, self.features)
         self.add_blob(shape[::-1] if p.transpose else shape, p.weight_filler)
         if p.bias_term:
@@ -186,10 +191,21 @@ class InnerProduct(Layer):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.inner_product_param
         (shape,) = self.top_shapes(bottom)
+        if p.normalize:
+            with torch.no_grad():
+                blobs[0].copy_(self._unit(blobs[0]))
         weight = blobs[0].t() if p.transpose else blobs[0]
         bias = blobs[1] if p.bias_term else None
         rows = bottom[0].reshape(math.prod(shape[:-1]), self.features)
         return torch.nn.functional.linear(rows, weight, bias).reshape(shape)
+
+    @staticmethod
+    def _unit(weight: torch.Tensor) -> torch.Tensor:
+        """The weights with rows of length 1, as the forks compute them."""
+        return weight / (weight.square().sum(1, keepdim=True) + 1e-6).sqrt()
+
+    def statistic(self, index: int) -> bool:
+        return False
 
     def macs(self, shapes: Sequence[Shape]) -> int:
         (shape,) = self.infer_shapes(shapes)
@@ -198,11 +214,15 @@ class InnerProduct(Layer):
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         p, (x,) = self.layer_param.inner_product_param, bottoms
         start = self.axis(p.axis, x.shape)
+        weight = self.array(0)
+        if p.normalize:
+            weight = self._unit(torch.from_numpy(weight)).numpy()
         if start == 1:
-            blobs = [graph.blob(self, i) for i in range(len(self.blobs))]
+            blobs = [graph.constant(weight, name=f"{self.name}.0")]
+            blobs += [graph.blob(self, i) for i in range(1, len(self.blobs))]
             flat = x if len(x.shape) == 2 else graph.add("Flatten", x, axis=1)
             return graph.add("Gemm", flat, *blobs, transB=int(not p.transpose))
-        weight = self.array(0) if p.transpose else self.array(0).T
+        weight = weight if p.transpose else weight.T
         flat = graph.reshape(x, (*x.shape[:start], self.features), keeps_batch=start > 0)
         y = graph.add("MatMul", flat, graph.constant(weight, name=f"{self.name}.0"))
         return graph.add("Add", y, graph.blob(self, 1)) if p.bias_term else y
@@ -257,15 +277,17 @@ class Embed(Layer):
 
 @register("Parameter")
 class Parameter(Layer):
-    """A learned blob of any shape as a top."""
+    """A learned blob of any shape as a top; `filler` and `blob_filler` are forks'."""
 
     bottoms = (0, 0)
     shares_memory = True
     reads = ("parameter_param",)
+    takes = ("parameter_param.filler", "parameter_param.blob_filler")
     differs = "Gradients of several backward passes add up; in Caffe the last one replaces them."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
-        self.add_blob(self.layer_param.parameter_param.shape.dim, pb.FillerParameter())
+        p = self.layer_param.parameter_param
+        self.add_blob(p.shape.dim, p.blob_filler if p.HasField("blob_filler") else p.filler)
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         return [self.blobs[0].shape]

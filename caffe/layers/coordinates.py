@@ -34,6 +34,8 @@ def kernel_of(
     params = params.get("pooling_param", params)
     found = _ONE_SIDED & params.keys()
     assert not found, f"{type_name}: {min(found)} is not supported; give one list for all axes"
+    if "hole" in params:  # DeepLab's older name
+        params = {"dilation": params["hole"], **params}
     if "kernel_size" not in params:  # global pooling
         raise UndefinedMapException(f"{type_name} without kernel_size")
     kernel, stride, pad, dilation = (

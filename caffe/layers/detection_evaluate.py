@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,17 @@ class DetectionEvaluate(Layer):
 
     def reset(self) -> None:
         self._image = 0
+
+    def position(self) -> dict[str, Any] | None:
+        return {"image": self._image} if self.sizes else None
+
+    def go_on(self, position: dict[str, Any]) -> None:
+        image = position.get("image")
+        self.check(
+            type(image) is int and 0 <= image < len(self.sizes),
+            f"the position {position} is none in a list of {len(self.sizes)} pictures",
+        )
+        self._image = image
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         (shape,) = self.top_shapes(bottom)

@@ -111,6 +111,43 @@ def bilinear(values: torch.Tensor, param: pb.FillerParameter) -> None:
     values.copy_(torch.outer(line, line).expand(values.shape))
 
 
+_FILLERS["bilinear_upsampling"] = bilinear  # as CCNN calls it
+
+
+@_filler
+def gaussian_unitball(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    """A random direction for each output: gaussian values of length 1 (caffe-windows)."""
+    _check_axes(values)
+    rows = values.normal_(0, 1).view(values.shape[0], -1)
+    rows.div_((rows.square().sum(1, keepdim=True) + 1e-12).sqrt())
+
+
+@_filler
+def identity(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    """1 from each input to its own output, 0 elsewhere (caffe-windows)."""
+    rows = values.shape[0] if values.dim() else 0
+    if values.dim() < 2 or not rows == values.shape[1] == values.numel() / rows:
+        raise CaffeError(
+            f"filler identity: the blob's shape is {tuple(values.shape)}, expected as many inputs "
+            "as outputs and no kernel"
+        )
+    values.zero_().view(values.shape[0], -1).fill_diagonal_(1)
+
+
+@_filler
+def diagonal(values: torch.Tensor, param: pb.FillerParameter) -> None:
+    """diag_val (default 1) times the mean over the kernel, from each input to its output."""
+    if values.dim() < 2:
+        raise CaffeError(
+            f"filler diagonal: the blob's shape is {tuple(values.shape)}, too few axes"
+        )
+    area = math.prod(values.shape[2:])
+    values.zero_()
+    for i in range(min(values.shape[:2])):
+        gain = param.diag_val[i] if i < len(param.diag_val) else 1.0
+        values[i, i] = gain / area
+
+
 def _check_axes(values: torch.Tensor) -> None:
     if not values.dim():
         raise CaffeError("the filler needs to know inputs from outputs, and the blob has no axes")

@@ -185,12 +185,16 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
     position. Tops: the loss; the probabilities in the scores' shape (softmax_loss_layer.cpp);
     R-FCN's: the loss of each label, in the labels' shape, without a gradient.
     FuseNet: with `use_weights`, each label's loss and gradient are multiplied by its
-    `label_weights`; the divisor stays the count that `normalization` says.
+    `label_weights`; the divisor stays the count that `normalization` says. SegNet and ENet call
+    these `weight_by_label_freqs` and `class_weighting`.
     """
 
     tops = (1, 3)
     reads = ("loss_param", "softmax_param")
-    takes = ("loss_param.pre_fixed_normalizer",)
+    takes = (
+        *("loss_param.weight_by_label_freqs", "loss_param.class_weighting"),
+        "loss_param.pre_fixed_normalizer",
+    )
     differs = (
         "`use_weights` and `label_weights` are FuseNet's. A label out of range is an error; Caffe "
         f"reads stray memory. Two tops work, which Caffe's last master refuses. {ENGINE}"
@@ -201,6 +205,9 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
         p = self.layer_param.loss_param
         self.mode, self.ignore = loss_settings(p, pb.LossParameter.VALID)
         self.weights = torch.tensor(list(p.label_weights)) if p.use_weights else None
+        if p.weight_by_label_freqs:
+            self.check(not p.use_weights, "give either use_weights or weight_by_label_freqs")
+            self.weights = torch.tensor(list(p.class_weighting))
 
     def class_axis(self, scores: Shape) -> int:
         return self.axis(self.layer_param.softmax_param.axis, scores)
@@ -209,9 +216,10 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
         super().infer_shapes(shapes)
         classes = self.count_classes(shapes)
         given = classes if self.weights is None else len(self.weights)
+        names = "label_weights" if self.layer_param.loss_param.use_weights else "class_weighting"
         self.check(
             given == classes,
-            f"{given} label_weights are given, the scores have {classes} classes",
+            f"{given} {names} are given, the scores have {classes} classes",
         )
         return [(), *shapes][: self.num_tops]
 

@@ -18,6 +18,8 @@ from caffe.process import ranks
 from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
 
+NVCAFFE_EPS = 1e-5  # the least that NVCaffe takes
+
 
 class Normalizing(Layer):
     """A layer that shifts and scales values, which keep their places."""
@@ -36,12 +38,23 @@ class BatchNorm(Normalizing):
     Bottom and top: (N, C, ...), or (N) as one channel. Blobs: the sum of means (C), the sum of
     variances (C), and the factor (1) that divides both (batch_norm_layer.cpp; Ioffe and Szegedy,
     2015). The running variance is unbiased, m / (m - 1); the batch's is not.
+
+    NVCaffe's has gain and offset, too, with `scale_bias`, `scale_filler` or `bias_filler`: blobs 3
+    and 4, (C). Its mean and variance are averages, of which `moving_average_fraction` stays (the
+    first batch's count whole), its factor is 1, and its eps is at least 1e-5.
     """
 
     gathers = True
     fresh = True
     reads = ("batch_norm_param",)
-    differs = "Also takes a bottom of one axis, as one channel."
+    takes = (
+        *("batch_norm_param.scale_bias", "batch_norm_param.scale_filler"),
+        "batch_norm_param.bias_filler",
+    )
+    differs = (
+        "Also takes a bottom of one axis, as one channel. NVCaffe's running variance is that of "
+        "its GPU code; runs that go on from weights do not let the first batch count whole again."
+    )
     torch_names: Mapping[str, int] = {"running_mean": 0, "running_var": 1}
     torch_affine = "Scale"
     # PyTorch keeps means and variances; Caffe keeps sums of them, and the factor (blob 2).
@@ -53,6 +66,14 @@ class BatchNorm(Normalizing):
         self.channels = self._channels(shapes[0])
         for shape in ((self.channels,), (self.channels,), (1,)):
             self.add_blob(shape, pb.FillerParameter())
+        fillers = ("scale_filler", "bias_filler")
+        self.affine = p.scale_bias or any(p.HasField(name) for name in fillers)
+        if self.affine:
+            self.eps = max(self.eps, NVCAFFE_EPS)
+            for name, value in zip(fillers, (1, 0), strict=True):
+                given = p.HasField(name)
+                filler = getattr(p, name) if given else pb.FillerParameter(value=value)
+                self.add_blob((self.channels,), filler)
         self._fix_learning_rates()
 
     def _channels(self, shape: Shape) -> int:
@@ -77,9 +98,12 @@ class BatchNorm(Normalizing):
     def _fix_learning_rates(self) -> None:
         """The blobs are statistics, so the solver must leave them alone."""
         specs = self.layer_param.param
-        for i in range(3):
+        for i in range(len(self.blobs)):
             if i == len(specs):
                 specs.add(lr_mult=0)
+            if self.affine:  # NVCaffe sets them, whatever the net says
+                specs[i].lr_mult = specs[i].decay_mult = 0 if i < 3 else 1
+                continue
             self.check(
                 specs[i].lr_mult == 0,
                 f"its blobs are statistics and cannot learn: set lr_mult 0 (param {i} has "
@@ -92,10 +116,16 @@ class BatchNorm(Normalizing):
         flat = x.dim() == 1
         x = x[:, None] if flat else x
         y = self._by_global(x, blobs) if self.use_global else self._by_batch(x, blobs)
+        if self.affine:
+            wide = (1, -1, *[1] * (y.dim() - 2))
+            y = y * blobs[3].view(wide) + blobs[4].view(wide)
         return y[:, 0] if flat else y
 
+    def statistic(self, index: int) -> bool:
+        return index < 3
+
     def _by_global(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
-        mean, variance, factor = (b.detach() for b in blobs)
+        mean, variance, factor = (b.detach() for b in blobs[:3])
         # The factor is 0 until the first batch was gathered.
         scale = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
         return torch.batch_norm(
@@ -116,8 +146,14 @@ class BatchNorm(Normalizing):
         else:  # with momentum 1, torch writes this batch's mean and unbiased variance to these two
             y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)
         with torch.no_grad():
-            for blob, new in zip(blobs, (mean, variance, torch.ones_like(blobs[2])), strict=True):
-                blob.mul_(self.fraction).add_(new)
+            new = (mean, variance, torch.ones_like(blobs[2]))
+            if self.affine:
+                share = torch.where(blobs[2] == 0, 1, 1 - self.fraction)  # 1 for the first batch
+                for blob, value in zip(blobs[:3], new, strict=True):
+                    blob.mul_(1 - share).add_(value * share)
+            else:
+                for blob, value in zip(blobs, new, strict=True):
+                    blob.mul_(self.fraction).add_(value)
         return y
 
     def onnx(self, graph: Graph, x: Value) -> str:
@@ -126,7 +162,13 @@ class BatchNorm(Normalizing):
             centred = graph.add("Sub", x, graph.add("ReduceMean", x, axes=axes, keepdims=1))
             square = graph.add("Mul", centred, centred)
             variance = graph.add("ReduceMean", square, axes=axes, keepdims=1)
-            return graph.add("Div", centred, graph.add("Sqrt", graph.affine(variance, 1, self.eps)))
+            deviation = graph.add("Sqrt", graph.affine(variance, 1, self.eps))
+            y = graph.add("Div", centred, deviation)
+            if not self.affine:
+                return y
+            wide = (1, -1, *[1] * (len(x.shape) - 2))[-len(x.shape) :]
+            gain, offset = (graph.constant(self.array(i).reshape(wide)) for i in (3, 4))
+            return graph.add("Add", graph.add("Mul", y, gain), offset)
         if len(x.shape) == 1:  # ONNX normalises axis 1
             column = graph.reshape(x, (*x.shape, 1))
             return graph.reshape(self._onnx_by_global(graph, column), x.shape)
@@ -135,11 +177,14 @@ class BatchNorm(Normalizing):
     def _onnx_by_global(self, graph: Graph, x: Value | str) -> str:
         mean, variance, factor = (self.array(i) for i in range(3))
         scale = 0 if factor[0] == 0 else 1 / factor[0]
+        gain, offset = np.ones(self.channels), np.zeros(self.channels)
+        if self.affine:
+            gain, offset = self.array(3), self.array(4)
         return graph.add(
             "BatchNormalization",
             x,
-            graph.constant(np.ones(self.channels), name=f"{self.name}.gain"),
-            graph.constant(np.zeros(self.channels), name=f"{self.name}.offset"),
+            graph.constant(gain, name=f"{self.name}.gain"),
+            graph.constant(offset, name=f"{self.name}.offset"),
             graph.constant(mean * scale, name=f"{self.name}.mean"),
             graph.constant(variance * scale, name=f"{self.name}.variance"),
             epsilon=self.eps,
@@ -298,15 +343,21 @@ class Scale(_Broadcast):
     """bottom * scale (+ bias); scale is learned, or the second bottom.
 
     Blobs: scale, if it is learned, and bias, both of a run of the bottom's axes (scale_layer.cpp).
+    With `min_value` or `max_value` (caffe-windows) each pass first brings the learned scale between
+    these.
     """
 
     fresh = True
     reads = ("scale_param",)
+    takes = ("scale_param.min_value", "scale_param.max_value")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.scale_param
         self.first_axis = p.axis
         learned = len(shapes) == 1
+        self.limited = p.HasField("min_value") or p.HasField("max_value")
+        self.check(learned or not self.limited, "min_value and max_value are for a learned scale")
+        self.gathers = self.limited  # forward changes the scale
         if learned:
             unit = pb.FillerParameter(type="constant", value=1)
             self.declare(shapes[0], p.num_axes, p.filler if p.HasField("filler") else unit)
@@ -318,8 +369,24 @@ class Scale(_Broadcast):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
         x = bottom[0]
+        if self.limited:
+            with torch.no_grad():
+                blobs[0].copy_(self._within(blobs[0]))
         y = x * self.spread(bottom[1] if len(bottom) == 2 else blobs[0], x)
         return y + self.spread(blobs[-1], x) if self.layer_param.scale_param.bias_term else y
+
+    def _within(self, scale: Any) -> Any:
+        """The scale, a tensor or an array, between min_value and max_value."""
+        p = self.layer_param.scale_param
+        scale = scale.clip(min=p.min_value) if p.HasField("min_value") else scale
+        return scale.clip(max=p.max_value) if p.HasField("max_value") else scale
+
+    def statistic(self, index: int) -> bool:
+        return False
+
+    def array(self, index: int) -> np.ndarray:
+        values = super().array(index)
+        return self._within(values) if self.limited and index == 0 else values
 
     def onnx(self, graph: Graph, x: Value, factor: Value | None = None) -> str:
         if factor is None and (joined := self._join_batch_norm(graph, x)):
@@ -336,7 +403,10 @@ class Scale(_Broadcast):
             return None
         if self.first_axis not in (1, 1 - len(x.shape)) or self.blobs[0].shape != (x.shape[1],):
             return None
-        image, _, offset, mean, variance = node.input
+        image, one, offset, mean, variance = node.input
+        arrays = graph.constants[one], graph.constants[offset]
+        if (arrays[0] != 1).any() or arrays[1].any():  # it has them already
+            return None
         if self.layer_param.scale_param.bias_term:
             offset = graph.blob(self, 1)
         gain, epsilon = graph.blob(self, 0), node.attribute[0].f

@@ -179,10 +179,10 @@ class BiasChannel(_PixelLabels):
     """Raises the scores of labels that are known to be there (weakly supervised DeepLab).
 
     Bottoms: scores (N, C, H, W); labels. Top: the scores, plus bg_bias or fg_bias. With
-    `label_type` IMAGE, labels are those of each image, (N, L, 1, 1): channel 0 gains bg_bias, others fg_bias.
-    With PIXEL they are (N, 1, H, W): the label's channel gains fg_bias, and everywhere the
-    background's bg_bias, if a background is told (`background_label` or `bg_bias`). -1 and
-    `ignore_label` do nothing (Papandreou et al., 2015; bias_channel_layer.cpp).
+    `label_type` IMAGE, the labels are those of each image, (N, L, 1, 1): channel 0 gains bg_bias,
+    the others fg_bias. With PIXEL they are (N, 1, H, W): the label's channel gains fg_bias, and
+    everywhere the background's bg_bias, if a background is told (`background_label` or `bg_bias`).
+    -1 and `ignore_label` do nothing (Papandreou et al., 2015; bias_channel_layer.cpp).
     """
 
     fork = "DeepLab"

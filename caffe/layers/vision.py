@@ -22,6 +22,10 @@ class _Kernels(Layer):
     """Kernels over the spatial axes behind the channels, as ConvolutionParameter describes them."""
 
     reads = ("convolution_param",)
+    takes = (
+        *("convolution_param.hole", "convolution_param.hole_h", "convolution_param.hole_w"),
+        *("convolution_param.dilation_h", "convolution_param.dilation_w"),
+    )
 
     def read_geometry(self, shape: Shape) -> None:
         """Read kernel, stride, pad and dilation, one number for each spatial axis of `shape`."""
@@ -31,11 +35,29 @@ class _Kernels(Layer):
         self.kernel = self._each_axis("kernel_size", p.kernel_size, None, "kernel_h", "kernel_w")
         self.stride = self._each_axis("stride", p.stride, 1, "stride_h", "stride_w")
         self.pad = self._each_axis("pad", p.pad, 0, "pad_h", "pad_w")
-        self.dilation = self._each_axis("dilation", p.dilation, 1)
+        self.dilation = self._dilation()
         for what in ("kernel", "stride", "dilation"):
             values = getattr(self, what)
             self.check(min(values, default=1) > 0, f"{what} dimensions must not be zero: {values}")
         self.channels = shape[self.channel_axis]
+
+    def _dilation(self) -> tuple[int, ...]:
+        """One number for each spatial axis; forks call it hole, too, or give height and width."""
+        p = self.layer_param.convolution_param
+        names = ("dilation", "dilation_h", "dilation_w", "hole", "hole_h", "hole_w")
+        fields = {field.name for field, _ in p.ListFields()}
+        given = [name for name in names if name in fields]
+        sides = [name for name in given if name.endswith(("_h", "_w"))]
+        if sides:
+            self.check(self.spatial == 2, f"{sides[0]} is for 2-D convolution only")
+            both = {name[:-2] for name in sides}
+            fits = len(both) == 1 and len(given) == len(sides)
+            self.check(fits, f"give dilation or hole, or one for each side: {', '.join(given)}")
+            found = {name[-1]: getattr(p, name) for name in sides}
+            return found.get("h", 1), found.get("w", 1)
+        self.check(len(given) < 2, "give either dilation or hole, not both")
+        values = [p.hole] if given == ["hole"] else p.dilation
+        return self._each_axis("dilation", values, 1)
 
     def _each_axis(
         self,

@@ -165,10 +165,12 @@ class PreparedConvolution:
         for layer in self.layers[1:]:
             mine, rest = rest[: len(layer.blobs)], rest[len(layer.blobs) :]
             if isinstance(layer, BatchNorm):
-                mean, variance, factor = mine
+                mean, variance, factor = mine[:3]
                 share = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
                 gain = torch.rsqrt(variance * share + layer.eps)
                 yield gain, -mean * share * gain
+                if layer.affine:
+                    yield mine[3], mine[4]
             elif isinstance(layer, Scale):
                 yield mine[0], mine[1] if len(mine) == 2 else torch.zeros_like(mine[0])
 

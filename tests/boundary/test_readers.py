@@ -31,6 +31,7 @@ GUARDS = {"reading", "guard", "_reading"}
 
 # Where there is no guard, and why.
 EXCEPTIONS = {
+    "caffe/data/annotated.py:parse_annotated": "names the record, not the file",
     "caffe/data/datum.py:parse_datum": "names the record, not the file",
     "caffe/formats/db.py:_make_leveldb": "writes",
     "caffe/formats/db.py:_make_lmdb": "writes",

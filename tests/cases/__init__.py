@@ -96,10 +96,12 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
     0 and 6), "regions N S" (numbers of images below N and corners within S,
     "even regions": corners are even numbers, an angle behind them is a multiple of 90); for
     detectors "priors" (1, 2, n 4), "truths N C" (1, 1, n, 8) and "detections N C" (1, 1, n, 7), of
-    N images and labels below C.
+    N images and labels below C; "ones"; "numbers A B ..." (these, in this order).
     """
     torch.manual_seed(seed)
     count = torch.Size(dims).numel()
+    if kind == "ones":
+        return torch.ones(list(dims), dtype=torch.float64)
     if kind.split()[0] in ("priors", "truths", "detections"):
         return _boxes(kind, dims)
     if kind.startswith("below"):
@@ -108,6 +110,8 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
         plane = torch.Size(dims[2:]).numel()
         rows = [torch.randperm(int(kind.split()[2]))[:plane] for _ in range(count // plane)]
         return torch.stack(rows).reshape(list(dims)).double()
+    if kind.startswith("numbers"):
+        return torch.tensor([float(word) for word in kind.split()[1:]]).double().reshape(list(dims))
     if "regions" in kind:
         return regions(kind, dims)
     if kind in ("distinct", "apart"):

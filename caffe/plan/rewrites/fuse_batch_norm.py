@@ -19,7 +19,7 @@ from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 def _pattern(program: Program, node: Node) -> Match | None:
     """A BatchNorm on batch statistics, with the Scale and ReLU that are its tops' only takers."""
-    if not node.is_a(BatchNorm) or node.layer.use_global:
+    if not node.is_a(BatchNorm) or node.layer.use_global or node.layer.affine:
         return None
     match = [node]
     scale = program.only_taker(node.top[0])

@@ -181,3 +181,30 @@ def test_in_place_gradients_are_those_of_two_blobs(net_of):
 def test_what_cannot_be_is_refused(layer_of, text, cause):
     with pytest.raises(caffe.CaffeError, match=f"layer 'l'.*{cause}"):
         layer_of(text, (3,))
+
+
+def test_dropout_as_forks_have_it(net_of):
+    """scale_train, sample_weights_test and sqrt_scale."""
+    ones = np.ones(2000)
+    for text, phase, values in (
+        ("scale_train: false", caffe.TRAIN, {0, 1}),
+        ("sqrt_scale: true", caffe.TRAIN, {0, 2}),
+        ("sqrt_scale: true", caffe.TEST, {1}),
+        ("sample_weights_test: true", caffe.TEST, {0, 4}),
+        ("scale_train: false", caffe.TEST, {0.25}),
+    ):
+        param = f"dropout_param {{ dropout_ratio: 0.75 {text} }}"
+        top, _ = run(neuron(net_of, "Dropout", param, (2000,), phase), ones)
+        assert set(np.unique(top)) == values, text
+        if len(values) == 2:
+            assert 0.2 < (top > 0).mean() < 0.3
+
+
+def test_elu_of_nvcaffe(net_of):
+    """lambda multiplies; below 0 the gradient is lambda (alpha + top)."""
+    param = "elu_param { alpha: 2 lambda: 3 }"
+    x = np.array([1.0, -1.0])
+    top, gradient = run(neuron(net_of, "ELU", param, (2,)), x, diff=np.ones(2))
+    low = 6 * (np.exp(-1) - 1)
+    np.testing.assert_allclose(top, [3, low], rtol=1e-6)
+    np.testing.assert_allclose(gradient, [3, 3 * (2 + low)], rtol=1e-6)

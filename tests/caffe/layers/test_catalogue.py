@@ -43,9 +43,16 @@ def test_a_type_says_what_it_reads(name):
     assert fields - {"layer_param"} <= set(REGISTRY[name].reads) | SHARED.get(name, set())
 
 
-# Fields that a class of the family reads, but not for this type.
-SHARED = {"HDF5Data": {"transform_param"}, "MemoryData": {"transform_param"}}
-SHARED["DetectionEvaluate"] = {"resize_param"}  # stands in its own message, too
+# Fields that a class of the family reads, but not for this type, or in a message of its own.
+SHARED = {
+    "AnnotatedData": {"noise_param", "resize_param"},
+    "DetectionEvaluate": {"resize_param"},
+    "DetectionOutput": {"nms_param"},
+    "DetectionOutputExtended": {"nms_param"},
+    "HDF5Data": {"transform_param"},
+    "MemoryData": {"transform_param"},
+    "MultiBoxLoss": {"nms_param"},
+}
 
 
 def test_every_parameter_message_belongs_to_some_type():

@@ -127,3 +127,22 @@ def test_nothing_to_fill() -> None:
 def test_what_cannot_be_filled(text: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(caffe.CaffeError, match=message):
         _filled(text, shape)
+
+
+def test_fillers_of_forks() -> None:
+    rows = _filled('type: "gaussian_unitball"', (5, 2, 3)).flatten(1)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(5))
+    assert _filled('type: "identity"', (3, 3)).tolist() == torch.eye(3).tolist()
+    values = _filled('type: "diagonal" diag_val: 8', (3, 2, 2, 2))
+    assert values[0, 0].unique().tolist() == [2]  # 8 over the kernel of 4
+    assert values[1, 1].unique().tolist() == [0.25]
+    assert not values[2].any()
+    assert not values[0, 1].any()
+    same = _filled('type: "bilinear_upsampling"', (1, 1, 4, 4))
+    assert torch.equal(same, _filled('type: "bilinear"', (1, 1, 4, 4)))
+
+
+@pytest.mark.parametrize("text", ['type: "identity"', 'type: "diagonal"'])
+def test_fillers_of_forks_need_axes(text: str) -> None:
+    with pytest.raises(caffe.CaffeError, match="the blob's shape"):
+        _filled(text, (3,))

@@ -174,3 +174,67 @@ def test_bottoms_that_no_longer_fit_the_parameters_are_refused(
 def test_a_single_value_may_be_added_to_a_single_value(layer_of):
     layer = layer_of('type: "Bias"', (), ())
     assert layer.forward([torch.tensor(1.0), torch.tensor(2.0)], []) == 3
+
+
+NVCAFFE = (
+    'layer { name: "l" type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { '
+    "moving_average_fraction: 0.5 scale_bias: true } }"
+)
+
+
+def test_batch_norm_of_nvcaffe_keeps_averages_and_learns_gain_and_offset(net_of):
+    net = net_of(NVCAFFE, x=(4, 1))
+    mean, variance, factor, gain, offset = (b.data for b in net.params["l"])
+    assert (gain[0], offset[0]) == (1, 0)
+    gain[...], offset[...] = 2, 3
+    net.blobs["x"].data[...] = [[1], [3], [1], [3]]
+    net.forward()
+    # eps is at least 1e-5
+    np.testing.assert_allclose(net.blobs["y"].data, [[1], [5], [1], [5]], rtol=1e-4)
+    np.testing.assert_allclose([mean[0], variance[0], factor[0]], [2, 4 / 3, 1], rtol=1e-6)
+    net.blobs["x"].data[...] += 2  # mean 4; half of the old one stays
+    net.forward()
+    np.testing.assert_allclose([mean[0], variance[0], factor[0]], [3, 4 / 3, 1], rtol=1e-6)
+    net.blobs["y"].diff[...] = 1
+    net.backward()
+    assert net.params["l"][4].diff[0] == 4
+    assert [p.lr_mult for p in net.layers[1].layer_param.param] == [0, 0, 0, 1, 1]
+
+
+def test_five_blobs_of_nvcaffe_load(net_of, tmp_path):
+    net = net_of(NVCAFFE, x=(2, 3))
+    for i, blob in enumerate(net.params["l"]):
+        blob.data[...] = i + 1
+    net.save(tmp_path / "a.caffemodel")
+    test = net_of(NVCAFFE, caffe.TEST, x=(2, 3))
+    test.copy_from(tmp_path / "a.caffemodel")
+    test.blobs["x"].data[...] = 7
+    test.forward()
+    # mean 1/3, variance 2/3, gain 4, offset 5
+    expected = (7 - 1 / 3) / np.sqrt(2 / 3 + 1e-5) * 4 + 5
+    np.testing.assert_allclose(test.blobs["y"].data, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_a_plan_keeps_the_gain_of_nvcaffe(net_of, phase):
+    conv = 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { '
+    conv += 'num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } } }'
+    layer = NVCAFFE.replace('bottom: "x"', 'bottom: "c"')
+    scale = 'layer { name: "s" type: "Scale" bottom: "y" top: "z" scale_param { bias_term: true } }'
+    nets = [net_of(conv + layer + scale, phase, x=(2, 3, 6, 5)) for _ in range(2)]
+    rng = np.random.default_rng(1)
+    for name, blobs in nets[0].params.items():
+        for i, blob in enumerate(blobs):
+            blob.data[...] = rng.uniform(0.5, 1.5, blob.shape)
+            nets[1].params[name][i].data[...] = blob.data
+    nets[1].observed = False
+    x = rng.normal(size=(2, 3, 6, 5))
+    for net in nets:
+        net.blobs["x"].data[...] = x
+        net.forward()
+    np.testing.assert_allclose(nets[1].blobs["z"].data, nets[0].blobs["z"].data, atol=1e-5)
+
+
+def test_a_learned_scale_has_no_limits_of_another_bottom(layer_of):
+    with pytest.raises(caffe.CaffeError, match="for a learned scale"):
+        layer_of('type: "Scale" scale_param { min_value: 0 }', (2, 3), (2, 3))

@@ -22,7 +22,7 @@ from caffe.layers.base import Tensors
 from caffe.proto import caffe_pb2 as pb
 
 DRAWS, SPOILED = 3, 6
-OUTSIDE = ("data", "hdf5_data", "image_data", "python_layer")
+OUTSIDE = ("annotated_data", "data", "hdf5_data", "image_data", "python_layer")
 NAMES = sorted(name for name, row in TABLE.items() if row.family not in OUTSIDE)
 Shapes = list[tuple[int, ...]]
 
@@ -52,8 +52,6 @@ def run(layer: Layer, bottom: Tensors) -> Shapes | str:
             tops = layer.forward(bottom, [blob.tensor() for blob in layer.blobs])
     except caffe.CaffeError as error:
         return str(error)
-    if layer.type in ("YoloDetectionOutput", "Yolov3DetectionOutput"):  # a row for each box
-        return [(1, 1, 1, 7)] if tops.shape[:2] == (1, 1) and tops.shape[3:] == (7,) else []
     return [tuple(t.shape) for t in ([tops] if isinstance(tops, torch.Tensor) else tops)]
 
 
@@ -121,6 +119,8 @@ def spoil_param(rng: random.Random, name: str, message) -> None:
     if not fields:
         return
     own = getattr(message, rng.choice(fields))
+    if not hasattr(own, "DESCRIPTOR"):  # a repeated message
+        own = own[0] if own else own.add()
     field = rng.choice(list(own.DESCRIPTOR.fields))
     kinds = {
         FieldDescriptor.CPPTYPE_INT32: lambda: rng.randint(-5, 6),

@@ -16,7 +16,7 @@ from caffe.layers import Layer
 from caffe.layers.data import MemoryData
 
 DRAWS = 8
-FAMILIES = ("data", "hdf5_data", "image_data", "python_layer")
+FAMILIES = ("annotated_data", "data", "hdf5_data", "image_data", "python_layer")
 NAMES = sorted(name for name, row in TABLE.items() if row.family in FAMILIES)
 
 
@@ -47,6 +47,9 @@ def test_tops_have_the_inferred_shapes(drawn, name, draw):
         assert all(np.isfinite(blob.data).all() for blob in top)
     if name == "MemoryData":  # as in Caffe, its labels have four axes in passes
         expected[1] = (*expected[1], 1, 1, 1)
+    if name == "AnnotatedData" and len(top) == 2:  # each batch has its own number of boxes
+        assert top[1].shape[:2] == (1, 1)
+        expected[1] = top[1].shape
     assert [blob.shape for blob in top] == expected
 
 

@@ -179,3 +179,21 @@ def test_multiply_adds(layer_of, kind, uses):
 def test_what_cannot_be_cropped_is_refused(layer_of, param, shapes, cause):
     with pytest.raises(caffe.CaffeError, match=f"layer 'l' .*{cause}"):
         layer_of(f'type: "Crop" crop_param {{ {param} }}', *shapes)
+
+
+@pytest.mark.parametrize(
+    "text", ["hole: 2", "hole_h: 2 hole_w: 2", "dilation_h: 2 dilation_w: 2", "dilation: 2"]
+)
+def test_forks_names_of_dilation(layer_of, text):
+    layer = layer_of(
+        f'type: "Convolution" convolution_param {{ num_output: 1 kernel_size: 3 {text} }}',
+        (1, 1, 7, 6),
+    )
+    assert layer.infer_shapes([(1, 1, 7, 6)]) == [(1, 1, 3, 2)]
+
+
+def test_one_name_of_dilation_at_a_time(layer_of):
+    text = "num_output: 1 kernel_size: 3 hole: 2"
+    for more in ("dilation: 2", "dilation_h: 2"):
+        with pytest.raises(caffe.CaffeError, match="give "):
+            layer_of(f'type: "Convolution" convolution_param {{ {text} {more} }}', (1, 1, 7, 7))

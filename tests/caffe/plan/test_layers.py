@@ -21,7 +21,7 @@ from caffe.plan.plan import Plan
 from caffe.proto import caffe_pb2 as pb
 
 DRAWS = 4
-OUTSIDE = ("data", "hdf5_data", "image_data", "python_layer")
+OUTSIDE = ("annotated_data", "data", "hdf5_data", "image_data", "python_layer")
 NAMES = sorted(
     name for name, row in TABLE.items() if row.family not in OUTSIDE and name != "Filter"
 )
