@@ -434,6 +434,11 @@ class Crop(Layer):
 
     bottoms = (2, 2)
     reads = ("crop_param",)
+    differs = (
+        "Without `crop_param` a warning says where forks would begin: those of HED, CRF-RNN and "
+        "DeconvNet align both bottoms by coordinates. `caffe.set_crop_alignment(True)` or "
+        "`caffe -align_crops` does so, too."
+    )
 
     @property
     def unplaced(self) -> bool:
