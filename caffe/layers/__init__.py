@@ -43,6 +43,7 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "region_boxes",
     "region_loss",
     "resample",
     "resize",
