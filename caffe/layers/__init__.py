@@ -45,6 +45,7 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "region_boxes",
     "region_loss",
     "resample",
     "resize",
