@@ -21,6 +21,7 @@ FAMILIES = (
     "activation",
     "bn",
     "common",
+    "crf",
     "data",
     "detection_output",
     "flow",

@@ -540,8 +540,8 @@ class ImageLabelmapData(_Pairs):
     """Pictures and maps of edges, from a list of "picture map" (HED).
 
     Tops: pictures (N, C, H, W), maps (N, 1, H, W): 1 where the map's grey is above 127, else 0;
-    with `normalize: false` the grey itself. Both are resized to new_height x new_width, then cropped
-    and mirrored alike (image_labelmap_data_layer.cpp of s9xie/hed; Xie and Tu, 2015).
+    with `normalize: false` the grey itself. Both are resized to new_height x new_width, then
+    cropped and mirrored alike (image_labelmap_data_layer.cpp of s9xie/hed; Xie and Tu, 2015).
     """
 
     fork = "HED, OSVOS, RAS"

@@ -90,13 +90,13 @@ def some_axis(rng: random.Random, axes: int) -> int:
 
 
 def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
-    """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "distinct"
-    (below 1), "apart" (distinct whole numbers), "below N" (whole numbers), "places in N" (in each
-    plane, no place of N twice), "around 6" (1 to 11, and the negatives of these, beyond a tenth of
-    0 and 6), "regions N S" (numbers of images below N and corners within S,
-    "even regions": corners are even numbers, an angle behind them is a multiple of 90); for
-    detectors "priors" (1, 2, n 4), "truths N C" (1, 1, n, 8) and "detections N C" (1, 1, n, 7), of
-    N images and labels below C.
+    """Values of one kind, float64: "real", "positive", "off zero" (beyond a tenth), "large"
+    (beyond 100), "distinct" (below 1), "apart" (distinct whole numbers), "below N" (whole
+    numbers), "places in N" (in each plane, no place of N twice), "around 6" (1 to 11, and the
+    negatives of these, beyond a tenth of 0 and 6), "regions N S" (numbers of images below N and
+    corners within S, "even regions": corners are even numbers, an angle behind them is a
+    multiple of 90); for detectors "priors" (1, 2, n 4), "truths N C" (1, 1, n, 8) and
+    "detections N C" (1, 1, n, 7), of N images and labels below C.
     """
     torch.manual_seed(seed)
     count = torch.Size(dims).numel()
@@ -119,6 +119,8 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
         return torch.where((x - 6).abs() < 0.1, 3, x) * torch.randn_like(x).sign()
     if kind == "positive":
         return x.abs() + 0.1
+    if kind == "large":
+        return x.abs() + 100
     return x + 0.1 * x.sign() if kind == "off zero" else x
 
 

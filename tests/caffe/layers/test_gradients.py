@@ -20,7 +20,7 @@ DRAWS = 6
 # No top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
-    *("SegAccuracy", "EltwiseAccuracy", "UniqueLabel"),
+    *("SegAccuracy", "EltwiseAccuracy", "UniqueLabel", "DenseCRF"),
     *("DenseImageData", "ImageLabelmapData", "ImageSegData", "SelectSegBinary", "WindowSegData"),
     *("PriorBox", "PriorBoxClustered", "DetectionOutput", "DetectionOutputExtended"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
