@@ -31,6 +31,8 @@ _LAZY = {
     **dict.fromkeys(("set_mode_cpu", "set_mode_gpu", "set_device"), "caffe.process.device"),
     "set_random_seed": "caffe.process.seeds",
     "set_allow_python": "caffe.process.permission",
+    "set_crop_alignment": "caffe.process.alignment",
+    "set_fork": "caffe.formats.meaning",
     **dict.fromkeys(
         ("set_precision", "set_recompute", "set_deterministic"), "caffe.process.execution"
     ),

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +32,16 @@ from boundary.streams import say
 from boundary.text import shown
 from caffe.commands.script import run
 from caffe.errors import CaffeError
-from caffe.export import pairs, probes, programs
+from caffe.export import pairs, programs
+from caffe.export.comparing import Difference, compared, judge, measured
 from caffe.export.module import Shapes, load_net, to_module
 from caffe.export.onnx import write_graph
 from caffe.export.state_dict import load_state_dict, read_names, read_state_dict, state_dict
 from caffe.formats.files import atomic_write
+from caffe.formats.meaning import set_fork
 from caffe.formats.onnx import TARGETS, Target
 from caffe.net import Net
+from caffe.process.alignment import set_crop_alignment
 from caffe.proto import caffe_pb2 as pb
 
 PathLike = str | os.PathLike[str]
@@ -51,8 +54,6 @@ ENDINGS = {
     ".h5": "hdf5",
 }
 CHECKPOINTS = {".ckpt", ".bin", ".tar", ".safetensors"}  # how others call state dicts
-TOLERANCE = 1e-4  # largest difference, in shares of the output's largest value
-UNEQUAL = 1e-2  # share of values that may exceed it: masks may differ where values are nearly equal
 FAILED = "failed"
 LARGEST = 2**31 - 1  # bytes; protobuf's limit for a message
 
@@ -80,20 +81,6 @@ def read_net(
     return net
 
 
-class Difference(float):
-    """The largest difference of an output, in shares of its largest value.
-
-    values: how many the output has. beyond: how many of them differ by more than TOLERANCE. nan:
-    how many are NaN on both sides.
-    """
-
-    values = beyond = nan = 0
-
-    def __str__(self) -> str:
-        several = f"{self.beyond} of {self.values} values by more than {TOLERANCE:g}"
-        return f"{float(self):.1e} ({several}{f', {self.nan} NaN in both' if self.nan else ''})"
-
-
 @dataclass(frozen=True)
 class Written:
     """What is known of an ONNX file that was written.
@@ -116,6 +103,7 @@ def to_onnx(
     dynamic_batch: bool = False,
     check: bool = True,
     target: str = "onnxruntime",
+    raw_detections: bool = False,
 ) -> dict[str, float] | None:
     """Write a net with its weights as an ONNX file (opset 17, float32).
 
@@ -126,13 +114,23 @@ def to_onnx(
     check: run the file in the target's program, or in onnxruntime where that is not installed, and
         compare its answers with the net's.
     target: the program that is to read the file: onnxruntime, opencv, openvino or tensorrt.
+    raw_detections: in place of an output that holds boxes (DetectionOutput's, say), give out what
+        they are chosen from: locations, confidences and priors.
 
     Returns the largest difference for each output, in shares of the output's largest value; None
     if nothing was compared. Raises CaffeError for a layer without an ONNX form, for answers that
     differ, and if the package onnx is missing; then nothing is written.
     """
-    forms = {"max_unpool": max_unpool, "dynamic_batch": dynamic_batch}
-    written = write_onnx(net, path, outputs, **forms, check=check, target=target)
+    written = write_onnx(
+        net,
+        path,
+        outputs,
+        max_unpool=max_unpool,
+        dynamic_batch=dynamic_batch,
+        check=check,
+        target=target,
+        raw_detections=raw_detections,
+    )
     return dict(written.differences) if written.program else None
 
 
@@ -145,6 +143,7 @@ def write_onnx(
     dynamic_batch: bool = False,
     check: bool = True,
     target: str = "onnxruntime",
+    raw_detections: bool = False,
 ) -> Written:
     """to_onnx, which see; also says which program compared."""
     try:
@@ -154,6 +153,8 @@ def write_onnx(
             "writing ONNX needs the package onnx: pip install 'fusenet[onnx]'"
         ) from None
     outputs = list(outputs or computed_outputs(net))
+    if raw_detections:
+        outputs = without_detections(net, outputs)
     model = write_graph(net, outputs, max_unpool, dynamic_batch, target_of(target))
     if model.ByteSize() > LARGEST:
         raise CaffeError(f"{path}: the net takes {model.ByteSize()} bytes; ONNX files hold 2 GiB")
@@ -168,14 +169,35 @@ def write_onnx(
 
 
 def computed_outputs(net: Net) -> list[str]:
-    """The net's outputs, without inputs that no layer takes. Raises CaffeError if none is left."""
-    given = {i for layer, _, tops in net.wiring if layer.source for i in tops}
-    overwritten = {i for layer, _, tops in net.wiring if not layer.source for i in tops}
-    sources = net.wiring.names(sorted(given - overwritten))
-    found = [name for name in net.outputs if name not in sources]
+    """The net's outputs, without inputs that no layer takes; where Silence takes the last blobs, so
+    that there are none, those. Raises CaffeError if nothing is left.
+    """
+    wiring = net.wiring
+    made = {i for layer, _, tops in wiring if not layer.source for i in tops}
+    silenced = [i for _, bottoms, tops in wiring if not tops for i in bottoms if i in made]
+    found = [name for name in net.outputs if name in wiring.names(sorted(made))]
+    found = found or wiring.names(silenced)
     if not found:
         raise CaffeError(f"the net computes nothing: its outputs are its inputs, {net.outputs}")
     return found
+
+
+def without_detections(net: Net, outputs: Sequence[str]) -> list[str]:
+    """The outputs, with what boxes are chosen from in place of each that holds boxes.
+
+    Raises CaffeError if none does.
+    """
+    wiring, copies = net.wiring, {}
+    raw: dict[str, list[str]] = {}
+    for layer, bottoms, tops in wiring:
+        names = [copies.get(name, name) for name in wiring.names(bottoms)]
+        if layer.raw_bottoms != 0:
+            raw.update(dict.fromkeys(wiring.names(tops), names[: layer.raw_bottoms]))
+        if layer.shares_memory and layer.copies():  # Split
+            copies.update(dict.fromkeys(wiring.names(tops), names[0]))
+    if not raw.keys() & set(outputs):
+        raise CaffeError(f"--raw-detections: none of the outputs holds boxes: {list(outputs)}")
+    return list(dict.fromkeys(name for top in outputs for name in raw.get(top, [top])))
 
 
 def target_of(name: str) -> Target:
@@ -211,122 +233,23 @@ def _checked(
 ) -> Written:
     """Compare in the target's program, or in onnxruntime where that is not installed."""
     if programs.is_installed(target):
-        return Written(
-            _compared(net, model, outputs, dynamic_batch, target), programs.title(target)
-        )
+        found = compared(net, _run, model, outputs, dynamic_batch, target, target)
+        return Written(found, programs.title(target))
     remark = f"not checked in {target.title}: {target.hint}"
     other = TARGETS["onnxruntime"]
     if target is other or not programs.is_installed(other):
         return Written({}, remark=remark)
-    found = _compared(net, model, outputs, dynamic_batch, other)
+    found = compared(net, _run, model, outputs, dynamic_batch, target, other)
     return Written(found, programs.title(other), remark)
-
-
-def _compared(
-    net: Net, model: bytes, outputs: Sequence[str], dynamic_batch: bool, program: Target
-) -> dict[str, Difference]:
-    """The difference of each output, on inputs for which rounding decides nothing, if there are.
-
-    Where a net chooses (the largest of a window, a box), sums in another order may choose another
-    of near equals. So where values differ, inputs count on which the net agrees with itself in
-    double precision; without any, those on which the fewest values differ.
-    """
-    names, given = programs.signature(model)
-    best: dict[str, Difference] = {}
-    for feeds, expected in _answered(net, outputs, dynamic_batch):
-        theirs = programs.answers(program, model, {n: feeds[n] for n in names}, given)
-        found = {
-            name: _measured(name, expected[name], values, program.title)
-            for name, values in zip(outputs, theirs, strict=True)
-        }
-        if not best or _beyond(found) < _beyond(best):
-            best = found
-        if not _beyond(found) or _is_calm(net, feeds, outputs, expected):
-            best = found
-            break
-    for name, difference in best.items():
-        _judge(name, difference, program.title)
-    return best
-
-
-def _beyond(found: Mapping[str, Difference]) -> int:
-    return sum(difference.beyond for difference in found.values())
-
-
-def _is_calm(
-    net: Net, feeds: probes.Feeds, outputs: Sequence[str], expected: Mapping[str, np.ndarray]
-) -> bool:
-    """Whether the net's answers in double precision are those in single precision."""
-    try:
-        exact = _run(net, feeds, outputs, torch.float64)
-    except (CaffeError, RuntimeError):  # a layer has single precision only
-        return True
-    return all(
-        exact[name].shape == values.shape
-        and not _measured(name, exact[name].astype(np.float32), values, "").beyond
-        for name, values in expected.items()
-    )
 
 
 def _difference(
     name: str, ours: np.ndarray, theirs: np.ndarray, program: str = "onnxruntime"
 ) -> Difference:
     """The largest difference, in shares of our largest value; CaffeError if too many differ."""
-    found = _measured(name, ours, theirs, program)
-    _judge(name, found, program)
+    found = measured(name, ours, theirs, program)
+    judge(name, found, program)
     return found
-
-
-def _measured(name: str, ours: np.ndarray, theirs: np.ndarray, program: str) -> Difference:
-    """How far the answers are apart. Raises CaffeError for another shape."""
-    if ours.shape != theirs.shape:
-        raise CaffeError(
-            f"output {name!r}: {program} gives the shape {theirs.shape}, the net {ours.shape}"
-        )
-    scale = np.abs(ours[np.isfinite(ours)]).max(initial=0) or 1
-    nan = np.isnan(ours) & np.isnan(theirs)
-    with np.errstate(invalid="ignore"):
-        away = np.where((ours == theirs) | nan, 0, np.abs(ours - theirs) / scale)
-    found = Difference(away.max(initial=0))
-    found.values, found.nan = ours.size, int(nan.sum())
-    found.beyond = ours.size - int((away <= TOLERANCE).sum())
-    return found
-
-
-def _judge(name: str, found: Difference, program: str) -> None:
-    """Raise CaffeError if too many values differ."""
-    if found.beyond > UNEQUAL * found.values:
-        raise CaffeError(
-            f"output {name!r}: {program} and the net differ on "
-            f"{found.beyond / found.values:.2%} of the values ({found.beyond} of {found.values}), "
-            f"by up to {float(found):.2g} of the largest"
-        )
-
-
-def _answered(
-    net: Net, outputs: Sequence[str], dynamic_batch: bool
-) -> Iterator[tuple[probes.Feeds, dict[str, np.ndarray]]]:
-    """Inputs with the net's answers, of which each has finite values.
-
-    Raises CaffeError if the net refuses all inputs, or always answers with NaN or infinity.
-    """
-    names, problem, found = probes.inputs_of(net, outputs), None, False
-    for feeds in probes.draws(net, names, int(dynamic_batch)):
-        try:
-            expected = _run(net, feeds, outputs)
-        except CaffeError as error:
-            problem = problem or error
-            continue
-        if void := [n for n, v in expected.items() if v.size and not np.isfinite(v).any()]:
-            problem = problem or CaffeError(
-                f"output {void[0]!r}: the net gives NaN or infinity throughout; there is nothing "
-                "to compare: look at the weights, or leave out the check"
-            )
-            continue
-        found = True
-        yield feeds, expected
-    if not found and problem:
-        raise problem
 
 
 def _run(
@@ -404,6 +327,18 @@ def _parser() -> argparse.ArgumentParser:
         help="accept WEIGHTS that lack layers of the net, which keep their fillers' values, and "
         "keys of a state dict without a layer",
     )
+    parser.add_argument(
+        "--align-crops",
+        action="store_true",
+        help="Crop layers without crop_param cut by coordinates, as nets of HED, CRF-RNN and "
+        "DeconvNet mean it, not at 0",
+    )
+    parser.add_argument(
+        "--fork",
+        metavar="NAME",
+        help="the fork whose meaning a layer has if its name has several and its parameters leave "
+        "it open: SegNet, SSD, ... (docs/forks.md)",
+    )
     trust.add_option(parser)
     group = parser.add_argument_group("ONNX")
     group.add_argument(
@@ -423,6 +358,12 @@ def _parser() -> argparse.ArgumentParser:
         help="Unpooling as plain arithmetic, without MaxUnpool and MaxPool's indices, which only "
         "onnxruntime has; files for other programs are without them anyway",
     )
+    group.add_argument(
+        "--raw-detections",
+        action="store_true",
+        help="in place of found boxes (DetectionOutput) give out what they are chosen from: "
+        "locations, confidences and priors",
+    )
     group.add_argument("--dynamic-batch", action="store_true", help="let the batch have any size")
     group.add_argument(
         "--no-check", action="store_true", help="do not compare with the program's answers"
@@ -441,6 +382,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
     parser = _parser()
     args = parser.parse_args(arguments)
+    if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
+        set_crop_alignment(True)
+    if args.fork:  # else CAFFE_FORK holds
+        set_fork(args.fork)
     if args.out is not None:
         written = _convert(args, args.net, args.weights, args.out)
         return _say(args.out, _verdict(written, args.no_check))
@@ -469,6 +414,7 @@ def _convert(
         dynamic_batch=args.dynamic_batch,
         check=not args.no_check,
         target=args.target,
+        raw_detections=args.raw_detections,
     )
 
 

@@ -59,6 +59,18 @@ FLAGS = (
         True,
         "Let nets have layers of type Python, whose prototxt names the code to run.",
     ),
+    Flag(
+        "align_crops",
+        False,
+        "Crop layers without crop_param cut by coordinates, as nets of HED, CRF-RNN and DeconvNet "
+        "mean it, not at 0.",
+    ),
+    Flag(
+        "fork",
+        "",
+        "The fork whose meaning a layer has if its name has several and its parameters leave it "
+        "open: SegNet, SSD, ... (docs/forks.md). A comment '# fork: NAME' in the net wins.",
+    ),
     Flag("precision", "fp32", "The arithmetic: fp32; bf16; or tf32, on GPUs that have it."),
     Flag(
         "recompute",
@@ -99,10 +111,15 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     action = ACTIONS.get(others[0])
     if action is None:
         raise Usage(f"unknown command {others[0]!r}; expected one of {', '.join(sorted(ACTIONS))}")
-    from caffe.process import execution, permission
+    from caffe.formats import meaning
+    from caffe.process import alignment, execution, permission
 
     if "allow_python" in given:  # else CAFFE_ALLOW_PYTHON holds
         permission.set_allow_python(flags.allow_python)
+    if "align_crops" in given:  # else CAFFE_ALIGN_CROPS holds
+        alignment.set_crop_alignment(flags.align_crops)
+    if flags.fork:  # else CAFFE_FORK holds
+        meaning.set_fork(flags.fork)
     if flags.precision not in execution.PRECISIONS:
         expected = ", ".join(execution.PRECISIONS)
         raise Usage(f"-precision {flags.precision}: expected one of {expected}")

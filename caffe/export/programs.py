@@ -1,7 +1,7 @@
 """Runs ONNX files in the programs that they are for: onnxruntime, OpenCV, OpenVINO.
 
-onnxruntime runs in this process. The others get one of their own (`python -m caffe.export.programs
-...`), because OpenCV 5.0 ends the process at some files.
+onnxruntime runs in this process. The others get one of their own (`child`), because OpenCV 5.0 ends
+the process at some files.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from caffe.formats.onnx import Target
 Arrays = Mapping[str, np.ndarray]
 MODULES = {"onnxruntime": "onnxruntime", "opencv": "cv2", "openvino": "openvino"}
 PACKAGES = ("opencv-python-headless", "opencv-contrib-python-headless", "opencv-python")
+START = "import sys; from caffe.export.programs import child; sys.exit(child(*sys.argv[1:]))"
 MODEL, FEEDS, ANSWERS = "net.onnx", "feeds.npz", "answers.npz"
 
 
@@ -98,7 +99,7 @@ def _in_a_process_of_its_own(
         np.savez(folder / FEEDS, **numbered)
         words = [target.name, name, str(len(feeds)), *feeds, *outputs]
         done = subprocess.run(
-            [sys.executable, "-m", "caffe.export.programs", *words],
+            [sys.executable, "-c", START, *words],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(_paths())},
             capture_output=True,
             text=True,
@@ -158,8 +159,8 @@ CHILDREN: Mapping[str, Callable[[str, Arrays, Sequence[str]], list[np.ndarray]]]
 }
 
 
-def main(program: str, folder: str, count: str, *names: str) -> int:
-    """The child: reads model and feeds from the folder, and writes the answers there.
+def child(program: str, folder: str, count: str, *names: str) -> int:
+    """The other process: reads model and feeds from the folder, and writes the answers there.
 
     names: of `count` inputs, and of the outputs.
     """
@@ -173,7 +174,3 @@ def main(program: str, folder: str, count: str, *names: str) -> int:
         return 1
     np.savez(place / ANSWERS, **{str(i): array for i, array in enumerate(values)})
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -25,6 +25,7 @@ from boundary.errors import shown
 from boundary.reading import check_plain, read_bytes, reading
 from caffe.errors import CaffeError
 from caffe.formats import prototext, wire
+from caffe.formats.meaning import settle
 from caffe.formats.prototext import text as text
 from caffe.formats.upgrade import INFO, Log, upgrade_net, upgrade_solver
 from caffe.proto import caffe_pb2 as pb
@@ -63,9 +64,13 @@ def write_text(path: PathLike, message: Message) -> None:
 def read_net(path: PathLike, log: Log | None = None) -> pb.NetParameter:
     """The net in a prototxt, upgraded to today's format.
 
-    log: as upgrade_net's. Raises CaffeError as read_text and upgrade_net do.
+    log: as upgrade_net's. Raises CaffeError as read_text and upgrade_net do, and for a comment
+    '# fork:' that names none (caffe.formats.meaning).
     """
-    return upgrade_net(read_text(path, pb.NetParameter), str(path), log)
+    data = read_bytes(path, CaffeError)
+    net = upgrade_net(prototext.parse(data, pb.NetParameter, shown(path)), str(path), log)
+    settle(net, data, shown(path))
+    return net
 
 
 def read_solver(path: PathLike, log: Log | None = None) -> pb.SolverParameter:
@@ -230,13 +235,16 @@ class SolverStateData:
 
     iter: iterations done. learned_net: path of the weights, None if the file names none.
     current_step: steps that lr_policy multistep has taken. history: one float32 array per parameter
-    (Adam and AdaDelta: all first moments, then all second).
+    (Adam and AdaDelta: all first moments, then all second). minimum_loss, iter_last_event: of
+    SSD's lr_policy plateau; None where the file has none.
     """
 
     iter: int = 0
     learned_net: str | None = None
     current_step: int = 0
     history: list[np.ndarray] = field(default_factory=list)
+    minimum_loss: float | None = None
+    iter_last_event: int = 0
 
 
 def read_solver_state(path: PathLike) -> SolverStateData:
@@ -246,7 +254,7 @@ def read_solver_state(path: PathLike) -> SolverStateData:
     """
     path = os.fspath(path)
     state = _read_solver_state_hdf5(path) if is_hdf5(path) else _read_solver_state_binary(path)
-    for name in ("iter", "current_step"):
+    for name in ("iter", "current_step", "iter_last_event"):
         value = getattr(state, name)
         if not 0 <= value < 2**31:
             raise CaffeError(f"{path}: {name} is {value}; expected a number of iterations or steps")
@@ -257,7 +265,9 @@ def _read_solver_state_binary(path: str) -> SolverStateData:
     state, blobs = wire.read(path, pb.SolverState, wire.SOLVER_STATE)
     history = [_array(b, blobs, f"{path}: history", j) for j, b in enumerate(state.history)]
     learned_net = state.learned_net if state.HasField("learned_net") else None
-    return SolverStateData(state.iter, learned_net, state.current_step, history)
+    lowest = state.minimum_loss if state.HasField("minimum_loss") else None
+    last = state.iter_last_event
+    return SolverStateData(state.iter, learned_net, state.current_step, history, lowest, last)
 
 
 def write_solver_state(path: PathLike, state: SolverStateData) -> None:
@@ -265,6 +275,8 @@ def write_solver_state(path: PathLike, state: SolverStateData) -> None:
     outline = pb.SolverState(iter=state.iter, current_step=state.current_step)
     if state.learned_net is not None:
         outline.learned_net = state.learned_net
+    if state.minimum_loss is not None:
+        outline.minimum_loss, outline.iter_last_event = state.minimum_loss, state.iter_last_event
     for place, array in enumerate(state.history):
         wire.set_index(_with_shape(outline.history.add(), array.shape), place)
     arrays = [wire.Blob(array) for array in state.history]
@@ -413,11 +425,11 @@ def _read_solver_state_hdf5(path: str) -> SolverStateData:
 
     with Hdf5(path, "a solver state in HDF5", CaffeError) as file:
 
-        def number(name: str) -> int:
+        def number(name: str, kinds: str = "iu") -> Any:
             found = file.read(file.dataset(name))
-            if found.size != 1 or found.dtype.kind not in "iu":
+            if found.size != 1 or found.dtype.kind not in kinds:
                 raise CaffeError(f"{path}: {name} is {found.dtype} of shape {found.shape}")
-            return int(found.reshape(()))
+            return found.reshape(()).item()
 
         learned_net = None
         if file.get("learned_net") is not None:
@@ -425,7 +437,11 @@ def _read_solver_state_hdf5(path: str) -> SolverStateData:
         history = _blobs_hdf5(file, file.members(file.group("history")), f"{path}: history")
         if any(array is None for array in history):
             raise CaffeError(f"{path}: history has gaps; expected datasets 0, 1, ...")
-        return SolverStateData(number("iter"), learned_net, number("current_step"), history)
+        state = SolverStateData(number("iter"), learned_net, number("current_step"), history)
+        if file.get("minimum_loss") is not None:
+            state.minimum_loss = number("minimum_loss", "f")
+            state.iter_last_event = number("iter_last_event")
+        return state
 
 
 def _text_hdf5(value: np.ndarray, path: str) -> str:
@@ -452,6 +468,9 @@ def write_solver_state_hdf5(path: PathLike, state: SolverStateData) -> None:
             dataset = h5py.h5d.create(file.id, b"learned_net", kind, space)
             dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(data, f"S{len(data)}"), kind)
         file["current_step"] = np.array([state.current_step], np.int32)
+        if state.minimum_loss is not None:
+            file["iter_last_event"] = np.array([state.iter_last_event], np.int32)
+            file["minimum_loss"] = np.array([state.minimum_loss], np.float32)
         history = file.create_group("history")
         for j, array in enumerate(state.history):
             history.create_dataset(str(j), data=np.asarray(array, np.float32))

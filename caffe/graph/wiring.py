@@ -8,6 +8,7 @@ from caffe.blob import Blob, shape_string
 from caffe.errors import CaffeError
 from caffe.formats.forks import without_effect
 from caffe.formats.unknown import check_types
+from caffe.graph.alignment import Alignment
 from caffe.graph.parameters import Parameter, Parameters
 from caffe.graph.rules import second_maker, unknown_bottom
 from caffe.layers import Layer, create_layer
@@ -54,6 +55,7 @@ class Wiring:
         self._blob_needs: list[bool] = []  # whether the layers before a blob need its gradient
         self._memory = 0
         self._unused: dict[tuple[str, str, str], list[str]] = {}
+        self._alignment = Alignment(self)
         check_types(param)
         for layer in param.layer:
             self._add(layer)
@@ -67,6 +69,7 @@ class Wiring:
             announce("net.cpp:244", f"This network produces output {name}")
         self.outputs = [self._index[name] for name in sorted(self._available)]
         self._check_pairs()
+        self._alignment.tell()
         self.by_name: dict[str, Layer] = {}
         for name, layer in zip(self.layer_names, self.layers, strict=True):
             if layer.blobs or name not in self.by_name:
@@ -138,6 +141,7 @@ class Wiring:
         wants = self._connect_bottoms(param)
         self._connect_tops(param, layer)
         tops = self.tops[-1]
+        self._alignment.place(len(self.layers) - 1)
         layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
         announce("net.cpp:124", f"Setting up {param.name}")
         for i, weight in zip(tops, layer.loss_weights, strict=True):

@@ -142,12 +142,14 @@ def suppress(
     threshold: float,
     *,
     top_k: int = -1,
+    most: int = -1,
     eta: float = 1.0,
     plus: float = 0.0,
 ) -> np.ndarray:
     """Indices of the boxes that non-maximum suppression keeps, the highest score first.
 
-    boxes (N, 4) and scores (N), of which the top_k highest are looked at (-1: all). A box is kept
+    boxes (N, 4) and scores (N), of which the top_k highest are looked at (-1: all); it ends when
+    `most` are kept. A box is kept
     unless it overlaps a kept one by more than the threshold. Below an eta of 1 each kept box makes
     the threshold smaller by that factor as long as it is above 0.5 (ApplyNMSFast in SSD's
     bbox_util.cpp). Equal scores keep their order. It works on the host.
@@ -162,6 +164,8 @@ def suppress(
     kept, k = [], 0
     while k < len(order):
         kept.append(k)
+        if len(kept) == most:
+            break
         rest = slice(k + 1, None)
         low = np.maximum(start[:, rest], start[:, k : k + 1])
         high = np.minimum(end[:, rest], end[:, k : k + 1])

@@ -28,6 +28,7 @@ from caffe.proto import caffe_pb2 as pb
 
 REGISTRY: dict[str, type[Layer]] = {}
 ENGINE = "`engine` is accepted and without effect: PyTorch chooses."
+RAW = "; its bottoms are given out in its place with --raw-detections"
 Tensors = Sequence[torch.Tensor]
 Shape = tuple[int, ...]
 
@@ -77,6 +78,8 @@ class Layer:
       many records it reads in an order of their own each epoch (0: not known; None: none).
     - `varying`: the axis of the tops whose extent depends on values: it is known after a pass, and
       infer_shapes gives one that it may have.
+    - `raw_bottoms`: the top holds rows of boxes (image, label, score, corners) that are chosen from
+      so many bottoms, from the first on (None: from all), which may be given out in its place.
 
     How it computes, for plans and export:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
@@ -113,6 +116,7 @@ class Layer:
     is_input = False
     shuffled: int | None = None
     varying: int | None = None
+    raw_bottoms: int | None = 0
 
     multiplies = False
     gathers = False
@@ -199,6 +203,8 @@ class Layer:
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         """Write the layer in TEST phase into an ONNX graph; returns the names of its tops."""
         hint = "; choose outputs before it" if self.loss or self.look.family == "Output" else ""
+        if self.raw_bottoms != 0:
+            hint = RAW
         raise CaffeError(f"{self.where}: type {self.type} has no ONNX form{hint}")
 
     @classmethod
@@ -207,6 +213,22 @@ class Layer:
         None if the type has none.
         """
         return None
+
+    @classmethod
+    def alignment(cls, params: Mapping[str, Any]) -> Map | None:
+        """The map by which crops are aligned (caffe/graph/alignment.py): that of `coordinates`, or
+        the identity for types that only join or cut channels.
+        """
+        return cls.coordinates(params)
+
+    @property
+    def unplaced(self) -> bool:
+        """Whether the parameters leave open where it cuts (Crop); then the net calls put()."""
+        return False
+
+    def put(self, axis: int, offset: Sequence[int]) -> None:
+        """Say where it cuts: from `axis` on, at these offsets; none: at 0."""
+        raise AssertionError("the type is never unplaced")
 
     @classmethod
     def detail(cls, param: pb.LayerParameter) -> str:
@@ -238,6 +260,12 @@ class Layer:
         from the blob's by axes of one.
         """
         return values
+
+    def from_file(self, index: int, arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """A weights file's array for parameter `index`; `arrays` are all that it has for the layer.
+        Types that take other shapes than their own bring them into these.
+        """
+        return arrays[index] if index < len(arrays) else None
 
     def fillers_of_tops(self) -> Sequence[pb.FillerParameter]:
         """A filler for each top of a source that fills itself; empty for all other layers."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 
 Map = tuple[int | None, Any, Any]
 IDENTITY: Map = (None, 1, 0)
@@ -42,6 +43,22 @@ def kernel_of(
         for name, default in (("kernel_size", 1), ("stride", 1), ("pad", 0), ("dilation", 1))
     )
     return params.get("axis", 1), stride, (kernel - 1) * dilation + 1, pad
+
+
+def spec_of(param: Message) -> dict[str, Any]:
+    """NetSpec's parameters of a layer's message: the fields that are given, messages as dicts.
+
+    Kernels given as kernel_h and kernel_w, and the like, become one list for both axes.
+    """
+    found: dict[str, Any] = {}
+    for field, value in param.ListFields():
+        inner = isinstance(value, Message)
+        found[field.name] = spec_of(value) if inner else value
+    for name in ("kernel_size", "stride", "pad"):
+        sides = [found.pop(f"{name.removesuffix('_size')}_{side}", None) for side in "hw"]
+        if None not in sides:
+            found[name] = sides
+    return found
 
 
 def crop_of(params: Mapping[str, Any]) -> tuple[int, np.ndarray]:

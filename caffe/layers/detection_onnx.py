@@ -1,4 +1,9 @@
-"""DetectionOutput as ONNX operators: decoding, NonMaxSuppression, the best rows of each image."""
+"""DetectionOutput as ONNX operators: decoding, NonMaxSuppression, the best rows of each image.
+
+Programs that do not take sizes which depend on values get keep_top_k rows for each image; those
+that hold no box are -1 throughout. OpenCV's NonMaxSuppression takes no threshold below 0, so these
+files leave out boxes whose score is 0 or less.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +54,9 @@ def write(
         for i in range(images)
     ]
     joined = graph.add("Concat", *rows, axis=0) if images > 1 else rows[0]
+    if not graph.target.selects:
+        most = layer.layer_param.detection_output_param.keep_top_k
+        return graph.reshape(joined, (1, 1, images * most, layer.fields), False)
     return _or_nothing(graph, joined, images, layer.fields)
 
 
@@ -92,17 +100,23 @@ def _rows_of(
 ) -> str:
     """The rows (n, fields) of one image, boxes (1, priors, 4), scores (1, classes, priors)."""
     p = layer.layer_param.detection_output_param
-    threshold = [graph.constant(layer.least)] if math.isfinite(layer.least) else []
-    counted = scores
-    if -1 < layer.top_k < count:
-        layer.check(layer.top_k > 0, "has no ONNX form with a top_k of 0")
-        counted = _best(graph, scores, layer.top_k)
-        threshold = threshold or [graph.constant(-1e38)]
-    limits = [graph.constant(ALL, np.int64), graph.constant(p.nms_param.nms_threshold)]
-    chosen = graph.add("NonMaxSuppression", boxes, counted, *limits, *threshold)
-    index = graph.slice(chosen, [1], [1], [3])  # class and prior of each row
+    fixed = not graph.target.selects
+    layer.check(
+        not fixed or p.keep_top_k > 0,
+        f"files for {graph.target.title} need a keep_top_k, the number of their rows"
+        "; its bottoms are given out in its place with --raw-detections",
+    )
+    index = _suppressed(layer, graph, boxes, scores, count)
+    if fixed:
+        index, there = _filled(graph, index, p.keep_top_k)
     values = graph.add("GatherND", graph.reshape(scores, (len(labels), count), False), index)
-    if p.keep_top_k >= 0:
+    if fixed:
+        last = graph.add("Where", there, values, graph.constant(-3e38))
+        best = graph.add("TopK", last, graph.constant([p.keep_top_k], np.int64), outputs=2, axis=0)
+        index, values, there = (
+            graph.add("Gather", x, best[1], axis=0) for x in (index, values, there)
+        )
+    elif p.keep_top_k >= 0:
         best = _first(graph, values, p.keep_top_k)
         index, values = (graph.add("Gather", x, best, axis=0) for x in (index, values))
     label = graph.add("Gather", graph.constant(labels), graph.slice(index, [1], [0], [1]))
@@ -112,7 +126,34 @@ def _rows_of(
     column = graph.reshape(values, (-1, 1), False)
     number = graph.affine(graph.add("Mul", column, graph.constant(0)), 1, image)
     origin = layer.onnx_origin(graph, prior)
-    return graph.add("Concat", number, label, column, corners, *origin, axis=1)
+    rows = graph.add("Concat", number, label, column, corners, *origin, axis=1)
+    if not fixed:
+        return rows
+    return graph.add("Where", graph.reshape(there, (-1, 1), False), rows, graph.constant(-1))
+
+
+def _suppressed(layer: Detector, graph: Graph, boxes: str, scores: str, count: int) -> str:
+    """Class and prior (n, 2) of the boxes that NonMaxSuppression keeps."""
+    p = layer.layer_param.detection_output_param
+    least = layer.least if graph.target.selects else max(layer.least, 0)
+    threshold = [graph.constant(least)] if math.isfinite(least) else []
+    counted = scores
+    if -1 < layer.top_k < count:
+        layer.check(layer.top_k > 0, "has no ONNX form with a top_k of 0")
+        counted = _best(graph, scores, layer.top_k)
+        threshold = threshold or [graph.constant(-1e38)]
+    limits = [graph.constant(ALL, np.int64), graph.constant(p.nms_param.nms_threshold)]
+    chosen = graph.add("NonMaxSuppression", boxes, counted, *limits, *threshold)
+    return graph.slice(chosen, [1], [1], [3])
+
+
+def _filled(graph: Graph, index: str, more: int) -> tuple[str, str]:
+    """The rows (n, 2) with `more` of zeros behind them, and whether each was there before."""
+    ones = graph.affine(graph.to_float(graph.slice(index, [1], [0], [1])), 0, 1)
+    marks = graph.add("Concat", ones, graph.constant(np.zeros((more, 1))), axis=0)
+    filler = graph.constant(np.zeros((more, 2)), np.int64)
+    longer = graph.add("Concat", index, filler, axis=0)
+    return longer, graph.to_bool(graph.reshape(marks, (-1,), False))
 
 
 def _best(graph: Graph, scores: str, top_k: int) -> str:

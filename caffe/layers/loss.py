@@ -119,13 +119,16 @@ def rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def normalizer(
-    mode: int, outer: int, inner: int, valid: torch.Tensor | None
+    mode: int, outer: int, inner: int, valid: torch.Tensor | None, fixed: float = 1
 ) -> torch.Tensor | float:
     """The divisor of a loss (LossParameter.normalization), at least 1.
 
-    outer, inner: samples, and positions in each. valid: which of them count; None: all.
+    outer, inner: samples, and positions in each. valid: which of them count; None: all. fixed: the
+    pre_fixed_normalizer, for R-FCN's PRE_FIXED.
     """
     modes = pb.LossParameter
+    if mode == modes.PRE_FIXED:
+        return max(1, fixed)
     if mode == modes.VALID and valid is not None:
         return valid.sum().clamp(min=1)
     if mode in (modes.FULL, modes.VALID):
@@ -179,15 +182,19 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
     """Softmax and multinomial logistic loss; a second top is the probabilities.
 
     Bottoms: scores (N, ...), with the classes on softmax_param.axis; labels, one for each other
-    position. Tops: the loss; the probabilities in the scores' shape (softmax_loss_layer.cpp).
+    position. Tops: the loss; the probabilities in the scores' shape (softmax_loss_layer.cpp);
+    R-FCN's: the loss of each label, in the labels' shape, without a gradient.
     FuseNet: with `use_weights`, each label's loss and gradient are multiplied by its
     `label_weights`; the divisor stays the count that `normalization` says. SegNet and ENet call
     these `weight_by_label_freqs` and `class_weighting`.
     """
 
-    tops = (1, 2)
+    tops = (1, 3)
     reads = ("loss_param", "softmax_param")
-    takes = ("loss_param.weight_by_label_freqs", "loss_param.class_weighting")
+    takes = (
+        *("loss_param.weight_by_label_freqs", "loss_param.class_weighting"),
+        "loss_param.pre_fixed_normalizer",
+    )
     differs = (
         "`use_weights` and `label_weights` are FuseNet's. A label out of range is an error; Caffe "
         f"reads stray memory. Two tops work, which Caffe's last master refuses. {ENGINE}"
@@ -214,7 +221,7 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
             given == classes,
             f"{given} {names} are given, the scores have {classes} classes",
         )
-        return [(), shapes[0]][: self.num_tops]
+        return [(), *shapes][: self.num_tops]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
         self.top_shapes(bottom)
@@ -223,15 +230,24 @@ class SoftmaxWithLoss(_Loss, _PerPosition):
         chosen, logs = _LogSoftmaxAt.apply(scores, labels)
         # The clamp does not touch the gradient, which is the softmax's everywhere.
         each = -with_gradient_of(chosen.clamp(min=LOG_FLT_MIN), chosen)
-        if self.weights is not None:
-            each = each * self.weights.to(each.device, each.dtype)[labels]
+        each = self.weigh(each, labels, valid)
         if valid is not None:
             each = torch.where(valid, each, torch.zeros_like(each))
-        loss = each.sum() / normalizer(self.mode, *labels.shape, valid)
+        fixed = self.layer_param.loss_param.pre_fixed_normalizer
+        loss = each.sum() / normalizer(self.mode, *labels.shape, valid, fixed)
         if self.num_tops == 1:
             return loss
-        # Caffe's backward pass ignores the gradient of the second top.
-        return loss, logs.exp().reshape(bottom[0].shape)
+        # Caffe's backward pass ignores the gradients of the other tops.
+        tops = loss, logs.exp().reshape(bottom[0].shape), each.detach().reshape(bottom[1].shape)
+        return tops[: self.num_tops]
+
+    def weigh(
+        self, each: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The losses of the labels, (outer, inner) all, by weights; valid: which count."""
+        if self.weights is None:
+            return each
+        return each * self.weights.to(each.device, each.dtype)[labels]
 
 
 @register("Accuracy")
@@ -309,6 +325,7 @@ class InfogainLoss(_Loss, _PerPosition):
     tops = (1, 2)
     labels = (1, 2)
     reads = ("infogain_loss_param", "loss_param")
+    takes = ("loss_param.pre_fixed_normalizer",)
     differs = f"A label out of range is an error; Caffe reads stray memory. {NO_WEIGHTS}"
 
     def setup(self, shapes: Sequence[Shape]) -> None:
@@ -353,7 +370,8 @@ class InfogainLoss(_Loss, _PerPosition):
         each = -(rows * clamped).sum(1)
         if valid is not None:
             each = torch.where(valid, each, torch.zeros_like(each))
-        loss = each.sum() / normalizer(self.mode, *labels.shape, valid)
+        fixed = self.layer_param.loss_param.pre_fixed_normalizer
+        loss = each.sum() / normalizer(self.mode, *labels.shape, valid, fixed)
         return loss if self.num_tops == 1 else (loss, logs.detach().exp().reshape(bottom[0].shape))
 
 
@@ -365,6 +383,7 @@ class SigmoidCrossEntropyLoss(_Loss):
     """
 
     reads = ("loss_param",)
+    takes = ("loss_param.pre_fixed_normalizer",)
     differs = NO_WEIGHTS
 
     def setup(self, shapes: Sequence[Shape]) -> None:
@@ -390,7 +409,8 @@ class SigmoidCrossEntropyLoss(_Loss):
             valid = targets.trunc() != self.ignore
             each = torch.where(valid, each, torch.zeros_like(each))
         outer, inner = scores.shape[0], math.prod(scores.shape[1:])
-        return each.sum() / normalizer(self.mode, outer, inner, valid)
+        fixed = self.layer_param.loss_param.pre_fixed_normalizer
+        return each.sum() / normalizer(self.mode, outer, inner, valid, fixed)
 
 
 @register("EuclideanLoss")

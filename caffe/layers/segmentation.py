@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from caffe.formats.onnx import Graph, Value
 from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
 from caffe.layers.look import NORM, OUTPUT, Look
-from caffe.layers.loss import LOG_FLT_MIN, SoftmaxWithLoss, loss_settings, normalizer, rows
-from caffe.process.log import emit
+from caffe.layers.loss import rows
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -173,45 +172,6 @@ class SigmoidCrossEntropyBalanceLoss(Layer):
         value = (each.detach() * weights).sum() / scores.shape[0]
         stand_in = (each * torch.where(ones | zeros, weights, 1.0)).sum() / scores.shape[0]
         return with_gradient_of(value, stand_in)
-
-
-@register("BalancedSoftmaxWithLoss")
-class BalancedSoftmaxWithLoss(SoftmaxWithLoss):
-    """SoftmaxWithLoss in which label 0 and all other labels weigh the same.
-
-    The loss of a label above 0 is multiplied by the share of zeros, that of label 0 by the share of
-    the others. Otherwise it is SoftmaxWithLoss, without weights (balanced_softmax_loss_layer.cpp of
-    xhzdeng/crpn).
-    """
-
-    fork = "CRPN"
-    judge = "recorded"
-    takes = ()
-    differs = "A label out of range is an error; the fork reads stray memory."
-
-    def setup(self, shapes: Sequence[Shape]) -> None:
-        emit("layer_factory.hpp:77", f"Creating layer {self.name}")  # Caffe's inner Softmax
-        self.weights = None
-        settings = loss_settings(self.layer_param.loss_param, pb.LossParameter.VALID)
-        self.mode, self.ignore = settings
-
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
-        self.top_shapes(bottom)
-        scores, labels = self.split_axes(bottom)
-        valid, labels = self.valid_labels(labels, scores.shape[1], self.ignore)
-        logs = scores.log_softmax(1)
-        chosen = logs.gather(1, labels[:, None])[:, 0]
-        each = -with_gradient_of(chosen.clamp(min=LOG_FLT_MIN), chosen)
-        counted = torch.ones_like(each) if valid is None else valid.to(each.dtype)
-        others = (labels > 0).to(each.dtype)
-        total = counted.sum().clamp(min=1)
-        share = (others * counted).sum() / total  # of labels above 0
-        weights = torch.where(labels > 0, 1 - share, share) * counted
-        weights = weights if valid is None else torch.where(valid, weights, 0.0)
-        loss = (each * weights).sum() / normalizer(self.mode, *labels.shape, valid)
-        if self.num_tops == 1:
-            return loss
-        return loss, logs.detach().exp().reshape(bottom[0].shape)
 
 
 @register("BiasChannel")

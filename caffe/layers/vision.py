@@ -319,7 +319,10 @@ class DepthwiseConvolution(Convolution):
 
     fork = "yonghenglh6/DepthwiseConvolution, MobileNet-YOLO"
     judge = "recorded"
-    differs = f"Without `group` each channel is a group; the forks' CPU code then takes one group. {ENGINE}"
+    differs = (
+        "Without `group` each channel is a group; there the forks' CPU and GPU code differ. "
+        f"{ENGINE}"
+    )
 
     def counts(self) -> tuple[int, int]:
         p = self.layer_param.convolution_param
@@ -425,11 +428,28 @@ class Im2col(_Kernels):
 class Crop(Layer):
     """Cuts bottom 0 to the size of bottom 1 on all axes from `axis` on, starting at `offset`.
 
-    Bottom 1 may have further axes, which do not count. Source: Caffe's crop_layer.cpp.
+    Bottom 1 may have further axes, which do not count. Source: Caffe's crop_layer.cpp. Without
+    crop_param it starts at 0, or as in forks (caffe.set_crop_alignment).
     """
 
     bottoms = (2, 2)
     reads = ("crop_param",)
+    differs = (
+        "Without `crop_param` a warning says where forks would begin: those of HED, CRF-RNN and "
+        "DeconvNet align both bottoms by coordinates. `caffe.set_crop_alignment(True)` or "
+        "`caffe -align_crops` does so, too."
+    )
+
+    @property
+    def unplaced(self) -> bool:
+        return not self.layer_param.HasField("crop_param")
+
+    def put(self, axis: int, offset: Sequence[int]) -> None:
+        p = self.layer_param.crop_param
+        p.SetInParent()
+        if offset:
+            p.axis = axis
+            p.offset.extend(offset)
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         shape, size = shapes

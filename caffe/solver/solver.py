@@ -25,6 +25,7 @@ from caffe.process.seeds import set_random_seed
 from caffe.process.signals import ENDING
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver import resume, snapshots
+from caffe.solver.detection import AP_VERSIONS, Detections
 from caffe.solver.learning_rate import LearningRate
 from caffe.solver.resume import LossWindow, Point
 from caffe.solver.updates import UPDATES, Update
@@ -41,7 +42,10 @@ class Link(Protocol):
 
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
-TAKES: tuple[str, ...] = ()  # the fields of forks that have an effect
+TAKES = (  # the fields of forks that have an effect
+    *("eval_type", "ap_version", "show_per_class_result"),
+    *("plateau_winsize", "stageiter", "stagelr"),
+)
 LEAST = {  # the least value of counts
     "average_loss": 1,
     "iter_size": 1,
@@ -116,6 +120,14 @@ class Solver:
         if p.regularization_type not in ("L1", "L2"):
             raise CaffeError(
                 f"solver: unknown regularization_type {p.regularization_type!r}; expected L1 or L2"
+            )
+        if p.eval_type not in ("classification", "detection"):
+            raise CaffeError(
+                f"solver: unknown eval_type {p.eval_type!r}; expected classification or detection"
+            )
+        if p.ap_version not in AP_VERSIONS:
+            raise CaffeError(
+                f"solver: unknown ap_version {p.ap_version!r}; expected {', '.join(AP_VERSIONS)}"
             )
         if p.snapshot and not p.HasField("snapshot_prefix"):
             raise CaffeError("solver: snapshot is given, but snapshot_prefix is not")
@@ -208,7 +220,7 @@ class Solver:
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
-        return self._rate.at(self.iter)
+        return self._rate_now()
 
     def add_callback(
         self,
@@ -310,7 +322,7 @@ class Solver:
 
         The order is Caffe's: clip, divide by iter_size, decay, then the solver's rule.
         """
-        rate = self._rate.at(self.iter)
+        rate = self._rate_now()
         if self.param.display and self.iter % self.param.display == 0:
             announce("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(rate)}")
         params = self.net.learnable
@@ -346,6 +358,10 @@ class Solver:
         save(model, self.param.snapshot_diff)
         history = [h.data for h in self._history]
         data = files.SolverStateData(self.iter, model, self._rate.current_step, history)
+        if self.param.lr_policy == "plateau":
+            largest = float(torch.finfo(torch.float32).max)
+            data.minimum_loss = min(self._rate.minimum_loss, largest)
+            data.iter_last_event = self._rate.iter_last_event
         point = self._before_test or self._point(together=False)
         resume.write(resume.side_file(state), point, model, data, self._run())
         line = 296 if hdf5 else 284
@@ -392,6 +408,8 @@ class Solver:
         for mine, theirs in zip(self._history, arrays, strict=True):
             mine.tensor().copy_(theirs)
         self.iter, self._rate.current_step = state.iter, state.current_step
+        self._rate.iter_last_event = state.iter_last_event
+        self._rate.minimum_loss = math.inf if state.minimum_loss is None else state.minimum_loss
         self._before_test = self._saved = None
         self._runs.clear()
         if point is not None:
@@ -417,6 +435,15 @@ class Solver:
         self._before_test, self._saved = before, self.iter
 
     # -- inside ---------------------------------------------------------------------------------
+
+    def _rate_now(self) -> float:
+        """The rate of the next update. Raises CaffeError where processes would disagree on it."""
+        if self._agree and self.param.lr_policy == "plateau":
+            raise CaffeError(
+                "solver: lr_policy plateau follows the loss of one process; train in a single one"
+            )
+        self._rate.loss = self._loss.mean if self._loss.window else math.inf
+        return self._rate.at(self.iter)
 
     def _forward_backward(self) -> float:
         """Run one iteration's passes; returns the mean loss of its iter_size batches."""
@@ -499,6 +526,8 @@ class Solver:
         net, count = self.test_nets[i], self.param.test_iter[i]
         net.share_with(self.net)
         totals: list[torch.Tensor] = []
+        detects = self.param.eval_type == "detection"
+        found = [Detections(name) for name in net.outputs]
         loss = 0.0
         for _ in range(count):
             while (request := self._requests()) != "none":
@@ -514,12 +543,31 @@ class Solver:
             losses = net.losses_from_to(0, len(net.layers) - 1)
             if self.param.test_compute_loss:
                 loss += float(sum(losses))
+            if detects:
+                for detections in found:
+                    detections.add(net.blobs[detections.output].data)
+                continue
             outputs = [t.double() for t in _outputs(net)]
             totals = [a + b for a, b in zip(totals, outputs, strict=True)] if totals else outputs
         if self.param.test_compute_loss:
             announce("solver.cpp:401", f"Test loss: {number(loss / max(count, 1))}")
-        if count:
+        if count and detects:
+            self._log_precisions(found)
+        elif count:
             _log_outputs("solver.cpp:414", "Test", net, [t / count for t in totals])
+
+    def _log_precisions(self, found: Sequence[Detections]) -> None:
+        """The mean average precision of each output; a label of which nothing is found counts 0."""
+        for i, detections in enumerate(found):
+            precisions = detections.precisions(self.param.ap_version)
+            for label, value in precisions.items():
+                if value is None:
+                    announce("solver.cpp:526", f"Missing true_pos for label: {label}", WARNING)
+                elif self.param.show_per_class_result:
+                    announce("solver.cpp:540", f"class{label}: {number(value)}")
+            mean = sum(v or 0 for v in precisions.values()) / max(len(precisions), 1)
+            line = f"    Test net output #{i}: {detections.output} = {number(mean)}"
+            announce("solver.cpp:546", line)
 
     def _snapshot_path(self, extension: str) -> str:
         return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}"

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe import convert
+from caffe.export import probes
 from caffe.export.state_dict import load_state_dict, read_names, read_state_dict
 from caffe.proto import caffe_pb2 as pb
 
@@ -240,7 +241,7 @@ def test_inputs_on_which_rounding_decides_are_drawn_again(tmp_path, monkeypatch)
     net = small_net(input_of("x", 1, 40) + rest)
     near = {"x": np.full((1, 40), 5, np.float32)}  # 5 * 0.1 is 0.5, or a little more
     far = {"x": np.full((1, 40), 9, np.float32)}
-    monkeypatch.setattr(convert.probes, "draws", lambda *_: iter([near, far]))
+    monkeypatch.setattr(probes, "draws", lambda *_: iter([near, far]))
     honest = convert.programs.answers
 
     def answers(program, model, feeds, outputs):
@@ -253,7 +254,7 @@ def test_inputs_on_which_rounding_decides_are_drawn_again(tmp_path, monkeypatch)
     assert (exact != convert._run(net, near, ["y"])["y"]).all()
     assert convert.to_onnx(net, tmp_path / "net.onnx") == {"y": 0}
     # Where rounding decides nothing, other answers are wrong ones.
-    monkeypatch.setattr(convert.probes, "draws", lambda *_: iter([far, near]))
+    monkeypatch.setattr(probes, "draws", lambda *_: iter([far, near]))
     monkeypatch.setattr(convert.programs, "answers", lambda *args: [1 - honest(*args)[0]])
     with pytest.raises(caffe.CaffeError, match=r"differ on 100.00% of the values \(40 of 40\)"):
         convert.to_onnx(net, tmp_path / "net.onnx")
@@ -544,6 +545,28 @@ def test_a_folder_is_converted_and_told_in_a_table(files, tmp_path, capsys):
     (tmp_path / "list").write_text(f"{files[0]} {files[1]} {tmp_path}/new/net.pt\n")
     convert.main([str(tmp_path / "list")])
     assert (tmp_path / "new" / "net.pt").exists()
+
+
+def test_crops_are_aligned_on_demand(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAFFE_ALIGN_CROPS", "0")
+    text = (
+        input_of("data", 1, 1, 6, 6)
+        + 'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+        "convolution_param { num_output: 1 kernel_size: 3 pad: 5 } }"
+        'layer { name: "crop" type: "Crop" bottom: "c" bottom: "data" top: "y" }'
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    small_net(text).save(tmp_path / "net.caffemodel")
+    for options, expected in (([], []), (["--align-crops"], [4, 4])):
+        out = tmp_path / "out.caffemodel"
+        paths = [tmp_path / "net.prototxt", tmp_path / "net.caffemodel", out]
+        convert.main([*options, *map(str, paths)])
+        (crop,) = [
+            layer
+            for layer in pb.NetParameter.FromString(out.read_bytes()).layer
+            if layer.type == "Crop"
+        ]
+        assert list(crop.crop_param.offset) == expected
 
 
 def test_a_net_without_weights_or_out_is_bad_usage(files):

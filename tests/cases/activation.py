@@ -63,7 +63,8 @@ def threshold(rng: Random, name: str) -> Case:
 def dropout(rng: Random, name: str) -> Case:
     # Multiples of 1/256 are drawn in another way than the rest.
     ratio = rng.choice([0, 0.5, rng.randint(1, 255) / 256, rng.uniform(0.1, 0.8)])
-    text = f"dropout_param {{ dropout_ratio: {ratio} }}"
+    later = rng.choice(["", "scale_train: true", "scale_train: false"])
+    text = f"dropout_param {{ dropout_ratio: {ratio} {later} }}"
     return Case(text, [shape(rng, 0, 5)], phase=rng.choice([caffe.TRAIN, caffe.TEST]))
 
 

@@ -32,7 +32,7 @@ def dense_crf(rng: Random, name: str) -> Case:
         return Case("densecrf_param { x_gauss: 2 wt_bilateral: 5 }", [scores, image])
     text = f"max_iter: {rng.randint(0, 3)} pos_w: 2 pos_xy_std: 3 "
     text += f"output_probability: {rng.choice(['true', 'false'])} "
-    size, kinds = [n, 2, 1, 1], ("real", "large", "real")
+    size, kinds = [n, 2, 1, 1], ("real", f"numbers {'100 ' * 2 * n}", "real")
     if rng.random() < 0.5:
         text += "bi_w: 4 bi_xy_std: 5 bi_rgb_std: 2"
         return Case(f"dense_crf_param {{ {text} }}", [scores, size, image], kinds)

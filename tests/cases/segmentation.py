@@ -5,7 +5,6 @@ from __future__ import annotations
 from random import Random
 
 from cases import Case, row, shape
-from cases.loss import counting, scores_and_labels
 
 
 def pixels(rng: Random) -> tuple[int, list[int], list[int]]:
@@ -33,13 +32,6 @@ def eltwise_accuracy(rng: Random, name: str) -> Case:
 def balance_loss(rng: Random, name: str) -> Case:
     scores = [rng.randint(1, 3), *shape(rng, 0, 3)]
     return Case("", [scores, scores], ("real", "below 2"))
-
-
-@row("BalancedSoftmaxWithLoss", "loss_param { ignore_label: -1 }")
-def balanced_softmax(rng: Random, name: str) -> Case:
-    axis, scores, labels = scores_and_labels(rng)
-    text = f"loss_param {{ {counting(rng)} }} softmax_param {{ axis: {axis} }}"
-    return Case(text, [scores, labels], ("real", f"below {scores[axis]}"))
 
 
 @row("BiasChannel", "bias_channel_param { label_type: PIXEL }")

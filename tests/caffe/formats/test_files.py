@@ -434,3 +434,12 @@ def test_file_mode_follows_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("write", [files.write_solver_state, files.write_solver_state_hdf5])
+def test_the_state_of_plateau_comes_back(tmp_path: Path, write) -> None:
+    write(tmp_path / "s", files.SolverStateData(9, None, 1, [], 0.25, 7))
+    again = files.read_solver_state(tmp_path / "s")
+    assert (again.minimum_loss, again.iter_last_event) == (0.25, 7)
+    write(tmp_path / "t", files.SolverStateData(9, None, 1, []))
+    assert files.read_solver_state(tmp_path / "t").minimum_loss is None

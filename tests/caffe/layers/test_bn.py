@@ -69,7 +69,7 @@ def test_the_first_caffe_windows_takes_the_batch_unless_told(net_of):
 
 def test_only_segnets_has_more_tops(net_of):
     text = BN.format("momentum: 0.9").replace('top: "y"', 'top: "y" top: "mean"')
-    with pytest.raises(caffe.CaffeError, match=r"layer .l. .*further tops"):
+    with pytest.raises(caffe.CaffeError, match=r"layer 'l' .*further tops"):
         net_of(text, x=(2, 3))
 
 

@@ -3,35 +3,29 @@
 Values stay away from ties and kinks; random masks are frozen.
 """
 
+import csv
 import random
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from cases import TABLE, Case, make_layer, values
+from cases import TABLE, Case, draws, make_layer, values
 
 import caffe
 from caffe.layers import Layer
 from caffe.layers.base import REGISTRY
 
 DRAWS = 6
+GOLDEN = Path(__file__).parents[2] / "golden" / "forks"
 
-# No top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
+# Of BVLC's: no top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
-    *("SegAccuracy", "EltwiseAccuracy", "UniqueLabel", "DenseCRF"),
-    *("DenseImageData", "ImageLabelmapData", "ImageSegData", "SelectSegBinary", "WindowSegData"),
-    *("PriorBox", "PriorBoxClustered", "DetectionOutput", "DetectionOutputExtended"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
-    *("Grid", "Mean", "Resample", "Downsample"),
-    "ExpMax",  # its gradient is not the derivative
 }
-# The other bottoms give sizes, places or regions.
-SOME_BOTTOMS = {
-    *("Crop", "Unpooling", "Interp", "Upsample"),
-    *("PSROIPooling", "ROIAlign", "ROIPooling", "ROIWarping", "RotateROIPooling"),
-}
+BVLC = {name for name in TABLE if not REGISTRY[name].fork}
 DRAWN = sorted(name for name, row in TABLE.items() if row.learns or row.gradient != ())
 
 
@@ -57,10 +51,21 @@ def test_every_type_has_a_row():
 
 
 def test_every_layer_with_a_gradient_is_drawn():
-    """In all bottoms but labels; the second of some gives a size or places."""
-    assert set(DRAWN) == set(TABLE) - WITHOUT_GRADIENT
-    assert {name for name in DRAWN if TABLE[name].gradient is not None} == SOME_BOTTOMS
-    assert {name for name in DRAWN if not TABLE[name].learns} == {"BatchNorm", "BN"}
+    """In all bottoms but labels; the second of Crop gives a size, that of Unpooling places."""
+    drawn = BVLC & set(DRAWN)
+    assert drawn == BVLC - WITHOUT_GRADIENT
+    assert {name for name in drawn if TABLE[name].gradient is not None} == {"Crop", "Unpooling"}
+    assert {name for name in drawn if not TABLE[name].learns} == {"BatchNorm"}
+
+
+def test_forks_layers_that_are_not_drawn_have_no_gradient_or_a_recorded_one():
+    with (GOLDEN / "SOURCES.csv").open(encoding="utf-8", newline="") as file:
+        recorded = {row["type"] for row in csv.DictReader(file)}
+    elsewhere = {"MMDLoss"}  # test_special_loss.py
+    for name in set(TABLE) - BVLC - set(DRAWN) - recorded - elsewhere:
+        c = REGISTRY[name]
+        counted = c.varying is not None  # a list of what was found
+        assert c.source or counted or set(range(c.bottoms[0])) <= set(c.labels), name
 
 
 def check(name: str, case: Case, seed: int) -> None:
@@ -89,8 +94,10 @@ def check(name: str, case: Case, seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("draw", range(DRAWS))
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [pytest.param(name, i, id=f"{name}-{i}") for name in DRAWN for i in draws(name, DRAWS)],
+)
 def test_gradient_is_the_derivative(name, draw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a case may bring files
     seed = zlib.crc32(f"{name} {draw}".encode())

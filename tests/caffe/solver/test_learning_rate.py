@@ -103,3 +103,55 @@ def test_no_policy_is_an_error_once_it_is_needed() -> None:
     rate = _rate("base_lr: 1")  # a solver without one may still build its nets
     with pytest.raises(caffe.CaffeError, match="solver: unknown lr_policy ''"):
         rate.at(0)
+
+
+def test_multifixed() -> None:
+    text = 'lr_policy: "multifixed" stagelr: 0.3 stagelr: 0.2 stageiter: 1 stageiter: 3'
+    assert _rates(text, 6) == _close([0.3, 0.3, 0.2, 0.2, 0.2, 0.2])
+
+
+def test_multifixed_needs_a_rate_for_each_stage() -> None:
+    with pytest.raises(caffe.CaffeError, match="2 stagelr and 1 stageiter"):
+        _rate('lr_policy: "multifixed" stagelr: 0.3 stagelr: 0.2 stageiter: 1')
+
+
+def test_plateau_steps_down_when_the_loss_stays() -> None:
+    text = 'lr_policy: "plateau" base_lr: 1 gamma: 0.1 plateau_winsize: 2 plateau_winsize: 3'
+    rate, rates = _rate(text), []
+    # New minima at 0 and 2. Two iterations without one: a step at 4; three after that: at 7.
+    for i, loss in enumerate([5, 6, 4, 4, 7, 8, 4, 9, 9, 9]):
+        rate.loss = loss
+        rates.append(rate.at(i))
+    assert rates == _close([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
+    assert (rate.minimum_loss, rate.iter_last_event, rate.current_step) == (4, 7, 2)
+
+
+NET = """
+layer { name: "w" type: "Parameter" top: "w"
+        parameter_param { shape { dim: 1 } filler { type: "constant" value: 1 } } }
+layer { name: "loss" type: "Power" bottom: "w" top: "loss" power_param { power: 2 } loss_weight: 1 }
+"""
+
+
+def test_plateau_goes_on_from_a_snapshot(tmp_path) -> None:
+    """The rates of a run that is interrupted are those of one that is not."""
+    (tmp_path / "net.prototxt").write_text(NET)
+    path = tmp_path / "solver.prototxt"
+    path.write_text(
+        f'net: "{tmp_path}/net.prototxt" lr_policy: "plateau" base_lr: 1.5 gamma: 0.5 '
+        f'plateau_winsize: 2 plateau_winsize: 2 snapshot_prefix: "{tmp_path}/s"'
+    )
+    whole, rates = caffe.get_solver(str(path)), []
+    for i in range(9):
+        rates.append(whole.lr)
+        whole.step(1)
+        if i == 3:
+            whole.snapshot()
+    again = caffe.get_solver(str(path))
+    again.restore(f"{tmp_path}/s_iter_4.solverstate")
+    found = []
+    for _ in range(5):
+        found.append(again.lr)
+        again.step(1)
+    assert found == rates[4:]
+    assert len(set(rates)) == 3

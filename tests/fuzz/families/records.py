@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+
 import caffe
 from caffe.data.dataset import LMDBDataset
 from caffe.formats import db
@@ -147,6 +150,54 @@ def lmdb_records(draw: Draw) -> Target:
     if draw.chance(0.3):
         draw.json("lmdb/dataset.json", "x/dataset.json")
     return readers(draw, "x")
+
+
+def odd_annotated(draw: Draw) -> bytes:
+    """An AnnotatedDatum of a sound or odd Datum, with boxes of any numbers."""
+    record = pb.AnnotatedDatum(type=pb.AnnotatedDatum.BBOX)
+    content = odd_datum(draw) if draw.chance(0.2) else draw.sound("datums/*")
+    try:
+        record.datum.ParseFromString(content)
+    except DecodeError:
+        return b"\xff"
+    for label in range(draw.pick(0, 1, 3)):
+        box = record.annotation_group.add(group_label=label).annotation.add().bbox
+        box.xmax, box.ymax = 0.5, 0.7
+    if not mutate.idle and draw.chance(0.4):
+        mutate.some_message(draw.rng, record)
+    return record.SerializeToString()
+
+
+STEPS = (
+    "resize_param { height: 8 width: 8 }",
+    "resize_param { height: 8 width: 8 resize_mode: FIT_LARGE_SIZE_AND_PAD }",
+    "expand_param { max_expand_ratio: 4 }",
+    "distort_param { hue_prob: 1 hue_delta: 9 contrast_prob: 1 contrast_upper: 2 }",
+    "emit_constraint { emit_type: MIN_OVERLAP emit_overlap: 0.3 }",
+    "noise_param { clahe: true jpeg: 30 erode: true }",
+    "mirror: true",
+)
+
+
+@family(1)
+def annotated_records(draw: Draw) -> Target:
+    """A sound LMDB of hostile AnnotatedDatums, read by AnnotatedData."""
+    write_lmdb("x", [(b"%d" % i, odd_annotated(draw)) for i in range(3)])
+    steps = " ".join(step for step in STEPS if draw.chance(0.4))
+    text = (
+        'name: "data" type: "AnnotatedData" top: "x" top: "boxes" '
+        f"transform_param {{ {steps} }} annotated_data_param {{ batch_sampler {{ "
+        "sampler { min_scale: 0.3 } sample_constraint { min_jaccard_overlap: 0.1 } } } "
+        'data_param { source: "x" backend: LMDB batch_size: 1 }'
+    )
+    layer = text_format.Parse(text, pb.LayerParameter())
+
+    def run() -> None:
+        net = caffe.Net(pb.NetParameter(layer=[layer]), caffe.TRAIN)
+        for _ in range(4):
+            net.forward()
+
+    return run
 
 
 @family(0.7)
