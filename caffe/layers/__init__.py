@@ -23,6 +23,7 @@ FAMILIES = (
     "bn",
     "common",
     "conv_lstm",
+    "crf",
     "ctc",
     "data",
     "detection_evaluate",
