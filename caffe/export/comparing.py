@@ -191,5 +191,7 @@ def _tells(values: np.ndarray, boxes: bool) -> bool:
     far = boxes and np.abs(values[..., 3:7]).max(initial=0) > 100
     if far or not np.isfinite(values).all():
         return False
-    between = values.size and (values > values.min()) & (values < values.max())
-    return boxes or values.size < 3 or bool(np.any(between))
+    if boxes or values.size < 3:
+        return True
+    steps = np.round(values / (np.abs(values).max() or 1) / TOLERANCE)
+    return bool(((steps > steps.min()) & (steps < steps.max())).any())
