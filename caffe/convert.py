@@ -169,11 +169,14 @@ def write_onnx(
 
 
 def computed_outputs(net: Net) -> list[str]:
-    """The net's outputs, without inputs that no layer takes. Raises CaffeError if none is left."""
-    given = {i for layer, _, tops in net.wiring if layer.source for i in tops}
-    overwritten = {i for layer, _, tops in net.wiring if not layer.source for i in tops}
-    sources = net.wiring.names(sorted(given - overwritten))
-    found = [name for name in net.outputs if name not in sources]
+    """The net's outputs, without inputs that no layer takes; where Silence takes the last blobs, so
+    that there are none, those. Raises CaffeError if nothing is left.
+    """
+    wiring = net.wiring
+    made = {i for layer, _, tops in wiring if not layer.source for i in tops}
+    silenced = [i for _, bottoms, tops in wiring if not tops for i in bottoms if i in made]
+    found = [name for name in net.outputs if name in wiring.names(sorted(made))]
+    found = found or wiring.names(silenced)
     if not found:
         raise CaffeError(f"the net computes nothing: its outputs are its inputs, {net.outputs}")
     return found

@@ -119,7 +119,10 @@ def measured(
         raise CaffeError(
             f"output {name!r}: {program} gives the shape {theirs.shape}, the net {ours.shape}"
         )
-    scale = np.abs(ours[np.isfinite(ours)]).max(initial=0) or 1
+    largest = np.abs(np.where(np.isfinite(ours), ours, 0))
+    # Labels, scores and corners of boxes each have their own scale.
+    scale = largest.max(initial=0) if least is None else largest.max(0, initial=0)
+    scale = np.where(scale > 0, scale, 1)
     nan = np.isnan(ours) & np.isnan(theirs)
     with np.errstate(invalid="ignore"):
         away = np.where((ours == theirs) | nan, 0, np.abs(ours - theirs) / scale)
@@ -151,11 +154,13 @@ def judge(name: str, found: Difference, program: str) -> None:
 def _answered(
     net: Net, run: Run, outputs: Sequence[str], dynamic_batch: bool
 ) -> Iterator[tuple[probes.Feeds, dict[str, np.ndarray]]]:
-    """Inputs with the net's answers, of which each has finite values.
+    """Inputs with the net's answers, of which each has finite values; those by which one can tell
+    whether a program computes the net, or if there are none, all.
 
     Raises CaffeError if the net refuses all inputs, or always answers with NaN or infinity.
     """
     names, problem, found = probes.inputs_of(net, outputs), None, False
+    boxes, others = set(_names_of_boxes(net)), []
     for feeds in probes.draws(net, names, int(dynamic_batch)):
         try:
             expected = run(net, feeds, outputs)
@@ -168,7 +173,25 @@ def _answered(
                 "to compare: look at the weights, or leave out the check"
             )
             continue
-        found = True
-        yield feeds, expected
-    if not found and problem:
+        if all(_tells(values, name in boxes) for name, values in expected.items()):
+            found = True
+            yield feeds, expected
+        else:
+            others.append((feeds, expected))
+    if not found:
+        yield from others
+    if not found and not others and problem:
         raise problem
+
+
+def _tells(values: np.ndarray, boxes: bool) -> bool:
+    """Whether answers are in a range where the net works: finite, not of two values only as those
+    of a saturated Softmax, boxes not far beyond the image.
+    """
+    far = boxes and np.abs(values[..., 3:7]).max(initial=0) > 100
+    if far or not np.isfinite(values).all():
+        return False
+    if boxes or values.size < 3:
+        return True
+    steps = np.round(values / (np.abs(values).max() or 1) / TOLERANCE)
+    return bool(((steps > steps.min()) & (steps < steps.max())).any())

@@ -38,7 +38,8 @@ class Target:
     name: as --for has it. title: as people write it. hint: how to check a file in it where it is
     not installed.
     max_unpool: it has MaxUnpool and the places that MaxPool chose. counts_padding: all its engines
-    count the padding of AveragePool where they are told to. selects: the size of a tensor may
+    count the padding of AveragePool where they are told to. pads_convolutions: also those of one
+    place, and dilated ones of single channels. selects: the size of a tensor may
     depend on values (Compress). saturates: Tanh and Softplus are right for large values, too.
     most_axes: of a blob. free_batch: the batch size may be left open.
     """
@@ -48,6 +49,7 @@ class Target:
     hint: str
     max_unpool: bool = False
     counts_padding: bool = True
+    pads_convolutions: bool = True
     selects: bool = True
     saturates: bool = True
     most_axes: int = 0  # 0: no limit
@@ -55,8 +57,9 @@ class Target:
 
 
 # OpenCV 5.0: its new engine lacks MaxUnpool and Compress, and counts a maximum's place in its own
-# plane; its classic engine (OpenCV 4's, too) ignores count_include_pad. Tanh is NaN from 45 on in
-# both, Softplus infinity from 89 on. Both convolve over three axes of space at most.
+# plane; it ignores the padding of 1x1 convolutions, its classic engine (OpenCV 4's, too) that of
+# dilated depthwise ones, and count_include_pad. Tanh is NaN from 45 on in both, Softplus infinity
+# from 89 on. Both convolve over three axes of space at most.
 # OpenVINO 2026.4 lacks MaxUnpool. TensorRT 10: docs/operators.md of onnx-tensorrt.
 TARGETS = {
     target.name: target
@@ -67,6 +70,7 @@ TARGETS = {
             "OpenCV",
             "pip install 'opencv-python-headless>=5'",
             counts_padding=False,
+            pads_convolutions=False,
             selects=False,
             saturates=False,
             most_axes=5,
@@ -167,9 +171,11 @@ class Graph:
         return self.add("Slice", x, *(self.constant(v, np.int64) for v in (starts, ends, axes)))
 
     def padded(self, x: Value | str, pads: Sequence[int], value: float) -> str:
-        """An image (N, C, H, W) with a border of `value`; pads: above, left, below, right."""
-        top, left, bottom, right = pads
-        edges = self.constant([0, 0, top, left, 0, 0, bottom, right], np.int64)
+        """An image (N, C, ...) with a border of `value`; pads: before each axis of space, then
+        behind each.
+        """
+        half = len(pads) // 2
+        edges = self.constant([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
         return self.add("Pad", x, edges, self.constant(value))
 
     def average(self, x: Value | str, pads: Sequence[int], **attributes: Any) -> str:

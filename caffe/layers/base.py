@@ -261,6 +261,12 @@ class Layer:
         """
         return values
 
+    def from_file(self, index: int, arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """A weights file's array for parameter `index`; `arrays` are all that it has for the layer.
+        Types that take other shapes than their own bring them into these.
+        """
+        return arrays[index] if index < len(arrays) else None
+
     def fillers_of_tops(self) -> Sequence[pb.FillerParameter]:
         """A filler for each top of a source that fills itself; empty for all other layers."""
         return ()

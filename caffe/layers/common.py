@@ -46,8 +46,9 @@ class _LastMaximum(torch.autograd.Function):
 class Eltwise(Layer):
     """Product, weighted sum or maximum of bottoms of one shape."""
 
-    bottoms = (2, None)
+    bottoms = (1, None)
     reads = ("eltwise_param",)
+    differs = "One bottom is enough, as in FlowNet2; BVLC's Caffe wants two."
     look = Look("Fusion")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
@@ -333,6 +334,67 @@ class Reduction(Layer):
             op = {ops.MEAN: "ReduceMean", ops.ASUM: "ReduceL1", ops.SUMSQ: "ReduceSumSquare"}
             y = graph.add(op[p.operation], flat, axes=[axis], keepdims=0)
         return graph.affine(y, p.coeff, 0)
+
+
+@register("BatchReduction")
+class BatchReduction(Layer):
+    """Sum or mean along one axis, of all of it, or of parts of level^2 each, one behind the other.
+
+    The axis is reduction_param.axis. With the one level 1, its default, the axis goes; else it
+    becomes one of a value for each level. `pos`, with one level, reduces an axis of level^2
+    parts of which part t is seen through place t of the next axis, which goes as well
+    (TSN's batch_reduction_layer.cpp).
+    """
+
+    fork = "TSN"
+    judge = "recorded"
+    reads = ("batch_reduction_param",)
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.batch_reduction_param
+        self.levels = list(p.level) or [1]
+        self.check(min(self.levels) > 0, f"levels are {self.levels}, expected positive numbers")
+        self.check(not p.pos or len(self.levels) == 1, "pos needs one level")
+        ops = pb.ReductionParameter
+        known = {ops.SUM, ops.MEAN}
+        self.check(p.reduction_param.operation in known, "operation must be SUM or MEAN")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        p, shape = self.layer_param.batch_reduction_param, tuple(shapes[0])
+        axis = self.axis(p.reduction_param.axis, shape)
+        behind = shape[axis + 1 :]
+        parts = self._parts(shape)
+        self.check(
+            sum(parts) == shape[axis],
+            f"axis {axis} of bottom {shape} has {shape[axis]} places, expected {sum(parts)} for "
+            f"the levels {self.levels}",
+        )
+        if p.pos:
+            self.check(
+                len(behind) > 0 and behind[0] == shape[axis],
+                f"bottom has the shape {shape}, expected equal axes {axis} and {axis + 1} for pos",
+            )
+            behind = behind[1:]
+        kept = () if self.levels == [1] else (len(self.levels),)
+        return [(*shape[:axis], *kept, *behind)]
+
+    def _parts(self, shape: Shape) -> list[int]:
+        """How many places each level takes of the axis."""
+        if self.levels == [1]:
+            axis = self.layer_param.batch_reduction_param.reduction_param.axis
+            return [shape[self.axis(axis, shape)]]
+        return [level**2 for level in self.levels]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p, x = self.layer_param.batch_reduction_param, bottom[0]
+        (shape,) = self.top_shapes(bottom)
+        axis = self.axis(p.reduction_param.axis, tuple(x.shape))
+        parts = self._parts(tuple(x.shape))
+        if p.pos:
+            x = x.diagonal(0, axis, axis + 1).movedim(-1, axis)
+        means = p.reduction_param.operation == pb.ReductionParameter.MEAN
+        sums = [part.mean(axis) if means else part.sum(axis) for part in x.split(parts, axis)]
+        return torch.stack(sums, axis).reshape(shape)
 
 
 @register("Softmax")

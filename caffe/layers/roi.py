@@ -10,10 +10,13 @@ import torch
 from caffe.formats.onnx import Graph, Names, Value
 from caffe.formats.onnx_regions import PositionSensitive, grid, grown, rounded, scaled
 from caffe.kernels.regions import (
+    LargestOfEach,
     Windows,
     alike,
     as_rows,
     between,
+    blend,
+    by_integers,
     corners,
     half_away,
     largest,
@@ -87,7 +90,7 @@ class Pooled(OfRegions):
 
     def bins(self, first: torch.Tensor, last: torch.Tensor) -> tuple[Windows, Windows]:
         """The windows of regions with whole corners (R, 2), along height and width."""
-        size = (last - first + 1).clamp(min=1)
+        size = (last - first + 1).clamp(min=1).float()
         zero = torch.zeros_like(size[:, 0])
         height = windows(zero, size[:, 1], self.rows).shifted(first[:, 1])
         return height, windows(zero, size[:, 0], self.columns).shifted(first[:, 0])
@@ -118,25 +121,50 @@ class ROIPooling(Pooled):
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         image, region = self.regions(bottom)
-        _, channels, high, wide = bottom[0].shape
-        first, last = (half_away(x) for x in self.padded(region, self.ratio))
+        high, wide = bottom[0].shape[2:]
+        first, last = (half_away(x).long() for x in self.padded(region, self.ratio))
+        plain = (first >= 0).all(1) & (first <= last).all(1)
+        plain = plain & (last[:, 0] < wide) & (last[:, 1] < high)
         tall, broad = self.bins(first, last)
+        size = last - first + 1
+        for axis, at in ((1, tall), (0, broad)):
+            plain = plain & by_integers(size[:, axis], at.shifted(-first[:, axis]))
+        ends = [image, first[:, 1], last[:, 1] + 1, first[:, 0], last[:, 0] + 1]
+        regions = torch.stack(ends, 1)
+        counts = self.rows, self.columns
+        whole = LargestOfEach.apply(bottom[0], regions[plain].tolist(), counts)
+        if plain.all():
+            return whole
+        odd = (~plain).nonzero().flatten()
+        rest = self._one_by_one(bottom[0], image[odd], last[odd], tall.of(odd), broad.of(odd))
+        order = torch.cat([plain.nonzero().flatten(), odd])
+        return torch.cat([whole, rest])[order.argsort()]
+
+    def _one_by_one(
+        self,
+        images: torch.Tensor,
+        image: torch.Tensor,
+        last: torch.Tensor,
+        tall: Windows,
+        broad: Windows,
+    ) -> torch.Tensor:
+        """The tops of regions that reach beyond the images, or have odd windows."""
+        _, channels, high, wide = images.shape
         tall, broad = tall.clipped(high), broad.clipped(wide)
-        rows = as_rows(bottom[0])
+        rows = as_rows(images)
         at = image.new_empty((len(image), channels, self.rows, self.columns))
         for part, h, w in alike(tall, broad, channels):
-            lines = Windows(tall.start[part], tall.end[part]).positions(h).clamp(max=high - 1)
-            columns = Windows(broad.start[part], broad.end[part]).positions(w).clamp(max=wide - 1)
+            lines = tall.of(part).positions(h).clamp(max=high - 1)
+            columns = broad.of(part).positions(w).clamp(max=wide - 1)
             pixels = (image[part, None] * high + lines)[..., None] * wide + columns[:, None]
             at[part] = largest(rows.detach(), pixels, (h, w))[1]
         empty = tall.empty[..., None] | broad.empty[:, None]
         at.masked_fill_(empty[:, None], -1)
-        reached = _within(at, last, tall, broad, (high, wide))
-        return (
-            take(rows, at)
-            if reached is at
-            else with_gradient_of(take(rows, at), take(rows, reached))
-        )
+        # A pixel behind the last corner has no gradient: in regions whose corners are the wrong way
+        # round, and in last windows that are rounded up.
+        line, column = at // wide % high, at % wide
+        behind = (line > last[:, 1].view(-1, 1, 1, 1)) | (column > last[:, 0].view(-1, 1, 1, 1))
+        return with_gradient_of(take(rows, at), take(rows, at.masked_fill(behind, -1)))
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         regions = graph.reshape(bottoms[1], (-1, 5), keeps_batch=False)
@@ -149,21 +177,6 @@ class ROIPooling(Pooled):
             pooled_shape=[self.rows, self.columns],
             spatial_scale=self.scale,
         )
-
-
-def _within(
-    at: torch.Tensor, last: torch.Tensor, tall: Windows, broad: Windows, size: tuple[int, int]
-) -> torch.Tensor:
-    """The pixels `at`, but -1 for those behind their region's last corner, which have no gradient.
-
-    A region whose corners are the wrong way round has such pixels, and one whose last window is
-    rounded up.
-    """
-    if not ((tall.end > last[:, 1:] + 1).any() or (broad.end > last[:, :1] + 1).any()):
-        return at
-    line, column = at // size[1] % size[0], at % size[1]
-    behind = (line > last[:, 1].view(-1, 1, 1, 1)) | (column > last[:, 0].view(-1, 1, 1, 1))
-    return at.masked_fill(behind, -1)
 
 
 @register("PSROIPooling")
@@ -237,31 +250,17 @@ class PSROIPooling(OfRegions):
         return PositionSensitive(graph, bottoms[0], self.rows, self.scale).mean(bottoms[1])
 
 
-def sampled(
-    x: torch.Tensor, image: torch.Tensor, line: torch.Tensor, column: torch.Tensor
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Values (R, P, Q, C) and weights (R, P, Q) of the four pixels around each point of R grids.
+def around(
+    shape: Shape, image: torch.Tensor, line: torch.Tensor, column: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The four pixels around each point of R grids, as rows of as_rows, and their weights, both
+    (R, P, Q, 4).
 
-    x: images (N, C, H, W). image: (R). line, column: (R, P) and (R, Q) float positions. The weights
-    are 0 for points more than half a pixel outside.
+    shape: of the images. image: (R). line, column: (R, P) and (R, Q) float positions.
     """
-    _, _, high, wide = x.shape
-    rows = as_rows(x)
-    y, at = between(line, high), between(column, wide)
-    inside = y.inside[..., None] & at.inside[:, None]
-    found = []
-    for row, place, weight in corners(y, at):
-        pixel = (image.view(-1, 1, 1) * high + row) * wide + place
-        values = rows.index_select(0, pixel.flatten()).view(*pixel.shape, rows.shape[1])
-        found.append((values, torch.where(inside, weight, torch.zeros_like(weight))))
-    return found
-
-
-def blend(parts: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """The weighted sum of `sampled` values, (R, C, P, Q)."""
-    total = sum(values * weight[..., None] for values, weight in parts)
-    assert isinstance(total, torch.Tensor)
-    return total.permute(0, 3, 1, 2)
+    _, _, high, wide = shape
+    rows, columns, weights = corners(between(line, high), between(column, wide))
+    return (image.view(-1, 1, 1, 1) * high + rows) * wide + columns, weights
 
 
 @register("ROIAlign")
@@ -303,7 +302,7 @@ class ROIAlign(OfRegions):
         line = first[:, 1:] + steps[1] * (size[:, 1:] / self.rows)
         flat = (size <= 0).any(1)[:, None]
         line = torch.where(flat, torch.full_like(line, -1), line)  # outside
-        return blend(sampled(bottom[0], image, line, column))
+        return blend(as_rows(bottom[0]), *around(bottom[0].shape, image, line, column))
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         regions = graph.reshape(bottoms[1], (-1, 5), keeps_batch=False)
@@ -335,11 +334,14 @@ class ROIWarping(Pooled):
             first[:, axis, None] + torch.arange(n, device=size.device) * (size[:, axis, None] / n)
             for axis, n in ((1, self.rows), (0, self.columns))
         )
-        parts = sampled(bottom[0], image, line, column)
-        top = blend([(values.detach(), weight) for values, weight in parts])
+        rows = as_rows(bottom[0])
+        pixels, weights = around(bottom[0].shape, image, line, column)
+        top = blend(rows.detach(), pixels, weights)
         shares = self._shares(bottom[0], first, last, line, column)
-        down = blend([(v, w * s) for (v, w), s in zip(parts, shares, strict=True)])
-        down = down + self._by_corners(bottom, parts, first, last, line, column)
+        down = blend(rows, pixels, weights * shares)
+        if bottom[1].requires_grad:
+            values = rows.detach()[pixels]
+            down = down + self._by_corners(bottom, values, first, last, line, column)
         return with_gradient_of(top, down)
 
     def _shares(
@@ -349,44 +351,41 @@ class ROIWarping(Pooled):
         last: torch.Tensor,
         line: torch.Tensor,
         column: torch.Tensor,
-    ) -> list[torch.Tensor]:
-        """Whether the gradient reaches each of the four pixels: MNC looks for the points around a
-        pixel among fewer points than there are.
+    ) -> torch.Tensor:
+        """Whether the gradient reaches each of the four pixels, (R, P, Q, 4): MNC looks for the
+        points around a pixel among fewer points than there are.
         """
-        reached = []
+        low, high = [], []
         for axis, position, extent in ((1, line, x.shape[2]), (0, column, x.shape[3])):
             start, end = first[:, axis, None], last[:, axis, None]
             count = position.shape[1]
             each = (end - start + 1).clamp(min=1) / count
             steps = torch.arange(count, device=x.device)
             at = between(position, extent)
-            sides = []
-            for pixel in (at.low, at.high):
+            for pixel, sides in ((at.low, low), (at.high, high)):
                 least = ((pixel - start - 1) / each - 1).floor().clamp(0, count)
                 most = ((pixel - start + 1) / each).ceil().clamp(0, count)
                 near = (pixel >= start) & (pixel <= end)
                 sides.append(near & (steps >= least) & (steps < most))
-            reached.append(sides)
-        return [
-            (row[..., None] & at[:, None]).to(x.dtype) for row in reached[0] for at in reached[1]
-        ]
+        return both(low, high)
 
     def _by_corners(
         self,
         bottom: Tensors,
-        parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        values: torch.Tensor,
         first: torch.Tensor,
         last: torch.Tensor,
         line: torch.Tensor,
         column: torch.Tensor,
     ) -> torch.Tensor:
-        """0, with the gradient for the regions that MNC states (backward of coordinates)."""
+        """0, with the gradient for the regions that MNC states (backward of coordinates).
+
+        values: of the four pixels around each point, (R, P, Q, 4, C).
+        """
         _, _, high, wide = bottom[0].shape
         regions = bottom[1].reshape(-1, self.numbers)
-        if not regions.requires_grad:
-            return torch.zeros((), device=regions.device, dtype=regions.dtype)
         y, x = between(line, high), between(column, wide)
-        v = [values.detach().permute(0, 3, 1, 2) for values, _ in parts]  # 00, 01, 10, 11
+        v = values.permute(3, 0, 4, 1, 2)  # 00, 01, 10, 11
         dy, dx = y.share[:, None, :, None], x.share[:, None, None]
         along_x = (1 - dy) * (v[1] - v[0]) + dy * (v[3] - v[2])
         along_y = (1 - dx) * (v[2] - v[0]) + dx * (v[3] - v[1])
@@ -412,6 +411,14 @@ class ROIWarping(Pooled):
         last = [graph.slice(ends, [1], [i], [i + 1]) for i in (2, 3)]
         last = [graph.add("Max", a, b) for a, b in zip(last, first, strict=True)]
         return grid(graph, bottoms[0], regions, first, last, (self.rows, self.columns), 0)
+
+
+def both(low: Sequence[torch.Tensor], high: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What holds for the lower and the upper pixels along the height (R, P) and the width (R, Q),
+    for the four pixels in the order of corners(): (R, P, Q, 4).
+    """
+    rows = torch.stack([low[0], low[0], high[0], high[0]], -1)[:, :, None]
+    return rows & torch.stack([low[1], high[1], low[1], high[1]], -1)[:, None]
 
 
 @register("MaskResize")
@@ -447,21 +454,21 @@ class MaskResize(Layer):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         [(count, _, *sizes)] = self.top_shapes(bottom)
         x = bottom[0]
-        places, reached = [], []
+        places, low, high = [], [], []
         for size, extent in zip(sizes, x.shape[2:], strict=True):
             ratio = torch.tensor(extent, dtype=x.dtype, device=x.device) / size
             steps = torch.arange(size, device=x.device)
-            places.append(steps * ratio)
+            places.append((steps * ratio).expand(count, -1))
             at = between(places[-1], extent)
             # MNC looks for a pixel's gradient at two points of the top, though it may reach more.
-            nearest = [(pixel / ratio).floor() for pixel in (at.low, at.high)]
-            reached.append([(steps == n) | (steps == n + 1) for n in nearest])
+            for pixel, sides in ((at.low, low), (at.high, high)):
+                nearest = (pixel / ratio).floor()
+                sides.append((steps == nearest) | (steps == nearest + 1))
         image = torch.arange(count, device=x.device)
-        line, column = (place.expand(count, -1) for place in places)
-        parts = sampled(x, image, line, column)
-        shares = [(r[:, None] & c).to(x.dtype) for r in reached[0] for c in reached[1]]
-        down = blend([(v, w * s) for (v, w), s in zip(parts, shares, strict=True)])
-        return with_gradient_of(blend([(v.detach(), w) for v, w in parts]), down)
+        rows = as_rows(x)
+        pixels, weights = around(x.shape, image, *places)
+        down = blend(rows, pixels, weights * both(low, high))
+        return with_gradient_of(blend(rows.detach(), pixels, weights), down)
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         [shape] = self.infer_shapes([bottoms[0].shape])

@@ -36,8 +36,8 @@ class RotateROIPooling(Pooled):
         rows = as_rows(x)
         at = image.new_empty((len(image), channels, self.rows, self.columns))
         for part, h, w in alike(tall, broad, channels):
-            line = Windows(tall.start[part], tall.end[part]).positions(h).to(x.dtype)
-            column = Windows(broad.start[part], broad.end[part]).positions(w).to(x.dtype)
+            line = tall.of(part).positions(h).to(x.dtype)
+            column = broad.of(part).positions(w).to(x.dtype)
             line, column = turned.pixels(part, line[:, :, None], column[:, None])
             outside = (line < 0) | (line >= high) | (column < 0) | (column >= wide)
             pixel = (image[part].view(-1, 1, 1) * high + line) * wide + column

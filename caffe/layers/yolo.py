@@ -56,6 +56,7 @@ class _Detections(Layer):
     judge = "recorded"
     in_place = False
     raw_bottoms = None
+    varying = 2
     look = OUTPUT
 
     def fit(self, shapes: Sequence[Shape], anchors: int, numbers: int) -> list[Shape]:

@@ -79,6 +79,19 @@ def row(
     return add
 
 
+def from_outside(name: str) -> bool:
+    """Whether the type's family reads files, or runs the user's code."""
+    family = TABLE[name].family
+    return family in ("data", "python_layer") or family.endswith("_data")
+
+
+def draws(name: str, count: int) -> range:
+    """How many cases of a type are tried: `count`, and a third for the types of forks, which are
+    many and have their recordings.
+    """
+    return range(max(2, count // 3) if REGISTRY[name].fork else count)
+
+
 def shape(rng: random.Random, least: int, most: int, largest: int = 3) -> list[int]:
     """A shape of least .. most axes, each of 1 .. largest."""
     return [rng.randint(1, largest) for _ in range(rng.randint(least, most))]
@@ -96,7 +109,7 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
     0 and 6), "regions N S" (numbers of images below N and corners within S,
     "even regions": corners are even numbers, an angle behind them is a multiple of 90); for
     detectors "priors" (1, 2, n 4), "truths N C" (1, 1, n, 8) and "detections N C" (1, 1, n, 7), of
-    N images and labels below C; "ones".
+    N images and labels below C; "ones"; "numbers A B ..." (these, in this order).
     """
     torch.manual_seed(seed)
     count = torch.Size(dims).numel()
@@ -110,6 +123,8 @@ def values(kind: str, dims: Sequence[int], seed: int) -> torch.Tensor:
         plane = torch.Size(dims[2:]).numel()
         rows = [torch.randperm(int(kind.split()[2]))[:plane] for _ in range(count // plane)]
         return torch.stack(rows).reshape(list(dims)).double()
+    if kind.startswith("numbers"):
+        return torch.tensor([float(word) for word in kind.split()[1:]]).double().reshape(list(dims))
     if "regions" in kind:
         return regions(kind, dims)
     if kind in ("distinct", "apart"):
