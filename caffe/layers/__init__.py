@@ -55,6 +55,7 @@ FAMILIES = (
     "sequence",
     "special_loss",
     "unit_norm",
+    "video_data",
     "vision",
     "volume",
     "yolo",
