@@ -74,7 +74,7 @@ class Eltwise(Layer):
         self.top_shapes(bottom)
         p = self.layer_param.eltwise_param
         if p.operation == pb.EltwiseParameter.MAX:
-            return _LastMaximum.apply(*bottom)
+            return _LastMaximum.apply(*bottom) if len(bottom) > 1 else bottom[0]
         if p.operation == pb.EltwiseParameter.PROD:
             return self._product(bottom)
         total = bottom[0] * p.coeff[0] if p.coeff else bottom[0]
