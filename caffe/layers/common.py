@@ -46,8 +46,9 @@ class _LastMaximum(torch.autograd.Function):
 class Eltwise(Layer):
     """Product, weighted sum or maximum of bottoms of one shape."""
 
-    bottoms = (2, None)
+    bottoms = (1, None)
     reads = ("eltwise_param",)
+    differs = "One bottom is enough, as in FlowNet2; BVLC's Caffe wants two."
     look = Look("Fusion")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
