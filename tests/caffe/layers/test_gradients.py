@@ -22,6 +22,8 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "forks"
 
 # Of BVLC's: no top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
+    *("BoxGroupOutput", "BoxOutput", "DetectionAccuracy", "DetectionGroupAccuracy"),
+    *("DetectionGroupLoss", "DetectionLoss"),  # their second value has none: test_anchor_boxes.py
     *("BboxAccuracy", "DecodeBBox", "FrcnnOutput", "HardMining", "ProposalTarget", "ScaleRoute"),
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
