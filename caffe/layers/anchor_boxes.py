@@ -15,6 +15,7 @@ from caffe.layers.look import OUTPUT
 from caffe.layers.loss import LOG_FLT_MIN
 from caffe.layers.region_boxes import NormalizedBoxes
 from caffe.layers.region_loss import smooth_l1
+from caffe.layers.yolo_loss import GridLoss
 
 NO_BOX = (0, 1, 1, 10, 10)  # the region that stands for none
 
@@ -520,19 +521,25 @@ class DetectionLoss(DetectionLosses):
     plus lambda times that of the codes, and the latter. Background that overlaps an object by less
     than bg_threshold is sampled by sample_mode: "random", "bootstrap" (the highest scores),
     "mixture" of both, or else all (detection_loss_layer.cpp; Cai et al., 2016).
-    Without (caffe-yolo): bottoms are (N, (classes + 5 objects) side^2) and truth (N, 7 side^2); the
-    top is the sum of squares, and the gradient is of half of it, over N (Redmon et al., 2016).
+    Without (caffe-yolo): bottoms are predictions (N, side^2 (num_class + 5 num_object)) and labels
+    (N, 7 side^2) of a grid of cells, and the top is YOLO's first loss, a number: the squares of
+    what classes, objectness and boxes miss (Redmon et al., 2016).
     """
 
     fork = "MS-CNN, caffe-yolo"
     bottoms = (2, 2)
     labels = (1,)
     reads = ("detection_loss_param", "bbox_reg_param", "loss_param")
+    differs = (
+        "caffe-yolo's gradient is not the derivative, but the fork's own; a batch without objects "
+        "has a loss there, where the fork's is NaN."
+    )
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.detection_loss_param
-        self.grid = None if p.HasField("cls_num") else _Grid(self)
+        self.grid = None if p.HasField("cls_num") else GridLoss(self.layer_param)
         if self.grid is not None:
+            self.grid.setup(shapes)
             return
         super().setup(shapes)
         self.check(p.coord_num == 4, f"coord_num is {p.coord_num}, expected 4")
@@ -543,14 +550,14 @@ class DetectionLoss(DetectionLosses):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         p = self.layer_param.detection_loss_param
         if self.grid is not None:
-            return self.grid.check_shapes(shapes)
+            return self.grid.infer_shapes(shapes)
         check_joined(self, shapes, p.cls_num, p.objectness)
         return [(1, 1, 1, 2)]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
         if self.grid is not None:
-            return self.grid.loss(*bottom)
+            return self.grid.forward(bottom, blobs)
         p = self.layer_param.detection_loss_param
         scores, codes = bottom[0].split([p.cls_num, 4], 1)
         truth = self.truth(bottom[1], p.objectness)
@@ -698,88 +705,3 @@ class DetectionGroupLoss(DetectionLosses):
             rest = rest[len(rest) - 1 - order]
         drawn = torch.randperm(len(rest) - hard)[: most - hard].to(rest.device)
         return torch.cat([rest[:hard], rest[hard:][drawn]])
-
-
-class _Grid:
-    """caffe-yolo's loss: side x side places with class scores and `objects` boxes each."""
-
-    def __init__(self, layer: DetectionLoss) -> None:
-        self.layer, self.p = layer, layer.layer_param.detection_loss_param
-        layer.check(
-            min(self.p.side, self.p.num_class, self.p.num_object) > 0,
-            "side, num_class and num_object must be more than 0; MS-CNN's loss has a cls_num",
-        )
-
-    def check_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        p = self.p
-        places = p.side**2
-        expected = places * (p.num_class + 5 * p.num_object), 7 * places
-        found = [math.prod(shape[1:]) for shape in shapes]
-        self.layer.check(
-            min(len(shape) for shape in shapes) > 0
-            and shapes[0][0] == shapes[1][0] > 0
-            and found == list(expected),
-            f"bottoms of shapes {shapes[0]} and {shapes[1]}: expected (N, {expected[0]}) and "
-            f"(N, {expected[1]})",
-        )
-        return [()]
-
-    def loss(self, x: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """The sum of squares; its gradient is caffe-yolo's."""
-        p, count, places = self.p, len(x), self.p.side**2
-        truth = truth.detach().reshape(count, -1)
-        objects = truth[:, places : 2 * places] != 0  # (N, places)
-        label = torch.where(objects, truth[:, 2 * places : 3 * places].long(), 0)
-        self.layer.check_range(label, p.num_class, "label")
-        boxes = truth[:, 3 * places :].reshape(count, places, 4)
-        parts = [p.num_class, p.num_object, 4 * p.num_object]
-        scores, sure, codes = x.reshape(count, -1, places).split(parts, 1)
-        codes = codes.reshape(count, p.num_object, 4, places).movedim(2, 3)  # (N, K, places, 4)
-        best, overlap = self._best(codes.detach(), boxes)
-        mine = objects[:, None] & (torch.arange(p.num_object).to(best)[:, None] == best[:, None])
-        hit = torch.zeros_like(scores).scatter_(1, label[:, None], 1.0)
-        target = self._codes(boxes)[:, None]
-        number = objects.sum()
-        misses = places * p.num_object * count - number
-        seen = objects[:, None].expand_as(scores)
-        squares = (
-            (p.class_scale, (scores - hit)[seen], number, (scores - hit)[seen]),
-            (p.coord_scale, (codes - target)[mine], number, (codes - target)[mine]),
-            # The gradient takes the overlap for its target.
-            (p.object_scale, (sure - 1)[mine], number, (sure - overlap[:, None])[mine]),
-            (p.noobject_scale, sure[~mine], misses, sure[~mine]),
-        )
-        value = sum(scale * d.detach().square().sum() / n for scale, d, n, _ in squares)
-        half = sum(scale * d.square().sum() / 2 for scale, _, _, d in squares)
-        return with_gradient_of(torch.as_tensor(value), torch.as_tensor(half) / count)
-
-    def _best(self, codes: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The box of each place that is nearest to the true one, and their overlap, (N, places)."""
-        p, side = self.p, self.p.side
-        middle, size = codes[..., :2], codes[..., 2:]
-        if p.constriant:
-            place = torch.arange(side**2).to(codes.device)
-            at = torch.stack([place % side, place // side], 1)
-            middle = (at + middle) / side
-        size = size.square() if p.sqrt else size
-        found = torch.cat([middle, size], -1)
-        boxes = boxes[:, None]
-        first = torch.maximum(middle - size / 2, boxes[..., :2] - boxes[..., 2:] / 2)
-        last = torch.minimum(middle + size / 2, boxes[..., :2] + boxes[..., 2:] / 2)
-        shared = (last - first).clamp(min=0).prod(-1)
-        whole = size.prod(-1) + boxes[..., 2:].prod(-1) - shared
-        overlap = torch.where(shared > 0, shared / whole, torch.zeros_like(shared))
-        distance = (found - boxes).square().sum(-1).sqrt()
-        most, best = overlap.max(1)
-        near, nearest = distance.min(1)
-        nearest = torch.where(near < 20, nearest, 0)
-        return torch.where(most > 0, best, nearest), most
-
-    def _codes(self, boxes: torch.Tensor) -> torch.Tensor:
-        """What the net should predict for boxes (N, places, 4)."""
-        p, side = self.p, self.p.side
-        middle, size = boxes[..., :2], boxes[..., 2:]
-        if p.constriant:
-            place = torch.arange(side**2).to(boxes.device)
-            middle = middle * side - torch.stack([place % side, place // side], 1)
-        return torch.cat([middle, size.sqrt() if p.sqrt else size], -1)

@@ -113,6 +113,49 @@ class LabelSpecificAdd(_Annealed):
         return [bottoms[0].name, graph.constant([0])][: self.num_tops]
 
 
+@register("LabelSpecificRescale")
+class LabelSpecificRescale(Layer):
+    """Multiplies the score of each sample's label by positive_weight, and the others by
+    negative_weight.
+
+    Bottoms: scores (N, ...); N labels. Top: the scores. In TEST the scores stay, unless
+    rescale_test (Wang et al., 2017; caffe-windows' label_specific_rescale_layer.cpp).
+    """
+
+    fork = "caffe-windows"
+    judge = "worked cases"
+    bottoms = (2, 2)
+    labels = (1,)
+    reads = ("label_specific_rescale_param",)
+    takes = tuple(
+        f"label_specific_rescale_param.{name}"
+        for name in ("positive_weight", "negative_weight", "rescale_test")
+    )
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        scores, labels = (tuple(shape) for shape in shapes)
+        self.check(
+            scores[:1] == (math.prod(labels),) and (not scores[0] or math.prod(scores[1:]) > 0),
+            f"bottoms have the shapes {scores} and {labels}, expected scores and one label for "
+            "each sample",
+        )
+        return [scores]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p, x = self.layer_param.label_specific_rescale_param, bottom[0]
+        if self.phase == pb.TEST and not p.rescale_test:
+            return x.clone()
+        labels = labels_of(self, bottom[1], x.shape[0], math.prod(x.shape[1:]))
+        factors = torch.full((x.shape[0], math.prod(x.shape[1:])), p.negative_weight).to(x)
+        return x * factors.scatter(1, labels, p.positive_weight).reshape(x.shape)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p = self.layer_param.label_specific_rescale_param
+        self.check(not p.rescale_test, "rescale_test has no ONNX form")
+        return bottoms[0].name
+
+
 # For each type of margin m = 1 to 4: the coefficients of c^0, c^1, ... in cos(m arccos c).
 _CHEBYSHEV = ((0, 1), (-1, 0, 2), (0, -3, 0, 4), (1, 0, -8, 0, 8))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
 from caffe.layers.loss import _Loss, rows
 from caffe.layers.margin import labels_of
@@ -489,3 +490,107 @@ class ChannelScale(Layer):
                 moved = torch.where(mean < 0, now, 0.99 * mean + 0.01 * now)
                 mean.copy_(moved.clamp(max=p.max_global_scale).clamp(min=p.min_global_scale))
         return mean.detach().clone()
+
+
+@register("Norm")
+class Norm(Layer):
+    """Scales the channels of each sample and place to unit length: x / (|x| + 1e-6).
+
+    Bottom and top: (N, C, ...), at most 4 axes (Wang and Gupta, 2015; video_triplet's
+    norm_layer.cpp).
+    """
+
+    fork = "video_triplet"
+    judge = "recorded"
+    differs = "The gradient is the fork's, which has 1e-6 at another place."
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = tuple(shapes[0])
+        self.check(2 <= len(shape) <= 4, f"bottom has the shape {shape}, expected 2 to 4 axes")
+        return [shape]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        x = bottom[0]
+        squared = x.detach().square().sum(1, keepdim=True)
+        length = squared.sqrt()
+        y = x.detach() / (length + 1e-6)
+        cubed = squared * length + 1e-6
+        # With g the top's gradient: (squared g - x (x . g)) / cubed.
+        direction = x.detach()
+        along = (x * direction).sum(1, keepdim=True)
+        return with_gradient_of(y, (squared * x - direction * along) / cubed)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        length = graph.affine(graph.add("ReduceL2", x, axes=[1], keepdims=1), 1, 1e-6)
+        return graph.add("Div", x, length)
+
+
+@register("RankHardLoss")
+class RankHardLoss(_Loss):
+    """Asks that two views of one object are nearer to each other than to others, by a margin.
+
+    Bottoms: vectors (N, ...), of which each pair_size neighbours are one object's, the first two of
+    these its views; N labels. Of the vectors of other labels that come too near, hard_ratio neg_num
+    of the neg_num nearest and rand_ratio neg_num of the rest are drawn, or all if there are no more
+    than neg_num. The loss is the sum of max(0, margin + d(a, p) - d(a, n)) and of that with a and p
+    exchanged, over 2 neg_num N / pair_size; d is minus the product (Wang and Gupta, 2015;
+    video_triplet's rank_hard_loss_layer.cpp).
+    """
+
+    fork = "video_triplet"
+    judge = "recorded"
+    reads = ("rank_param",)
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.rank_param
+        self.check(p.neg_num > 0, "neg_num must be positive")
+        self.check(p.pair_size > 1, f"pair_size is {p.pair_size}, expected 2 or more")
+        shares = (p.hard_ratio, p.rand_ratio)
+        self.check(min(shares) >= 0, "hard_ratio and rand_ratio must not be negative")
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        tops = super().infer_shapes(shapes)
+        x, labels = shapes
+        pair_size = self.layer_param.rank_param.pair_size
+        self.check(
+            math.prod(labels) == labels[0] and x[0] % pair_size == 0,
+            f"bottoms have the shapes {tuple(x)} and {tuple(labels)}, expected one label a vector, "
+            f"and a multiple of pair_size {pair_size} vectors",
+        )
+        return tops
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The distances of all vectors."""
+        return shapes[0][0] ** 2
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p, x = self.layer_param.rank_param, rows(bottom[0])
+        near = -(x @ x.t())
+        first = torch.arange(0, len(x), p.pair_size, device=x.device)
+        own = near[first, first + 1][:, None]
+        misses = (own - near[first] + p.margin).relu()
+        turned = (own - near[first + 1] + p.margin).relu()
+        labels = bottom[1].detach().reshape(-1)
+        other = labels[first][:, None] != labels
+        chosen = self._chosen(near[first].detach(), other & (misses.detach() > 0))
+        count = p.neg_num * len(x) // p.pair_size * 2
+        return torch.where(chosen, misses + turned, 0).sum() / max(1, count)
+
+    def _chosen(self, near: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        """Which vectors are drawn for each object."""
+        p = self.layer_param.rank_param
+        hard, rest = int(p.neg_num * p.hard_ratio), int(p.neg_num * p.rand_ratio)
+        chosen = torch.zeros_like(candidates)
+        for i, allowed in enumerate(candidates):
+            places = allowed.nonzero()[:, 0]
+            if len(places) > p.neg_num:
+                places = places[near[i, places].argsort(stable=True)]
+                nearest = places[: p.neg_num][torch.randperm(p.neg_num, device=near.device)]
+                others = torch.cat([places[p.neg_num :], nearest[hard:]])
+                others = others[torch.randperm(len(others), device=near.device)]
+                places = torch.cat([nearest[:hard], others[:rest]])
+            chosen[i, places] = True
+        return chosen

@@ -45,10 +45,10 @@ class Layer:
     A net makes one for each layer of type Python whose python_param names its module and class.
     `bottom` and `top` are lists of blobs, whose `.data` and `.diff` are float32 numpy views:
     setup(bottom, top) reads `self.param_str` (text; older code calls it `self.param_str_`) and
-    `self.phase` (caffe.TRAIN or TEST), and may call self.blobs.add_blob(*shape);
-    reshape(bottom, top), called before each forward, gives the tops their shapes;
-    forward(bottom, top) writes top[i].data; backward(top, propagate_down, bottom) writes
-    bottom[i].diff where propagate_down[i], and adds to self.blobs[i].diff.
+    `self.phase` (caffe.TRAIN or TEST), and may call self.blobs.add_blob(*shape); reshape(bottom,
+    top), called before each forward, gives the tops their shapes; forward(bottom, top) writes
+    top[i].data; backward(top, propagate_down, bottom) writes bottom[i].diff where
+    propagate_down[i], and adds to self.blobs[i].diff.
 
     A layer that reads data may define get_state(), which returns something that JSON can hold, and
     set_state(state): snapshots keep the state, and a resumed run hands it back.

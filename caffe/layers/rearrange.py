@@ -441,6 +441,77 @@ class Reorg(Layer):
         return graph.reshape(moved, *self.infer_shapes([x.shape]))
 
 
+@register("Flip")
+class Flip(Layer):
+    """Turns images round: columns with flip_width, rows with flip_height.
+
+    Bottom and top: (N, C, H, W), or fewer axes, of which the missing ones are 1 (caffe-windows'
+    flip_layer.cpp).
+    """
+
+    fork = "caffe-windows"
+    judge = "recorded"
+    reads = ("flip_param",)
+    in_place = False
+    bounded = True
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        shape = tuple(shapes[0])
+        self.check(len(shape) <= 4, f"bottom has the shape {shape}, expected at most 4 axes")
+        return [shape]
+
+    def _axes(self, axes: int) -> list[int]:
+        """The axes that are turned round, of so many."""
+        p = self.layer_param.flip_param
+        wanted = [(2, p.flip_height), (3, p.flip_width)]
+        return [axis for axis, turned in wanted if turned and axis < axes]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        return bottom[0].flip(self._axes(bottom[0].dim()))
+
+    def takes_bfloat16(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        axes = self._axes(len(x.shape))
+        ends = [-x.shape[axis] - 1 for axis in axes]
+        if not axes:
+            return graph.add("Identity", x)
+        given = ([-1] * len(axes), ends, axes, [-1] * len(axes))
+        return graph.add("Slice", x, *(graph.constant(v, np.int64) for v in given))
+
+
+@register("Gather")
+class Gather(Layer):
+    """Hands each bottom to its top (TSN's gather_layer.cpp without MPI)."""
+
+    fork = "TSN"
+    judge = "worked cases"
+    bottoms = (1, None)
+    tops = (1, None)
+    one_top_each = True
+    shares_memory = True
+    differs = "Processes do not exchange samples; with MPI the fork's tops hold those of all."
+    look = Look(open=True)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        return [tuple(shape) for shape in shapes]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
+        return list(bottom)
+
+    def copies(self) -> bool:
+        return self.num_bottoms == 1
+
+    def takes_bfloat16(self) -> bool:
+        return True
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return [x.name for x in bottoms]
+
+
 @register("Tile")
 class Tile(Layer):
     """Repeats the bottom along an axis."""

@@ -12,6 +12,7 @@ import torch
 
 from caffe.kernels.center_boxes import CIOU, DIOU, GIOU, MSE, iou, overlap, slope
 from caffe.layers.base import Shape, Tensors, register, with_gradient_of
+from caffe.layers.eval_detection import absolute, split_grid
 from caffe.layers.loss import _Loss
 from caffe.layers.yolo import anchors_of, by_anchor, in_grid
 
@@ -400,3 +401,101 @@ class RegionLoss(_ListedTruths):
 def _is_detections(shape: Shape) -> bool:
     """Whether labels of this shape are rows of eight numbers, as AnnotatedData makes them."""
     return len(shape) == 4 and tuple(shape[:2]) == (1, 1) and shape[3] == 8
+
+
+class GridLoss(_Loss):
+    """YOLO's first loss, DetectionLoss without cls_num: squares of what classes, objectness and
+    boxes miss.
+
+    Bottoms: predictions (N, ...) of a grid of `side` x `side` cells: num_class probabilities,
+    num_object objectnesses and num_object boxes (x, y, width, height) of all cells, each number of
+    all cells side by side; labels (N, ...), of all cells: whether difficult, whether there is an
+    object, its class, and its box, four numbers a cell. Boxes are fractions of the picture;
+    with `constriant` the centre is a place in the cell, with `sqrt` sizes are roots. Of a cell with
+    an object the box that overlaps it most, or else is nearest, is responsible. The parts of the
+    loss are means over objects or over boxes without (Redmon et al., 2016; caffe-yolo's
+    detection_loss_layer.cpp).
+    """
+
+    type = "DetectionLoss"
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.detection_loss_param
+        self.check(
+            min(p.side, p.num_class, p.num_object) > 0,
+            "side, num_class and num_object must be positive; MS-CNN's loss has a cls_num",
+        )
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        p = self.layer_param.detection_loss_param
+        tops = super().infer_shapes(shapes)
+        cells = p.side**2
+        for i, count in enumerate((cells * (p.num_class + 5 * p.num_object), 7 * cells)):
+            self.check(
+                math.prod(shapes[i][1:]) == count,
+                f"bottom {i} has the shape {tuple(shapes[i])}, expected {count} values a picture",
+            )
+        return tops
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p, x = self.layer_param.detection_loss_param, bottom[0]
+        n, cells = x.shape[0], p.side**2
+        parts = split_grid(x, p.side, p.num_class, p.num_object)
+        labels = bottom[1].detach().reshape(n, 7 * cells)
+        held = labels[:, cells : 2 * cells] != 0
+        classes = torch.where(held, labels[:, 2 * cells : 3 * cells], 0).long()
+        self.check_range(classes, p.num_class, "label")
+        truths = labels[:, 3 * cells :].reshape(n, 1, cells, 4)
+        best, fit = self._responsible(parts[2].detach(), truths)
+        chosen = (torch.arange(p.num_object, device=x.device)[:, None] == best) & held[:, None]
+        wanted = torch.zeros_like(parts[0]).scatter(1, classes[:, None], 1)
+        missed = [
+            p.class_scale * torch.where(held[:, None], parts[0].detach() - wanted, 0),
+            self._objectness(parts[1].detach(), chosen, fit[:, None]),
+            p.coord_scale * torch.where(chosen[:, :, None], self._boxes(parts[2], truths), 0),
+        ]
+        gradient = sum((m * part).sum() for m, part in zip(missed, parts, strict=True))
+        return with_gradient_of(self._loss(missed, parts[1].detach(), chosen), gradient / max(1, n))
+
+    def _responsible(
+        self, boxes: torch.Tensor, truths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which box of each cell is responsible, (N, 1, cells), and its overlap (N, cells)."""
+        p = self.layer_param.detection_loss_param
+        found = absolute(boxes, p.side, p.constriant, p.sqrt).mT
+        fits = torch.nan_to_num(iou(found, truths), 0)
+        far = (found - truths).square().sum(-1).sqrt()
+        near = torch.where(far < 20, far, 20).argmin(1, keepdim=True)
+        overlapping = (fits > 0).any(1, keepdim=True)
+        best = torch.where(overlapping, fits.argmax(1, keepdim=True), near)
+        return best, torch.where(overlapping, fits.amax(1, keepdim=True), 0)[:, 0]
+
+    def _objectness(
+        self, objects: torch.Tensor, chosen: torch.Tensor, fit: torch.Tensor
+    ) -> torch.Tensor:
+        p = self.layer_param.detection_loss_param
+        return torch.where(chosen, p.object_scale * (objects - fit), p.noobject_scale * objects)
+
+    def _boxes(self, boxes: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
+        """What the boxes (N, B, 4, cells) miss, in their own terms."""
+        p = self.layer_param.detection_loss_param
+        wanted = truths.mT
+        center, size = wanted[:, :, :2], wanted[:, :, 2:]
+        if p.constriant:
+            cells = torch.arange(p.side**2, device=boxes.device)
+            center = center * p.side - torch.stack([cells % p.side, cells // p.side])
+        return boxes.detach() - torch.cat([center, size.sqrt() if p.sqrt else size], 2)
+
+    def _loss(
+        self, missed: Sequence[torch.Tensor], objects: torch.Tensor, chosen: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss; the gradient's target for objectness is the overlap, the loss's is 1."""
+        p = self.layer_param.detection_loss_param
+        count = chosen.sum()
+        with_object = p.object_scale * torch.where(chosen, objects - 1, 0).square().sum()
+        without = p.noobject_scale * torch.where(chosen, 0, objects).square().sum()
+        for m, scale in ((missed[0], p.class_scale), (missed[2], p.coord_scale)):
+            with_object = with_object + (m.square().sum() / scale if scale else 0)
+        rest = chosen.numel() - count
+        return with_object / count.clamp(min=1) + without / rest.clamp(min=1)

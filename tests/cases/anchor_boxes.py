@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from cases import Case, row
+from cases.yolo_loss import grid_loss
 
 # Limits so wide that no code reaches them, as beyond them the gradient is not the derivative.
 WIDE = "field_whr: 1e9 field_xyr: 1e-9"
@@ -83,6 +84,8 @@ def group_output(rng: Random, name: str) -> Case:
     learns=False,
 )
 def joined(rng: Random, name: str) -> Case:
+    if name == "DetectionLoss" and rng.random() < 0.3:
+        return grid_loss(rng)
     classes = rng.randint(2, 4)
     text = f"cls_num: {classes} {SIZES} downsample_rate: 8 {WIDE} "
     text += rng.choice(["", f"bg_threshold: {rng.uniform(0.1, 0.6)} "])

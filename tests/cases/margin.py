@@ -18,6 +18,15 @@ def label_specific_add(rng: Random, name: str) -> Case:
     return Case(text, [[samples, classes], [samples]], ("real", f"below {classes}"), phase)
 
 
+@row("LabelSpecificRescale", "label_specific_rescale_param { positive_weight: 0.5 }")
+def label_specific_rescale(rng: Random, name: str) -> Case:
+    samples, classes = rng.randint(1, 3), rng.randint(1, 4)
+    text = f"positive_weight: {rng.uniform(0.1, 2)} negative_weight: {rng.choice([1, 0.5])}"
+    text = f"label_specific_rescale_param {{ {text} }}"
+    phase = rng.choice([caffe.TRAIN, caffe.TEST])
+    return Case(text, [[samples, classes], [samples]], ("real", f"below {classes}"), phase)
+
+
 @row(
     "MarginInnerProduct",
     "margin_inner_product_param { num_output: 10 type: QUADRUPLE base: 1000 gamma: 0.12 "

@@ -66,3 +66,16 @@ def channel_scale(rng: Random, name: str) -> Case:
     x = [rng.randint(1, 3), rng.randint(1, 3), *shape(rng, 0, 2)]
     factors = rng.choice([[x[0], 1, *x[2:]], [x[0], *x[2:]]])
     return Case("", [x, factors], phase=rng.choice([caffe.TRAIN, caffe.TEST]))
+
+
+@row("Norm", gradient=(), learns=False)
+def norm(rng: Random, name: str) -> Case:
+    return Case("", [shape(rng, 2, 4)], ("off zero",))
+
+
+@row("RankHardLoss", "rank_param { neg_num: 4 pair_size: 2 hard_ratio: 0.5 rand_ratio: 0.5 }")
+def rank_hard(rng: Random, name: str) -> Case:
+    pairs, size = rng.randint(1, 3), rng.randint(2, 3)
+    text = f"neg_num: {rng.randint(1, 4)} pair_size: {size} hard_ratio: 0.5 rand_ratio: 0.5"
+    bottoms = [[pairs * size, *shape(rng, 1, 2)], [pairs * size]]
+    return Case(f"rank_param {{ {text} }}", bottoms, ("real", "below 3"))

@@ -105,6 +105,19 @@ def reorg(rng: Random, name: str) -> Case:
     return Case(f"reorg_param {{ {text} }}", [bottom])
 
 
+@row("Flip", "flip_param { flip_width: true flip_height: false }")
+def flip(rng: Random, name: str) -> Case:
+    truth = ("true", "false")
+    text = f"flip_width: {rng.choice(truth)} flip_height: {rng.choice(truth)}"
+    return Case(f"flip_param {{ {text} }}", [shape(rng, 0, 4)])
+
+
+@row("Gather")
+def gather(rng: Random, name: str) -> Case:
+    count = rng.randint(1, 3)
+    return Case(tops(count), [shape(rng, 0, 4) for _ in range(count)])
+
+
 @row("Tile", "tile_param { axis: 2 tiles: 3 }")
 def tile(rng: Random, name: str) -> Case:
     bottom = shape(rng, 1, 4)

@@ -43,3 +43,12 @@ def region_loss(rng: Random, name: str) -> Case:
     bottom = [n, boxes * (6 + classes), side, side]
     labels = [n, 1, 5 * rng.randint(1, 3)]
     return Case(f"region_loss_param {{ {text} }}", [bottom, labels], ("real", "below 2"))
+
+
+def grid_loss(rng: Random) -> Case:
+    """A case of DetectionLoss as caffe-yolo means it."""
+    n, side, classes, objects = (rng.randint(1, 2) for _ in range(4))
+    text = f"side: {side} num_class: {classes + 1} num_object: {objects} "
+    text += f"sqrt: {rng.choice(['true', 'false'])} constriant: {rng.choice(['true', 'false'])}"
+    bottoms = [[n, side**2 * (classes + 1 + 5 * objects)], [n, 7 * side**2]]
+    return Case(f"detection_loss_param {{ {text} }}", bottoms, ("real", "below 2"))

@@ -12,7 +12,10 @@ from cases import TABLE, make_layer, values
 @pytest.mark.parametrize("name", ["DetectionLoss", "DetectionGroupLoss"])
 def test_gradient_of_the_first_value_is_the_derivative(name, draw):
     seed = zlib.crc32(f"{name} {draw}".encode())
-    case = TABLE[name].draw(random.Random(seed))
+    rng = random.Random(seed)
+    case = TABLE[name].draw(rng)
+    while "side:" in case.param:  # caffe-yolo's gradient is not the derivative
+        case = TABLE[name].draw(rng)
     layer = make_layer(name, case)
     pairs = enumerate(zip(case.kinds, case.shapes, strict=True))
     bottoms = [values(kind, shape, seed + i) for i, (kind, shape) in pairs]

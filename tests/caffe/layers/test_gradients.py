@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import TABLE, Case, make_layer, values
+from cases import TABLE, Case, draws, make_layer, values
 
 import caffe
 from caffe.layers import Layer
@@ -22,9 +22,6 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "forks"
 
 # Of BVLC's: no top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
-    *("BoxGroupOutput", "BoxOutput", "DetectionAccuracy", "DetectionGroupAccuracy"),
-    *("DetectionGroupLoss", "DetectionLoss"),  # their second value has none: test_anchor_boxes.py
-    *("BboxAccuracy", "DecodeBBox", "FrcnnOutput", "HardMining", "ProposalTarget", "ScaleRoute"),
     *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
 }
@@ -97,8 +94,10 @@ def check(name: str, case: Case, seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("draw", range(DRAWS))
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [pytest.param(name, i, id=f"{name}-{i}") for name in DRAWN for i in draws(name, DRAWS)],
+)
 def test_gradient_is_the_derivative(name, draw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a case may bring files
     seed = zlib.crc32(f"{name} {draw}".encode())
