@@ -19,6 +19,7 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "anchor_boxes",
     "annotated_data",
     "bn",
     "common",
