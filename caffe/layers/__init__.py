@@ -35,6 +35,7 @@ FAMILIES = (
     "hdf5_data",
     "image_data",
     "loss",
+    "malis",
     "margin",
     "metric",
     "multibox_loss",
