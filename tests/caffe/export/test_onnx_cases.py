@@ -25,6 +25,7 @@ WITHOUT_FORM = {
     "DetectionEvaluate",
     "BoxAnnotatorOHEM",
     "RotateROIPooling",
+    *("BboxAccuracy", "DecodeBBox", "FrcnnOutput", "HardMining", "ProposalTarget", "ScaleRoute"),
     "BiasChannel",
 }
 WITH_FORM = sorted(name for name in TABLE if REGISTRY[name].onnx is not Layer.onnx)
