@@ -36,6 +36,7 @@ FAMILIES = (
     "hdf5_data",
     "image_data",
     "loss",
+    "malis",
     "margin",
     "metric",
     "multibox_loss",
