@@ -27,6 +27,7 @@ FAMILIES = (
     "data",
     "detection_evaluate",
     "detection_output",
+    "detectnet_transform",
     "eval_detection",
     "flow",
     "flow_loss",
