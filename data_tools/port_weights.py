@@ -164,8 +164,35 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("port", metavar="PORT.pth", type=Path)
     parser.add_argument("net", metavar="NET_PROTOTXT", type=Path)
     parser.add_argument("out", metavar="OUT.caffemodel", type=Path)
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept a net with further layers, which keep their fillers' values, and arrays "
+        "of the port that fit no layer",
+    )
     trust.add_option(parser)
     return parser
+
+
+def check_complete(net: Any, left: list[str], port: Path, prototxt: Path) -> None:
+    """Raise DataError for layers that the port does not fill, and for arrays that are left over."""
+    filled = {name for layer, s in sources().items() for name in (layer, s.bn, s.scale)}
+    further = [name for name, blobs in net.params.items() if len(blobs) and name not in filled]
+    if further:
+        raise DataError(
+            f"{prototxt}: the port has no weights for these layers: {some(further)} "
+            "(accepted with --partial)"
+        )
+    if left:
+        raise DataError(
+            f"{port}: these arrays fit no layer of the net: {some(left)} (accepted with --partial)"
+        )
+
+
+def some(names: list[str]) -> str:
+    """The first few of the names."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return shown(", ".join(names[:5])) + more
 
 
 def main() -> None:
@@ -176,13 +203,15 @@ def main() -> None:
     epsilons = {layer.name: layer.batch_norm_param.eps for layer in param.layer}
     net = blank_net.load(args.net, 1, trusted=args.trust)
     used = set(transfer(net, state, epsilons, str(args.port)))
+    left = [key for key in state if key not in used and not key.endswith("num_batches_tracked")]
+    if not args.partial:
+        check_complete(net, left, args.port, args.net)
     if rounds_up(param):
         cli.say(
             f"{args.net}: pools odd sizes upwards, the port downwards; scores differ unless it "
             "is made with netgen --pooling floor"
         )
     blank_net.save(net, args.out)
-    left = [key for key in state if key not in used and not key.endswith("num_batches_tracked")]
     print(f"{args.out}: {len(sources())} layers from {len(used)} arrays of {args.port.name}")
     if left:
         print(f"not used: {shown(', '.join(left))}")

@@ -249,6 +249,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=cli.whole(0), default=1, help="seed of the fillers (default: 1)"
     )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="accept a net that lacks layers for some of VGG-16's convolutions",
+    )
     trust.add_option(parser)
     return parser
 
@@ -267,9 +272,15 @@ def main() -> None:
     taken = {step.source for step in steps}
     if not taken & set(CONVOLUTIONS):
         raise DataError(f"{args.net}: has no layer named as VGG-16's convolutions are")
+    homeless = [name for name in CONVOLUTIONS if name not in taken]
+    if homeless and not args.partial:
+        raise DataError(
+            f"{args.net}: has no layers for these of VGG-16's convolutions: "
+            f"{', '.join(homeless)} (accepted with --partial)"
+        )
     blank_net.save(net, args.out)
     print("\n".join(map(shown, table(steps).splitlines())))
-    unused = [name for name in CONVOLUTIONS if name not in taken] + rest
+    unused = homeless + rest
     if unused:
         print(f"not used of {args.source.name}: {shown(', '.join(unused))}")
 

@@ -55,6 +55,7 @@ def compared(
     least = -math.inf if target.selects else 0.0  # scores that the file's rows are above
     boxes = dict.fromkeys(_names_of_boxes(net), least)
     best: dict[str, Difference] = {}
+    hint = ""
     for feeds, expected in _answered(net, run, outputs, dynamic_batch):
         theirs = programs.answers(program, model, {n: feeds[n] for n in names}, given)
         found = {
@@ -63,11 +64,13 @@ def compared(
         }
         if not best or _beyond(found) < _beyond(best):
             best = found
+        if any(_lie_far(values) for name, values in expected.items() if name in boxes):
+            hint = "; its boxes lie far beyond the image: are these its weights?"
         if not _beyond(found) or _is_calm(run, net, feeds, outputs, expected, boxes):
             best = found
             break
     for name, difference in best.items():
-        judge(name, difference, program.title)
+        judge(name, difference, program.title, hint)
     return best
 
 
@@ -141,24 +144,26 @@ def _rows(boxes: np.ndarray, least: float) -> np.ndarray:
     return rows[np.lexsort((rows[:, 3], -rows[:, 2], rows[:, 1], rows[:, 0]))]
 
 
-def judge(name: str, found: Difference, program: str) -> None:
-    """Raise CaffeError if too many values differ."""
+def judge(name: str, found: Difference, program: str, hint: str = "") -> None:
+    """Raise CaffeError, with the hint behind its text, if too many values differ."""
     if found.beyond > UNEQUAL * found.values:
         raise CaffeError(
             f"output {name!r}: {program} and the net differ on "
             f"{found.beyond / found.values:.2%} of the values ({found.beyond} of {found.values}), "
-            f"by up to {float(found):.2g} of the largest"
+            f"by up to {float(found):.2g} of the largest{hint}"
         )
 
 
 def _answered(
     net: Net, run: Run, outputs: Sequence[str], dynamic_batch: bool
 ) -> Iterator[tuple[probes.Feeds, dict[str, np.ndarray]]]:
-    """Inputs with the net's answers, of which each has finite values.
+    """Inputs with the net's answers, of which each has finite values; those by which one can tell
+    whether a program computes the net, or if there are none, all.
 
     Raises CaffeError if the net refuses all inputs, or always answers with NaN or infinity.
     """
     names, problem, found = probes.inputs_of(net, outputs), None, False
+    boxes, others = set(_names_of_boxes(net)), []
     for feeds in probes.draws(net, names, int(dynamic_batch)):
         try:
             expected = run(net, feeds, outputs)
@@ -171,7 +176,29 @@ def _answered(
                 "to compare: look at the weights, or leave out the check"
             )
             continue
-        found = True
-        yield feeds, expected
-    if not found and problem:
+        if all(_tells(values, name in boxes) for name, values in expected.items()):
+            found = True
+            yield feeds, expected
+        else:
+            others.append((feeds, expected))
+    if not found:
+        yield from others
+    if not found and not others and problem:
         raise problem
+
+
+def _tells(values: np.ndarray, boxes: bool) -> bool:
+    """Whether answers are in a range where the net works: finite, not of two values only as those
+    of a saturated Softmax, boxes not far beyond the image.
+    """
+    if not np.isfinite(values).all() or (boxes and _lie_far(values)):
+        return False
+    if boxes or values.size < 3:
+        return True
+    steps = np.round(values / (np.abs(values).max() or 1) / TOLERANCE)
+    return bool(((steps > steps.min()) & (steps < steps.max())).any())
+
+
+def _lie_far(boxes: np.ndarray) -> bool:
+    """Whether a corner of boxes, whose image has a side of 1, lies far beyond it."""
+    return not np.abs(boxes[..., 3:7]).max(initial=0) <= 100

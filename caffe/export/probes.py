@@ -10,7 +10,7 @@ import numpy as np
 from caffe.graph.wiring import Wiring
 from caffe.net import Net
 
-HIGHEST = (255, 255, 255, 1)  # of each draw: as pictures have them, or as floats
+HIGHEST = (255, 1, 255, 1)  # of each draw: as pictures have them, or as floats
 Feeds = dict[str, np.ndarray]
 
 
@@ -18,7 +18,7 @@ def draws(net: Net, names: Sequence[str], more_samples: int = 0) -> Iterator[Fee
     """Several draws of values for these inputs of a net, each by name.
 
     They are different numbers that lie evenly, so that pooling finds no near equals in the inputs
-    themselves: of 0 to 255 at first, then of 0 to 1. Where a layer takes whole numbers
+    themselves: of 0 to 255, and of 0 to 1 in every other draw. Where a layer takes whole numbers
     (Layer.choices), it gets those; the sequence indicators of a recurrent layer are 0 at the first
     step. Last come zeros, for a net that refuses all of these.
     more_samples: how many samples are added to those of the prototxt.

@@ -9,6 +9,7 @@ from boundary.reading import PathLike, read_lines
 from caffe.errors import CaffeError
 
 _INTEGER = re.compile("[+-]?[0-9]{1,10}")
+_BLANKS = re.compile("[ \t\r\n\f\v]+")
 
 
 def read_labelled(source: PathLike, labels: bool = True) -> list[tuple[str, int]]:
@@ -36,6 +37,25 @@ def read_labelled(source: PathLike, labels: bool = True) -> list[tuple[str, int]
         entries.append((path, int(label)))
     if not entries:
         raise CaffeError(f"{shown(source)}: lists no pictures; expected lines of: path label")
+    return entries
+
+
+def read_words(source: PathLike, expected: str) -> list[tuple[str, list[str]]]:
+    """The words of each line that is not blank, each with the line's place, "list.txt:3".
+
+    Blanks and tabs separate words, so that paths cannot hold any. expected: what a line holds, for
+    messages. Raises CaffeError for a word with a zero character, and if there are no lines.
+    """
+    entries = []
+    for number, line in enumerate(read_lines(source, CaffeError, paths=True), 1):
+        words = [word for word in _BLANKS.split(line) if word]
+        where = f"{shown(source)}:{number}"
+        if any("\0" in word for word in words):
+            raise CaffeError(f"{where}: a path cannot hold a zero character")
+        if words:
+            entries.append((where, words))
+    if not entries:
+        raise CaffeError(f"{shown(source)}: lists no pictures; expected lines of: {expected}")
     return entries
 
 

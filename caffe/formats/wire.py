@@ -37,6 +37,7 @@ MAX_BYTES = 2**31 - 1  # protobuf's limit for one message
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 # BlobProto's field numbers: float data and diff, shape, double data and diff.
 _NUMBERS = {5: np.dtype("<f4"), 6: np.dtype("<f4"), 8: np.dtype("<f8"), 9: np.dtype("<f8")}
+_C3D_DIFF = 7
 # NVCaffe's: raw data and diff as bytes -> the field that names their number type.
 _RAW = {12: 10, 13: 11}
 RAW_TYPES = {
@@ -225,13 +226,22 @@ class _Stream:
         return out
 
     def blob(self, end: int) -> bytearray:
-        """The BlobProto up to `end`, with its index in `blobs` in place of its values."""
+        """The BlobProto up to `end`, with its index in `blobs` in place of its values.
+
+        C3D's first version has five sizes, under the numbers 1 to 5, and then data and diff. A
+        size under the number 5 tells it from Caffe, which has its data there.
+        """
         out = bytearray()
-        parts: dict[int, list[np.ndarray]] = {number: [] for number in _NUMBERS}
+        sizes: dict[int, int] = {}
+        parts: dict[int, list[np.ndarray]] = {n: [] for n in (*_NUMBERS, _C3D_DIFF)}
         raw: dict[int, bytes | int] = {}
         for key, size in self.fields(end):
             number = key >> 3
-            if number in _RAW and key & 7 == _LEN:
+            if number <= 5 and key & 7 == _VARINT:
+                sizes[number] = self.varint()
+            elif 5 in sizes and number == 7 and key & 7 == _LEN:
+                parts[_C3D_DIFF].append(self.packed(size, _NUMBERS[5]))
+            elif number in _RAW and key & 7 == _LEN:
                 raw[number] = self.take(size)
             elif number in _RAW.values() and key & 7 == _VARINT:
                 raw[number] = self.varint()
@@ -241,7 +251,10 @@ class _Stream:
                 parts[number].append(self.packed(size, _NUMBERS[number]))
             else:
                 parts[number].append(self.unpacked(key, size, end, _NUMBERS[number]))
+        out += _sizes(sizes)
         data, diff, double_data, double_diff = (_join(parts[number]) for number in _NUMBERS)
+        if 5 in sizes:
+            data, diff = diff, _join(parts[_C3D_DIFF])
         wide = double_data is not None  # as in Caffe, doubles take precedence
         data, diff = double_data if wide else data, diff if double_diff is None else double_diff
         raw_data, raw_diff = (self.raw(raw, number) for number in _RAW)
@@ -298,6 +311,15 @@ class _Stream:
                 break
             rows *= 2
         return np.concatenate(parts)
+
+
+def _sizes(found: dict[int, int]) -> bytes:
+    """num, channels, height and width of an old BlobProto; C3D's five sizes as a shape."""
+    if 5 not in found:
+        return b"".join(varint(n << 3 | _VARINT) + varint(size) for n, size in found.items())
+    dims = b"".join(varint(found.get(n, 0)) for n in range(1, 6))
+    shape = varint(1 << 3 | _LEN) + varint(len(dims)) + dims
+    return varint(7 << 3 | _LEN) + varint(len(shape)) + shape
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray | None:

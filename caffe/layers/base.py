@@ -226,6 +226,11 @@ class Layer:
         """Whether the parameters leave open where it cuts (Crop); then the net calls put()."""
         return False
 
+    @property
+    def aligned(self) -> bool:
+        """Whether it always cuts where the coordinates of its bottoms agree (AutoCrop)."""
+        return False
+
     def put(self, axis: int, offset: Sequence[int]) -> None:
         """Say where it cuts: from `axis` on, at these offsets; none: at 0."""
         raise AssertionError("the type is never unplaced")
@@ -260,6 +265,12 @@ class Layer:
         from the blob's by axes of one.
         """
         return values
+
+    def from_file(self, index: int, arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """A weights file's array for parameter `index`; `arrays` are all that it has for the layer.
+        Types that take other shapes than their own bring them into these.
+        """
+        return arrays[index] if index < len(arrays) else None
 
     def fillers_of_tops(self) -> Sequence[pb.FillerParameter]:
         """A filler for each top of a source that fills itself; empty for all other layers."""

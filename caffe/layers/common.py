@@ -46,8 +46,9 @@ class _LastMaximum(torch.autograd.Function):
 class Eltwise(Layer):
     """Product, weighted sum or maximum of bottoms of one shape."""
 
-    bottoms = (2, None)
+    bottoms = (1, None)
     reads = ("eltwise_param",)
+    differs = "One bottom is enough, as in FlowNet2; BVLC's Caffe wants two."
     look = Look("Fusion")
 
     def setup(self, shapes: Sequence[Shape]) -> None:
@@ -73,7 +74,7 @@ class Eltwise(Layer):
         self.top_shapes(bottom)
         p = self.layer_param.eltwise_param
         if p.operation == pb.EltwiseParameter.MAX:
-            return _LastMaximum.apply(*bottom)
+            return _LastMaximum.apply(*bottom) if len(bottom) > 1 else bottom[0]
         if p.operation == pb.EltwiseParameter.PROD:
             return self._product(bottom)
         total = bottom[0] * p.coeff[0] if p.coeff else bottom[0]

@@ -17,7 +17,10 @@ from caffe.layers.look import Look
 from caffe.process.log import WARNING, emit
 
 # The hint of layers whose priors do not fit: TextBoxes' PriorBox needs no field for that.
-DENSER = "; TextBoxes' PriorBox makes twice as many boxes as SSD's: set denser_prior_boxes: true"
+DENSER = (
+    "; some forks' PriorBox makes more boxes of the same fields: set denser_prior_boxes: true for "
+    "TextBoxes' (twice as many), dense_faces: true for sfzhang15/FaceBoxes' (21 of three sizes)"
+)
 _TAKES = (
     *("num_classes", "share_location", "background_label_id", "nms_param", "code_type"),
     *("keep_top_k", "variance_encoded_in_target", "confidence_threshold"),
@@ -41,6 +44,7 @@ class _Detections(Layer):
     look = Look("Output")
     reads = ("detection_output_param",)
     fields = 7  # in a row of the top
+    extra = 0  # further codes of a location behind the four of its box
     background = 0
 
     def setup(self, shapes: Sequence[Shape]) -> None:
@@ -64,7 +68,7 @@ class _Detections(Layer):
         )
         count = check_priors(self, priors)
         for shape, each, what in (
-            (locations, 4 * self.places, "location"),
+            (locations, (4 + self.extra) * self.places, "location"),
             (confidences, self.classes, "confidence"),
         ):
             given = math.prod(shape[1:])
@@ -96,12 +100,16 @@ class _Detections(Layer):
     def _decode(
         self, locations: torch.Tensor, confidences: torch.Tensor, priors: torch.Tensor
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (N, priors, places, 4) and scores (N, priors, classes) on the host."""
+        """Boxes (N, priors, places, 4), with what belongs to them behind the four, and scores
+        (N, priors, classes), on the host.
+        """
         p, n = self.layer_param.detection_output_param, len(locations)
-        codes = locations.float().reshape(n, -1, self.places, 4)
-        prior, variances = split_priors(priors)
-        used = None if p.variance_encoded_in_target else variances[:, None]
-        boxes = box.decode(codes, prior[:, None], used, p.code_type)
+        codes = locations.float().reshape(n, -1, self.places, 4 + self.extra)
+        prior, variances = (x[:, None] for x in split_priors(priors))
+        used = None if p.variance_encoded_in_target else variances
+        boxes = box.decode(codes[..., :4], prior, used, p.code_type)
+        if self.extra:
+            boxes = torch.cat([boxes, _outlines(codes[..., 4:], prior, variances)], -1)
         scores = confidences.float().reshape(n, -1, self.classes)
         return boxes.cpu().numpy(), scores.cpu().numpy()
 
@@ -136,7 +144,7 @@ class _Detections(Layer):
                 label,
                 index[
                     box.suppress(
-                        boxes[index, place],
+                        boxes[index, place, :4],
                         scores[index, label],
                         p.nms_threshold,
                         top_k=self.top_k,
@@ -150,16 +158,20 @@ class _Detections(Layer):
     ) -> np.ndarray:
         """(image, label, confidence, xmin, ymin, xmax, ymax) of each box."""
         rows = np.empty((len(index), self.fields), np.float32)
-        rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3:7] = image, label, scores, boxes
+        rows[:, 0], rows[:, 1], rows[:, 2] = image, label, scores
+        rows[:, 3 : 3 + boxes.shape[1]] = boxes
         return rows
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         locations, confidences, priors = bottoms[:3]
         p = self.layer_param.detection_output_param
         self.check(
-            p.nms_param.eta == 1 and self.places == 1 and p.nms_param.nms_threshold <= 1,
-            "has no ONNX form with eta, with share_location: false or an nms_threshold above 1"
-            + RAW,
+            p.nms_param.eta == 1
+            and self.places == 1
+            and p.nms_param.nms_threshold <= 1
+            and not self.extra,
+            "has no ONNX form with eta, with share_location: false, an nms_threshold above 1 or "
+            "outlines" + RAW,
         )
         self.check(self.classes > (self.background == 0), "has no ONNX form without a class")
         self.check(not graph.dynamic_batch, "has an ONNX form for a fixed batch size only")
@@ -176,14 +188,18 @@ class DetectionOutput(_Detections):
 
     Bottoms, of which further ones only serve pictures that are not drawn here, and rules: as
     _Detections says (detection_output_layer.cpp; Liu et al., 2016). Top: (1, 1, rows, 7): image,
-    label, confidence, xmin, ymin, xmax, ymax, the latter as fractions of the image.
+    label, confidence, xmin, ymin, xmax, ymax, the latter as fractions of the image. With 12 codes
+    a prior instead of 4 (TextBoxes++) four corners x, y follow (15 numbers a row); with 9 two
+    corners and the height of a rotated box (12 numbers).
     save_output_param: after each num_test_image images their boxes are written into files.
     """
 
     bottoms = (3, 4)
-    fork = "SSD, NVCaffe, MobileNet-YOLO"
+    fork = "SSD, NVCaffe, MobileNet-YOLO, TextBoxes++"
     judge = "recorded"
-    takes = tuple(f"detection_output_param.{f}" for f in (*_TAKES, "save_output_param"))
+    takes = tuple(
+        f"detection_output_param.{f}" for f in (*_TAKES, "save_output_param", "use_polygon")
+    )
     differs = (
         "visualize is without effect. Where save_output_param names files that are not there, a "
         "warning says so and nothing is saved. In ONNX there is no form with eta below 1."
@@ -197,6 +213,18 @@ class DetectionOutput(_Detections):
             self.saver, why = Saver.of(p.save_output_param, self.classes, self.background)
         if why:
             emit("detection_output_layer.cpp:60", f"{self.where}: saves nothing: {why}", WARNING)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        p = self.layer_param.detection_output_param
+        priors = shapes[2][2] // 4 if len(shapes[2]) > 2 else 0
+        codes = math.prod(shapes[0][1:]) / (priors * self.places) if priors else 4
+        self.extra = {12: 8, 9: 5}.get(codes, 0)
+        self.fields = 7 + self.extra
+        self.check(
+            not self.extra or (p.code_type == box.CENTER_SIZE and not p.variance_encoded_in_target),
+            "outlines need code_type: CENTER_SIZE and variance_encoded_in_target: false",
+        )
+        return super().infer_shapes(shapes)
 
     def found(self, bottom: Tensors, rows: np.ndarray, images: int) -> None:
         if self.saver is not None:
@@ -246,6 +274,19 @@ class DetectionOutputExtended(_Detections):
         place = graph.add("Div", index, anchors)
         columns = [graph.add("Mod", index, anchors), graph.add("Mod", place, width)]
         return [graph.to_float(x) for x in (*columns, graph.add("Div", place, width))]
+
+
+def _outlines(codes: torch.Tensor, priors: torch.Tensor, variances: torch.Tensor) -> torch.Tensor:
+    """The corners of quadrangles from 8 codes, or two corners and the height of rotated boxes from
+    5 (TextBoxes++'s bbox_util.cpp). Corners are told from the prior's own, or from its centre.
+    """
+    center, size = box.to_center_size(priors)
+    unit = variances[..., :2] * size
+    if codes.shape[-1] == 8:
+        return codes * unit.repeat(1, 1, 4) + priors[..., [0, 1, 2, 1, 2, 3, 0, 3]]
+    corners = codes[..., :4] * unit.repeat(1, 1, 2) + center.repeat(1, 1, 2)
+    height = (codes[..., 4:] * variances[..., 3:]).exp() * size[..., 1:]
+    return torch.cat([corners, height], -1)
 
 
 def check_priors(layer: Layer, shape: Shape) -> int:

@@ -20,6 +20,17 @@ from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
 
 
+class Phase(int):
+    """caffe.TRAIN or caffe.TEST, 0 or 1, whose str() is its name.
+
+    Fast R-CNN's fork hands layers an enum, and Faster R-CNN's layers look str(self.phase) up in
+    their tables.
+    """
+
+    def __str__(self) -> str:
+        return pb.Phase.Name(int(self))
+
+
 class BlobVec(list):
     """A layer's parameter blobs, a list to which new ones can be added."""
 
@@ -33,10 +44,11 @@ class Layer:
 
     A net makes one for each layer of type Python whose python_param names its module and class.
     `bottom` and `top` are lists of blobs, whose `.data` and `.diff` are float32 numpy views:
-    setup(bottom, top) reads `self.param_str` (text) and `self.phase` (caffe.TRAIN or TEST), and may
-    call self.blobs.add_blob(*shape); reshape(bottom, top), called before each forward, gives the
-    tops their shapes; forward(bottom, top) writes top[i].data; backward(top, propagate_down,
-    bottom) writes bottom[i].diff where propagate_down[i], and adds to self.blobs[i].diff.
+    setup(bottom, top) reads `self.param_str` (text; older code calls it `self.param_str_`) and
+    `self.phase` (caffe.TRAIN or TEST), and may call self.blobs.add_blob(*shape); reshape(bottom,
+    top), called before each forward, gives the tops their shapes; forward(bottom, top) writes
+    top[i].data; backward(top, propagate_down, bottom) writes bottom[i].diff where
+    propagate_down[i], and adds to self.blobs[i].diff.
 
     A layer that reads data may define get_state(), which returns something that JSON can hold, and
     set_state(state): snapshots keep the state, and a resumed run hands it back.
@@ -45,8 +57,8 @@ class Layer:
     exception's own class, too.
     """
 
-    param_str = ""
-    phase = pb.TRAIN
+    param_str = param_str_ = ""
+    phase: int = Phase(pb.TRAIN)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
         # Not in __init__: classes that forget to call it get their blobs, too.
@@ -100,8 +112,8 @@ class PythonLayer(base.Layer):
     def __init__(self, param: pb.LayerParameter) -> None:
         super().__init__(param)
         self.user: Layer = self._attempt("__init__", self._find_class(), param)
-        self.user.param_str = param.python_param.param_str
-        self.user.phase = param.phase
+        self.user.param_str = self.user.param_str_ = param.python_param.param_str
+        self.user.phase = Phase(param.phase)
         self.blobs = self.user.blobs
 
     @property

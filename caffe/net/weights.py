@@ -101,7 +101,7 @@ def _match(
         )
     pairs = []
     for i, blob in enumerate(blobs):
-        array = arrays[i] if i < len(arrays) else None
+        array = layer.from_file(i, arrays)
         if array is None:
             if wiring.parameters.is_shared(layer, i):
                 continue

@@ -79,6 +79,19 @@ def row(
     return add
 
 
+def from_outside(name: str) -> bool:
+    """Whether the type's family reads files, or runs the user's code."""
+    family = TABLE[name].family
+    return family in ("data", "python_layer") or family.endswith("_data")
+
+
+def draws(name: str, count: int) -> range:
+    """How many cases of a type are tried: `count`, and a third for the types of forks, which are
+    many and have their recordings.
+    """
+    return range(max(2, count // 3) if REGISTRY[name].fork else count)
+
+
 def shape(rng: random.Random, least: int, most: int, largest: int = 3) -> list[int]:
     """A shape of least .. most axes, each of 1 .. largest."""
     return [rng.randint(1, largest) for _ in range(rng.randint(least, most))]

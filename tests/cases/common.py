@@ -10,7 +10,7 @@ TRUTH = ("true", "false")
 
 @row("Eltwise", "eltwise_param { operation: SUM coeff: 1 coeff: -1 }")
 def eltwise(rng: Random, name: str) -> Case:
-    bottoms = [shape(rng, 0, 4)] * rng.randint(2, 4)
+    bottoms = [shape(rng, 0, 4)] * rng.randint(1, 4)
     operation = rng.choice(["PROD", "SUM", "MAX"])
     text = f"operation: {operation} "
     if operation == "PROD":

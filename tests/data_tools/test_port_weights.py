@@ -158,3 +158,25 @@ def test_bad_input_has_its_line(folder, command, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"junk")
     assert "x.pth: no state dict" in line("x.pth", "floor")
     assert "y.pth: No such file" in line("y.pth", "floor")
+
+
+def test_every_layer_and_every_array_must_have_its_partner(folder, command, tmp_path):
+    """As caffe.convert wants it of weights; --partial accepts what is left over."""
+    text = (folder / "floor.prototxt").read_text()
+    text += (
+        'layer { name: "more" type: "InnerProduct" bottom: "prob" top: "more" '
+        "inner_product_param { num_output: 2 } }"
+    )
+    (tmp_path / "more.prototxt").write_text(text)
+    state = torch.load(folder / "port.pth", weights_only=True)
+    state["extra.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / "extra.pth")
+    for port, net, said in (
+        (folder / "port.pth", "more.prototxt", "the port has no weights for these layers: more"),
+        ("extra.pth", folder / "floor.prototxt", "fit no layer of the net: extra.weight"),
+    ):
+        result = command("port_weights", port, net, "out.caffemodel", code=1)
+        assert f"{said} (accepted with --partial)" in result.stderr
+        assert not (tmp_path / "out.caffemodel").exists()
+    result = command("port_weights", "extra.pth", "more.prototxt", "out.caffemodel", "--partial")
+    assert "not used: extra.weight" in result.stdout

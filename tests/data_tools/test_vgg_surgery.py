@@ -288,3 +288,19 @@ def test_bad_input_has_its_line(folder, command, tmp_path, vgg):
         " num_output: 2 kernel_size: 1 } }"
     )
     assert "no layer named as VGG-16's" in line(folder / "vgg.caffemodel", "other.prototxt")
+
+
+def test_each_of_vggs_convolutions_must_find_a_layer(folder, command, tmp_path):
+    text = (folder / "rgb.prototxt").read_text()
+    for name in ("conv1_2", "conv5_3"):
+        text = text.replace(f'"{name}"', f'"{name}_other"')
+    (tmp_path / "other.prototxt").write_text(text)
+    arguments = ["vgg_surgery", folder / "vgg.caffemodel", "other.prototxt", "out.caffemodel"]
+    said = command(*arguments, code=1).stderr
+    assert said.endswith(
+        "other.prototxt: has no layers for these of VGG-16's convolutions: conv1_2, conv5_3 "
+        "(accepted with --partial)\n"
+    )
+    assert not (tmp_path / "out.caffemodel").exists()
+    result = command(*arguments, "--partial")
+    assert "not used of vgg.caffemodel: conv1_2, conv5_3, fc6" in result.stdout

@@ -12,12 +12,12 @@ def scales_channels(node: Node | None) -> bool:
     if node is None or not node.is_a(Scale) or len(node.bottom) != 1:
         return False
     p = node.layer.layer_param.scale_param
-    return p.axis == 1 and p.num_axes == 1
+    return p.axis == 1 and p.num_axes == 1 and not node.layer.limited
 
 
 def plain_relu(node: Node | None) -> bool:
     """Whether this is a ReLU without a slope."""
-    if node is None or not node.is_a(ReLU):
+    if node is None or not node.is_a(ReLU) or len(node.top) != 1:
         return False
     return not node.layer.layer_param.relu_param.negative_slope
 

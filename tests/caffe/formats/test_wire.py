@@ -220,3 +220,18 @@ def test_a_pointer_of_git_lfs_is_called_that(tmp_path: Path) -> None:
     text = b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n"
     with pytest.raises(CaffeError, match=r"/n: is Git LFS's pointer to the file; fetch"):
         read(tmp_path / "n", text, wire.NET, pb.NetParameter)
+
+
+def test_blobs_of_c3ds_first_version(tmp_path: Path) -> None:
+    """Five sizes under the numbers 1 to 5, then data (6) and diff (7)."""
+    values = np.arange(24, dtype="<f4")
+    blob = b"".join(
+        wire.varint(n << 3) + bytes([size]) for n, size in enumerate((1, 2, 3, 2, 2), 1)
+    )
+    for number, array in ((6, values), (7, -values)):
+        blob += wire.varint(number << 3 | 2) + wire.varint(array.nbytes) + array.tobytes()
+    (tmp_path / "mean.binaryproto").write_bytes(blob)
+    outline, blobs = wire.read(str(tmp_path / "mean.binaryproto"), pb.BlobProto, wire.BLOB)
+    assert wire.shape(outline) == (1, 2, 3, 2, 2)
+    np.testing.assert_array_equal(blobs[0].data, values)
+    np.testing.assert_array_equal(blobs[0].diff, -values)

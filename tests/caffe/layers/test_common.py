@@ -92,7 +92,6 @@ def test_parameter_is_a_learned_blob(net_of):
             "must rise",
         ),
         ('type: "Eltwise"', [(2,), (3,)], "bottom 1 has the shape"),
-        ('type: "Eltwise"', [(2,)], "takes at least 2 bottom"),
         (
             'type: "Eltwise" eltwise_param { operation: PROD coeff: 1 coeff: 1 }',
             [(2,), (2,)],
@@ -168,3 +167,8 @@ def test_indices_out_of_range_are_named(layer_of):
     blobs = [b.tensor() for b in layer.blobs]
     with pytest.raises(caffe.CaffeError, match="index -1 is out of range, expected 0 to 2"):
         layer.forward([torch.tensor([-1.0, 2])], blobs)
+
+
+def test_a_weighted_sum_of_one(layer_of):
+    layer = layer_of('type: "Eltwise" eltwise_param { coeff: 0.5 }', (2,))
+    assert layer.forward([torch.tensor([2.0, 4.0])], []).tolist() == [1, 2]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import TABLE, Case, make_layer, values
+from cases import TABLE, Case, draws, make_layer, values
 
 import caffe
 from caffe.layers import Layer
@@ -94,8 +94,10 @@ def check(name: str, case: Case, seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("draw", range(DRAWS))
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [pytest.param(name, i, id=f"{name}-{i}") for name in DRAWN for i in draws(name, DRAWS)],
+)
 def test_gradient_is_the_derivative(name, draw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a case may bring files
     seed = zlib.crc32(f"{name} {draw}".encode())
