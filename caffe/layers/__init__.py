@@ -20,6 +20,7 @@ from caffe.proto import caffe_pb2 as pb
 FAMILIES = (
     "activation",
     "anchor_boxes",
+    "anchor_embedding",
     "annotated_data",
     "bn",
     "common",
@@ -29,6 +30,7 @@ FAMILIES = (
     "data",
     "detection_evaluate",
     "detection_output",
+    "detectnet_transform",
     "eval_detection",
     "flow",
     "flow_augmentation",
