@@ -19,6 +19,7 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "adaptation",
     "annotated_data",
     "bn",
     "common",
