@@ -19,6 +19,7 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "adaptation",
     "anchor_boxes",
     "anchor_embedding",
     "annotated_data",
