@@ -26,6 +26,8 @@ WITHOUT_FORM = {
     "BoxAnnotatorOHEM",
     "RotateROIPooling",
     "BiasChannel",
+    *("LabelsequenceAccuracy", "SequenceAccuracy"),
+    "FlowAugmentation",
 }
 WITH_FORM = sorted(name for name in TABLE if REGISTRY[name].onnx is not Layer.onnx)
 
