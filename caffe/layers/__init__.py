@@ -35,6 +35,7 @@ FAMILIES = (
     "eval_detection",
     "flow",
     "flow_augmentation",
+    "flow_data",
     "flow_loss",
     "hdf5_data",
     "image_data",
