@@ -77,7 +77,7 @@ def answers(
 
 
 def refusal(target: Target, reason: str) -> CaffeError:
-    return CaffeError(f"{target.title} does not take the file: {one_line(reason, 240)}")
+    return CaffeError(f"{title(target)} does not take the file: {one_line(reason, 240)}")
 
 
 def _in_onnxruntime(model: bytes, feeds: Arrays, outputs: Sequence[str]) -> list[np.ndarray]:

@@ -40,6 +40,7 @@ HARMLESS = frozenset(
         "forward_math",
         "forward_packing",
         "forward_type",
+        "device_ids",
         "group_id",
         "huge_video_dataset",
         "mem_param",

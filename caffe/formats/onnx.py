@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from caffe.errors import CaffeError
+
 if TYPE_CHECKING:
     import onnx
 
@@ -36,9 +38,10 @@ class Target:
     """A program that reads ONNX files, and what it takes where a layer has several forms.
 
     name: as --for has it. title: as people write it. hint: how to check a file in it where it is
-    not installed.
+    not installed. lacks: operators that layers have no other form for.
     max_unpool: it has MaxUnpool and the places that MaxPool chose. counts_padding: all its engines
-    count the padding of AveragePool where they are told to. selects: the size of a tensor may
+    count the padding of AveragePool where they are told to. pads_convolutions: also those of one
+    place, and dilated ones of single channels. selects: the size of a tensor may
     depend on values (Compress). saturates: Tanh and Softplus are right for large values, too.
     most_axes: of a blob. free_batch: the batch size may be left open.
     """
@@ -46,8 +49,10 @@ class Target:
     name: str
     title: str
     hint: str
+    lacks: frozenset[str] = frozenset()
     max_unpool: bool = False
     counts_padding: bool = True
+    pads_convolutions: bool = True
     selects: bool = True
     saturates: bool = True
     most_axes: int = 0  # 0: no limit
@@ -55,8 +60,9 @@ class Target:
 
 
 # OpenCV 5.0: its new engine lacks MaxUnpool and Compress, and counts a maximum's place in its own
-# plane; its classic engine (OpenCV 4's, too) ignores count_include_pad. Tanh is NaN from 45 on in
-# both, Softplus infinity from 89 on. Both convolve over three axes of space at most.
+# plane; it ignores the padding of 1x1 convolutions, its classic engine (OpenCV 4's, too) that of
+# dilated depthwise ones, and count_include_pad. Tanh is NaN from 45 on in both, Softplus infinity
+# from 89 on. Both convolve over three axes of space at most.
 # OpenVINO 2026.4 lacks MaxUnpool. TensorRT 10: docs/operators.md of onnx-tensorrt.
 TARGETS = {
     target.name: target
@@ -66,7 +72,9 @@ TARGETS = {
             "opencv",
             "OpenCV",
             "pip install 'opencv-python-headless>=5'",
+            frozenset({"MaxRoiPool", "ReverseSequence"}),
             counts_padding=False,
+            pads_convolutions=False,
             selects=False,
             saturates=False,
             most_axes=5,
@@ -76,6 +84,7 @@ TARGETS = {
             "tensorrt",
             "TensorRT",
             "run trtexec --onnx=FILE where the GPU is",
+            frozenset({"MaxRoiPool"}),
             selects=False,
             most_axes=5,
             free_batch=False,
@@ -102,14 +111,33 @@ class Graph:
     _counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, op: str, *inputs: Value | str, outputs: int = 1, **attributes: Any) -> Any:
-        """Add a node; returns the name of its output, or a list of names if there are several."""
+        """Add a node; returns the name of its output, or a list of names if there are several.
+
+        Raises CaffeError if the target lacks the operator.
+        """
         from onnx import helper
 
+        if op in self.target.lacks:
+            raise CaffeError(
+                f"layer {self.layer!r}: files for {self.target.title} cannot hold {op}"
+            )
+        if op == "Conv" and not self.target.pads_convolutions:
+            inputs = self._with_border(inputs, attributes)
         names = [self.fresh() for _ in range(outputs)]
         given = [item.name if isinstance(item, Value) else item for item in inputs]
         title = names[0].removesuffix(":1")  # a layer's first node gets the layer's name
         self.nodes.append(helper.make_node(op, given, names, title, **attributes))
         return names[0] if outputs == 1 else names
+
+    def _with_border(self, inputs: Sequence[Value | str], attributes: dict[str, Any]) -> list[Any]:
+        """A convolution's inputs, with its padding explicit where the target would ignore it."""
+        pads, weight = attributes.get("pads", [0]), inputs[1]
+        shape = self.constants[weight.name if isinstance(weight, Value) else weight].shape
+        dilated = shape[1] == 1 and max(attributes.get("dilations", [1])) > 1
+        if not any(pads) or not (max(shape[2:]) == 1 or dilated):
+            return [*inputs]
+        attributes["pads"] = [0] * len(pads)
+        return [self.padded(inputs[0], pads, 0), *inputs[1:]]
 
     def fresh(self) -> str:
         """A name not used so far: the layer's name and a running number."""
@@ -167,9 +195,11 @@ class Graph:
         return self.add("Slice", x, *(self.constant(v, np.int64) for v in (starts, ends, axes)))
 
     def padded(self, x: Value | str, pads: Sequence[int], value: float) -> str:
-        """An image (N, C, H, W) with a border of `value`; pads: above, left, below, right."""
-        top, left, bottom, right = pads
-        edges = self.constant([0, 0, top, left, 0, 0, bottom, right], np.int64)
+        """An image (N, C, ...) with a border of `value`; pads: before each axis of space, then
+        behind each.
+        """
+        half = len(pads) // 2
+        edges = self.constant([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
         return self.add("Pad", x, edges, self.constant(value))
 
     def average(self, x: Value | str, pads: Sequence[int], **attributes: Any) -> str:

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from caffe.errors import CaffeError
 from caffe.formats import unknown
+from caffe.formats.respelled import respelled
 
 M = TypeVar("M", bound=Message)
 
@@ -43,7 +44,7 @@ def parse(data: bytes, message_class: type[M], source: str) -> M:
     text = data.decode("utf-8-sig", errors="backslashreplace")
     message = message_class()
     try:
-        text_format.Parse(text, message)
+        _fill(message, text)
     except text_format.ParseError as error:
         raise _explain(error, text, message_class, source) from None
     missing = message.FindInitializationErrors()
@@ -52,6 +53,18 @@ def parse(data: bytes, message_class: type[M], source: str) -> M:
     if b"\\" in data:
         check_texts(message, source)
     return message
+
+
+def _fill(message: Message, text: str) -> None:
+    """Parse a text into an empty message, if need be with a fork's repeated fields respelled."""
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError:
+        other = respelled(text, message.DESCRIPTOR)
+        if other == text:
+            raise
+        message.Clear()
+        text_format.Parse(other, message)
 
 
 def check_texts(message: Message, source: str) -> None:
@@ -99,7 +112,7 @@ def _near(name: unknown.Name) -> str:
     """The nearest known name, or the few that there are."""
     known = {_core(n): n for n in name.among}
     wrong = _core(name.name)
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.85)
     near = near or [core for core in known if core.startswith(wrong)]
     if not near and name.kind == "value":
         near = difflib.get_close_matches(wrong, known, n=1)

@@ -145,6 +145,7 @@ def suppress(
     most: int = -1,
     eta: float = 1.0,
     plus: float = 0.0,
+    over: str = "IOU",
 ) -> np.ndarray:
     """Indices of the boxes that non-maximum suppression keeps, the highest score first.
 
@@ -153,6 +154,8 @@ def suppress(
     unless it overlaps a kept one by more than the threshold. Below an eta of 1 each kept box makes
     the threshold smaller by that factor as long as it is above 0.5 (ApplyNMSFast in SSD's
     bbox_util.cpp). Equal scores keep their order. It works on the host.
+    over: what the intersection is divided by: the union ("IOU"), or as in MS-CNN the smaller area
+    ("IOMU") or the area of the kept box ("IOFU").
     """
     order = np.argsort(-scores, kind="stable")
     order = order if top_k < 0 else order[:top_k]
@@ -171,8 +174,10 @@ def suppress(
         high = np.minimum(end[:, rest], end[:, k : k + 1])
         width, height = np.maximum(high - low + plus, 0)
         shared = width * height
-        union = area[rest] + area[k] - shared
-        ratio = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+        whole = area[rest] + area[k] - shared
+        if over != "IOU":
+            whole = np.minimum(area[rest], area[k]) if over == "IOMU" else area[k]
+        ratio = np.divide(shared, whole, out=np.zeros_like(shared), where=shared > 0)
         np.maximum(worst[rest], ratio, out=worst[rest])
         if eta < 1 and threshold > 0.5:
             threshold *= eta

@@ -341,6 +341,7 @@ class BlackAugmentation(Layer):
     in_place = False
     fork = "FlowNet2"
     judge = "worked cases"
+    reads = ("black_augmentation_param",)
     differs = "Nothing is blackened at random: the images stay as they are."
 
     def setup(self, shapes: Sequence[Shape]) -> None:

@@ -14,7 +14,8 @@ from google.protobuf import text_format
 
 import caffe
 from caffe import convert
-from caffe.export import probes
+from caffe.export import comparing, probes, programs
+from caffe.export.comparing import measured
 from caffe.export.state_dict import load_state_dict, read_names, read_state_dict
 from caffe.proto import caffe_pb2 as pb
 
@@ -242,20 +243,20 @@ def test_inputs_on_which_rounding_decides_are_drawn_again(tmp_path, monkeypatch)
     near = {"x": np.full((1, 40), 5, np.float32)}  # 5 * 0.1 is 0.5, or a little more
     far = {"x": np.full((1, 40), 9, np.float32)}
     monkeypatch.setattr(probes, "draws", lambda *_: iter([near, far]))
-    honest = convert.programs.answers
+    honest = programs.answers
 
     def answers(program, model, feeds, outputs):
         """Those of a program that rounds otherwise."""
         (y,) = honest(program, model, feeds, outputs)
         return [1 - y if feeds["x"][0, 0] == 5 else y]
 
-    monkeypatch.setattr(convert.programs, "answers", answers)
+    monkeypatch.setattr(programs, "answers", answers)
     exact = convert._run(net, near, ["y"], torch.float64)["y"]
     assert (exact != convert._run(net, near, ["y"])["y"]).all()
     assert convert.to_onnx(net, tmp_path / "net.onnx") == {"y": 0}
     # Where rounding decides nothing, other answers are wrong ones.
     monkeypatch.setattr(probes, "draws", lambda *_: iter([far, near]))
-    monkeypatch.setattr(convert.programs, "answers", lambda *args: [1 - honest(*args)[0]])
+    monkeypatch.setattr(programs, "answers", lambda *args: [1 - honest(*args)[0]])
     with pytest.raises(caffe.CaffeError, match=r"differ on 100.00% of the values \(40 of 40\)"):
         convert.to_onnx(net, tmp_path / "net.onnx")
 
@@ -281,6 +282,107 @@ def test_fusenet_for_other_programs(target, module, files, tmp_path, capsys):
     title = convert.TARGETS[target].title
     assert f"sf1.onnx: written, as {title} " in capsys.readouterr().err
     assert "MaxUnpool" not in {node.op_type for node in onnx.load(out).graph.node}
+
+
+SSD = (
+    input_of("data", 2, 3, 8, 8)
+    + """
+layer { name: "loc" type: "Convolution" bottom: "data" top: "loc" convolution_param {
+  num_output: 8 kernel_size: 1 weight_filler { type: "gaussian" std: 0.01 } } }
+layer { name: "conf" type: "Convolution" bottom: "data" top: "conf" convolution_param {
+  num_output: 6 kernel_size: 1 weight_filler { type: "gaussian" std: 0.01 } } }
+layer { name: "loc_p" type: "Permute" bottom: "loc" top: "loc_p"
+  permute_param { order: 0 order: 2 order: 3 order: 1 } }
+layer { name: "loc_f" type: "Flatten" bottom: "loc_p" top: "loc_f" }
+layer { name: "conf_p" type: "Permute" bottom: "conf" top: "conf_p"
+  permute_param { order: 0 order: 2 order: 3 order: 1 } }
+layer { name: "conf_r" type: "Reshape" bottom: "conf_p" top: "conf_r"
+  reshape_param { shape { dim: 0 dim: -1 dim: 3 } } }
+layer { name: "conf_s" type: "Softmax" bottom: "conf_r" top: "conf_s" softmax_param { axis: 2 } }
+layer { name: "conf_f" type: "Flatten" bottom: "conf_s" top: "conf_f" }
+layer { name: "priors" type: "PriorBox" bottom: "loc" bottom: "data" top: "priors"
+  prior_box_param { min_size: 3 max_size: 5 variance: 0.1 } }
+layer { name: "found" type: "DetectionOutput" bottom: "loc_f" bottom: "conf_f" bottom: "priors"
+  top: "found" detection_output_param { num_classes: 3 background_label_id: 0
+  nms_param { nms_threshold: 0.45 top_k: 20 } code_type: CENTER_SIZE keep_top_k: 11
+  confidence_threshold: 0.3 } }
+"""
+)
+
+
+@needs_onnxruntime
+@pytest.mark.parametrize("target", ["onnxruntime", "opencv", "tensorrt"])
+def test_found_boxes_are_compared_row_by_row(target, tmp_path, onnxruntime):
+    caffe.set_random_seed(3)
+    net = small_net(SSD)
+    found = convert.to_onnx(net, tmp_path / "net.onnx", target=target)["found"]
+    assert found < 1e-4
+    assert found.beyond == 0
+    assert 7 * 15 < found.values <= 7 * 22  # 11 rows for each of 2 pictures at most
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    (dark,) = session.run(None, {"data": np.full((2, 3, 8, 8), -1e4, np.float32)})
+    rows = net.forward(data=np.full((2, 3, 8, 8), -1e4, np.float32))["found"]
+    if target == "onnxruntime":
+        np.testing.assert_allclose(dark, rows, rtol=1e-4, atol=1e-5)
+    else:
+        assert dark.shape == (1, 1, 22, 7)
+        assert (dark == -1).all(-1).sum() == 22 - len(rows[0, 0])
+
+
+def test_rows_that_differ_in_number_differ():
+    ours = np.array([[[[0, 1, 0.9, 0, 0, 1, 1], [0, 2, 0.5, 0, 0, 1, 1]]]], np.float32)
+    theirs = np.full((1, 1, 4, 7), -1, np.float32)
+    theirs[..., 1:3, :] = ours[..., ::-1, :]
+    found = measured("boxes", ours, theirs, "OpenCV", 0.0)
+    assert (found, found.beyond, found.values) == (0, 0, 14)
+    theirs[..., 1, :] = -1
+    found = measured("boxes", ours, theirs, "OpenCV", 0.0)
+    assert (found, found.beyond, found.values) == (1, 7, 14)
+
+
+@needs_onnxruntime
+def test_boxes_far_beyond_the_image_are_told(tmp_path, monkeypatch):
+    """Random weights give such, for which rounding decides all."""
+    net = small_net(SSD)
+    net.params["loc"][1].data[...] = 100  # the exponent of a size, times the variance
+    honest = programs.answers
+    monkeypatch.setattr(programs, "answers", lambda *args: [honest(*args)[0][:, :, :1]])
+    with pytest.raises(caffe.CaffeError, match=r"differ on .*; its boxes lie far beyond the image"):
+        convert.to_onnx(net, tmp_path / "net.onnx")
+
+
+@needs_onnxruntime
+def test_raw_detections(files, tmp_path, onnxruntime):
+    net = small_net(SSD)
+    differences = convert.to_onnx(net, tmp_path / "raw.onnx", raw_detections=True)
+    assert set(differences) == {"loc_f", "conf_f", "priors"}
+    session = onnxruntime.InferenceSession(tmp_path / "raw.onnx")
+    assert [item.name for item in session.get_outputs()] == ["loc_f", "conf_f", "priors"]
+    assert [item.shape for item in session.get_outputs()] == [[2, 512], [2, 384], [1, 2, 512]]
+    with pytest.raises(caffe.CaffeError, match=r"none of the outputs holds boxes: \['fc'\]"):
+        convert.main([*files[:2], str(tmp_path / "no.onnx"), "--raw-detections"])
+    long = SSD.replace("keep_top_k: 11", "")
+    with pytest.raises(caffe.CaffeError, match=r"need a keep_top_k.* with --raw-detections"):
+        convert.to_onnx(small_net(long), tmp_path / "no.onnx", target="opencv")
+
+
+@needs_onnxruntime
+def test_inputs_on_which_a_net_saturates_are_no_proof(tmp_path):
+    """A Softmax of large scores gives 0 and 1 in any program: inputs of 0 to 1 are taken then."""
+    net = small_net(
+        input_of("x", 1, 6) + 'layer { name: "s" type: "Softmax" bottom: "x" top: "y" }'
+    )
+    drawn = list(comparing._answered(net, convert._run, ["y"], False))
+    assert all(feeds["x"].max() <= 1 for feeds, _ in drawn)
+    assert len(drawn) == 2
+    assert convert.to_onnx(net, tmp_path / "net.onnx")["y"] < 1e-5
+
+
+@needs_onnxruntime
+def test_blobs_that_silence_takes_are_outputs_without_others(tmp_path):
+    net = small_net(SMALL + 'layer { name: "s" type: "Silence" bottom: "fc" }')
+    assert net.outputs == []
+    assert set(convert.to_onnx(net, tmp_path / "net.onnx")) == {"fc"}
 
 
 @needs_onnxruntime

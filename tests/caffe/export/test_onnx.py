@@ -431,6 +431,27 @@ def test_padding_that_counts_is_explicit_for_opencv():
     assert "Pad" not in ops(write_graph(net, ["y"]))
 
 
+@pytest.mark.parametrize(
+    "conv", ["kernel_size: 1 pad: 1", "kernel_size: 3 pad: 1 dilation: 2 group: 4"]
+)
+def test_padding_that_opencv_ignores_is_explicit(conv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filler = 'weight_filler { type: "gaussian" std: 1 } bias_filler { type: "constant" value: 3 }'
+    text = (
+        'layer { name: "l" type: "Convolution" bottom: "x" top: "y" '
+        f"convolution_param {{ num_output: 4 {conv} {filler} }} }}"
+    )
+    net, feeds = build(text, x=(1, 4, 7, 8))
+    expected = net.forward(**feeds)["y"]
+    model = write_graph(net, ["y"], target=OPENCV)
+    assert ops(model) == ["Pad", "Conv"]
+    assert ops(write_graph(net, ["y"])) == ["Conv"]
+    np.testing.assert_allclose(run(model, **feeds)["y"], expected, rtol=1e-5, atol=1e-5)
+    for engine in ("ENGINE_NEW", "ENGINE_CLASSIC"):
+        answer = opencv(model, engine, **feeds)["y"]
+        np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["TanH", "BNLL"])
 def test_large_values_in_opencv(kind, tmp_path, monkeypatch):
     """OpenCV's own operators give NaN and infinity."""
@@ -465,6 +486,13 @@ def test_what_a_program_cannot_take_is_told():
         caffe.CaffeError, match=r"^layer 'l' \(Filter\): .* files for OpenCV cannot"
     ):
         write_graph(net, ["y"], target=OPENCV)
+    pool = 'type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 2 }'
+    text = f'layer {{ name: "l" {pool} bottom: "x" bottom: "r" top: "y" }}'
+    net, _ = build(text, x=(1, 2, 8, 8), r=(3, 5))
+    for target in (OPENCV, TENSORRT):
+        said = f"^layer 'l': files for {target.title} cannot hold MaxRoiPool$"
+        with pytest.raises(caffe.CaffeError, match=said):
+            write_graph(net, ["y"], target=target)
     with pytest.raises(caffe.CaffeError, match="files for TensorRT have a fixed batch size"):
         write_graph(net, ["y"], dynamic_batch=True, target=TENSORRT)
 

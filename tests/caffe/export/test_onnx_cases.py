@@ -25,6 +25,8 @@ WITHOUT_FORM = {
     "DetectionEvaluate",
     "BoxAnnotatorOHEM",
     "RotateROIPooling",
+    *("BoxGroupOutput", "BoxOutput", "DetectionAccuracy", "DetectionGroupAccuracy"),
+    *("BboxAccuracy", "DecodeBBox", "FrcnnOutput", "HardMining", "ProposalTarget", "ScaleRoute"),
     "BiasChannel",
     *("LabelsequenceAccuracy", "SequenceAccuracy"),
     "FlowAugmentation",

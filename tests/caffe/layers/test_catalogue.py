@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caffe.layers import FAMILIES
+from caffe.errors import CaffeError
+from caffe.layers import FAMILIES, create_layer
 from caffe.layers.base import REGISTRY
 from caffe.proto import caffe_pb2 as pb
 
@@ -52,6 +53,7 @@ SHARED = {
     "DetectionOutputExtended": {"nms_param"},
     "HDF5Data": {"transform_param"},
     "MemoryData": {"transform_param"},
+    "MultiBoxFocalLoss": {"nms_param"},
     "MultiBoxLoss": {"nms_param"},
 }
 
@@ -75,3 +77,9 @@ def test_fields_of_forks_are_in_the_schema(name):
 
 def test_types_of_forks_say_where_they_come_from():
     assert all(REGISTRY[name].fork for name in set(TYPES) - set(EXPECTED.split()))
+
+
+def test_a_type_that_cannot_be_had_says_why():
+    param = pb.LayerParameter(name="engine", type="TRT")
+    with pytest.raises(CaffeError, match="'TRT' is refused: NVCaffe's layer runs an engine"):
+        create_layer(param)

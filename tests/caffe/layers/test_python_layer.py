@@ -258,6 +258,65 @@ def test_top_shaped_in_forward():
     assert n.forward(data=x)["end"].tolist() == [[2, 4, 6], [8, 10, 12]]
 
 
+class Proposals(caffe.Layer):
+    """Regions around the highest scores, as Faster R-CNN's Python layers make them.
+
+    It reads what Fast R-CNN's fork hands to layers: param_str_ and the name of the phase.
+    """
+
+    counts = {"TRAIN": 3, "TEST": 2}  # noqa: RUF012
+
+    def setup(self, bottom, top):
+        self.stride = int(self.param_str_.split(":")[1])
+        top[0].reshape(1, 5)
+
+    def reshape(self, bottom, top):
+        pass
+
+    def forward(self, bottom, top):
+        scores = bottom[0].data[0, 0]
+        places = scores.ravel().argsort()[::-1][: self.counts[str(self.phase)]]
+        y, x = np.unravel_index(places, scores.shape)
+        corners = np.stack([x, y, x + 1, y + 1], 1) * self.stride
+        regions = np.hstack([np.zeros((len(places), 1)), corners]).astype(np.float32)
+        top[0].reshape(*regions.shape)
+        top[0].data[...] = regions
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+@pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
+def test_python_proposals_are_pooled_and_let_the_features_learn(phase):
+    """As in Faster R-CNN: the regions come from what is learned, their number from the phase."""
+    made = net(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 4 '
+        'dim: 5 } } } layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" '
+        "convolution_param { num_output: 2 kernel_size: 1 weight_filler { value: 1 } } }"
+        + python("Proposals", "conv", "regions", param_str="'feat_stride': 16")
+        + 'layer { name: "pool" type: "ROIPooling" bottom: "conv" bottom: "regions" top: "pool" '
+        "roi_pooling_param { pooled_h: 1 pooled_w: 1 spatial_scale: 0.0625 } }"
+        'layer { name: "loss" type: "Reduction" bottom: "pool" top: "loss" loss_weight: 1 }',
+        phase,
+    )
+    made.blobs["data"].data[...] = np.arange(20).reshape(1, 1, 4, 5)
+    made.forward()
+    count = Proposals.counts["TRAIN" if phase == caffe.TRAIN else "TEST"]
+    assert made.blobs["regions"].shape == (count, 5)
+    # The regions of 19 and 18, at the border, and of 17 all end in the row of the largest values.
+    assert made.blobs["pool"].data[:, 0].ravel().tolist() == [19, 19, 18][:count]
+    made.backward()
+    assert made.params["conv"][0].diff.ravel().tolist() == [sum([19, 19, 18][:count])] * 2
+
+
+def test_phase_is_a_number_with_a_name():
+    made = net(INPUT + python("Times", param_str="2"), caffe.TEST)
+    phase = made.layers[1].phase
+    assert phase == caffe.TEST == 1
+    assert str(phase) == "TEST"
+    assert made.layers[1].param_str_ == made.layers[1].param_str == "2"
+
+
 def test_parameters_learn_and_are_saved(tmp_path):
     text = (
         INPUT
