@@ -49,6 +49,7 @@ FAMILIES = (
     "recurrent",
     "region_boxes",
     "region_loss",
+    "region_scores",
     "resample",
     "resize",
     "roi",
