@@ -59,6 +59,7 @@ FAMILIES = (
     "resize",
     "roi",
     "roi_turned",
+    "scene_data",
     "segmentation",
     "segmentation_data",
     "sequence",
