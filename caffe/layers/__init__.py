@@ -63,6 +63,7 @@ FAMILIES = (
     "volume",
     "yolo",
     "yolo_loss",
+    "yolo_seg",
 )
 
 for _family in FAMILIES:
