@@ -70,6 +70,7 @@ FAMILIES = (
     "volume",
     "yolo",
     "yolo_loss",
+    "yolo_seg",
 )
 
 # Types that cannot be had here, and why.
