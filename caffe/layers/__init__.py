@@ -19,6 +19,8 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "adaptation",
+    "anchor_boxes",
     "anchor_embedding",
     "annotated_data",
     "bn",
@@ -33,10 +35,12 @@ FAMILIES = (
     "eval_detection",
     "flow",
     "flow_augmentation",
+    "flow_data",
     "flow_loss",
     "hdf5_data",
     "image_data",
     "loss",
+    "malis",
     "margin",
     "metric",
     "multibox_loss",

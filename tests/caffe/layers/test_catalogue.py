@@ -46,6 +46,7 @@ def test_a_type_says_what_it_reads(name):
 
 # Fields that a class of the family reads, but not for this type, or in a message of its own.
 SHARED = {
+    "CustomData": {"transform_param"},
     "AnnotatedData": {"noise_param", "resize_param"},
     "DetectionEvaluate": {"resize_param"},
     "DetectionOutput": {"nms_param"},
