@@ -19,6 +19,9 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "adaptation",
+    "anchor_boxes",
+    "anchor_embedding",
     "annotated_data",
     "bn",
     "common",
@@ -28,9 +31,11 @@ FAMILIES = (
     "data",
     "detection_evaluate",
     "detection_output",
+    "detectnet_transform",
     "eval_detection",
     "flow",
     "flow_augmentation",
+    "flow_data",
     "flow_loss",
     "hdf5_data",
     "image_data",
@@ -49,10 +54,12 @@ FAMILIES = (
     "recurrent",
     "region_boxes",
     "region_loss",
+    "region_scores",
     "resample",
     "resize",
     "roi",
     "roi_turned",
+    "scene_data",
     "segmentation",
     "segmentation_data",
     "sequence",
@@ -65,6 +72,11 @@ FAMILIES = (
     "yolo_loss",
     "yolo_seg",
 )
+
+# Types that cannot be had here, and why.
+REFUSED = {
+    "TRT": "NVCaffe's layer runs an engine of TensorRT; give the net that the engine was made from"
+}
 
 for _family in FAMILIES:
     importlib.import_module(f"caffe.layers.{_family}")
@@ -106,6 +118,8 @@ def class_of(layer_type: str) -> type[Layer]:
 
 def unknown_type(param: pb.LayerParameter) -> str:
     """'unknown layer type ...', with the nearest known one."""
+    if reason := REFUSED.get(param.type):
+        return f"layer type {param.type!r} is refused: {reason}"
     known = {name.lower(): name for name in REGISTRY}
     near = difflib.get_close_matches(param.type.lower(), known, n=1)
     hint = f" (did you mean {known[near[0]]}?)" if near and param.type not in REGISTRY else ""

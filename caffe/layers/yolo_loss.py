@@ -403,9 +403,9 @@ def _is_detections(shape: Shape) -> bool:
     return len(shape) == 4 and tuple(shape[:2]) == (1, 1) and shape[3] == 8
 
 
-@register("DetectionLoss")
-class DetectionLoss(_Loss):
-    """YOLO's first loss: squares of what classes, objectness and boxes miss.
+class GridLoss(_Loss):
+    """YOLO's first loss, DetectionLoss without cls_num: squares of what classes, objectness and
+    boxes miss.
 
     Bottoms: predictions (N, ...) of a grid of `side` x `side` cells: num_class probabilities,
     num_object objectnesses and num_object boxes (x, y, width, height) of all cells, each number of
@@ -417,28 +417,13 @@ class DetectionLoss(_Loss):
     detection_loss_layer.cpp).
     """
 
-    fork = "caffe-yolo"
-    judge = "recorded"
-    reads = ("detection_loss_param",)
-    takes = tuple(
-        f"detection_loss_param.{name}"
-        for name in (
-            *("side", "num_class", "num_object", "object_scale", "noobject_scale", "class_scale"),
-            *("coord_scale", "sqrt", "constriant"),
-        )
-    )
-    differs = f"{GRADIENT} A batch without objects has a loss, where the fork's is NaN."
+    type = "DetectionLoss"
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.detection_loss_param
         self.check(
-            not (p.HasField("cls_num") or p.HasField("field_h")),
-            "cls_num and field_h are those of MS-CNN's layer of this name; give caffe-yolo's side, "
-            "num_class and num_object",
-        )
-        self.check(
             min(p.side, p.num_class, p.num_object) > 0,
-            "side, num_class and num_object must be positive",
+            "side, num_class and num_object must be positive; MS-CNN's loss has a cls_num",
         )
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
@@ -514,3 +499,50 @@ class DetectionLoss(_Loss):
             with_object = with_object + (m.square().sum() / scale if scale else 0)
         rest = chosen.numel() - count
         return with_object / count.clamp(min=1) + without / rest.clamp(min=1)
+
+
+@register("YoloSeg")
+class YoloSeg(_Loss):
+    """The sum of squares of what the sigmoid of each score misses, times object_scale, over N.
+
+    Bottoms: scores and targets (N, C, H, W), and the number of pixels of each class in each picture
+    (N, C). Places whose target exceeds a half count 2 minus the class's share as much, which is the
+    number of its pixels over that of all others (yolo_seg.cpp).
+    """
+
+    fork = "MobileNet-YOLO"
+    judge = "recorded"
+    bottoms = (3, 3)
+    labels = (1, 2)
+    reads = ("yolo_seg_param",)
+    takes = tuple(
+        f"yolo_seg_param.{name}"
+        for name in ("num_class", "object_scale", "class_scale", "use_logic_gradient")
+    )
+    differs = (
+        f"{GRADIENT} `num_class`, `class_scale` and `use_logic_gradient` are accepted and without "
+        "effect, as in the fork."
+    )
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        x, targets = tuple(shapes[0]), tuple(shapes[1])
+        self.check(
+            x == targets and len(x) == 4,
+            f"bottoms of shapes {x} and {targets} must be equal, (N, C, H, W)",
+        )
+        self.check(
+            math.prod(shapes[2]) == math.prod(x[:2]),
+            f"counts (bottom 2) have the shape {tuple(shapes[-1])}, expected {x[:2]}",
+        )
+        return [()]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        scale = self.layer_param.yolo_seg_param.object_scale
+        x, targets = bottom[0], bottom[1].detach()
+        missing = scale * (x.detach().sigmoid() - targets)
+        counts = bottom[2].detach().reshape(x.shape[:2]).sum(0)
+        share = counts / (x.shape[0] * math.prod(x.shape[2:]) - counts)
+        missing = torch.where(targets > 0.5, (2 - share)[:, None, None] * missing, missing)
+        pictures = max(1, x.shape[0])
+        return with_gradient_of(missing.square().sum() / pictures, (missing * x).sum() / pictures)
