@@ -70,7 +70,6 @@ FAMILIES = (
     "volume",
     "yolo",
     "yolo_loss",
-    "yolo_seg",
 )
 
 # Types that cannot be had here, and why.
