@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from data_tools import info
 from data_tools.cli import DataError
 from data_tools.record import from_datum
 
+Survey = Callable[[Iterator[tuple[bytes, bytes]], str], dict[str, Any]]
+
 INFO = info.NAME
 PLAN = "plan.json"
 UNKNOWN = "unknown.json"  # while an LMDB is built: key -> pixels whose unknown labels became 0
-LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN}
+LABEL_MAP = "labelmap.prototxt"  # of an LMDB of boxes
+LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN, LABEL_MAP}
 PARTIAL = ".fusenet-partial"  # ending of the folder in which an LMDB is built
 REPLACED = "replaced"  # in it: the LMDB that it replaces, for a moment
 MAKER = "data_tools.store"  # the mark in the plan
@@ -191,14 +194,15 @@ class Writer:
                     _remove(self.partial)
             os.close(self._lock)
 
-    def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, facts: dict[str, Any], look: Survey | None = None) -> dict[str, Any]:
         """Surveys the records, adds dataset.json, and renames the LMDB to its final name.
 
-        facts: those for dataset.json beyond the survey. Returns the whole content of dataset.json.
+        facts: those for dataset.json beyond the survey. look: the survey, for records that are no
+        Datums. Returns the whole content of dataset.json.
         """
         self.commit()
         with lmdb_errors(self.partial), self._env.begin() as txn:
-            facts = {**facts, **survey(txn.cursor(), str(self.partial))}
+            facts = {**facts, **(look or survey)(txn.cursor(), str(self.partial))}
         if self._unknown:
             facts["unknown_labels"] = unknown_labels(list(self._unknown.values()))
         with lmdb_errors(self.partial):
