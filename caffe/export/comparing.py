@@ -55,6 +55,7 @@ def compared(
     least = -math.inf if target.selects else 0.0  # scores that the file's rows are above
     boxes = dict.fromkeys(_names_of_boxes(net), least)
     best: dict[str, Difference] = {}
+    hint = ""
     for feeds, expected in _answered(net, run, outputs, dynamic_batch):
         theirs = programs.answers(program, model, {n: feeds[n] for n in names}, given)
         found = {
@@ -63,11 +64,13 @@ def compared(
         }
         if not best or _beyond(found) < _beyond(best):
             best = found
+        if any(_lie_far(values) for name, values in expected.items() if name in boxes):
+            hint = "; its boxes lie far beyond the image: are these its weights?"
         if not _beyond(found) or _is_calm(run, net, feeds, outputs, expected, boxes):
             best = found
             break
     for name, difference in best.items():
-        judge(name, difference, program.title)
+        judge(name, difference, program.title, hint)
     return best
 
 
@@ -141,13 +144,13 @@ def _rows(boxes: np.ndarray, least: float) -> np.ndarray:
     return rows[np.lexsort((rows[:, 3], -rows[:, 2], rows[:, 1], rows[:, 0]))]
 
 
-def judge(name: str, found: Difference, program: str) -> None:
-    """Raise CaffeError if too many values differ."""
+def judge(name: str, found: Difference, program: str, hint: str = "") -> None:
+    """Raise CaffeError, with the hint behind its text, if too many values differ."""
     if found.beyond > UNEQUAL * found.values:
         raise CaffeError(
             f"output {name!r}: {program} and the net differ on "
             f"{found.beyond / found.values:.2%} of the values ({found.beyond} of {found.values}), "
-            f"by up to {float(found):.2g} of the largest"
+            f"by up to {float(found):.2g} of the largest{hint}"
         )
 
 
@@ -188,10 +191,14 @@ def _tells(values: np.ndarray, boxes: bool) -> bool:
     """Whether answers are in a range where the net works: finite, not of two values only as those
     of a saturated Softmax, boxes not far beyond the image.
     """
-    far = boxes and np.abs(values[..., 3:7]).max(initial=0) > 100
-    if far or not np.isfinite(values).all():
+    if not np.isfinite(values).all() or (boxes and _lie_far(values)):
         return False
     if boxes or values.size < 3:
         return True
     steps = np.round(values / (np.abs(values).max() or 1) / TOLERANCE)
     return bool(((steps > steps.min()) & (steps < steps.max())).any())
+
+
+def _lie_far(boxes: np.ndarray) -> bool:
+    """Whether a corner of boxes, whose image has a side of 1, lies far beyond it."""
+    return not np.abs(boxes[..., 3:7]).max(initial=0) <= 100

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from caffe.errors import CaffeError
+
 if TYPE_CHECKING:
     import onnx
 
@@ -36,7 +38,7 @@ class Target:
     """A program that reads ONNX files, and what it takes where a layer has several forms.
 
     name: as --for has it. title: as people write it. hint: how to check a file in it where it is
-    not installed.
+    not installed. lacks: operators that layers have no other form for.
     max_unpool: it has MaxUnpool and the places that MaxPool chose. counts_padding: all its engines
     count the padding of AveragePool where they are told to. pads_convolutions: also those of one
     place, and dilated ones of single channels. selects: the size of a tensor may
@@ -47,6 +49,7 @@ class Target:
     name: str
     title: str
     hint: str
+    lacks: frozenset[str] = frozenset()
     max_unpool: bool = False
     counts_padding: bool = True
     pads_convolutions: bool = True
@@ -69,6 +72,7 @@ TARGETS = {
             "opencv",
             "OpenCV",
             "pip install 'opencv-python-headless>=5'",
+            frozenset({"MaxRoiPool", "ReverseSequence"}),
             counts_padding=False,
             pads_convolutions=False,
             selects=False,
@@ -80,6 +84,7 @@ TARGETS = {
             "tensorrt",
             "TensorRT",
             "run trtexec --onnx=FILE where the GPU is",
+            frozenset({"MaxRoiPool"}),
             selects=False,
             most_axes=5,
             free_batch=False,
@@ -106,14 +111,33 @@ class Graph:
     _counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, op: str, *inputs: Value | str, outputs: int = 1, **attributes: Any) -> Any:
-        """Add a node; returns the name of its output, or a list of names if there are several."""
+        """Add a node; returns the name of its output, or a list of names if there are several.
+
+        Raises CaffeError if the target lacks the operator.
+        """
         from onnx import helper
 
+        if op in self.target.lacks:
+            raise CaffeError(
+                f"layer {self.layer!r}: files for {self.target.title} cannot hold {op}"
+            )
+        if op == "Conv" and not self.target.pads_convolutions:
+            inputs = self._with_border(inputs, attributes)
         names = [self.fresh() for _ in range(outputs)]
         given = [item.name if isinstance(item, Value) else item for item in inputs]
         title = names[0].removesuffix(":1")  # a layer's first node gets the layer's name
         self.nodes.append(helper.make_node(op, given, names, title, **attributes))
         return names[0] if outputs == 1 else names
+
+    def _with_border(self, inputs: Sequence[Value | str], attributes: dict[str, Any]) -> list[Any]:
+        """A convolution's inputs, with its padding explicit where the target would ignore it."""
+        pads, weight = attributes.get("pads", [0]), inputs[1]
+        shape = self.constants[weight.name if isinstance(weight, Value) else weight].shape
+        dilated = shape[1] == 1 and max(attributes.get("dilations", [1])) > 1
+        if not any(pads) or not (max(shape[2:]) == 1 or dilated):
+            return [*inputs]
+        attributes["pads"] = [0] * len(pads)
+        return [self.padded(inputs[0], pads, 0), *inputs[1:]]
 
     def fresh(self) -> str:
         """A name not used so far: the layer's name and a running number."""

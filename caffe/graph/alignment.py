@@ -49,18 +49,19 @@ class Alignment:
         Raises CaffeError for a crop that is to be aligned, and cannot be.
         """
         layer = self._wiring.layers[i]
+        align = crop_alignment() or layer.aligned
         if layer.unplaced and len(self._wiring.bottoms[i]) == 2:  # others are refused later
             try:
                 axis, offset = self._offset(i)
             except (CaffeError, UndefinedMapException, AxisMismatchException, AssertionError) as e:
-                layer.check(not crop_alignment(), f"cannot be aligned by coordinates: {e}")
+                layer.check(not align, f"cannot be aligned by coordinates: {e}")
                 self._at_zero.append(repr(layer.name))
                 layer.put(2, [])
             else:
                 self._maps[i] = axis - 1, 1, -np.array(offset)
-                if any(offset) and not crop_alignment():
+                if any(offset) and not align:
                     self._at_zero.append(f"{layer.name!r} at {', '.join(map(str, offset))}")
-                layer.put(axis, offset if crop_alignment() else [])
+                layer.put(axis, offset if align else [])
         for blob in self._wiring.tops[i]:
             self._maker.setdefault(blob, i)
 

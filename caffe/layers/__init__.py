@@ -57,6 +57,7 @@ FAMILIES = (
     "sequence",
     "special_loss",
     "unit_norm",
+    "video_data",
     "vision",
     "volume",
     "yolo",

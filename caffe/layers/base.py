@@ -226,6 +226,11 @@ class Layer:
         """Whether the parameters leave open where it cuts (Crop); then the net calls put()."""
         return False
 
+    @property
+    def aligned(self) -> bool:
+        """Whether it always cuts where the coordinates of its bottoms agree (AutoCrop)."""
+        return False
+
     def put(self, axis: int, offset: Sequence[int]) -> None:
         """Say where it cuts: from `axis` on, at these offsets; none: at 0."""
         raise AssertionError("the type is never unplaced")

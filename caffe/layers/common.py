@@ -74,7 +74,7 @@ class Eltwise(Layer):
         self.top_shapes(bottom)
         p = self.layer_param.eltwise_param
         if p.operation == pb.EltwiseParameter.MAX:
-            return _LastMaximum.apply(*bottom)
+            return _LastMaximum.apply(*bottom) if len(bottom) > 1 else bottom[0]
         if p.operation == pb.EltwiseParameter.PROD:
             return self._product(bottom)
         total = bottom[0] * p.coeff[0] if p.coeff else bottom[0]
@@ -161,9 +161,11 @@ class InnerProduct(Layer):
     num_output values.
 
     With `normalize` (caffe-windows, OpenCV's training toolbox) each pass first brings the weights
-    of each output to a length of 1; the gradient does not see that.
+    of each output to a length of 1; the gradient does not see that. In these forks bottom 1 may be
+    the weights, (outputs, ...), and bottom 2 the bias.
     """
 
+    bottoms = (1, 3)
     multiplies = True
     reads = ("inner_product_param",)
     takes = ("inner_product_param.normalize",)
@@ -172,12 +174,16 @@ class InnerProduct(Layer):
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.inner_product_param
         self.features = math.prod(shapes[0][self.axis(p.axis, shapes[0]) :])
-        self.check(p.num_output > 0, "num_output must be positive")
-        self.gathers = p.normalize  # forward changes the weights
-        shape = (p.num_output, self.features)
-        self.add_blob(shape[::-1] if p.transpose else shape, p.weight_filler)
-        if p.bias_term:
-            self.add_blob((p.num_output,), p.bias_filler)
+        self.outputs = p.num_output if len(shapes) == 1 else (*shapes[1], 0)[0]
+        self.check(self.outputs > 0, "num_output must be positive")
+        self.gathers = p.normalize and len(shapes) == 1  # forward changes the weights
+        if len(shapes) == 1:
+            shape = (p.num_output, self.features)
+            self.add_blob(shape[::-1] if p.transpose else shape, p.weight_filler)
+        self.check(len(shapes) == 1 or not p.transpose, "transpose is for weights of its own")
+        self.check(len(shapes) < 3 or p.bias_term, "bottom 2 is a bias, but bias_term is false")
+        if p.bias_term and len(shapes) < 3:
+            self.add_blob((self.outputs,), p.bias_filler)
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         p, shape = self.layer_param.inner_product_param, tuple(shapes[0])
@@ -187,16 +193,24 @@ class InnerProduct(Layer):
             features == self.features,
             f"bottom {shape} has {features} values from axis {start} on, expected {self.features}",
         )
-        return [(*shape[:start], p.num_output)]
+        for i, size in enumerate((self.outputs * self.features, self.outputs), 1):
+            given = tuple(shapes[i]) if i < len(shapes) else (self.outputs, size // self.outputs)
+            self.check(
+                given[:1] == (self.outputs,) and math.prod(given) == size,
+                f"bottom {i} has the shape {given}, expected {size} values for {self.outputs} "
+                "outputs",
+            )
+        return [(*shape[:start], self.outputs)]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.inner_product_param
         (shape,) = self.top_shapes(bottom)
-        if p.normalize:
+        if self.gathers:
             with torch.no_grad():
                 blobs[0].copy_(self._unit(blobs[0]))
-        weight = blobs[0].t() if p.transpose else blobs[0]
-        bias = blobs[1] if p.bias_term else None
+        weight, *bias = (*bottom[1:], *blobs)
+        weight = weight.t() if p.transpose else weight.reshape(self.outputs, self.features)
+        bias = bias[0].reshape(-1) if bias else None
         rows = bottom[0].reshape(math.prod(shape[:-1]), self.features)
         return torch.nn.functional.linear(rows, weight, bias).reshape(shape)
 
@@ -213,8 +227,10 @@ class InnerProduct(Layer):
         return math.prod(shape) * self.features
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        p, (x,) = self.layer_param.inner_product_param, bottoms
+        p, x = self.layer_param.inner_product_param, bottoms[0]
         start = self.axis(p.axis, x.shape)
+        if len(bottoms) > 1:
+            return self._onnx_of_bottoms(graph, start, *bottoms)
         weight = self.array(0)
         if p.normalize:
             weight = self._unit(torch.from_numpy(weight)).numpy()
@@ -227,6 +243,18 @@ class InnerProduct(Layer):
         flat = graph.reshape(x, (*x.shape[:start], self.features), keeps_batch=start > 0)
         y = graph.add("MatMul", flat, graph.constant(weight, name=f"{self.name}.0"))
         return graph.add("Add", y, graph.blob(self, 1)) if p.bias_term else y
+
+    def _onnx_of_bottoms(
+        self, graph: Graph, start: int, x: Value, weight: Value, *bias: Value
+    ) -> Names:
+        """The ONNX form for weights that are a bottom."""
+        flat = graph.reshape(x, (*x.shape[:start], self.features), keeps_batch=start > 0)
+        columns = graph.reshape(weight, (self.outputs, self.features), keeps_batch=False)
+        y = graph.add("MatMul", flat, graph.add("Transpose", columns, perm=[1, 0]))
+        if not self.layer_param.inner_product_param.bias_term:
+            return y
+        row = graph.reshape(bias[0], (self.outputs,), keeps_batch=False) if bias else None
+        return graph.add("Add", y, row or graph.blob(self, 0))
 
     def from_torch(self, index: int, values: torch.Tensor) -> torch.Tensor:
         p = self.layer_param.inner_product_param

@@ -339,13 +339,18 @@ class MultiBoxLoss(Layer):
     def _confidence_losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of each prior (...), of scores (..., classes) and labels (...)."""
         if self.p.conf_loss_type == P.SOFTMAX:
-            chosen = scores.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
-            return -with_gradient_of(chosen.clamp(min=LOG_FLT_MIN), chosen)
+            return -_log_softmax_at(scores, labels)
         targets = torch.zeros_like(scores)
         background = labels.clamp(max=scores.shape[-1] - 1)
         inside = (labels < scores.shape[-1])[..., None].to(scores.dtype)
         targets.scatter_(-1, background[..., None], inside)
         return _logistic(scores, targets).sum(-1)
+
+    def softmax_losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The losses that count, of scores (..., classes) and labels (...); mining takes plain
+        ones.
+        """
+        return -_log_softmax_at(scores, labels)
 
     def _confidence_loss(
         self,
@@ -359,7 +364,7 @@ class MultiBoxLoss(Layer):
             counted = matched[:, 0] | negatives
             scores, labels = scores[counted], labels[counted]
         if self.p.conf_loss_type == P.SOFTMAX:
-            return self._confidence_losses(scores, labels).sum()
+            return self.softmax_losses(scores, labels).sum()
         # SSD fills the targets with the background's number before it sets those that are 1.
         targets = torch.full_like(scores, float(self.p.background_label_id)).detach()
         if negatives is None:
@@ -380,3 +385,32 @@ class MultiBoxLoss(Layer):
 def _logistic(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The logistic loss of each score; targets may be other numbers than 0 and 1."""
     return F.softplus(scores) - scores * targets
+
+
+def _log_softmax_at(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The logarithm of the probability of each label (...), from scores (..., classes)."""
+    chosen = scores.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+    return with_gradient_of(chosen.clamp(min=LOG_FLT_MIN), chosen)
+
+
+@register("MultiBoxFocalLoss")
+class MultiBoxFocalLoss(MultiBoxLoss):
+    """MultiBoxLoss whose confidence loss is the focal one, -alpha (1 - p)^gamma log p for the
+    probability p of the label (Lin et al., 2017), where conf_loss_type is SOFTMAX.
+
+    Bottoms and top: as MultiBoxLoss's; mining goes by -log p (jiachen0212/ssd-focal_loss_caffe,
+    multibox_focal_loss_layer.cpp).
+    """
+
+    fork = "jiachen0212/ssd-focal_loss_caffe"
+    reads = (*MultiBoxLoss.reads, "focal_loss_param")
+    takes = (*MultiBoxLoss.takes, "focal_loss_param.alpha", "focal_loss_param.gamma")
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        super().setup(shapes)
+        gamma = self.layer_param.focal_loss_param.gamma
+        self.check(gamma >= 0, f"gamma is {gamma:g}, expected at least 0")
+
+    def softmax_losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        p, logs = self.layer_param.focal_loss_param, _log_softmax_at(scores, labels)
+        return -p.alpha * (1 - logs.exp()).clamp(min=0).pow(p.gamma) * logs

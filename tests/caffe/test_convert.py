@@ -14,7 +14,7 @@ from google.protobuf import text_format
 
 import caffe
 from caffe import convert
-from caffe.export import comparing, probes
+from caffe.export import comparing, probes, programs
 from caffe.export.comparing import measured
 from caffe.export.state_dict import load_state_dict, read_names, read_state_dict
 from caffe.proto import caffe_pb2 as pb
@@ -243,20 +243,20 @@ def test_inputs_on_which_rounding_decides_are_drawn_again(tmp_path, monkeypatch)
     near = {"x": np.full((1, 40), 5, np.float32)}  # 5 * 0.1 is 0.5, or a little more
     far = {"x": np.full((1, 40), 9, np.float32)}
     monkeypatch.setattr(probes, "draws", lambda *_: iter([near, far]))
-    honest = convert.programs.answers
+    honest = programs.answers
 
     def answers(program, model, feeds, outputs):
         """Those of a program that rounds otherwise."""
         (y,) = honest(program, model, feeds, outputs)
         return [1 - y if feeds["x"][0, 0] == 5 else y]
 
-    monkeypatch.setattr(convert.programs, "answers", answers)
+    monkeypatch.setattr(programs, "answers", answers)
     exact = convert._run(net, near, ["y"], torch.float64)["y"]
     assert (exact != convert._run(net, near, ["y"])["y"]).all()
     assert convert.to_onnx(net, tmp_path / "net.onnx") == {"y": 0}
     # Where rounding decides nothing, other answers are wrong ones.
     monkeypatch.setattr(probes, "draws", lambda *_: iter([far, near]))
-    monkeypatch.setattr(convert.programs, "answers", lambda *args: [1 - honest(*args)[0]])
+    monkeypatch.setattr(programs, "answers", lambda *args: [1 - honest(*args)[0]])
     with pytest.raises(caffe.CaffeError, match=r"differ on 100.00% of the values \(40 of 40\)"):
         convert.to_onnx(net, tmp_path / "net.onnx")
 
@@ -338,6 +338,17 @@ def test_rows_that_differ_in_number_differ():
     theirs[..., 1, :] = -1
     found = measured("boxes", ours, theirs, "OpenCV", 0.0)
     assert (found, found.beyond, found.values) == (1, 7, 14)
+
+
+@needs_onnxruntime
+def test_boxes_far_beyond_the_image_are_told(tmp_path, monkeypatch):
+    """Random weights give such, for which rounding decides all."""
+    net = small_net(SSD)
+    net.params["loc"][1].data[...] = 100  # the exponent of a size, times the variance
+    honest = programs.answers
+    monkeypatch.setattr(programs, "answers", lambda *args: [honest(*args)[0][:, :, :1]])
+    with pytest.raises(caffe.CaffeError, match=r"differ on .*; its boxes lie far beyond the image"):
+        convert.to_onnx(net, tmp_path / "net.onnx")
 
 
 @needs_onnxruntime

@@ -30,10 +30,15 @@ def axpy(rng: Random, name: str) -> Case:
 @row("InnerProduct", 'inner_product_param { num_output: 10 weight_filler { type: "xavier" } }')
 def inner_product(rng: Random, name: str) -> Case:
     bottom = shape(rng, 1, 4)
-    text = f"num_output: {rng.randint(1, 3)} axis: {some_axis(rng, len(bottom))} "
-    text += f"bias_term: {rng.choice(TRUTH)} transpose: {rng.choice(TRUTH)} "
-    text += 'weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 }'
-    return Case(f"inner_product_param {{ {text} }}", [bottom])
+    outputs, axis = rng.randint(1, 3), some_axis(rng, len(bottom))
+    bias = rng.choice(TRUTH)
+    text = f"num_output: {outputs} axis: {axis} bias_term: {bias} "
+    text += 'weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 } '
+    if rng.random() < 0.3:  # forks: weights, and perhaps the bias, as bottoms
+        weights = [outputs, *bottom[axis % len(bottom) :]]
+        further = [weights, [outputs]] if bias == "true" and rng.random() < 0.5 else [weights]
+        return Case(f"inner_product_param {{ {text} }}", [bottom, *further])
+    return Case(f"inner_product_param {{ {text} transpose: {rng.choice(TRUTH)} }}", [bottom])
 
 
 @row("Embed", 'embed_param { input_dim: 1000 num_output: 64 weight_filler { type: "uniform" } }')

@@ -8,6 +8,7 @@ from cases.detection_output import CODES
 EXAMPLE = "num_classes: 21 code_type: CENTER_SIZE overlap_threshold: 0.5 neg_overlap: 0.5"
 
 
+@row("MultiBoxFocalLoss", f"multibox_loss_param {{ {EXAMPLE} }} focal_loss_param {{ gamma: 2 }}")
 @row("MultiBoxLoss", f"multibox_loss_param {{ {EXAMPLE} }}")
 def multibox_loss(rng: random.Random, name: str) -> Case:
     images, priors, classes = rng.randint(1, 3), rng.randint(1, 8), rng.randint(2, 4)
@@ -26,4 +27,6 @@ def multibox_loss(rng: random.Random, name: str) -> Case:
     modes = ("VALID", "FULL", "BATCH_SIZE", "NONE")
     mode = f"loss_param {{ normalization: {rng.choice(modes)} }}"
     text = f"multibox_loss_param {{ {text} }} {rng.choice(['', mode])}"
+    if name == "MultiBoxFocalLoss":
+        text += f" focal_loss_param {{ alpha: 0.7 gamma: {rng.uniform(1, 3)} }}"
     return Case(text, [*shapes, [1, 1, rng.randint(1, 5), 8]], kinds)

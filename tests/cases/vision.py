@@ -75,6 +75,7 @@ def im2col(rng: Random, name: str) -> Case:
 
 
 @row("Crop", example="crop_param { axis: 2 offset: 5 }", gradient=(0,))
+@row("AutoCrop", gradient=(0,))
 def crop(rng: Random, name: str) -> Case:
     image = shape(rng, 1, 5, largest=4)
     start = rng.randint(0, len(image) - 1)

@@ -486,6 +486,13 @@ def test_what_a_program_cannot_take_is_told():
         caffe.CaffeError, match=r"^layer 'l' \(Filter\): .* files for OpenCV cannot"
     ):
         write_graph(net, ["y"], target=OPENCV)
+    pool = 'type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 2 }'
+    text = f'layer {{ name: "l" {pool} bottom: "x" bottom: "r" top: "y" }}'
+    net, _ = build(text, x=(1, 2, 8, 8), r=(3, 5))
+    for target in (OPENCV, TENSORRT):
+        said = f"^layer 'l': files for {target.title} cannot hold MaxRoiPool$"
+        with pytest.raises(caffe.CaffeError, match=said):
+            write_graph(net, ["y"], target=target)
     with pytest.raises(caffe.CaffeError, match="files for TensorRT have a fixed batch size"):
         write_graph(net, ["y"], dynamic_batch=True, target=TENSORRT)
 

@@ -91,6 +91,14 @@ def test_a_net_like_hed():
     assert offsets(copied) == offsets(net)  # what is saved or exported says where it cuts
 
 
+def test_auto_crop_is_aligned_without_the_setting(capfd):
+    net = net_of(HED.replace('"Crop"', '"AutoCrop"'))
+    crops = [layer.layer_param for layer in net.layers if layer.type == "AutoCrop"]
+    places = [list(param.crop_param.offset) for param in crops]
+    assert places == [[34, 34], [35, 35], [36, 36]]  # as above
+    assert warnings(capfd.readouterr().err) == []
+
+
 def test_a_net_like_deconvnets_fcn(tmp_path):
     """Old layer types, and a crop whose size is an upscaled blob: FCN-8s cuts at 5, 9 and 31.
 

@@ -51,6 +51,7 @@ SHARED = {
     "DetectionOutputExtended": {"nms_param"},
     "HDF5Data": {"transform_param"},
     "MemoryData": {"transform_param"},
+    "MultiBoxFocalLoss": {"nms_param"},
     "MultiBoxLoss": {"nms_param"},
 }
 
