@@ -45,7 +45,8 @@ class AnnotatedTransformer(RecordTransformer):
     Of several resize_params (MobileNet-YOLO) one is chosen every SAME batches, by their prob.
 
     In this order: distort_param, expand_param, a random crop by the samplers, resize_param,
-    noise_param, crop (crop_size, or crop_h and crop_w), mirror, mean and scale. Boxes move with the
+    noise_param, crop (crop_size, or crop_h and crop_w), mirror, mean and scale. jitter:
+    MobileNet-YOLO's, a random crop where there are no samplers. Boxes move with the
     picture; emit_constraint chooses those that a crop keeps. Raises CaffeError for settings that
     cannot be used.
     """
@@ -55,9 +56,12 @@ class AnnotatedTransformer(RecordTransformer):
         param: pb.TransformationParameter,
         phase: int,
         samplers: Sequence[pb.BatchSampler] = (),
+        jitter: float = 0,
     ) -> None:
         super().__init__(param, phase)
-        self.samplers = samplers
+        self.samplers, self.jitter = samplers, jitter
+        if not 0 <= jitter < 1:
+            raise CaffeError(f"yolo_data_jitter is {jitter:g}, expected 0 to less than 1")
         for sampler in samplers:
             boxes.check_sampler(sampler.sampler)
         p = param
@@ -118,8 +122,13 @@ class AnnotatedTransformer(RecordTransformer):
             image = distorted(_bytes(image), p.distort_param, rng)
         if p.HasField("expand_param"):
             image, rows = self._expand(_bytes(image), rows, rng)
-        if self.samplers:
-            window = boxes.sampled(self.samplers, rows[:, boxes.CORNERS], rng)
+        if self.samplers or self.jitter:
+            if self.samplers:
+                window = boxes.sampled(self.samplers, rows[:, boxes.CORNERS], rng)
+            else:
+                padded = pb.ResizeParameter.FIT_LARGE_SIZE_AND_PAD
+                square = size is not None and size.resize_mode == padded
+                window = boxes.jittered(self.jitter, square, rng)
             if window is not None:
                 image, rows = self._cut(image, rows, window)
         before = image.shape[:2]

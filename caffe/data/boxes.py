@@ -109,6 +109,18 @@ def sampled(
     return windows[rng.integers(len(windows))] if len(windows) else None
 
 
+def jittered(jitter: float, square: bool, rng: np.random.Generator) -> np.ndarray:
+    """A random window whose sides are shorter by up to `jitter`, by half of it, or the whole
+    picture, with probabilities of 0.6, 0.2 and 0.2. square: both sides by as much
+    (GenerateJitterSamples in MobileNet-YOLO's sampler.cpp).
+    """
+    least = 1 - jitter * rng.choice([0, 0.5, 1], p=[0.2, 0.2, 0.6])
+    size = rng.uniform(least, 1, 2)
+    size = size[[0, 0]] if square else size
+    start = rng.uniform(size=2) * (1 - size)
+    return np.concatenate([start, start + size])
+
+
 def check_sampler(sampler: pb.Sampler) -> None:
     """Raise CaffeError unless windows can be drawn."""
     if not 0 < sampler.min_scale <= sampler.max_scale <= 1:

@@ -112,7 +112,7 @@ def _near(name: unknown.Name) -> str:
     """The nearest known name, or the few that there are."""
     known = {_core(n): n for n in name.among}
     wrong = _core(name.name)
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.85)
     near = near or [core for core in known if core.startswith(wrong)]
     if not near and name.kind == "value":
         near = difflib.get_close_matches(wrong, known, n=1)

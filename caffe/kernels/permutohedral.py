@@ -15,6 +15,7 @@ import torch
 from caffe.errors import CaffeError
 
 LARGEST = 2**62  # of the numbers that stand for lattice points
+FAR = 2**20  # float32 holds no finer places beyond
 
 
 class Lattice:
@@ -25,6 +26,8 @@ class Lattice:
         self.count, self.axes = features.shape
         if not bool(torch.isfinite(features).all()):
             raise CaffeError("features of the lattice are not finite")
+        if self.count and float(features.abs().max()) > FAR:
+            raise CaffeError("features of the lattice lie too far apart for its fineness")
         # The forks' code works on four points at a time. What fills the last four up is points of
         # zeros, whose corners are in the lattice, too.
         more = -self.count % 4

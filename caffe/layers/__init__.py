@@ -19,6 +19,9 @@ from caffe.proto import caffe_pb2 as pb
 
 FAMILIES = (
     "activation",
+    "adaptation",
+    "anchor_boxes",
+    "anchor_embedding",
     "annotated_data",
     "bn",
     "common",
@@ -28,6 +31,7 @@ FAMILIES = (
     "data",
     "detection_evaluate",
     "detection_output",
+    "detectnet_transform",
     "eval_detection",
     "flow",
     "flow_augmentation",
@@ -35,6 +39,7 @@ FAMILIES = (
     "hdf5_data",
     "image_data",
     "loss",
+    "malis",
     "margin",
     "metric",
     "multibox_loss",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ from caffe.layers.data import Data
 from caffe.process import ranks
 from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
+
+MOST = 300  # boxes of a picture in MobileNet-YOLO's lists
 
 
 class Sample(NamedTuple):
@@ -35,7 +37,9 @@ class AnnotatedData(Data):
 
     The records are AnnotatedDatums. A row is the picture's place in the batch, label, instance,
     xmin, ymin, xmax, ymax as fractions of the picture, difficult; a batch without boxes has a row
-    of -1. Records without a type of annotation give the label (N), as Data's. The picture and its
+    of -1. With yolo_data_type: 1 (MobileNet-YOLO) top 1 is (N, 1, 300, 5), a list of class, x, y,
+    width and height for each picture, and without samplers yolo_data_jitter crops at random.
+    Records without a type of annotation give the label (N), as Data's. The picture and its
     boxes change as caffe/data/annotated.py says: distort_param, expand_param, a crop by a
     batch_sampler, resize_param, noise_param, crop, mirror (annotated_data_layer.cpp; Liu et al.,
     2016).
@@ -51,6 +55,8 @@ class AnnotatedData(Data):
         ),
         *("transform_param.distort_param", "transform_param.expand_param"),
         *(f"annotated_data_param.{f}" for f in ("batch_sampler", "label_map_file", "anno_type")),
+        *(f"annotated_data_param.yolo_data_{f}" for f in ("type", "jitter")),
+        "annotated_data_param.train_diffcult",
     )
     differs = (
         "The random numbers are others. Pictures are not made JPEGs between the steps. Records of "
@@ -68,12 +74,15 @@ class AnnotatedData(Data):
             "FIT_SMALL_SIZE needs a batch_size of 1, as pictures keep the ratio of their sides",
         )
         with self.named():
-            samplers = list(p.annotated_data_param.batch_sampler)
-            self.pictures = AnnotatedTransformer(p.transform_param, self.phase, samplers)
+            given = p.annotated_data_param
+            self.listed = given.yolo_data_type == 1
+            jitters = self.listed or given.HasField("yolo_data_jitter")
+            jitter = given.yolo_data_jitter if jitters else 0
+            samplers = list(given.batch_sampler)
+            self.pictures = AnnotatedTransformer(p.transform_param, self.phase, samplers, jitter)
             key, value = next(self.database.items())
             where = f"{p.data_param.source}: record {key!r}"
             first = parse_annotated(value, where)
-            given = p.annotated_data_param
             self.kind = given.anno_type if given.HasField("anno_type") else None
             if self.kind is None and first.HasField("type"):
                 self.kind = first.type
@@ -88,6 +97,8 @@ class AnnotatedData(Data):
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         label = (1, 1, self.first, 8) if self.boxed else self.shape[:1]
+        if self.boxed and self.listed:
+            label = (self.shape[0], 1, MOST, 5)
         return [self.shape, label][: self.num_tops]
 
     def batches(self) -> Iterator[Batch]:
@@ -96,7 +107,12 @@ class AnnotatedData(Data):
         where = f"{self.where} (AnnotatedData): {p.source}"
         given = self.layer_param.annotated_data_param.HasField("anno_type")
         samples = _samples(records, self.pictures, where, None if given else self.kind)
-        return _in_batches(samples, self.pictures, self.random(), p.batch_size, self.boxed)
+        made = None
+        if self.boxed:
+            made = _lists if self.listed else _boxes
+            if self.listed and not self.layer_param.annotated_data_param.train_diffcult:
+                made = _easy_lists
+        return _in_batches(samples, self.pictures, self.random(), p.batch_size, made)
 
 
 def _restarting() -> None:
@@ -128,9 +144,11 @@ def _in_batches(
     transformer: AnnotatedTransformer,
     random: RecordRandom,
     size: int,
-    boxed: bool,
+    made: Callable[[list[np.ndarray]], torch.Tensor] | None,
 ) -> Iterator[Batch]:
-    """Transformed samples, `size` at a time; the first of a batch sets its shape."""
+    """Transformed samples, `size` at a time; the first of a batch sets its shape. made: the second
+    top from the boxes of each picture; None: it is the labels.
+    """
     while True:
         data: torch.Tensor | None = None
         labels, found = torch.empty(size), []
@@ -154,14 +172,32 @@ def _in_batches(
                 )
             data[i] = torch.from_numpy(values)
             labels[i] = sample.label
-            found.append(np.insert(rows, 0, i, axis=1))
+            found.append(rows)
         assert data is not None
-        yield Batch((data, _boxes(found) if boxed else labels))
+        yield Batch((data, labels if made is None else made(found)))
 
 
 def _boxes(found: list[np.ndarray]) -> torch.Tensor:
     """The boxes of a batch, (1, 1, n, 8)."""
-    rows = np.concatenate(found)
+    rows = np.concatenate([np.insert(rows, 0, i, axis=1) for i, rows in enumerate(found)])
     if not len(rows):
         rows = np.full((1, 8), -1.0)
     return torch.from_numpy(rows.astype(np.float32))[None, None]
+
+
+def _lists(found: list[np.ndarray]) -> torch.Tensor:
+    """Class, centre and size of each picture's boxes, (N, 1, MOST, 5), zeros behind them; the
+    class is the label less one (MobileNet-YOLO).
+    """
+    lists = torch.zeros(len(found), 1, MOST, 5)
+    for i, rows in enumerate(found):
+        corners = rows[:MOST, 2:6]
+        center, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+        values = np.concatenate([rows[:MOST, :1] - 1, center, size], 1)
+        lists[i, 0, : len(values)] = torch.from_numpy(values)
+    return lists
+
+
+def _easy_lists(found: list[np.ndarray]) -> torch.Tensor:
+    """_lists without the boxes that are difficult."""
+    return _lists([rows[rows[:, 6] == 0] for rows in found])

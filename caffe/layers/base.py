@@ -291,6 +291,9 @@ class Layer:
     def reset(self) -> None:
         """Forget the state that earlier passes left (recurrent layers)."""
 
+    def at_iteration(self, number: int) -> None:
+        """Called by a solver before the passes of iteration `number`, for schedules of layers."""
+
     @property
     def waited(self) -> float:
         """Seconds that passes have waited for this layer's data so far."""

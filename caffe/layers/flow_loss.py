@@ -6,13 +6,11 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 
-from caffe.layers.base import Layer, Shape, Tensors, can_look, register
+from caffe.layers.base import Layer, Shape, Tensors, register
 from caffe.layers.look import OUTPUT
-from caffe.proto import caffe_pb2 as pb
 
 
 class _Difference(Layer):
@@ -128,13 +126,11 @@ class LpqLoss(_OverPlaces):
 
     Bottoms: one difference or two images, (N, C, H, W). Values that are not a number count as zero
     and have no gradient; normalize_by_num_entries divides by the number of those known in a
-    channel. A schedule of p and q (pq_episode_starts_at_iter) goes by the solver's iteration:
-    the forward passes in TRAIN phase are counted.
+    channel. A schedule of p and q (pq_episode_starts_at_iter) goes by the solver's iteration.
     """
 
     fork = "FlowNet2"
     reads = ("lpq_loss_param",)
-    differs = "A schedule counts passes; with iter_size there are several to an iteration."
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.lpq_loss_param
@@ -150,20 +146,12 @@ class LpqLoss(_OverPlaces):
             starts[0] == 0 and all(a < b for a, b in pairwise(starts)),
             f"pq_episode_starts_at_iter is {starts}, expected 0 first, then growing numbers",
         )
-        self.starts, self.passes = starts, 0
-
-    def powers(self) -> tuple[float, float]:
-        """p and q of the current pass."""
-        p = self.layer_param.lpq_loss_param
-        step = bisect_right(self.starts, max(self.passes - 1, 0)) - 1
-        return p.p[step], p.q[step]
+        self.starts, self.step = starts, 0
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
         param = self.layer_param.lpq_loss_param
-        if self.phase == pb.TRAIN and len(self.starts) > 1 and can_look(bottom[0]):
-            self.passes += 1
-        p, q = self.powers()
+        p, q = param.p[self.step], param.q[self.step]
         difference, known = self.known_difference(bottom)
         size = difference * _sign(difference.detach(), -1.0)
         total = (size + param.p_epsilon).pow(p).sum(1)
@@ -172,16 +160,8 @@ class LpqLoss(_OverPlaces):
         roots = (total + param.q_epsilon).pow(q)
         return roots.sum() / self.divisor(known, param.normalize_by_num_entries)
 
-    def position(self) -> dict[str, Any] | None:
-        return {"passes": self.passes} if len(self.starts) > 1 else None
-
-    def go_on(self, position: dict[str, Any]) -> None:
-        passes = position.get("passes")
-        self.check(isinstance(passes, int) and passes >= 0, "the snapshot holds no count of passes")
-        self.passes = passes
-
-    def reset(self) -> None:
-        self.passes = 0
+    def at_iteration(self, number: int) -> None:
+        self.step = bisect_right(self.starts, number) - 1
 
 
 @register("AbsLoss")

@@ -403,9 +403,9 @@ def _is_detections(shape: Shape) -> bool:
     return len(shape) == 4 and tuple(shape[:2]) == (1, 1) and shape[3] == 8
 
 
-@register("DetectionLoss")
-class DetectionLoss(_Loss):
-    """YOLO's first loss: squares of what classes, objectness and boxes miss.
+class GridLoss(_Loss):
+    """YOLO's first loss, DetectionLoss without cls_num: squares of what classes, objectness and
+    boxes miss.
 
     Bottoms: predictions (N, ...) of a grid of `side` x `side` cells: num_class probabilities,
     num_object objectnesses and num_object boxes (x, y, width, height) of all cells, each number of
@@ -417,28 +417,13 @@ class DetectionLoss(_Loss):
     detection_loss_layer.cpp).
     """
 
-    fork = "caffe-yolo"
-    judge = "recorded"
-    reads = ("detection_loss_param",)
-    takes = tuple(
-        f"detection_loss_param.{name}"
-        for name in (
-            *("side", "num_class", "num_object", "object_scale", "noobject_scale", "class_scale"),
-            *("coord_scale", "sqrt", "constriant"),
-        )
-    )
-    differs = f"{GRADIENT} A batch without objects has a loss, where the fork's is NaN."
+    type = "DetectionLoss"
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.detection_loss_param
         self.check(
-            not (p.HasField("cls_num") or p.HasField("field_h")),
-            "cls_num and field_h are those of MS-CNN's layer of this name; give caffe-yolo's side, "
-            "num_class and num_object",
-        )
-        self.check(
             min(p.side, p.num_class, p.num_object) > 0,
-            "side, num_class and num_object must be positive",
+            "side, num_class and num_object must be positive; MS-CNN's loss has a cls_num",
         )
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:

@@ -449,6 +449,8 @@ class Solver:
         """Run one iteration's passes; returns the mean loss of its iter_size batches."""
         net, total = self.net, 0.0
         last = len(net.layers) - 1
+        for layer in net.wiring.layers:
+            layer.at_iteration(self.iter)
         for _ in range(self.param.iter_size):
             total += net.forward_from_to(0, last)
             net.backward_from_to(last, 0, keep_graph=False)

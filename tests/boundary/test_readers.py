@@ -35,7 +35,7 @@ EXCEPTIONS = {
     "caffe/data/datum.py:parse_datum": "names the record, not the file",
     "caffe/formats/db.py:_make_leveldb": "writes",
     "caffe/formats/db.py:_make_lmdb": "writes",
-    "caffe/formats/prototext.py:parse": "explains the error with its line and column",
+    "caffe/formats/prototext.py:_fill": "parse explains the error with its line and column",
     "caffe/formats/meaning.py:settle": "our own texts",
     "caffe/formats/wire.py:_add_blob": "writes: the outline is our own",
     "caffe/formats/wire.py:_makes_sense": "under the guard of read",

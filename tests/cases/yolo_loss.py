@@ -45,8 +45,8 @@ def region_loss(rng: Random, name: str) -> Case:
     return Case(f"region_loss_param {{ {text} }}", [bottom, labels], ("real", "below 2"))
 
 
-@row("DetectionLoss", "detection_loss_param { side: 7 num_class: 20 num_object: 2 }", (), False)
-def detection_loss(rng: Random, name: str) -> Case:
+def grid_loss(rng: Random) -> Case:
+    """A case of DetectionLoss as caffe-yolo means it."""
     n, side, classes, objects = (rng.randint(1, 2) for _ in range(4))
     text = f"side: {side} num_class: {classes + 1} num_object: {objects} "
     text += f"sqrt: {rng.choice(['true', 'false'])} constriant: {rng.choice(['true', 'false'])}"

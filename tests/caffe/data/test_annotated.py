@@ -177,6 +177,32 @@ def test_pictures_are_resized_as_opencv_does(tmp_path):
     np.testing.assert_array_equal(made.forward()["x"][0], expected)
 
 
+def test_lists_for_yolo(tmp_path):
+    write_annotated(tmp_path / "db")
+    plain = net(tmp_path / "db", 3).forward()["boxes"][0, 0]
+    more = "annotated_data_param { yolo_data_type: 1 yolo_data_jitter: 0 }"
+    lists = net(tmp_path / "db", 3, more=more).forward()["boxes"]
+    assert lists.shape == (3, 1, 300, 5)
+    assert [(row != 0).any(1).sum() for row in lists[:, 0]] == [0, 1, 2]
+    x1, y1, x2, y2 = plain[2, 3:7]
+    expected = [1, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+    np.testing.assert_allclose(lists[2, 0, 1], expected, rtol=1e-5)
+
+
+def test_jitter_crops_a_part_of_the_pictures():
+    from caffe.data.boxes import jittered
+
+    rng = np.random.default_rng(0)
+    drawn = np.array([jittered(0.4, False, rng) for _ in range(300)])
+    sides = drawn[:, 2:] - drawn[:, :2]
+    assert 0.6 <= sides.min() < 0.65
+    assert 30 < (sides == 1).all(1).sum() < 90
+    assert (drawn >= 0).all()
+    assert (drawn <= 1).all()
+    square = jittered(0.4, True, rng)
+    assert square[2] - square[0] == pytest.approx(square[3] - square[1])
+
+
 def test_a_batch_without_boxes_has_a_row_of_minus_one(tmp_path):
     write_annotated(tmp_path / "db", count=1)
     assert net(tmp_path / "db", batch=2).forward()["boxes"].ravel().tolist() == [-1] * 8

@@ -25,6 +25,7 @@ WITHOUT_FORM = {
     "DetectionEvaluate",
     "BoxAnnotatorOHEM",
     "RotateROIPooling",
+    *("BoxGroupOutput", "BoxOutput", "DetectionAccuracy", "DetectionGroupAccuracy"),
     *("BboxAccuracy", "DecodeBBox", "FrcnnOutput", "HardMining", "ProposalTarget", "ScaleRoute"),
     "BiasChannel",
 }

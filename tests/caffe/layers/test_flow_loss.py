@@ -1,7 +1,5 @@
 """Losses of absolute values: what the recordings of FlowNet2's code do not show."""
 
-import json
-
 import pytest
 import torch
 
@@ -27,15 +25,16 @@ def test_flownets_loss_needs_images(layer_of):
         layer_of('type: "L1Loss" l1_loss_param { }', X.shape, Y.shape)
 
 
-def test_a_schedule_goes_by_passes_and_goes_on_where_it_was(layer_of):
-    """With p = 1 and q = 1 the sum, from the second pass on with q = 2 its square."""
+def test_a_schedule_goes_by_the_solvers_iteration(layer_of):
+    """With p = 1 and q = 1 the sum, from iteration 2 on with q = 2 its square."""
     text = 'type: "LpqLoss" lpq_loss_param { q_epsilon: 0 p: 1 q: 1 p: 1 q: 2 '
-    text += "pq_episode_starts_at_iter: 0 pq_episode_starts_at_iter: 1 }"
-    layers = [layer_of(text, (1, 1, 1, 1)) for _ in range(2)]
-    x = torch.full((1, 1, 1, 1), 3.0)
-    assert [float(layers[0].forward([x], [])) for _ in range(3)] == [3, 9, 9]
-    layers[1].go_on(json.loads(json.dumps(layers[0].position())))
-    assert layers[1].forward([x], []) == 9
+    text += "pq_episode_starts_at_iter: 0 pq_episode_starts_at_iter: 2 }"
+    layer = layer_of(text, (1, 1, 1, 1))
+    x, losses = torch.full((1, 1, 1, 1), 3.0), []
+    for iteration in (0, 1, 2, 7):
+        layer.at_iteration(iteration)
+        losses.append(float(layer.forward([x], [])))
+    assert losses == [3, 3, 9, 9]
 
 
 def test_a_schedule_begins_at_0(layer_of):
