@@ -35,6 +35,7 @@ FAMILIES = (
     "eval_detection",
     "flow",
     "flow_augmentation",
+    "flow_data",
     "flow_loss",
     "hdf5_data",
     "image_data",
@@ -68,6 +69,11 @@ FAMILIES = (
     "yolo",
     "yolo_loss",
 )
+
+# Types that cannot be had here, and why.
+REFUSED = {
+    "TRT": "NVCaffe's layer runs an engine of TensorRT; give the net that the engine was made from"
+}
 
 for _family in FAMILIES:
     importlib.import_module(f"caffe.layers.{_family}")
@@ -109,6 +115,8 @@ def class_of(layer_type: str) -> type[Layer]:
 
 def unknown_type(param: pb.LayerParameter) -> str:
     """'unknown layer type ...', with the nearest known one."""
+    if reason := REFUSED.get(param.type):
+        return f"layer type {param.type!r} is refused: {reason}"
     known = {name.lower(): name for name in REGISTRY}
     near = difflib.get_close_matches(param.type.lower(), known, n=1)
     hint = f" (did you mean {known[near[0]]}?)" if near and param.type not in REGISTRY else ""

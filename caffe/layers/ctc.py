@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
 from caffe.layers.look import OUTPUT
 
@@ -434,6 +436,30 @@ class CTCGreedyDecoder(Layer):
                 bottom[0].new_tensor(self._accuracies(found, rows, None)[:1]).view(1, 1, 1, 1)
             )
         return tops
+
+    def onnx(self, graph: Graph, x: Value, *others: Value) -> Names:
+        """The kept classes move to the front, the others behind the last place, which is cut off."""
+        self.check(not others, "has an ONNX form for scores alone")
+        steps, samples, classes = x.shape[:3]
+        self.check(not graph.dynamic_batch, "its samples are on axis 1: their number is not free")
+        merge = self.layer_param.ctc_decoder_param.ctc_merge_repeated
+        flat = graph.reshape(x, (steps, samples, classes), keeps_batch=False)
+        best = graph.add("ArgMax", flat, axis=2, keepdims=0)
+        best = graph.add("Transpose", best, perm=[1, 0])
+        blank = graph.constant(self._blank(classes), np.int64)
+        dropped = graph.add("Equal", best, blank)
+        if merge:
+            none = graph.constant(np.full((samples, 1), -1), np.int64)
+            before = graph.add("Concat", none, graph.slice(best, [1], [0], [steps - 1]), axis=1)
+            dropped = graph.add("Or", dropped, graph.add("Equal", best, before))
+        kept = graph.to_int(graph.add("Not", dropped))
+        place = graph.add("CumSum", kept, graph.constant(1, np.int64))
+        place = graph.add("Sub", place, graph.constant(1, np.int64))
+        place = graph.add("Where", dropped, graph.constant(steps, np.int64), place)
+        empty = graph.constant(np.full((samples, steps + 1), -1), np.int64)
+        sequences = graph.add("ScatterElements", empty, place, best, axis=1)
+        sequences = graph.to_float(graph.slice(sequences, [1], [0], [steps]))
+        return graph.reshape(sequences, (samples, steps, 1, 1), keeps_batch=False)
 
     def _blank(self, classes: int) -> int:
         p = self.layer_param.ctc_decoder_param

@@ -319,6 +319,12 @@ class GenerateAugmentationParameters(Layer):
             return bottom[0].detach().reshape(top).clone()
         return bottom[0].new_zeros(top)
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (top,) = self.infer_shapes([x.shape for x in bottoms])
+        if self._keeps(bottoms[0].shape):
+            return graph.reshape(bottoms[0], top)
+        return graph.add("Expand", graph.constant(0.0), graph.shape_like(bottoms[0], top))
+
 
 @register("BlackAugmentation")
 class BlackAugmentation(Layer):
@@ -352,3 +358,6 @@ class BlackAugmentation(Layer):
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         self.top_shapes(bottom)
         return [x.detach().clone() for x in bottom]
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return [graph.add("Identity", x) for x in bottoms]

@@ -58,7 +58,7 @@ def greedy(rng: Random, name: str) -> Case:
     scores, blank = sizes(rng, rng.randint(1, 3))
     steps, samples, classes = scores
     text = f"ctc_decoder_param {{ blank_index: {blank} }}"
-    if rng.random() < 0.3:
+    if rng.random() < 0.6:
         return Case(text, [scores], ("distinct",))
     if rng.random() < 0.5:
         labels = [samples, rng.randint(1, 3)]

@@ -28,6 +28,8 @@ WITHOUT_FORM = {
     *("BoxGroupOutput", "BoxOutput", "DetectionAccuracy", "DetectionGroupAccuracy"),
     *("BboxAccuracy", "DecodeBBox", "FrcnnOutput", "HardMining", "ProposalTarget", "ScaleRoute"),
     "BiasChannel",
+    *("LabelsequenceAccuracy", "SequenceAccuracy"),
+    "FlowAugmentation",
 }
 WITH_FORM = sorted(name for name in TABLE if REGISTRY[name].onnx is not Layer.onnx)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caffe.layers import FAMILIES
+from caffe.errors import CaffeError
+from caffe.layers import FAMILIES, create_layer
 from caffe.layers.base import REGISTRY
 from caffe.proto import caffe_pb2 as pb
 
@@ -45,6 +46,7 @@ def test_a_type_says_what_it_reads(name):
 
 # Fields that a class of the family reads, but not for this type, or in a message of its own.
 SHARED = {
+    "CustomData": {"transform_param"},
     "AnnotatedData": {"noise_param", "resize_param"},
     "DetectionEvaluate": {"resize_param"},
     "DetectionOutput": {"nms_param"},
@@ -75,3 +77,9 @@ def test_fields_of_forks_are_in_the_schema(name):
 
 def test_types_of_forks_say_where_they_come_from():
     assert all(REGISTRY[name].fork for name in set(TYPES) - set(EXPECTED.split()))
+
+
+def test_a_type_that_cannot_be_had_says_why():
+    param = pb.LayerParameter(name="engine", type="TRT")
+    with pytest.raises(CaffeError, match="'TRT' is refused: NVCaffe's layer runs an engine"):
+        create_layer(param)
