@@ -84,10 +84,12 @@ def label_map(names: Sequence[str]) -> str:
     """labelmap.prototxt for labels 1, 2, ... of these names."""
     items = [("none_of_the_above", 0, BACKGROUND)]
     items += [(name, label, name) for label, name in enumerate(names, 1)]
-    return "".join(
-        f"item {{\n  name: {_quoted(name)}\n  label: {label}\n  display_name: {_quoted(title)}\n}}\n"
-        for name, label, title in items
-    )
+    return "".join(_item(*item) for item in items)
+
+
+def _item(name: str, label: int, title: str) -> str:
+    lines = (f"name: {_quoted(name)}", f"label: {label}", f"display_name: {_quoted(title)}")
+    return "item {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
 
 
 def _quoted(text: str) -> str:

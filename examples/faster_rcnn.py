@@ -1,7 +1,7 @@
 """Trains a small Faster R-CNN on rendered scenes and tests it on others.
 
-    python examples/faster_rcnn.py OUT           # data, nets, training, mAP: about 10 minutes
-    python examples/faster_rcnn.py OUT --nets    # the nets and the solver alone
+    python examples/faster_rcnn.py OUT         # data, nets, training, mAP and pictures
+    python examples/faster_rcnn.py OUT --nets  # the nets and the solver alone
 
 The net is that of Ren et al. (2015) on a backbone that is small enough for two processor cores: a
 region proposal network, ROIPooling, and a head that classifies and refines each region. The layers
@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import detectors
 import numpy as np
+from detectors import CLASSES, block, evaluated
 
 import caffe
 from caffe import layers as L
-from caffe import params as P
 from caffe.proto import caffe_pb2
 
-HERE = Path(__file__).resolve().parent
-CLASSES = ("background", "cabinet", "fridge", "column")
 HEIGHT, WIDTH = 120, 160
 STRIDE = 8
 BASE, RATIOS, SCALES = 16, (0.5, 1, 2), (1, 2, 4, 6)
@@ -243,19 +239,7 @@ def python(layer: str, *bottoms, ntop: int, **settings):
 def backbone(n: caffe.NetSpec, x):
     """Features at a stride of 8: convolutions with BatchNorm."""
     for i, (channels, stride) in enumerate(((16, 2), (32, 2), (64, 1), (64, 2), (96, 1), (96, 1))):
-        name = f"conv{i + 1}"
-        n[name] = L.Convolution(
-            x,
-            num_output=channels,
-            kernel_size=3,
-            pad=1,
-            stride=stride,
-            bias_term=False,
-            weight_filler={"type": "msra"},
-        )
-        n[f"{name}/bn"] = L.BatchNorm(n[name], in_place=True)
-        n[f"{name}/scale"] = L.Scale(n[f"{name}/bn"], bias_term=True, in_place=True)
-        x = n[f"{name}/relu"] = L.ReLU(n[f"{name}/scale"], in_place=True)
+        x = block(n, f"conv{i + 1}", x, channels, stride)
     return x
 
 
@@ -318,25 +302,10 @@ def head(n: caffe.NetSpec, features, regions):
     return n.score, n.shift
 
 
-def annotated(source: Path, train: bool):
-    """One picture and its boxes."""
-    resize = {"prob": 1, "resize_mode": P.Resize.WARP, "height": HEIGHT, "width": WIDTH}
-    return L.AnnotatedData(
-        ntop=2,
-        data_param={"source": str(source), "batch_size": 1, "backend": P.Data.LMDB},
-        transform_param={
-            "mean_value": [110, 115, 120],
-            "scale": 1 / 64,
-            "mirror": train,
-            "resize_param": resize,
-        },
-    )
-
-
 def train_net(data: Path) -> caffe_pb2.NetParameter:
     """Both parts learn together, from one picture a pass."""
     n = caffe.NetSpec()
-    n.data, n.label = annotated(data, train=True)
+    n.data, n.label = detectors.annotated(data, 1, (WIDTH, HEIGHT), mirror=True)
     features = backbone(n, n.data)
     scores, shift, pair, regions = proposals(n, features)
     targets = python("AnchorTarget", scores, n.label, ntop=4, seed=1)
@@ -370,15 +339,8 @@ def found(n: caffe.NetSpec, data):
 def test_net(data: Path) -> caffe_pb2.NetParameter:
     """The net whose detections SSD's DetectionEvaluate scores."""
     n = caffe.NetSpec()
-    n.data, n.label = annotated(data, train=False)
-    n.detection_eval = L.DetectionEvaluate(
-        found(n, n.data),
-        n.label,
-        num_classes=len(CLASSES),
-        background_label_id=0,
-        overlap_threshold=0.5,
-        evaluate_difficult_gt=False,
-    )
+    n.data, n.label = detectors.annotated(data, 1, (WIDTH, HEIGHT), mirror=False)
+    evaluated(n, found(n, n.data), n.label)
     return n.to_proto()
 
 
@@ -390,53 +352,16 @@ def deploy_net() -> caffe_pb2.NetParameter:
     return n.to_proto()
 
 
-def solver(out: Path, iterations: int, pictures: int) -> str:
-    """The solver's text: Adam over four pictures a step."""
-    return f"""\
-train_net: "{out}/train.prototxt"
-test_net: "{out}/test.prototxt"
-test_iter: {pictures}
-test_interval: {max(1, iterations // 3)}
-test_initialization: false
-eval_type: "detection"
-ap_version: "11point"
-show_per_class_result: true
-type: "Adam"
-base_lr: 0.001
-lr_policy: "multistep"
-gamma: 0.2
-stepvalue: {iterations * 3 // 4}
-momentum: 0.9
-momentum2: 0.999
-weight_decay: 0.0005
-iter_size: 4
-max_iter: {iterations}
-display: {max(1, iterations // 20)}
-average_loss: 20
-snapshot_prefix: "{out}/faster_rcnn"
-random_seed: 1
-"""
-
-
-def write_nets(out: Path, iterations: int, pictures: int) -> None:
-    """Writes the four texts."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name, net in (
-        ("train", train_net(out / "train")),
-        ("test", test_net(out / "test")),
-        ("deploy", deploy_net()),
-    ):
-        (out / f"{name}.prototxt").write_text(str(net))
-    (out / "solver.prototxt").write_text(solver(out, iterations, pictures))
-
-
-def make_data(out: Path, train: int, test: int) -> None:
-    """Renders the scenes; the test's have another seed."""
-    for name, count, seed in (("train", train, 0), ("test", test, 10_000)):
-        if not (out / name / "data.mdb").exists():
-            words = ["--count", str(count), "--seed", str(seed), "--size", f"{WIDTH}x{HEIGHT}"]
-            command = [sys.executable, "-m", "data_tools.synth", str(out / f"{name}_scenes")]
-            subprocess.run([*command, "--force", "--boxes", str(out / name), *words], check=True)
+def write_texts(out: Path, iterations: int, pictures: int) -> None:
+    """Writes the three nets and the solver, whose steps take four pictures."""
+    nets = {
+        "train": train_net(out / "train"),
+        "test": test_net(out / "test"),
+        "deploy": deploy_net(),
+    }
+    more = "base_lr: 0.001\niter_size: 4\n"
+    text = detectors.solver(out, "faster_rcnn", iterations, (pictures, 3), more)
+    detectors.write_texts(out, nets, text)
 
 
 def main() -> None:
@@ -448,13 +373,12 @@ def main() -> None:
     parser.add_argument("--test-scenes", type=int, default=200)
     args = parser.parse_args()
     out = args.out.resolve()
-    write_nets(out, args.iterations, args.test_scenes)
+    write_texts(out, args.iterations, args.test_scenes)
     if args.nets:
         return
-    make_data(out, args.scenes, args.test_scenes)
-    command = [sys.executable, "-m", "caffe", "train", "-solver", str(out / "solver.prototxt")]
-    paths = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": paths})
+    detectors.make_data(out, args.scenes, args.test_scenes, (WIDTH, HEIGHT))
+    detectors.train(out)
+    detectors.draw(out, out / f"faster_rcnn_iter_{args.iterations}.caffemodel", 8)
 
 
 if __name__ == "__main__":
