@@ -438,7 +438,7 @@ class CTCGreedyDecoder(Layer):
         return tops
 
     def onnx(self, graph: Graph, x: Value, *others: Value) -> Names:
-        """The kept classes move to the front, the others behind the last place, which is cut off."""
+        """The kept classes move to the front, the others to one more place, which is cut off."""
         self.check(not others, "has an ONNX form for scores alone")
         steps, samples, classes = x.shape[:3]
         self.check(not graph.dynamic_batch, "its samples are on axis 1: their number is not free")
