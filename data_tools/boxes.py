@@ -12,16 +12,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from google.protobuf import text_format
 
 from boundary import writing
 from boundary.errors import shown
-from boundary.reading import reading
+from boundary.reading import MAX_TABLE, read_text, reading
 from caffe.proto import caffe_pb2
-from data_tools import cli, store
+from data_tools import build, cli, store
 from data_tools.cli import DataError
+from data_tools.record import UnknownLabel
 
 BACKGROUND = "background"
+IGNORE_UNKNOWN = "--unknown ignore leaves out such objects"
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,34 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """name: of the record. data: the encoded picture (PNG, JPEG). size: width, height in pixels."""
+    """name: of the record. data: the encoded picture (PNG, JPEG). size: width, height in pixels.
+
+    unknown: how many objects were left out because no label has their name.
+    """
 
     name: str
     data: bytes
     size: tuple[int, int]
     boxes: Sequence[Box]
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class Label:
+    """An item of a label map: the name in annotations, the label, the name for people."""
+
+    name: str
+    label: int
+    title: str
+
+
+class Source(Protocol):
+    """Pictures with boxes, and the names that their records get."""
+
+    names: Sequence[str]
+
+    def picture(self, index: int) -> Picture:
+        """Picture `index`. Raises DataError if it cannot be used; UnknownLabel for its labels."""
 
 
 def record(picture: Picture) -> bytes:
@@ -80,16 +106,40 @@ def _annotated_datum() -> Any:
     return made
 
 
-def label_map(names: Sequence[str]) -> str:
-    """labelmap.prototxt for labels 1, 2, ... of these names."""
-    items = [("none_of_the_above", 0, BACKGROUND)]
-    items += [(name, label, name) for label, name in enumerate(names, 1)]
-    return "".join(_item(*item) for item in items)
+def numbered(names: Sequence[str]) -> list[Label]:
+    """Labels 1, 2, ... of these names behind the background, as SSD's label maps have them."""
+    found = [Label("none_of_the_above", 0, BACKGROUND)]
+    return found + [Label(name, label, name) for label, name in enumerate(names, 1)]
 
 
-def _item(name: str, label: int, title: str) -> str:
-    lines = (f"name: {_quoted(name)}", f"label: {label}", f"display_name: {_quoted(title)}")
-    return "item {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
+def label_map(labels: Iterable[Label]) -> str:
+    """The text of labelmap.prototxt."""
+    return "".join(
+        f"item {{\n  name: {_quoted(item.name)}\n  label: {item.label}\n"
+        f"  display_name: {_quoted(item.title)}\n}}\n"
+        for item in labels
+    )
+
+
+def read_label_map(path: str | Path) -> list[Label]:
+    """The items of a label map. Raises DataError if the file is none, or has a name or label twice.
+
+    An item without a name for people gets its name.
+    """
+    made = getattr(caffe_pb2, "LabelMap", None)
+    if made is None:
+        raise DataError("this pycaffe has no LabelMap; use FuseNet's, or SSD's")
+    text = read_text(path, DataError, most=MAX_TABLE)
+    with reading(path, "a label map", DataError):
+        found = text_format.Parse(text, made())
+    labels = [Label(i.name, i.label, i.display_name or i.name) for i in found.item]
+    for what, values in (("name", [i.name for i in labels]), ("label", [i.label for i in labels])):
+        value, times = Counter(values).most_common(1)[0] if values else ("", 0)
+        if times > 1:
+            raise DataError(f"{shown(path)}: {what} {value!r} stands there {times} times")
+    if not any(item.label > 0 for item in labels):
+        raise DataError(f"{shown(path)}: names no label from 1 up, expected item {{ ... }}")
+    return labels
 
 
 def _quoted(text: str) -> str:
@@ -99,28 +149,32 @@ def _quoted(text: str) -> str:
 
 def write(
     path: Path,
-    names: Sequence[str],
-    pictures: Iterable[Picture],
-    titles: Sequence[str],
+    source: Source,
+    labels: Sequence[Label],
     info: dict[str, Any],
     force: bool,
+    skip_bad: bool = False,
 ) -> dict[str, Any]:
-    """Write an LMDB of pictures with boxes; returns its dataset.json.
+    """Writes an LMDB of pictures with boxes; returns its dataset.json.
 
-    names: of the labels 1, 2, ... titles: the pictures' names, in order. info: facts for
-    dataset.json. An interrupted run is gone on with: records that are there stay.
+    info: facts for dataset.json. skip_bad: leave out pictures that cannot be used. An interrupted
+    run is gone on with: records that are there stay.
 
-    Raises DataError if the LMDB exists (unless `force`) or a record cannot be made.
+    Raises DataError if the LMDB exists (unless `force`), or if pictures cannot be used, after it
+    named them on stderr.
     """
-    writer = store.Writer(path, [info, list(names), list(titles)], force)
+    text, names = label_map(labels), list(source.names)
+    writer = store.Writer(path, [info, text, names], force)
     try:
-        for position, picture in enumerate(cli.progress(pictures, len(titles), "records")):
-            key = store.key(position, picture.name)
-            if key not in writer:
-                writer.put(key, record(picture))
-        writing.write_text(writer.partial / store.LABEL_MAP, label_map(names), DataError)
-        facts = {**info, "labeled": True, "classes": [BACKGROUND, *names]}
-        result = writer.finish(facts, survey)
+        bad = _put(writer, source)
+        build.report(bad, len(names), skip_bad, "picture", IGNORE_UNKNOWN)
+        if len(bad) == len(names):
+            raise DataError(f"{path}: none of its pictures can be used")
+        writing.write_text(writer.partial / store.LABEL_MAP, text, DataError)
+        facts = {**info, "labeled": True, "labels": {str(i.label): i.title for i in labels}}
+        if bad:
+            facts["skipped"] = [name for name in names if name in bad]
+        result = writer.finish(facts, survey, "objects")
     finally:
         writer.close()
     boxes = sum(result["boxes"].values())
@@ -129,11 +183,30 @@ def write(
     return result
 
 
+def _put(writer: store.Writer, source: Source) -> dict[str, str]:
+    """Writes the records that are missing; returns the pictures that cannot be used, and why."""
+    bad: dict[str, str] = {}
+    for position, name in enumerate(cli.progress(source.names, len(source.names), "records")):
+        key = store.key(position, name)
+        if key in writer:
+            continue
+        try:
+            picture = source.picture(position)
+        except UnknownLabel as error:
+            bad[name] = build.Unknown(cli.describe(error))
+        except DataError as error:
+            bad[name] = cli.describe(error)
+        else:
+            writer.put(key, record(picture), picture.unknown)
+    writer.commit()
+    return bad
+
+
 def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
-    """Facts about (key, AnnotatedDatum) for dataset.json: counts of records and of boxes by label,
-    of difficult ones, and the checksum that other LMDBs have.
+    """Facts about (key, AnnotatedDatum) for dataset.json: counts of records, of boxes by label, of
+    difficult ones and of those that reach beyond their picture; the checksum that other LMDBs have.
     """
-    digest, boxes, difficult, count = hashlib.sha256(), Counter(), 0, 0
+    digest, boxes, difficult, beyond, count = hashlib.sha256(), Counter(), 0, 0, 0
     for key, data in records:
         for part in (key, data):
             digest.update(len(part).to_bytes(8, "little") + part)
@@ -141,11 +214,18 @@ def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]
             found = _annotated_datum().FromString(data)
         for group in found.annotation_group:
             boxes[group.group_label] += len(group.annotation)
-            difficult += sum(annotation.bbox.difficult for annotation in group.annotation)
+            for annotation in group.annotation:
+                difficult += annotation.bbox.difficult
+                beyond += _beyond(annotation.bbox)
         count += 1
     return {
         "records": count,
         "boxes": {str(label): boxes[label] for label in sorted(boxes)},
         "difficult": difficult,
+        "beyond": beyond,
         "checksum": "sha256:" + digest.hexdigest(),
     }
+
+
+def _beyond(box: Any) -> bool:
+    return min(box.xmin, box.ymin) < 0 or max(box.xmax, box.ymax) > 1

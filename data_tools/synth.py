@@ -261,10 +261,9 @@ def _box(seen: Seen, size: tuple[int, int], instance: int) -> boxes.Box:
 
 def write_boxes(source: Synth, path: Path, seed: int, force: bool) -> None:
     """Writes an LMDB of the colour pictures with boxes around cabinets, fridges and columns."""
-    names = [CLASSES.names[label] for label in OBJECTS]
-    pictures = (source.picture(index) for index in range(len(source.names)))
+    labels = boxes.numbered([CLASSES.names[label] for label in OBJECTS])
     about = {"tool": "data_tools.synth", "source": {"seed": seed}}
-    boxes.write(path, names, pictures, source.names, about, force)
+    boxes.write(path, source, labels, about, force)
 
 
 def write_folder(source: Synth, folder: Path) -> None:
