@@ -203,7 +203,7 @@ def main() -> None:
             "the label map lacks; they are left out (--unknown ignore)"
         )
     if result["beyond"]:
-        cli.say(f"{args.out}: {result['beyond']} boxes reach beyond their pictures")
+        cli.say(f"{args.out}: boxes that reach beyond their pictures: {result['beyond']}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from caffe.proto import caffe_pb2
 CLASSES = ("background", "cabinet", "fridge", "column")
 MEAN, SCALE = (110, 115, 120), 1 / 64  # of the pictures that the nets take
 DISTANCE = 10_000  # of the seeds of training and test
-SHOWN = 0.5  # the least score of a box that is drawn
+SHOWN = 0.4  # the least score of a box that is drawn
 
 
 def make_data(out: Path, train: int, test: int, size: tuple[int, int]) -> None:

@@ -198,7 +198,7 @@ def test_an_interrupted_run_goes_on(tmp_path) -> None:
 
 def test_pictures_that_cannot_be_used(tmp_path, capsys) -> None:
     bad = {1: DataError("torn"), 3: DataError("worn")}
-    with pytest.raises(DataError, match="2 of 4 pictures cannot be used .named above.; mend"):
+    with pytest.raises(DataError, match=r"2 of 4 pictures cannot be used \(named above\); mend"):
         write(tmp_path / "db", Few(bad))
     assert "cannot use picture b: torn" in capsys.readouterr().err
     info = write(tmp_path / "db", Few(bad), skip_bad=True)
