@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from boundary.limits import check_pixels
 from caffe.data import boxes
-from caffe.data.distort import check_distortion, distorted, expanded, noised, resize
+from caffe.data.distort import check_distortion, check_noise, distorted, expanded, noised, resize
 from caffe.data.transform import RecordTransformer
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
@@ -70,10 +70,9 @@ class AnnotatedTransformer(RecordTransformer):
             raise CaffeError("resize_param must give height and width")
         if p.HasField("distort_param"):
             check_distortion(p.distort_param)
-        if p.HasField("noise_param") and p.noise_param.convert_to_lab:
-            raise CaffeError("noise_param: convert_to_lab gives no bytes; SSD's layer fails at it")
+        check_noise(p.noise_param)
         if p.HasField("expand_param"):
-            if p.expand_param.max_expand_ratio <= 1:
+            if not 1 < p.expand_param.max_expand_ratio < np.inf:
                 raise CaffeError("expand_param: max_expand_ratio must be more than 1")
             if p.HasField("mean_file"):
                 raise CaffeError("expand_param fills with mean_value, not with a mean_file")

@@ -104,3 +104,15 @@ def test_parameters_that_are_not_finite(name: str, tmp_path, monkeypatch) -> Non
                 else:
                     setattr(part, field.name, value)
                 passes(case, spoiled)
+
+
+def test_whole_numbers_without_bound_do_not_take_time_or_memory(layer_of) -> None:
+    mining = 'type: "HardMining" hard_mining_param { num_image: 4294967295 num_roi_per_image: 1 }'
+    layer = layer_of(mining, (3,), (3, 5))
+    regions = torch.arange(15.0).view(3, 5)
+    assert layer.forward([torch.zeros(3), regions], [])[0].shape[0] == 3
+    found = 'type: "DetectionEvaluate" detection_evaluate_param { num_classes: 4294967295 '
+    with pytest.raises(caffe.CaffeError, match="num_classes is 4294967295, expected 1 to 1000000"):
+        layer_of(
+            found + "background_label_id: 0 overlap_threshold: 0.5 }", (1, 1, 1, 7), (1, 1, 1, 8)
+        )
