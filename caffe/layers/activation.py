@@ -292,22 +292,30 @@ class Dropout(_Elementwise):
         p = self.layer_param.dropout_param
         self.ratio = p.dropout_ratio
         self.check(0 <= self.ratio < 1, f"dropout_ratio is {self.ratio:g}, expected 0 <= ratio < 1")
-        self.draws = self.phase == pb.TRAIN or p.sample_weights_test
-        # What the values are multiplied by that stay; in TEST, what all of them are.
-        self.gain = 1 / (1 - self.ratio) if self.draws else 1.0
+
+    @property
+    def draws(self) -> bool:
+        """Whether values are dropped; a module's train() and eval() change the phase."""
+        p = self.layer_param.dropout_param
+        return self.phase == pb.TRAIN or p.sample_weights_test
+
+    @property
+    def gain(self) -> float:
+        """What the values are multiplied by that stay; in TEST, what all of them are."""
+        p = self.layer_param.dropout_param
         if not p.scale_train:
-            self.gain = 1.0 if self.draws else 1 - self.ratio
-        elif p.sqrt_scale:
-            self.gain = math.sqrt(self.gain)
+            return 1.0 if self.draws else 1 - self.ratio
+        gain = 1 / (1 - self.ratio) if self.draws else 1.0
+        return math.sqrt(gain) if p.sqrt_scale else gain
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        x, ratio, usual = bottom[0], self.ratio, 1 / (1 - self.ratio)
+        x, ratio, gain = bottom[0], self.ratio, self.gain
         if not self.draws:
-            return F.dropout(x, training=False) if self.gain == 1 else x * self.gain
+            return F.dropout(x, training=False) if gain == 1 else x * gain
         if x.device.type == "cpu" and (256 * ratio).is_integer():
-            return x * _byte_mask(x, ratio, self.gain)
-        y = F.dropout(x, ratio)
-        return y if self.gain == usual else y * (self.gain / usual)
+            return x * _byte_mask(x, ratio, gain)
+        y, usual = F.dropout(x, ratio), 1 / (1 - ratio)
+        return y if gain == usual else y * (gain / usual)
 
     def copies(self) -> bool:
         return not self.draws and self.gain == 1

@@ -16,6 +16,7 @@ FIELD = Look("Other")
 TINY = torch.finfo(torch.float32).tiny
 NEVER = 1e-20  # keeps a division by no weight at all finite
 CCNN_STEPS = 10
+MOST_STEPS = 1000  # nets take ten
 
 
 def _places(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
@@ -105,7 +106,10 @@ class MultiStageMeanfield(_Field):
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.multi_stage_meanfield_param
-        self.check(p.num_iterations > 0, "num_iterations must be positive")
+        self.check(
+            0 < p.num_iterations <= MOST_STEPS,
+            f"num_iterations is {p.num_iterations}, expected 1 to {MOST_STEPS}",
+        )
         self.check_positive(p, "theta_alpha", "theta_beta", "theta_gamma")
         self.check_scores(shapes[0], shapes[2])
         self.classes = shapes[0][1]
@@ -214,7 +218,9 @@ class DenseCRF(_Field):
             self.check_positive(self.layer_param.densecrf_param, *names)
             return
         p = self.layer_param.dense_crf_param
-        self.check(p.max_iter >= 0, f"max_iter is {p.max_iter}, expected at least 0")
+        self.check(
+            0 <= p.max_iter <= MOST_STEPS, f"max_iter is {p.max_iter}, expected 0 to {MOST_STEPS}"
+        )
         self.check_positive(p, "pos_xy_std", "bi_xy_std", "bi_rgb_std")
         for names in (("pos_w", "pos_xy_std"), ("bi_w", "bi_xy_std", "bi_rgb_std")):
             counts = {len(getattr(p, name)) for name in names}

@@ -57,7 +57,7 @@ def write(
     if not graph.target.selects:
         most = layer.layer_param.detection_output_param.keep_top_k
         return graph.reshape(joined, (1, 1, images * most, layer.fields), False)
-    return _or_nothing(graph, joined, images, layer.fields)
+    return or_nothing(graph, joined, images, layer.fields)
 
 
 def _image(graph: Graph, x: str, image: int) -> str:
@@ -172,7 +172,7 @@ def _first(graph: Graph, values: str, most: int) -> str:
     return places
 
 
-def _or_nothing(graph: Graph, rows: str, images: int, fields: int) -> str:
+def or_nothing(graph: Graph, rows: str, images: int, fields: int) -> str:
     """The rows as (1, 1, n, fields); where there are none, a row of -1 for each image."""
     nothing = np.full((images, fields), -1.0)
     nothing[:, 0] = np.arange(images)

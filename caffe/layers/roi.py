@@ -52,10 +52,7 @@ class OfRegions(Layer):
             len(images) == 4 and math.prod(images[1:]) > 0,
             f"images (bottom 0) have the shape {images}, expected (N, C, H, W), not empty",
         )
-        self.check(
-            len(regions) >= 1 and math.prod(regions[1:]) == self.numbers,
-            f"regions (bottom 1) have the shape {regions}, expected (R, {self.numbers})",
-        )
+        self.check(len(regions) >= 1, "regions (bottom 1) have no axis, expected (R, 5)")
         return [(regions[0], self.channels(images), self.rows, self.columns)]
 
     def channels(self, images: Shape) -> int:
@@ -65,7 +62,14 @@ class OfRegions(Layer):
     def regions(self, bottom: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """The image numbers (R), int64, in range, and the rest (R, 4), without gradient."""
         self.top_shapes(bottom)
-        given = bottom[1].detach().reshape(-1, self.numbers)
+        # Not in infer_shapes: nets are made with (1, 4), and get their regions later.
+        shape = tuple(bottom[1].shape)
+        self.check(
+            math.prod(shape[1:]) == self.numbers,
+            f"regions (bottom 1) have the shape {shape}, which is out of range: expected "
+            f"(R, {self.numbers})",
+        )
+        given = bottom[1].detach().reshape(shape[0], self.numbers)
         image = torch.nan_to_num(given[:, 0], -1).long()
         self.check_range(image, bottom[0].shape[0], "image number of a region")
         return image, given[:, 1:]

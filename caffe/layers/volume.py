@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe.formats.onnx import Graph, Names, Value
+from caffe.kernels.geometry import Geometry, convolve
 from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
 from caffe.layers.look import OUTPUT
 from caffe.proto import caffe_pb2 as pb
@@ -395,6 +396,118 @@ class PoolingND(_Windows):
         if any(self.pad) and (count - 1) * stride >= size + pad:
             count -= 1
         return count
+
+
+def _dims(given: pb.BlobShape, count: int, default: int) -> Shape:
+    """The numbers of a kernel, stride or padding, or the default for each axis."""
+    return tuple(given.dim) or (default,) * count
+
+
+@register("NdConvolution")
+class NdConvolution(Layer):
+    """Convolution over the axes that kernel_shape names (video-caffe's cudnn_ndconv_layer.cpp).
+
+    Bottom: (N, C, ...). Top: (N, num_output, ...). Blobs: (num_output, C / group, kernel ...),
+    (num_output).
+    """
+
+    fork = "video-caffe"
+    judge = "worked cases"
+    multiplies = True
+    reads = ("convolution_param",)
+    takes = tuple(f"convolution_param.{n}_shape" for n in ("kernel", "stride", "pad"))
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p, shape = self.layer_param.convolution_param, shapes[0]
+        self.kernel = tuple(p.kernel_shape.dim)
+        axes = len(self.kernel)
+        stride, pad = _dims(p.stride_shape, axes, 1), _dims(p.pad_shape, axes, 0)
+        self.check(
+            0 < axes == len(stride) == len(pad) and min(*self.kernel, *stride) > 0 <= min(pad),
+            f"kernel_shape {self.kernel}, stride_shape {stride} and pad_shape {pad} do not fit "
+            "together",
+        )
+        self.check(
+            len(shape) == axes + 2 and shape[1] > 0,
+            f"bottom has the shape {shape}, expected channels and {axes} further axes",
+        )
+        self.check(
+            p.num_output > 0 < p.group and p.num_output % p.group == 0 and shape[1] % p.group == 0,
+            f"num_output {p.num_output} and {shape[1]} channels, expected multiples of group, "
+            f"{p.group}, and not 0",
+        )
+        self.geometry = Geometry(stride, pad, (1,) * axes, p.group)
+        self.channels = shape[1]
+        self.add_blob((p.num_output, self.channels // p.group, *self.kernel), p.weight_filler)
+        if p.bias_term:
+            self.add_blob((p.num_output,), p.bias_filler)
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        (shape,) = shapes
+        self.check(
+            len(shape) == len(self.kernel) + 2 and shape[1] == self.channels,
+            f"bottom has the shape {shape}, expected {self.channels} channels and "
+            f"{len(self.kernel)} further axes",
+        )
+        axes = zip(shape[2:], self.kernel, *self.geometry[:2], strict=True)
+        size = tuple((n + 2 * pad - kernel) // stride + 1 for n, kernel, stride, pad in axes)
+        self.check(min(size) > 0, f"bottom {shape} is too small for the kernel {self.kernel}")
+        return [(shape[0], self.blobs[0].shape[0], *size)]
+
+    def macs(self, shapes: Sequence[Shape]) -> int:
+        (top,) = self.infer_shapes(shapes)
+        return math.prod(top) * math.prod(self.blobs[0].shape[1:])
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        bias = blobs[1] if len(blobs) > 1 else None
+        return convolve(bottom[0], blobs[0], bias, self.geometry)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        weights = [graph.blob(self, i) for i in range(len(self.blobs))]
+        stride, pad, _, group = self.geometry
+        return graph.add("Conv", *bottoms, *weights, strides=stride, pads=[*pad, *pad], group=group)
+
+
+@register("NdPooling")
+class NdPooling(_Windows):
+    """Pooling over the axes behind the channels: MAX or AVE (video-caffe's
+    cudnn_ndpooling_layer.cpp).
+
+    Bottom: (N, C, ...). Top: with one value for each window, rounded up; a last window that would
+    begin in the padding is left out. AVE divides by the whole kernel.
+    """
+
+    fork = "video-caffe"
+    judge = "worked cases"
+    reads = ("pooling_param",)
+    takes = tuple(f"pooling_param.{n}_shape" for n in ("kernel", "stride", "pad"))
+    differs = "STOCHASTIC is not there, as it is not in cuDNN."
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p, spatial = self.layer_param.pooling_param, tuple(shapes[0][2:])
+        self.kernel = spatial if p.global_pooling else tuple(p.kernel_shape.dim)
+        axes = len(self.kernel)
+        self.stride, self.pad = _dims(p.stride_shape, axes, 1), _dims(p.pad_shape, axes, 0)
+        self.check(
+            1 <= axes <= 3 and axes == len(self.stride) == len(self.pad) and min(self.pad) >= 0,
+            f"kernel_shape {self.kernel}, stride_shape {self.stride} and pad_shape {self.pad} do "
+            "not fit together, for one to three axes",
+        )
+        self.check_windows()
+        self.check(p.pool in (p.MAX, p.AVE), "pool is STOCHASTIC, expected MAX or AVE")
+
+    def averages(self) -> bool:
+        return self.layer_param.pooling_param.pool == pb.PoolingParameter.AVE
+
+    def pooled(self, size: int, kernel: int, stride: int, pad: int) -> int:
+        count = super().pooled(size, kernel, stride, pad)
+        if pad and (count - 1) * stride >= size + pad:
+            count -= 1
+        return count
+
+    def _counts(self, spatial: Shape, size: Shape) -> np.ndarray:
+        return np.full(size, math.prod(self.kernel), float)
 
 
 @register("VoxelSoftmax")

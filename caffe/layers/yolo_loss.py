@@ -499,3 +499,50 @@ class GridLoss(_Loss):
             with_object = with_object + (m.square().sum() / scale if scale else 0)
         rest = chosen.numel() - count
         return with_object / count.clamp(min=1) + without / rest.clamp(min=1)
+
+
+@register("YoloSeg")
+class YoloSeg(_Loss):
+    """The sum of squares of what the sigmoid of each score misses, times object_scale, over N.
+
+    Bottoms: scores and targets (N, C, H, W), and the number of pixels of each class in each picture
+    (N, C). Places whose target exceeds a half count 2 minus the class's share as much, which is the
+    number of its pixels over that of all others (yolo_seg.cpp).
+    """
+
+    fork = "MobileNet-YOLO"
+    judge = "recorded"
+    bottoms = (3, 3)
+    labels = (1, 2)
+    reads = ("yolo_seg_param",)
+    takes = tuple(
+        f"yolo_seg_param.{name}"
+        for name in ("num_class", "object_scale", "class_scale", "use_logic_gradient")
+    )
+    differs = (
+        f"{GRADIENT} `num_class`, `class_scale` and `use_logic_gradient` are accepted and without "
+        "effect, as in the fork."
+    )
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        x, targets = tuple(shapes[0]), tuple(shapes[1])
+        self.check(
+            x == targets and len(x) == 4,
+            f"bottoms of shapes {x} and {targets} must be equal, (N, C, H, W)",
+        )
+        self.check(
+            math.prod(shapes[2]) == math.prod(x[:2]),
+            f"counts (bottom 2) have the shape {tuple(shapes[-1])}, expected {x[:2]}",
+        )
+        return [()]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        scale = self.layer_param.yolo_seg_param.object_scale
+        x, targets = bottom[0], bottom[1].detach()
+        missing = scale * (x.detach().sigmoid() - targets)
+        counts = bottom[2].detach().reshape(x.shape[:2]).sum(0)
+        share = counts / (x.shape[0] * math.prod(x.shape[2:]) - counts)
+        missing = torch.where(targets > 0.5, (2 - share)[:, None, None] * missing, missing)
+        pictures = max(1, x.shape[0])
+        return with_gradient_of(missing.square().sum() / pictures, (missing * x).sum() / pictures)

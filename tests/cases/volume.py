@@ -51,6 +51,28 @@ def pooling_nd(rng: Random, name: str) -> Case:
     return Case(f"pooling_nd_param {{ {text} }}", [bottom], ("distinct",))
 
 
+@row("NdConvolution", "convolution_param { num_output: 64 kernel_shape { dim: 3 dim: 3 dim: 3 } }")
+@row("NdPooling", "pooling_param { pool: MAX kernel_shape { dim: 1 dim: 2 dim: 2 } }")
+def by_shapes(rng: Random, name: str) -> Case:
+    axes = rng.randint(1, 3)
+    size = [rng.randint(1, 2) for _ in range(axes)]
+
+    def shape(field: str, dims: list[int]) -> str:
+        return f"{field}_shape {{ {' '.join(f'dim: {n}' for n in dims)} }} "
+
+    text = shape("kernel", size)
+    if rng.random() < 0.7:
+        text += shape("stride", [rng.randint(1, n) for n in size])
+    if rng.random() < 0.5:
+        text += shape("pad", [rng.randint(0, n - 1) for n in size])
+    bottom = video(rng)[: 2 + axes]
+    if name == "NdPooling":
+        method = rng.choice(["MAX", "AVE"])
+        return Case(f"pooling_param {{ pool: {method} {text} }}", [bottom], ("distinct",))
+    group = bottom[1]
+    return Case(f"convolution_param {{ num_output: {2 * group} group: {group} {text} }}", [bottom])
+
+
 @row("VoxelSoftmax")
 def voxel_softmax(rng: Random, name: str) -> Case:
     return Case("", [video(rng, 1, 3)])

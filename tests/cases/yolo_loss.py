@@ -52,3 +52,10 @@ def grid_loss(rng: Random) -> Case:
     text += f"sqrt: {rng.choice(['true', 'false'])} constriant: {rng.choice(['true', 'false'])}"
     bottoms = [[n, side**2 * (classes + 1 + 5 * objects)], [n, 7 * side**2]]
     return Case(f"detection_loss_param {{ {text} }}", bottoms, ("real", "below 2"))
+
+
+@row("YoloSeg", "yolo_seg_param { object_scale: 5 }", gradient=(), learns=False)
+def yolo_seg(rng: Random, name: str) -> Case:
+    x = [rng.randint(1, 3) for _ in range(4)]
+    text = f"yolo_seg_param {{ object_scale: {rng.uniform(0.1, 2)} }}"
+    return Case(text, [x, x, x[:2]], ("real", "below 2", "distinct"))

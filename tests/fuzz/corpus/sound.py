@@ -181,6 +181,7 @@ def texts(rng: np.random.Generator) -> None:
     _text("lists/images.txt", "rgb.png 0\nbmp.bmp 1\njpeg.jpg 2\n")
     _text("lists/labels.txt", "rgb.png label.png\n")
     _text("lists/frames.txt", "rgb.png depth.png label.png 1\nrgb.png depth.png label.png 0\n")
+    _text("lists/scenes.txt", "# 0\nrgb.png\n3\n6\n8\n2\n1 0 1 1 5 5\n2 1 0 0 6 5\n1\n0 0 2 2\n")
     _text("lists/windows.txt", "# 0\nrgb.png\n3\n6\n8\n2\n1 0.9 0 0 4 4\n0 0.1 1 1 5 5\n"
           "# 1\nbmp.bmp\n3\n6\n8\n1\n2 0.7 0 0 6 5\n")  # fmt: skip
     _text("lists/hdf5.txt", "data.h5\nmore.h5\n")

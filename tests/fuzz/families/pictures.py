@@ -215,6 +215,28 @@ def image_data(draw: Draw) -> Target:
     return run
 
 
+@family(0.4)
+def detector_data(draw: Draw) -> Target:
+    """EvalData and ImageGtData on spoiled window files and pictures."""
+    _pictures(draw)
+    (draw.text if draw.chance(0.7) else draw.copy)("lists/scenes.txt", "list.txt")
+    layer = pb.LayerParameter(name="data", type="ImageGtData", top=["data", "truth"])
+    p = layer.image_gt_data_param
+    if draw.chance(0.5):
+        layer.type, p = "EvalData", layer.eval_data_param
+    else:
+        p.field_w[:], p.field_h[:], p.downsample_rate[:] = [4], [4], [2]
+        p.do_multiple_scale, p.min_scale, p.max_scale = draw.chance(0.5), 2, 9
+    p.source, p.batch_size = "list.txt", 1
+
+    def run() -> None:
+        net = caffe.Net(pb.NetParameter(layer=[layer]), caffe.TRAIN)
+        for _ in range(3):
+            net.forward()
+
+    return run
+
+
 @family(0.7)
 def convert_imageset(draw: Draw) -> Target:
     """convert_imageset on spoiled lists and pictures."""
