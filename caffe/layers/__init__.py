@@ -29,6 +29,7 @@ FAMILIES = (
     "crf",
     "ctc",
     "data",
+    "deformable",
     "detection_evaluate",
     "detection_output",
     "detectnet_transform",

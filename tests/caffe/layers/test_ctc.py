@@ -41,7 +41,7 @@ def test_the_gradient_is_of_the_sum_and_a_sample_that_cannot_be_costs_nothing(la
     layer = layer_of(f'type: "CtcLoss" {param}', (2, 3, 2), (3, 2))
     x = torch.zeros(2, 3, 2, requires_grad=True)
     loss = layer.forward([x, torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])], [])
-    assert float(loss) == pytest.approx(-2 * math.log(3 / 4) / 3)
+    assert loss.item() == pytest.approx(-2 * math.log(3 / 4) / 3)
     loss.backward()
     # Of the three paths two have an "a" in each step: 1/2 - 2/3.
     one = [[1 / 6, -1 / 6]] * 2
