@@ -173,7 +173,8 @@ def computed_outputs(net: Net) -> list[str]:
     that there are none, those. Raises CaffeError if nothing is left.
     """
     wiring = net.wiring
-    made = {i for layer, _, tops in wiring if not layer.source for i in tops}
+    # A layer in Python counts as a source, but computes if it takes something.
+    made = {i for layer, bottoms, tops in wiring if bottoms or not layer.source for i in tops}
     silenced = [i for _, bottoms, tops in wiring if not tops for i in bottoms if i in made]
     found = [name for name in net.outputs if name in wiring.names(sorted(made))]
     found = found or wiring.names(silenced)
