@@ -9,6 +9,10 @@ from google.protobuf.message import DecodeError
 
 from boundary.limits import check_pixels
 from caffe.data import boxes
+<<<<<<< HEAD
+=======
+from caffe.data.distort import check_distortion, check_noise, distorted, expanded, noised, resize
+>>>>>>> h/review
 from caffe.data.transform import RecordTransformer
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
@@ -71,11 +75,16 @@ class AnnotatedTransformer(RecordTransformer):
         if not all(size.height and size.width for size in self.sizes):
             raise CaffeError("resize_param must give height and width")
         if p.HasField("distort_param"):
+<<<<<<< HEAD
             distort.check_distortion(p.distort_param)
         if p.HasField("noise_param") and p.noise_param.convert_to_lab:
             raise CaffeError("noise_param: convert_to_lab gives no bytes; SSD's layer fails at it")
+=======
+            check_distortion(p.distort_param)
+        check_noise(p.noise_param)
+>>>>>>> h/review
         if p.HasField("expand_param"):
-            if p.expand_param.max_expand_ratio <= 1:
+            if not 1 < p.expand_param.max_expand_ratio < np.inf:
                 raise CaffeError("expand_param: max_expand_ratio must be more than 1")
             if p.HasField("mean_file"):
                 raise CaffeError("expand_param fills with mean_value, not with a mean_file")

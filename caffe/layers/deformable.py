@@ -96,7 +96,8 @@ class DeformableConvolution(Layer):
         group = self.layer_param.deformable_convolution_param.group
         count, outputs, high, wide = shape
         values = self._moved(*bottom)  # (N, C, K, H' W')
-        values = values.reshape(count, group, -1, high * wide)
+        taps = self.channels // group * math.prod(self.kernel)
+        values = values.reshape(count, group, taps, high * wide)
         weight = blobs[0].reshape(group, outputs // group, -1)
         top = torch.matmul(weight, values).reshape(shape)
         return top + blobs[1].view(-1, 1, 1) if len(blobs) > 1 else top
@@ -108,14 +109,14 @@ class DeformableConvolution(Layer):
         moves = moves.reshape(len(parts), math.prod(self.kernel), 2, *moves.shape[2:])
         y, x = self._grid(moves[:, :, 0]), self._grid(moves[:, :, 1], 1)
         inside = (y >= 0) & (x >= 0) & (y < high) & (x < wide)
-        shape = (len(parts), y.shape[1], -1)
+        shape = (len(parts), y.shape[1], y.shape[2] * y.shape[3])
         # Each point is a grid of one row and one column.
         at = [between(v.reshape(-1, 1), extent) for v, extent in ((y, high), (x, wide))]
         rows, columns, weights = (v.view(*shape, 4) for v in corners(*at))
         image = torch.arange(len(parts), device=y.device).view(-1, 1, 1, 1)
         weights = torch.where(inside.reshape(*shape, 1), weights, 0.0)
         found = blend(as_rows(parts), (image * high + rows) * wide + columns, weights)
-        return found.reshape(count, self.channels, y.shape[1], -1)
+        return found.reshape(count, self.channels, *shape[1:])
 
     def _grid(self, moves: torch.Tensor, axis: int = 0) -> torch.Tensor:
         """Moved places (N G, K, H', W') along the height, or along the width."""

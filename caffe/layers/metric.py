@@ -581,7 +581,10 @@ class RankHardLoss(_Loss):
         self.check(p.neg_num > 0, "neg_num must be positive")
         self.check(p.pair_size > 1, f"pair_size is {p.pair_size}, expected 2 or more")
         shares = (p.hard_ratio, p.rand_ratio)
-        self.check(min(shares) >= 0, "hard_ratio and rand_ratio must not be negative")
+        self.check(
+            all(0 <= share < math.inf for share in shares),
+            f"hard_ratio and rand_ratio are {shares}, expected numbers that are not negative",
+        )
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         tops = super().infer_shapes(shapes)

@@ -391,6 +391,11 @@ class ScaleRoute(OfRows):
         return [x[kept] for x in rows]
 
 
+def _table(x: torch.Tensor) -> torch.Tensor:
+    """Rows (R, ...) as (R, numbers of each), without gradient; (R) has one each."""
+    return x.detach().reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
 @register("HardMining")
 class HardMining(OfRows):
     """The rows of the num_roi_per_image highest scores in each of num_image images.
@@ -428,13 +433,13 @@ class HardMining(OfRows):
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         shapes = self.top_shapes(bottom)
         p = self.layer_param.hard_mining_param
-        image = bottom[1].detach().flatten(1)[:, 0].long()
+        image = _table(bottom[1])[:, 0].long()
         self.check_range(image, p.num_image, "image number of a region")
         # Of equal scores the later one counts.
         order = bottom[0].detach().flatten().flip(0).argsort(descending=True, stable=True)
         order = len(order) - 1 - order
         hard, left = [], []
-        for number in range(p.num_image):
+        for number in image.unique().tolist() or [0]:
             mine = order[image[order] == number]
             hard.append(mine[: p.num_roi_per_image])
             left.append(mine[p.num_roi_per_image :])
@@ -493,7 +498,7 @@ class FrcnnOutput(NormalizedBoxes):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
         p = self.layer_param.frcnn_output_param
-        scores, codes, regions = (x.detach().flatten(1) for x in bottom[:3])
+        scores, codes, regions = map(_table, bottom[:3])
         height, width = bottom[3].detach().flatten().tolist()
         self.check_range(regions[:, 0].long(), 1, "image number of a region")
         boxes = self.moved(codes.view(len(codes), codes.shape[1] // 4, 4), regions[:, 1:5])

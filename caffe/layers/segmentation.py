@@ -229,7 +229,7 @@ class BiasChannel(_PixelLabels):
         self.top_shapes(bottom)
         p, scores = self.layer_param.bias_channel_param, bottom[0]
         n, classes = scores.shape[:2]
-        labels = bottom[1].detach().long().reshape(n, -1)
+        labels = bottom[1].detach().long().flatten(1)
         known = torch.ones_like(labels, dtype=torch.bool)
         for ignored in self.ignored:
             known &= labels != ignored
@@ -339,11 +339,12 @@ class DomainTransform(Layer):
         values, edges, sizes = bottom
         images = []
         for x, edge, size in zip(values, edges, sizes.detach().flatten(1).tolist(), strict=True):
-            height, width = int(size[0]), int(size[1])
+            height, width = size[:2]
             self.check(
                 0 <= height <= x.shape[1] and 0 <= width <= x.shape[2],
-                f"an image's size {height} x {width} is out of range, {tuple(x.shape[1:])}",
+                f"an image's size {height:g} x {width:g} is out of range, {tuple(x.shape[1:])}",
             )
+            height, width = int(height), int(width)
             inside = self._filter(x[:, :height, :width], edge[:, :height, :width])
             lower = torch.cat([inside, x[:, :height, width:]], 2)
             images.append(torch.cat([lower, x[:, height:]], 1))
