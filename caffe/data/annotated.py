@@ -9,10 +9,6 @@ from google.protobuf.message import DecodeError
 
 from boundary.limits import check_pixels
 from caffe.data import boxes
-<<<<<<< HEAD
-=======
-from caffe.data.distort import check_distortion, check_noise, distorted, expanded, noised, resize
->>>>>>> h/review
 from caffe.data.transform import RecordTransformer
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
@@ -75,14 +71,8 @@ class AnnotatedTransformer(RecordTransformer):
         if not all(size.height and size.width for size in self.sizes):
             raise CaffeError("resize_param must give height and width")
         if p.HasField("distort_param"):
-<<<<<<< HEAD
             distort.check_distortion(p.distort_param)
-        if p.HasField("noise_param") and p.noise_param.convert_to_lab:
-            raise CaffeError("noise_param: convert_to_lab gives no bytes; SSD's layer fails at it")
-=======
-            check_distortion(p.distort_param)
-        check_noise(p.noise_param)
->>>>>>> h/review
+        distort.check_noise(p.noise_param)
         if p.HasField("expand_param"):
             if not 1 < p.expand_param.max_expand_ratio < np.inf:
                 raise CaffeError("expand_param: max_expand_ratio must be more than 1")
