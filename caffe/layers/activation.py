@@ -201,48 +201,6 @@ class Swish(_Elementwise):
         return graph.add("Mul", x, graph.add("Sigmoid", scaled))
 
 
-@register("Mish")
-class Mish(_Elementwise):
-    """x tanh(log(1 + e^x)) (Misra, 2019)."""
-
-    fork = "darknet2caffe"
-    judge = "worked cases"
-    look = ACTIVATION
-
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        x = bottom[0]
-        return x * F.softplus(x, threshold=50).tanh()
-
-    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        (x,) = bottoms
-        return graph.add("Mul", x, graph.add("Tanh", graph.softplus(x)))
-
-
-@register("BReLU")
-class BReLU(_Elementwise):
-    """x limited to [minval, maxval], the bilateral rectified linear unit (Cai et al., 2016)."""
-
-    fork = "DehazeNet"
-    judge = "worked cases"
-    reads = ("brelu_param",)
-    differs = "NaN stays NaN."
-    look = ACTIVATION
-
-    def setup(self, shapes: Sequence[Shape]) -> None:
-        p = self.layer_param.brelu_param
-        self.check(
-            p.minval <= p.maxval, f"minval is {p.minval:g}, expected at most maxval, {p.maxval:g}"
-        )
-
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        p = self.layer_param.brelu_param
-        return bottom[0].clamp(p.minval, p.maxval)
-
-    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        p = self.layer_param.brelu_param
-        return graph.add("Clip", *bottoms, graph.constant(p.minval), graph.constant(p.maxval))
-
-
 @register("BNLL")
 class BNLL(_Elementwise):
     """log(1 + e^x), the binomial normal log likelihood."""

@@ -45,19 +45,6 @@ def swish(rng: Random, name: str) -> Case:
     return Case(f"swish_param {{ beta: {beta} }}", [shape(rng, 0, 5)])
 
 
-@row("Mish")
-def mish(rng: Random, name: str) -> Case:
-    return Case("", [shape(rng, 0, 5)])
-
-
-@row("BReLU", "brelu_param { minval: 0 maxval: 1 }")
-def brelu(rng: Random, name: str) -> Case:
-    least, most = rng.choice([(-0.05, 0.05), (-0.05, 9), (-9, 0.05)])
-    return Case(
-        f"brelu_param {{ minval: {least} maxval: {most} }}", [shape(rng, 0, 4)], ("off zero",)
-    )
-
-
 @row("Clip", "clip_param { min: 0 max: 6 }")
 def clip(rng: Random, name: str) -> Case:
     least, most = rng.choice([(-0.05, 0.05), (-0.05, 9), (-9, 0.05), (0.05, -0.05)])
