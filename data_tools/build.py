@@ -154,7 +154,7 @@ def build(
             writers.append(store.Writer(output.path, plan, options.force))
             stack.callback(writers[-1].close)
         bad = _write(source, outputs, writers, format, options.workers)
-        _report(bad, len({i for output in outputs for i in output.indices}), options.skip_bad)
+        report(bad, len({i for output in outputs for i in output.indices}), options.skip_bad)
         results = []
         for output, writer in zip(outputs, writers, strict=True):
             if all(source.names[i] in bad for i in output.indices):
@@ -180,21 +180,30 @@ def tell_unknown(path: Path, info: dict[str, Any]) -> None:
         )
 
 
-def _report(bad: dict[str, str], count: int, skip_bad: bool) -> None:
-    """Names every bad frame; raises DataError if there are any, unless skip_bad."""
+def report(
+    bad: dict[str, str],
+    count: int,
+    skip_bad: bool,
+    kind: str = "frame",
+    ignore_unknown: str = IGNORE_UNKNOWN,
+) -> None:
+    """Names every bad frame; raises DataError if there are any, unless skip_bad.
+
+    bad: names and reasons. kind: what they are. ignore_unknown: the remedy for unknown labels.
+    """
     if not bad:
         return
     lines = [f"{name}: {reason}" for name, reason in sorted(bad.items())]
     remedy = "mend or remove it and run again, or pass --skip-bad"
     if any(isinstance(reason, Unknown) for reason in bad.values()):
-        remedy += f"; {IGNORE_UNKNOWN}"
+        remedy += f"; {ignore_unknown}"
     if len(bad) == 1 and not skip_bad:
-        raise DataError(f"cannot use frame {lines[0]}; {remedy}")
+        raise DataError(f"cannot use {kind} {lines[0]}; {remedy}")
     for line in lines:
-        cli.say(f"{'left out' if skip_bad else 'cannot use'} frame {line}")
+        cli.say(f"{'left out' if skip_bad else 'cannot use'} {kind} {line}")
     if not skip_bad:
         raise DataError(
-            f"{len(bad)} of {count} frames cannot be used (named above); "
+            f"{len(bad)} of {count} {kind}s cannot be used (named above); "
             f"{remedy.replace('it', 'them', 1)}"
         )
 

@@ -46,7 +46,7 @@ def check_distinct(
         for file in files:
             taken.setdefault(os.path.realpath(file), (what, path))
     for what, path in outputs:
-        if os.path.exists(path) and not os.path.isfile(path):
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
             continue
         real = os.path.realpath(path)
         if real in taken:

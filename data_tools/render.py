@@ -106,6 +106,20 @@ def noise(falloff: float = 1.0) -> np.ndarray:
     return (texture / (2.5 * texture.std())).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A solid as the image shows it.
+
+    box: left, top, right, bottom of its visible pixels, in pixels; the last two are exclusive.
+    pixels: how many are visible. share: these over the pixels that it covers without what hides it.
+    """
+
+    solid: Solid
+    box: tuple[int, int, int, int]
+    pixels: int
+    share: float
+
+
 class Renderer:
     """Renders scenes at one size. view: horizontal field of view in radians."""
 
@@ -128,14 +142,27 @@ class Renderer:
         # No ray is parallel to a plane, so that nothing is divided by zero.
         self._ray = tuple(np.where(ray == 0, np.float32(1e-6), ray) for ray in rays)
         self._paint_room()
+        self._owner = np.full(self.depth.shape, -1, np.int16)  # the number of the visible solid
+        self._covered = [0] * len(scene.solids)
         seen = self.depth.copy()
-        for solid in scene.solids:
+        for number, solid in enumerate(scene.solids):
             if solid.painted:
-                self._draw(solid, seen, solid.painted_label)
-        for solid in scene.solids:
+                self._draw(number, seen, solid.painted_label)
+        for number, solid in enumerate(scene.solids):
             if not solid.painted:
-                self._draw(solid, self.depth, solid.label)
+                self._draw(number, self.depth, solid.label)
         return self.color, self.depth, self.label
+
+    def seen(self) -> list[Seen]:
+        """The solids that the last image shows, painted ones, too."""
+        found = []
+        for number, solid in enumerate(self._scene.solids):
+            rows, columns = np.nonzero(self._owner == number)
+            if len(rows):
+                box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                share = len(rows) / self._covered[number]
+                found.append(Seen(solid, tuple(map(int, box)), len(rows), share))
+        return found
 
     def _paint_room(self) -> None:
         """Paints the room: each ray ends at the nearest of the three planes before it."""
@@ -198,13 +225,15 @@ class Renderer:
         lambert = np.maximum(facing, 0) / np.sqrt(square)
         return np.float32(0.55) + np.float32(0.65) * lambert / (1 + np.float32(0.06) * square)
 
-    def _draw(self, solid: Solid, nearest: np.ndarray, label: int) -> None:
+    def _draw(self, number: int, nearest: np.ndarray, label: int) -> None:
         """Draws a solid where it is nearer than `nearest` (H x W, updated in place)."""
+        solid = self._scene.solids[number]
         window = self._window(solid)
         if window is None:
             return
         ray = tuple(part[window] for part in self._ray)
         hits = (_box if solid.kind == "box" else _cylinder)(solid, self._origin, ray)
+        self._covered[number] = int(np.count_nonzero(hits.t < FAR))
         visible = hits.t < nearest[window]
         if not visible.any():
             return
@@ -217,6 +246,7 @@ class Renderer:
         light = self._light(only, tuple(part[visible] for part in ray))
         self.color[window][visible] = _shade(solid.material, only, light)
         self.label[window][visible] = label
+        self._owner[window][visible] = number
         nearest[window][visible] = only.t
 
     def _window(self, solid: Solid) -> tuple[slice, slice] | None:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from data_tools import info
 from data_tools.cli import DataError
 from data_tools.record import from_datum
 
+Survey = Callable[[Iterator[tuple[bytes, bytes]], str], dict[str, Any]]
+
 INFO = info.NAME
 PLAN = "plan.json"
 UNKNOWN = "unknown.json"  # while an LMDB is built: key -> pixels whose unknown labels became 0
-LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN}
+LABEL_MAP = "labelmap.prototxt"  # of an LMDB of boxes
+LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN, LABEL_MAP}
 PARTIAL = ".fusenet-partial"  # ending of the folder in which an LMDB is built
 REPLACED = "replaced"  # in it: the LMDB that it replaces, for a moment
 MAKER = "data_tools.store"  # the mark in the plan
@@ -150,7 +153,7 @@ class Writer:
     def put(self, key: bytes, record: bytes, unknown: int = 0) -> None:
         """Adds a record. It is on the disk after the next commit, which happens by itself.
 
-        unknown: the number of its pixels whose unknown labels became 0.
+        unknown: the number of its pixels whose unknown labels became 0, or of objects left out.
         """
         self._batch.append((key, record))
         if unknown:
@@ -191,16 +194,19 @@ class Writer:
                     _remove(self.partial)
             os.close(self._lock)
 
-    def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def finish(
+        self, facts: dict[str, Any], look: Survey | None = None, unit: str = "pixels"
+    ) -> dict[str, Any]:
         """Surveys the records, adds dataset.json, and renames the LMDB to its final name.
 
-        facts: those for dataset.json beyond the survey. Returns the whole content of dataset.json.
+        facts: those for dataset.json beyond the survey. look: the survey, for records that are no
+        Datums. unit: what `put` counted as unknown. Returns the whole content of dataset.json.
         """
         self.commit()
         with lmdb_errors(self.partial), self._env.begin() as txn:
-            facts = {**facts, **survey(txn.cursor(), str(self.partial))}
+            facts = {**facts, **(look or survey)(txn.cursor(), str(self.partial))}
         if self._unknown:
-            facts["unknown_labels"] = unknown_labels(list(self._unknown.values()))
+            facts["unknown_labels"] = unknown_labels(list(self._unknown.values()), unit)
         with lmdb_errors(self.partial):
             self._env.sync(True)
             self._env.close()
@@ -315,10 +321,10 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def unknown_labels(counts: list[int]) -> dict[str, int]:
-    """dataset.json's `unknown_labels`. counts: the number of such pixels of each frame that has
-    any."""
-    return {"pixels": sum(counts), "frames": len(counts)}
+def unknown_labels(counts: list[int], unit: str = "pixels") -> dict[str, int]:
+    """dataset.json's `unknown_labels`. counts: the number of such pixels, or of another unit, of
+    each frame that has any."""
+    return {unit: sum(counts), "frames": len(counts)}
 
 
 def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
@@ -363,7 +369,10 @@ def check_target(path: Path, force: bool) -> None:
 
 
 class Reader:
-    """An LMDB of records, in key order. `info` is its dataset.json, or {} if there is none."""
+    """An LMDB of records, in key order. `info` is its dataset.json, or {} if there is none.
+
+    Raises DataError if there is none, or if its records are pictures with boxes.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -372,8 +381,10 @@ class Reader:
             if os.path.lexists(_partial(_final(self.path)) / REPLACED):
                 what = "its replacement was interrupted; run the command that writes it again"
             raise DataError(f"{self.path}: {what}")
-        self._file = LmdbFile(self.path, DataError)
         self.info = read_info(self.path)
+        if "boxes" in self.info:
+            raise DataError(f"{self.path}: holds pictures with boxes (for AnnotatedData layers)")
+        self._file = LmdbFile(self.path, DataError)
 
     def __len__(self) -> int:
         return len(self._file)

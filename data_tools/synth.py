@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 
 from boundary import writing
-from data_tools import build, cli
+from data_tools import boxes, build, cli
 from data_tools.build import Output
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import Frame, RecordFormat
-from data_tools.render import Material, Patch, Renderer, Scene, Solid, noise
+from data_tools.render import Material, Patch, Renderer, Scene, Seen, Solid, noise
 
 CLUTTER, WALL, FLOOR, CEILING, DOOR, RUG, CABINET, FRIDGE, COLUMN, MURAL = range(10)
 CLASSES = ClassTable(
@@ -65,6 +65,8 @@ COLORS = {
     COLUMN: (0.35, 0.62, 0.5),
     CLUTTER: (0.3, 0.3, 0.3),
 }
+OBJECTS = (CABINET, FRIDGE, COLUMN)  # what boxes are around: labels 1, 2, 3 there
+LEAST_SIDE, LEAST_SHARE = 0.03, 0.3  # of the image's side, of the object: less is difficult
 STEPS_PER_METRE = 1000
 MAX_METRES = 8.0
 
@@ -228,9 +230,40 @@ class Synth:
         color, depth, label = renderer.render(draw_scene(rng))
         return Frame(sensor.color(rng, color), sensor.depth(rng, depth), label)
 
+    def picture(self, index: int) -> boxes.Picture:
+        """The colour of frame `index` as PNG, with boxes around its furniture. Painted pieces are
+        difficult: colour alone cannot tell them from real ones.
+        """
+        frame = self.load(index)
+        assert self._tools is not None
+        found = []
+        for seen in self._tools[0].seen():
+            if seen.solid.label in OBJECTS:
+                found.append(_box(seen, self._size, len(found)))
+        data = cv2.imencode(".png", frame.color)[1].tobytes()
+        return boxes.Picture(self.names[index], data, self._size, found)
+
     def about(self, index: int) -> dict[str, Any]:
         """Nothing: a frame is defined by seed and number."""
         return {}
+
+
+def _box(seen: Seen, size: tuple[int, int], instance: int) -> boxes.Box:
+    """The box of an object; it is difficult if it is small, mostly hidden, or painted."""
+    left, top, right, bottom = (
+        side / size[axis] for side, axis in zip(seen.box, (0, 1, 0, 1), strict=True)
+    )
+    small = min(right - left, bottom - top) < LEAST_SIDE
+    difficult = small or seen.share < LEAST_SHARE or seen.solid.painted
+    label = OBJECTS.index(seen.solid.label) + 1
+    return boxes.Box(label, left, top, right, bottom, instance, difficult)
+
+
+def write_boxes(source: Synth, path: Path, seed: int, force: bool) -> None:
+    """Writes an LMDB of the colour pictures with boxes around cabinets, fridges and columns."""
+    labels = boxes.numbered([CLASSES.names[label] for label in OBJECTS])
+    about = {"tool": "data_tools.synth", "source": {"seed": seed}}
+    boxes.write(path, source, labels, about, force)
 
 
 def write_folder(source: Synth, folder: Path) -> None:
@@ -270,6 +303,13 @@ def arguments() -> argparse.ArgumentParser:
         metavar="DIR",
         help="also write PNGs and classes.csv, which data_tools.folder reads",
     )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="LMDB",
+        help="also write an LMDB of the colour pictures with boxes around cabinets, fridges and "
+        "columns, which SSD's AnnotatedData layer reads, with labelmap.prototxt",
+    )
     build.add_arguments(parser, "160x120", depth_range=False)
     return parser
 
@@ -277,6 +317,8 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> None:
     """`python -m data_tools.synth`."""
     args = cli.parse(arguments())
+    outputs = [("OUT_LMDB", args.out), *([("--boxes", args.boxes)] if args.boxes else [])]
+    cli.check_distinct(outputs, [])
     source = Synth(args.count, args.size, args.seed)
     # One range for all frames, so that equal values mean equal depth.
     format = RecordFormat(
@@ -293,6 +335,8 @@ def main() -> None:
         **CLASSES.describe(),
     }
     build.build(source, [Output(args.out, range(args.count))], format, info, build.options(args))
+    if args.boxes:
+        write_boxes(source, args.boxes, args.seed, args.force)
     if args.folder:
         write_folder(source, args.folder)
 

@@ -26,12 +26,25 @@ _INTERPOLATIONS = {
 def check_distortion(p: pb.DistortionParameter) -> None:
     """Raise CaffeError for ranges that are none."""
     for name in ("brightness_delta", "hue_delta", "contrast_lower", "saturation_lower"):
-        if getattr(p, name) < 0:
+        if not 0 <= getattr(p, name) < np.inf:
             raise CaffeError(f"distort_param: {name} is {getattr(p, name):g}, expected at least 0")
     for name in ("contrast", "saturation"):
         low, high = getattr(p, f"{name}_lower"), getattr(p, f"{name}_upper")
-        if getattr(p, f"{name}_prob") > 0 and low > high:
-            raise CaffeError(f"distort_param: {name}_lower {low:g} is above {name}_upper {high:g}")
+        if getattr(p, f"{name}_prob") > 0 and not low <= high < np.inf:
+            raise CaffeError(
+                f"distort_param: {name}_lower {low:g} and {name}_upper {high:g} are no range"
+            )
+
+
+def check_noise(p: pb.NoiseParameter) -> None:
+    """Raise CaffeError for what cannot be done."""
+    if p.convert_to_lab:
+        raise CaffeError("noise_param: convert_to_lab gives no bytes; SSD's layer fails at it")
+    if not p.jpeg <= 100:
+        raise CaffeError(f"noise_param: jpeg is {p.jpeg:g}, expected at most 100")
+    if not 0 <= p.saltpepper_param.fraction <= 1:
+        fraction = p.saltpepper_param.fraction
+        raise CaffeError(f"saltpepper_param: fraction is {fraction:g}, expected 0 to 1")
 
 
 def distorted(image: np.ndarray, p: pb.DistortionParameter, rng: np.random.Generator) -> np.ndarray:
@@ -198,7 +211,7 @@ def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 def _salted(image: np.ndarray, p: pb.SaltPepperParameter, rng: np.random.Generator) -> np.ndarray:
     """The picture with a fraction of its pixels, drawn with repetition, in one colour."""
     height, width, channels = image.shape
-    count = int(min(max(p.fraction, 0), 1) * height * width)
+    count = int(p.fraction * height * width)
     places = rng.integers(height, size=count), rng.integers(width, size=count)
     colour = _per_channel(p.value, channels, "saltpepper_param: value")
     image = image.copy()

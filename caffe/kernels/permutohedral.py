@@ -55,30 +55,51 @@ class Lattice:
             if axis < d:
                 move[axis] = d
             shift = (move * steps).sum()
-            self.neighbours.append([_find(codes, codes + sign * shift) for sign in (1, -1)])
+            self.neighbours.append([_neighbours(codes, sign * shift) for sign in (1, -1)])
 
     def filter(self, values: torch.Tensor) -> torch.Tensor:
         """The values (N, channels) filtered, differentiable. Points far from all others keep
         theirs.
         """
+        return _Filtered.apply(values, self)
+
+    def run(self, values: torch.Tensor, transposed: bool) -> torch.Tensor:
+        """The filter or its transpose, which blurs along the axes in the other order."""
         table = values.new_zeros(self.size + 1, values.shape[1])  # the last row stays zero
-        weights = self.weights.to(values.dtype)
+        weights, places = self.weights.to(values.dtype), self.places.t().contiguous()
         for corner in range(self.axes + 1):
-            part = weights[:, corner, None] * values
-            table = table.index_add(0, self.places[:, corner], part)
-        for before, behind in self.neighbours:
-            blurred = table[:-1] + 0.5 * (table[before] + table[behind])
-            table = torch.cat([blurred, table[-1:]])
+            table = table.index_add(0, places[corner], weights[:, corner, None] * values)
+        order = -1 if transposed else 1
+        for before, behind in self.neighbours[::order]:
+            around = table.index_select(0, before).add_(table.index_select(0, behind))
+            table = around.mul_(0.5).add_(table)
         total = torch.zeros_like(values)
         for corner in range(self.axes + 1):
-            total = total + weights[:, corner, None] * table[self.places[:, corner]]
+            part = table.index_select(0, places[corner])
+            total = torch.addcmul(total, part, weights[:, corner, None])
         return total * (1 / (1 + 2.0**-self.axes))
 
 
-def _find(codes: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The place of each wanted code among the sorted codes; their number if it is not there."""
-    place = torch.searchsorted(codes, wanted).clamp(max=len(codes) - 1)
-    return torch.where(codes[place] == wanted, place, len(codes))
+class _Filtered(torch.autograd.Function):
+    """Lattice.filter: linear, so that its gradient needs no values of the forward pass."""
+
+    @staticmethod
+    def forward(ctx, values: torch.Tensor, lattice: Lattice):
+        ctx.lattice = lattice
+        return lattice.run(values, transposed=False)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor):
+        return ctx.lattice.run(grad, transposed=True), None
+
+
+def _neighbours(codes: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """The place of each sorted code's neighbour; their number, the place of nothing, where there is
+    none, and for nothing itself.
+    """
+    wanted, none = codes + shift, len(codes)
+    place = torch.searchsorted(codes, wanted).clamp(max=none - 1)
+    return torch.cat([torch.where(codes[place] == wanted, place, none), codes.new_tensor([none])])
 
 
 def _simplices(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 from caffe import net_spec
 from caffe.errors import CaffeError
 from caffe.formats import unknown
+from caffe.formats.forks import FORK_TYPES
 from caffe.layers.base import REGISTRY, Layer, register
 from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
@@ -29,6 +30,7 @@ FAMILIES = (
     "crf",
     "ctc",
     "data",
+    "deformable",
     "dense_block",
     "detection_evaluate",
     "detection_output",
@@ -123,7 +125,9 @@ def class_of(layer_type: str) -> type[Layer]:
 
 
 def unknown_type(param: pb.LayerParameter) -> str:
-    """'unknown layer type ...', with the nearest known one."""
+    """'unknown layer type ...', with the fork that has it, or the nearest known one."""
+    if fork := FORK_TYPES.get(param.type):
+        return f"unknown layer type {param.type!r}, which is of {fork}"
     if reason := REFUSED.get(param.type):
         return f"layer type {param.type!r} is refused: {reason}"
     known = {name.lower(): name for name in REGISTRY}

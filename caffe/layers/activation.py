@@ -32,9 +32,8 @@ class _Elementwise(Layer):
 
 @register("ReLU")
 class ReLU(_Elementwise):
-    """max(x, 0) + negative_slope min(x, 0). A second top, DeconvNet's mask, is 1 where x > 0."""
+    """max(x, 0) + negative_slope min(x, 0)."""
 
-    tops = (1, 2)
     reads = ("relu_param",)
     differs = (
         "Without a slope, minus infinity gives 0, as with cuDNN; Caffe's own code gives NaN. "
@@ -44,26 +43,19 @@ class ReLU(_Elementwise):
 
     @property
     def bounded(self) -> bool:
-        return abs(self.layer_param.relu_param.negative_slope) <= 1 and self.num_tops == 1
+        return abs(self.layer_param.relu_param.negative_slope) <= 1
 
-    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        return super().infer_shapes(shapes) * self.num_tops
-
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
-        slope, x = self.layer_param.relu_param.negative_slope, bottom[0]
-        y = F.leaky_relu(x, slope) if slope else F.relu(x)
-        return y if self.num_tops == 1 else [y, (x.detach() > 0).to(x.dtype)]
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        slope = self.layer_param.relu_param.negative_slope
+        return F.leaky_relu(bottom[0], slope) if slope else F.relu(bottom[0])
 
     def takes_bfloat16(self) -> bool:
-        return self.num_tops == 1
+        return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         slope = self.layer_param.relu_param.negative_slope
         (x,) = bottoms
-        y = graph.add("LeakyRelu", x, alpha=slope) if slope else graph.add("Relu", x)
-        if self.num_tops == 1:
-            return y
-        return [y, graph.to_float(graph.add("Greater", x, graph.constant(0)))]
+        return graph.add("LeakyRelu", x, alpha=slope) if slope else graph.add("Relu", x)
 
 
 @register("ReLU6")
@@ -207,6 +199,48 @@ class Swish(_Elementwise):
         (x,) = bottoms
         scaled = graph.affine(x, self.layer_param.swish_param.beta, 0)
         return graph.add("Mul", x, graph.add("Sigmoid", scaled))
+
+
+@register("Mish")
+class Mish(_Elementwise):
+    """x tanh(log(1 + e^x)) (Misra, 2019)."""
+
+    fork = "darknet2caffe"
+    judge = "worked cases"
+    look = ACTIVATION
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        x = bottom[0]
+        return x * F.softplus(x, threshold=50).tanh()
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        (x,) = bottoms
+        return graph.add("Mul", x, graph.add("Tanh", graph.softplus(x)))
+
+
+@register("BReLU")
+class BReLU(_Elementwise):
+    """x limited to [minval, maxval], the bilateral rectified linear unit (Cai et al., 2016)."""
+
+    fork = "DehazeNet"
+    judge = "worked cases"
+    reads = ("brelu_param",)
+    differs = "NaN stays NaN."
+    look = ACTIVATION
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.brelu_param
+        self.check(
+            p.minval <= p.maxval, f"minval is {p.minval:g}, expected at most maxval, {p.maxval:g}"
+        )
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p = self.layer_param.brelu_param
+        return bottom[0].clamp(p.minval, p.maxval)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p = self.layer_param.brelu_param
+        return graph.add("Clip", *bottoms, graph.constant(p.minval), graph.constant(p.maxval))
 
 
 @register("BNLL")

@@ -101,6 +101,7 @@ class _Ctc(Layer):
         steps, samples = bottom[0].shape[:2]
         begins = (bottom[1].detach().reshape(steps, samples) + 0.5).long() == 0
         ended = bottom[2].detach().reshape(-1, samples)
+        self.check(bool(ended.isfinite().all()), "a label is out of range: it is no number")
         lengths, labels = [], []
         for n in range(samples):
             sequence = ended[:, n].tolist()
@@ -521,6 +522,7 @@ class _SequenceAccuracy(Layer):
         self.top_shapes(bottom)
         scores, blank = bottom[0], self.blank()
         best = scores.reshape(scores.shape[:3]).argmax(2).tolist()
+        self.check(bool(bottom[1].isfinite().all()), "a label is out of range: it is no number")
         truth = bottom[1].reshape(len(best), -1).tolist()
         right = sum(
             collapsed(row, blank) == [int(label) for label in labels if label != blank]

@@ -13,6 +13,8 @@ from caffe.layers.base import Layer, Shape, Tensors, register
 from caffe.layers.detection_files import in_pixels
 from caffe.layers.look import OUTPUT
 
+MOST_CLASSES = 10**6  # each has a row in the top
+
 
 @register("DetectionEvaluate")
 class DetectionEvaluate(Layer):
@@ -47,7 +49,10 @@ class DetectionEvaluate(Layer):
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.p = self.layer_param.detection_evaluate_param
-        self.check(p.num_classes >= 1, "must give num_classes of at least 1")
+        self.check(
+            1 <= p.num_classes <= MOST_CLASSES,
+            f"num_classes is {p.num_classes}, expected 1 to {MOST_CLASSES}",
+        )
         self.check(
             p.overlap_threshold > 0, f"overlap_threshold is {p.overlap_threshold:g}, expected > 0"
         )

@@ -81,6 +81,11 @@ class DetectNetTransformation(Layer):
             len(t.mean_value) in (0, 1, 3),
             f"mean_value is given {len(t.mean_value)} time(s), expected none, one or three",
         )
+        a = self.layer_param.detectnet_augmentation_param
+        self.check(
+            math.isfinite(a.scale_min) and math.isfinite(a.scale_max),
+            f"scale_min is {a.scale_min:g} and scale_max {a.scale_max:g}, expected numbers",
+        )
         self.classes = {c.src: c.dst for c in g.object_class} or {1: 0}
         self.check(max(self.classes.values()) < 4096, "a class (dst) exceeds 4095")
         self.mean: np.ndarray | None = None
@@ -122,15 +127,15 @@ class DetectNetTransformation(Layer):
         images, grids = (np.zeros(shape, np.float32) for shape in shapes)
         pictures, labels = (x.detach().float().cpu().numpy() for x in bottom)
         for i, (picture, rows) in enumerate(zip(pictures, labels[:, 0], strict=True)):
-            count = int(rows[0, 0])
+            count = rows[0, 0]
             self.check(
                 0 <= count < max(1, len(rows)),
-                f"number of boxes {count} is out of range, expected at most {len(rows) - 1}",
+                f"number of boxes {count:g} is out of range, expected at most {len(rows) - 1}",
             )
             image = picture.transpose(1, 2, 0)
             changes = self._changes(image.shape[1], image.shape[0])
             images[i] = self._image(image, changes).transpose(2, 0, 1)
-            boxes = self._boxes(rows[1 : 1 + count], changes, image.shape[1::-1])
+            boxes = self._boxes(rows[1 : 1 + int(count)], changes, image.shape[1::-1])
             self._fill(grids[i], boxes)
         return [torch.from_numpy(images).to(bottom[0]), torch.from_numpy(grids).to(bottom[0])]
 

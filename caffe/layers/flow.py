@@ -510,7 +510,7 @@ class NegSquare(Layer):
     """-x^2 (LiteFlowNet's negsquare_layer.cu)."""
 
     fork = "LiteFlowNet"
-    judge = "recorded"
+    judge = "worked cases"
     look = ACTIVATION
     differs = (
         "The gradient is -2 x. LiteFlowNet's code multiplies by what lies in the bottom's gradient "

@@ -143,7 +143,10 @@ class Sparsify(_Elementwise):
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.sparsify_param
-        self.check(p.thre >= 0 and p.coef >= 0, "thre and coef must not be negative")
+        self.check(
+            0 <= p.thre < math.inf and p.coef >= 0,
+            f"thre is {p.thre:g} and coef {p.coef:g}, expected numbers that are not negative",
+        )
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         p = self.layer_param.sparsify_param
@@ -204,7 +207,7 @@ class ScaleFilter(_Elementwise):
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.scale_filter_param
         self.check(
-            0 < p.min_scale < p.max_scale,
+            0 < p.min_scale < p.max_scale < math.inf,
             f"min_scale is {p.min_scale:g} and max_scale {p.max_scale:g}, expected 0 < min_scale < "
             "max_scale",
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from caffe.formats.onnx import Graph, Value
 from caffe.kernels.boxes import areas, overlaps, paired_overlaps, suppress
 from caffe.layers.base import Layer, Shape, Tensors, register
 from caffe.layers.look import OUTPUT
@@ -104,6 +106,22 @@ class DecodeBBox(NormalizedBoxes):
                 kept &= truth[0][:, -1] < self.layer_param.decode_bbox_param.gt_iou_thr
         self.check(bool(kept.any()), "all boxes are out of range, none is left")
         return torch.cat([boxes[kept, :1], moved[kept]], 1)[..., None, None]
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> str:
+        codes, boxes = (graph.add("Flatten", x) for x in bottoms[:2])
+        codes = graph.slice(codes, [1], [4], [8])
+        for op, values in (("Mul", self.std), ("Add", self.mean)):
+            codes = graph.add(op, codes, graph.constant(values.numpy()))
+        shift, scale = (graph.slice(codes, [1], [i], [i + 2]) for i in (0, 2))
+        first, last = (graph.slice(boxes, [1], [i], [i + 2]) for i in (1, 3))
+        side = graph.affine(graph.add("Sub", last, first), 1, 1)
+        middle = graph.affine(graph.add("Add", first, last), 0.5, 0)
+        middle = graph.add("Add", graph.add("Mul", shift, side), middle)
+        size = graph.affine(graph.add("Mul", side, graph.add("Exp", scale)), 1, -1)
+        start = graph.add("Sub", middle, graph.affine(size, 0.5, 0))
+        number = graph.slice(boxes, [1], [0], [1])
+        rows = graph.add("Concat", number, start, graph.add("Add", start, size), axis=1)
+        return graph.add("Unsqueeze", rows, graph.constant([2, 3], np.int64))
 
 
 @register("BboxAccuracy")
@@ -373,6 +391,11 @@ class ScaleRoute(OfRows):
         return [x[kept] for x in rows]
 
 
+def _table(x: torch.Tensor) -> torch.Tensor:
+    """Rows (R, ...) as (R, numbers of each), without gradient; (R) has one each."""
+    return x.detach().reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
 @register("HardMining")
 class HardMining(OfRows):
     """The rows of the num_roi_per_image highest scores in each of num_image images.
@@ -410,13 +433,13 @@ class HardMining(OfRows):
     def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
         shapes = self.top_shapes(bottom)
         p = self.layer_param.hard_mining_param
-        image = bottom[1].detach().flatten(1)[:, 0].long()
+        image = _table(bottom[1])[:, 0].long()
         self.check_range(image, p.num_image, "image number of a region")
         # Of equal scores the later one counts.
         order = bottom[0].detach().flatten().flip(0).argsort(descending=True, stable=True)
         order = len(order) - 1 - order
         hard, left = [], []
-        for number in range(p.num_image):
+        for number in image.unique().tolist() or [0]:
             mine = order[image[order] == number]
             hard.append(mine[: p.num_roi_per_image])
             left.append(mine[p.num_roi_per_image :])
@@ -475,7 +498,7 @@ class FrcnnOutput(NormalizedBoxes):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
         p = self.layer_param.frcnn_output_param
-        scores, codes, regions = (x.detach().flatten(1) for x in bottom[:3])
+        scores, codes, regions = map(_table, bottom[:3])
         height, width = bottom[3].detach().flatten().tolist()
         self.check_range(regions[:, 0].long(), 1, "image number of a region")
         boxes = self.moved(codes.view(len(codes), codes.shape[1] // 4, 4), regions[:, 1:5])

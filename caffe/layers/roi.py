@@ -267,6 +267,11 @@ def around(
     return (image.view(-1, 1, 1, 1) * high + rows) * wide + columns, weights
 
 
+def points(top: Shape) -> int:
+    """The values that around() and blend() need for a top (R, C, P, Q)."""
+    return 24 * top[0] * top[2] * top[3]  # of four pixels: two numbers, a place and a weight
+
+
 @register("ROIAlign")
 class ROIAlign(OfRegions):
     """Values between pixels at the corners of pooled_h x pooled_w windows in each region.
@@ -296,6 +301,10 @@ class ROIAlign(OfRegions):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         [(regions, channels, rows, columns)] = super().infer_shapes(shapes)
         return [(regions, channels, rows + 1, columns + 1)]
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The pixels around all points."""
+        return points(self.infer_shapes(shapes)[0])
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         image, region = self.regions(bottom)
@@ -329,6 +338,10 @@ class ROIWarping(Pooled):
     fork = "MNC"
     judge = "recorded"
     reads = ("roi_warping_param",)
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The pixels around all points."""
+        return points(self.infer_shapes(shapes)[0])
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         image, region = self.regions(bottom)
@@ -450,10 +463,15 @@ class MaskResize(Layer):
         sizes = []
         for name, extent in (("height", shape[2]), ("width", shape[3])):
             factor, size = getattr(p, f"factor_{name}"), getattr(p, f"output_{name}")
+            self.check(factor < math.inf, f"factor_{name} is {factor:g}, expected a number")
             size = int(extent * factor) if factor > 0 else size
             self.check(size > 0, f"output_{name} is {size}, expected at least 1")
             sizes.append(size)
         return [(*shape[:2], *sizes)]
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        """The pixels around all points."""
+        return points(self.infer_shapes(shapes)[0])
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         [(count, _, *sizes)] = self.top_shapes(bottom)

@@ -253,6 +253,11 @@ class ImageGtData(_Scenes):
         p = self.layer_param.image_gt_data_param
         count, _, high, wide = self.shape
         maps = [(count, 6, away(high / r), away(wide / r)) for r in p.downsample_rate]
+        for shape, rate in zip(maps, p.downsample_rate, strict=True):
+            self.check(
+                min(shape[2:]) > 0,
+                f"downsample_rate {rate} leaves no place in a picture of {high} x {wide}",
+            )
         boxes = [(1, 7, 1, 1)] if p.output_gt_boxes else []
         return [self.shape, *maps, *boxes]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -228,7 +229,7 @@ class BiasChannel(_PixelLabels):
         self.top_shapes(bottom)
         p, scores = self.layer_param.bias_channel_param, bottom[0]
         n, classes = scores.shape[:2]
-        labels = bottom[1].detach().long().reshape(n, -1)
+        labels = bottom[1].detach().long().flatten(1)
         known = torch.ones_like(labels, dtype=torch.bool)
         for ignored in self.ignored:
             known &= labels != ignored
@@ -338,11 +339,12 @@ class DomainTransform(Layer):
         values, edges, sizes = bottom
         images = []
         for x, edge, size in zip(values, edges, sizes.detach().flatten(1).tolist(), strict=True):
-            height, width = int(size[0]), int(size[1])
+            height, width = size[:2]
             self.check(
                 0 <= height <= x.shape[1] and 0 <= width <= x.shape[2],
-                f"an image's size {height} x {width} is out of range, {tuple(x.shape[1:])}",
+                f"an image's size {height:g} x {width:g} is out of range, {tuple(x.shape[1:])}",
             )
+            height, width = int(height), int(width)
             inside = self._filter(x[:, :height, :width], edge[:, :height, :width])
             lower = torch.cat([inside, x[:, :height, width:]], 2)
             images.append(torch.cat([lower, x[:, height:]], 1))
@@ -408,3 +410,53 @@ class GRN(Layer):
         square = graph.add("ReduceSum", graph.add("Mul", x, x), axes, keepdims=1)
         shifted = graph.affine(square, 1, self.layer_param.grn_param.bias)
         return graph.add("Div", x, graph.add("Sqrt", shifted))
+
+
+@register("SegmentationEvaluate")
+class SegmentationEvaluate(Layer):
+    """Intersection over union of each mask of the first sample, at a threshold.
+
+    Bottoms: masks and true masks, both (N, C, ...) of values 0 to 1. Top: (1, 1, 1, C). Masks of
+    another size are resized to the true ones' as pictures of bytes, and then a class without true
+    pixels is -1 (segmentation_evaluate_layer.cpp of eric612/MobileNet-YOLO).
+    """
+
+    fork = "MobileNet-YOLO"
+    judge = "worked cases"
+    bottoms = (2, 2)
+    labels = (0, 1)
+    reads = ("segmentation_evaluate_param",)
+    look = OUTPUT
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        masks, truth = shapes
+        self.check(
+            len(masks) == len(truth) == 4 and masks[1] == truth[1] and min(*masks, *truth) > 0,
+            f"bottoms of shapes {masks} and {truth} must be (N, C, H, W) of the same classes",
+        )
+        return [(1, 1, 1, truth[1])]
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        threshold = self.layer_param.segmentation_evaluate_param.threshold
+        masks, truth = (x[0].detach() for x in bottom)
+        true, resized = truth > threshold, masks.shape != truth.shape
+        if resized:
+            found = _resized(masks, truth.shape[1:]) > int(threshold * 255)
+        else:
+            found = masks > threshold
+        both = (true & found).sum((1, 2)).to(masks.dtype)
+        union = (true | found).sum((1, 2)).to(masks.dtype)
+        scores = torch.where(both > 0, both / union.clamp(min=1), 0.0)
+        if resized:
+            scores = torch.where(true.any(2).any(1), scores, -1.0)
+        return scores.reshape(1, 1, 1, -1)
+
+
+def _resized(masks: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Masks (C, H, W) of 0 to 1 as bytes in another size."""
+    import cv2  # not above: 16 MB that most nets do without
+
+    planes = (masks.nan_to_num().clamp(0, 1) * 255).to(torch.uint8).cpu().numpy()
+    changed = [cv2.resize(plane, (int(size[1]), int(size[0]))) for plane in planes]
+    return torch.from_numpy(np.stack(changed)).to(masks.device)

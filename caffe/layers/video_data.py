@@ -25,6 +25,7 @@ from caffe.process.log import emit
 from caffe.proto import caffe_pb2 as pb
 
 _NUMBER = re.compile("%0?[1-9]?d")
+MOST_FRAMES = 10**5  # of a clip: each gets means of its own
 SEGMENTED = ("num_segments", "modality", "name_pattern", "grayscale", "encoded")
 
 
@@ -128,6 +129,12 @@ class VideoData(PrefetchingLayer):
         self.batch_size, self.rand_skip = p.batch_size, p.rand_skip
         self.origin, self.prefetch = p.source, self.layer_param.data_param.prefetch
         self.check(p.batch_size > 0 and p.new_length > 0, "batch_size and new_length must be set")
+        frames = p.new_length * (p.num_segments if self.segmented else 1)
+        self.check(
+            frames <= MOST_FRAMES,
+            f"new_length and num_segments make clips of {frames} frames, expected at most "
+            f"{MOST_FRAMES}",
+        )
         self.check(
             (p.new_height > 0) == (p.new_width > 0), "give both new_height and new_width, or none"
         )

@@ -87,7 +87,8 @@ class _ListedTruths(_GridLoss):
 
     def truths(self, labels: torch.Tensor, classes: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """For each picture, the truths up to an x of 0, and those up to a width of 0."""
-        for rows in labels.detach().float().cpu().reshape(labels.shape[0], -1, 5):
+        count = math.prod(labels.shape[1:]) // 5
+        for rows in labels.detach().float().cpu().reshape(labels.shape[0], count, 5):
             seen, given = rows[_before_zero(rows[:, 1])], rows[_before_zero(rows[:, 3])]
             self.check_classes(given, classes)
             yield seen, given

@@ -16,7 +16,7 @@ FUNCTIONS = {
     "np.fromfile", "np.loadtxt", "np.genfromtxt", "np.memmap", "open", "os.open", "pickle.load",
     "pickle.loads", "plyvel.DB", "tarfile.open", "torch.load", "torch.jit.load", "zipfile.ZipFile",
     "Image.open", "text_format.Parse", "text_format.Merge", "zlib.decompress", "gzip.open",
-    "tomllib.load", "yaml.safe_load", "os.fdopen",
+    "tomllib.load", "yaml.safe_load", "os.fdopen", "ElementTree.parse", "ElementTree.fromstring",
 }  # fmt: skip
 METHODS = {
     "read_text",

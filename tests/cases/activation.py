@@ -17,9 +17,7 @@ def plain(rng: Random, name: str) -> Case:
 @row("ReLU", "relu_param { negative_slope: 0.1 }")
 def relu(rng: Random, name: str) -> Case:
     slope = rng.choice([0, 0.1, 0.5, -0.3, 2])
-    text = f"relu_param {{ negative_slope: {slope} }}"
-    text += rng.choice(["", "", ' top: "top" top: "mask"'])
-    return Case(text, [shape(rng, 0, 5)], ("off zero",))
+    return Case(f"relu_param {{ negative_slope: {slope} }}", [shape(rng, 0, 5)], ("off zero",))
 
 
 @row("ReLU6", "relu6_param { negative_slope: 0.1 }")
@@ -45,6 +43,19 @@ def elu(rng: Random, name: str) -> Case:
 def swish(rng: Random, name: str) -> Case:
     beta = rng.choice([0, 1, rng.uniform(-2, 2)])
     return Case(f"swish_param {{ beta: {beta} }}", [shape(rng, 0, 5)])
+
+
+@row("Mish")
+def mish(rng: Random, name: str) -> Case:
+    return Case("", [shape(rng, 0, 5)])
+
+
+@row("BReLU", "brelu_param { minval: 0 maxval: 1 }")
+def brelu(rng: Random, name: str) -> Case:
+    least, most = rng.choice([(-0.05, 0.05), (-0.05, 9), (-9, 0.05)])
+    return Case(
+        f"brelu_param {{ minval: {least} maxval: {most} }}", [shape(rng, 0, 4)], ("off zero",)
+    )
 
 
 @row("Clip", "clip_param { min: 0 max: 6 }")

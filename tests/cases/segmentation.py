@@ -66,3 +66,11 @@ def domain_transform(rng: Random, name: str) -> Case:
 def grn(rng: Random, name: str) -> Case:
     bottom = [rng.randint(1, 3), *shape(rng, 1, 3)]
     return Case(f"grn_param {{ bias: {rng.choice([0.1, 1])} }}", [bottom])
+
+
+@row("SegmentationEvaluate", "segmentation_evaluate_param { num_classes: 3 }", (), False)
+def evaluate(rng: Random, name: str) -> Case:
+    masks = [rng.randint(1, 2), rng.randint(1, 3), rng.randint(1, 4), rng.randint(1, 4)]
+    truth = rng.choice([masks, [1, masks[1], 3, 5]])
+    text = "segmentation_evaluate_param { num_classes: 3 threshold: 0.3 }"
+    return Case(text, [masks, truth], ("distinct", "below 2"))

@@ -139,7 +139,15 @@ def test_noise(channels):
         ("crop_h: 3", "both crop_h and crop_w"),
         ("noise_param { convert_to_lab: true }", "gives no bytes"),
         ("distort_param { hue_delta: -1 }", "hue_delta is -1"),
-        ("distort_param { contrast_prob: 1 contrast_lower: 2 }", "contrast_lower 2 is above"),
+        (
+            "distort_param { contrast_prob: 1 contrast_lower: 2 }",
+            "contrast_lower 2 and contrast_upper",
+        ),
+        ("distort_param { brightness_delta: nan }", "brightness_delta is nan"),
+        ("distort_param { contrast_prob: 1 contrast_upper: inf }", "contrast_upper inf are no"),
+        ("expand_param { max_expand_ratio: inf }", "must be more than 1"),
+        ("noise_param { jpeg: 1000 }", "jpeg is 1000, expected at most 100"),
+        ("noise_param { saltpepper_param { fraction: nan } }", "fraction is nan, expected 0 to 1"),
     ],
 )
 def test_settings_that_cannot_be_used(text, message):

@@ -41,7 +41,7 @@ def test_the_gradient_is_of_the_sum_and_a_sample_that_cannot_be_costs_nothing(la
     layer = layer_of(f'type: "CtcLoss" {param}', (2, 3, 2), (3, 2))
     x = torch.zeros(2, 3, 2, requires_grad=True)
     loss = layer.forward([x, torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])], [])
-    assert float(loss) == pytest.approx(-2 * math.log(3 / 4) / 3)
+    assert loss.item() == pytest.approx(-2 * math.log(3 / 4) / 3)
     loss.backward()
     # Of the three paths two have an "a" in each step: 1/2 - 2/3.
     one = [[1 / 6, -1 / 6]] * 2
@@ -109,3 +109,11 @@ def test_a_label_beyond_the_classes(layer_of):
     layer = layer_of('type: "WarpCTCLoss"', (4, 1, 2), (1, 2))
     with pytest.raises(caffe.CaffeError, match="label 5 is out of range, expected 0 to 1"):
         layer.forward([torch.zeros(4, 1, 2), torch.tensor([[1.0, 5.0]])], [])
+
+
+@pytest.mark.parametrize("label", [math.nan, math.inf])
+def test_a_label_that_is_no_number_is_refused(layer_of, label):
+    layer = layer_of('type: "CTCLoss"', (2, 1, 2), (2, 1), (2, 1))
+    bottoms = [torch.zeros(2, 1, 2), torch.tensor([[0.0], [1.0]]), torch.full((2, 1), label)]
+    with pytest.raises(caffe.CaffeError, match="a label is out of range: it is no number"):
+        layer.forward(bottoms, [])

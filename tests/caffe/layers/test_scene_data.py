@@ -125,3 +125,10 @@ def test_a_faulty_window_file_is_one_line(words, message):
         net(
             "ImageGtData", f'image_gt_data_param {{ source: "w.txt" batch_size: 1 {FIELD} }}', "d t"
         )
+
+
+def test_a_rate_that_leaves_no_place_is_refused():
+    write((32, 32), ["1 0 8 8 16 16"])
+    text = "field_w: 16 field_h: 16 downsample_rate: 4000"
+    with pytest.raises(caffe.CaffeError, match="downsample_rate 4000 leaves no place"):
+        net("ImageGtData", f'image_gt_data_param {{ source: "w.txt" batch_size: 1 {text} }}', "d t")

@@ -73,3 +73,17 @@ def test_a_second_top_of_relu_is_its_mask(net_of):
         net.forward()
         assert net.blobs["y"].data.tolist() == [0, 0, 2, 3]
         assert net.blobs["m"].data.tolist() == [0, 0, 1, 1]
+
+
+def test_segmentation_evaluate_is_intersection_over_union(net_of):
+    text = 'layer { name: "l" type: "SegmentationEvaluate" bottom: "x" bottom: "t" top: "y" '
+    text += "segmentation_evaluate_param { num_classes: 2 threshold: 0.3 } }"
+    net = net_of(text, x=(1, 2, 1, 4), t=(1, 2, 1, 4))
+    net.blobs["x"].data[0] = [[[0.9, 0.4, 0.1, 0.2]], [[0, 0, 0, 0]]]
+    net.blobs["t"].data[0] = [[[1, 0, 0, 1]], [[0, 0, 0, 0]]]
+    np.testing.assert_allclose(net.forward()["y"].ravel(), [1 / 3, 0], rtol=1e-6)
+    wide = net_of(text, x=(1, 2, 1, 2), t=(1, 2, 1, 4))
+    wide.blobs["x"].data[0] = [[[1, 0]], [[0, 0]]]
+    wide.blobs["t"].data[0] = [[[1, 1, 0, 0]], [[0, 0, 0, 0]]]
+    # linear: 1, 3/4, 1/4, 0; a class without true pixels is -1
+    assert wide.forward()["y"].ravel().tolist() == [1, -1]

@@ -90,6 +90,8 @@ def test_a_run_goes_on(net_of, goes_on):
     [
         ("new_length: 3", "set use_image: true"),
         ("use_image: true new_length: 30", "000010.jpg"),
+        ("use_image: true new_length: 100001", "clips of 100001 frames, expected at most 100000"),
+        ("num_segments: 4294967295", "clips of 4294967295 frames"),
         ('modality: RGB name_pattern: "%s.jpg"', "must hold %d or %0Nd once"),
         ('modality: FLOW name_pattern: "%9999999d_%c"', "must hold %d or %0Nd once"),
         ('video_file: "a.mp4"', "reads no webcam or video_file"),

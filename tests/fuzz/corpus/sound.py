@@ -87,6 +87,17 @@ layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" param { lr_mult: 1
 layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "t" top: "loss" }
 """
 
+VOC = """<?xml version="1.0"?>
+<annotation><filename>rgb.png</filename>
+  <size><width>8</width><height>6</height><depth>3</depth></size>
+  <object><name>chair</name><pose>Left</pose><truncated>0</truncated><difficult>1</difficult>
+    <bndbox><xmin>1</xmin><ymin>2</ymin><xmax>5</xmax><ymax>6</ymax></bndbox></object>
+  <object><name>table</name><difficult>0</difficult>
+    <bndbox><xmin>2.5</xmin><ymin>1</ymin><xmax>8</xmax><ymax>4</ymax></bndbox>
+    <part><name>top</name><bndbox><xmin>2</xmin></bndbox></part></object>
+</annotation>
+"""
+
 SOLVERS = {
     "sgd": 'type: "SGD" momentum: 0.9 weight_decay: 0.001 lr_policy: "step" gamma: 0.5 stepsize: 2',
     "adam": 'type: "Adam" momentum: 0.9 momentum2: 0.999 delta: 1e-8 lr_policy: "fixed"',
@@ -174,6 +185,11 @@ def texts(rng: np.random.Generator) -> None:
     _text("lists/windows.txt", "# 0\nrgb.png\n3\n6\n8\n2\n1 0.9 0 0 4 4\n0 0.1 1 1 5 5\n"
           "# 1\nbmp.bmp\n3\n6\n8\n1\n2 0.7 0 0 6 5\n")  # fmt: skip
     _text("lists/hdf5.txt", "data.h5\nmore.h5\n")
+    _text("voc/list.txt", "rgb.png rgb.xml\nrgb.png rgb.xml\n")
+    _text("voc/labels.prototxt", "".join(
+        f'item {{ name: "{name}" label: {i} display_name: "A {name}" }}\n'
+        for i, name in enumerate(NAMES)))  # fmt: skip
+    _text("voc/rgb.xml", VOC)
     _text("scannet/scannetv2_train.txt", "scene0000_00\nscene0001_00\n")
     _text("scannet/scannetv2_val.txt", "scene0001_00\n")
 

@@ -71,3 +71,21 @@ def scannet(draw: Draw) -> Target:
     else:
         _spoil(draw, "scannet/*/*/*/*")
     return commands.data_tool("scannet", "scannet", "out", "--size", "8x6")
+
+
+@family()
+def annotations(draw: Draw) -> Target:
+    """data_tools.annoset on spoiled XML, lists, label maps and pictures."""
+    draw.copy("voc")
+    draw.copy("pictures/rgb.png", "voc/rgb.png")
+    kind = draw.pick("xml", "xml", "xml", "list.txt", "labels.prototxt", "picture")
+    if kind == "xml":
+        spoil = draw.pick(draw.text, draw.bytes)
+        spoil("voc/rgb.xml", "voc/rgb.xml")
+    elif kind == "picture":
+        draw.bytes("pictures/*.*", "voc/rgb.png")
+    else:
+        draw.text(f"voc/{kind}", f"voc/{kind}")
+    more = draw.pick([], [], ["--skip-bad"], ["--unknown", "ignore"], ["--any-size"])
+    places = ("voc/list.txt", "voc", "voc/labels.prototxt", "out")
+    return commands.data_tool("annoset", *places, *more)
