@@ -27,9 +27,11 @@ class DenseBlock(Layer):
     (N, initChannel, H, W). Top: (N, initChannel + numTransition growthRate, H, W). Blobs, a row of
     numTransition of each: the 3x3 filters, BN's gains, offsets, means and variances; with use_BC
     then the 1x1 filters and the second BN's four; a last one that the fork's CPU code counts with.
-    Filters are convolved, not correlated: they lie turned by 180 degrees. In TRAIN, use_dropout
-    drops a share dropout_amount of each step's channels' values, and moving_average_fraction is
-    the share of the new in the running statistics (Huang et al., 2017; DenseBlock_layer.cu).
+    Filters are convolved, not correlated: they lie turned by 180 degrees. Of a bottom with more
+    channels (caffe_ocr's nets) the first N initChannel H W values of its memory are taken. In
+    TRAIN, use_dropout drops a share dropout_amount of each step's channels' values, and
+    moving_average_fraction is the share of the new in the running statistics (Huang et al.,
+    2017; DenseBlock_layer.cu).
     """
 
     fork = "Tongcheng/DN_CaffeScript, senlinuc/caffe_ocr"
@@ -97,14 +99,14 @@ class DenseBlock(Layer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         [shape] = shapes
         self.check(
-            len(shape) == 4 and shape[1] == self.first,
-            f"the bottom has the shape {shape}, expected (N, {self.first}, H, W)",
+            len(shape) == 4 and shape[1] >= self.first,
+            f"the bottom has the shape {shape}, expected (N, {self.first}, H, W), or more channels",
         )
         return [(shape[0], self.first + self.steps * self.growth, *shape[2:])]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)
-        p, x = self.layer_param.denseblock_param, bottom[0]
+        p, x = self.layer_param.denseblock_param, self._taken(bottom[0])
         if x.numel() == 0:
             return x.new_zeros(self.top_shapes(bottom)[0])
         for i in range(self.steps):
@@ -117,6 +119,13 @@ class DenseBlock(Layer):
                 y = F.dropout(y, p.dropout_amount)
             x = torch.cat([x, y], 1)
         return x
+
+    def _taken(self, x: torch.Tensor) -> torch.Tensor:
+        """What the fork reads of a bottom with more channels: the start of its memory."""
+        if x.shape[1] == self.first:
+            return x
+        shape = (x.shape[0], self.first, *x.shape[2:])
+        return x.reshape(-1)[: math.prod(shape)].reshape(shape)
 
     def _step(self, blobs: Tensors, index: int, row: int) -> list[torch.Tensor]:
         """Filter, gain, offset, mean and variance of a step; row 5: of its 1x1 convolution."""
@@ -143,7 +152,10 @@ class DenseBlock(Layer):
         return places * sum(math.prod(blob.shape) for blob in filters)
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        p, x = self.layer_param.denseblock_param, bottoms[0].name
+        p, x, shape = self.layer_param.denseblock_param, bottoms[0].name, bottoms[0].shape
+        if shape[1] != self.first:
+            self.check(shape[0] == 1, "more channels than initChannel: one sample has an ONNX form")
+            x = graph.slice(x, [1], [0], [self.first])
         for i in range(self.steps):
             y = self._onnx_normalized(graph, x, i, 0)
             if p.use_BC:
