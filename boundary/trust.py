@@ -66,6 +66,9 @@ def _misdeed(kind: str, layer: Any) -> str:
         return "" if own else f"runs the Python module {module!r}"
     if plain == "hdf5output":
         return f"writes the file {layer.hdf5_output_param.file_name!r}"
+    if plain == "flowriter":  # in FlowNet2's fork
+        place = layer.writer_param.file or layer.writer_param.folder
+        return f"writes files of flows: {place!r}"
     if plain == "matwrite":  # in DeepLab's forks
         return "writes .mat files"
     detection = getattr(layer, "detection_output_param", None)  # in SSD's forks

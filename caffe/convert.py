@@ -40,8 +40,11 @@ from caffe.export.state_dict import load_state_dict, read_names, read_state_dict
 from caffe.formats.files import atomic_write
 from caffe.formats.meaning import set_fork
 from caffe.formats.onnx import TARGETS, Target
+from caffe.layers.base import Layer
 from caffe.net import Net
 from caffe.process.alignment import set_crop_alignment
+from caffe.process.log import WARNING
+from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
 
 PathLike = str | os.PathLike[str]
@@ -170,15 +173,40 @@ def write_onnx(
 
 def computed_outputs(net: Net) -> list[str]:
     """The net's outputs, without inputs that no layer takes; where Silence takes the last blobs, so
-    that there are none, those. Raises CaffeError if nothing is left.
+    that there are none, those. In place of a loss or a share of right labels, which files for
+    prediction cannot hold, what it is told of. Raises CaffeError if nothing is left.
     """
     wiring = net.wiring
-    made = {i for layer, _, tops in wiring if not layer.source for i in tops}
+    # A layer in Python counts as a source, but computes if it takes something.
+    made = {i for layer, bottoms, tops in wiring if bottoms or not layer.source for i in tops}
     silenced = [i for _, bottoms, tops in wiring if not tops for i in bottoms if i in made]
     found = [name for name in net.outputs if name in wiring.names(sorted(made))]
-    found = found or wiring.names(silenced)
+    found = _predictions(net, found) or wiring.names(silenced)
     if not found:
         raise CaffeError(f"the net computes nothing: its outputs are its inputs, {net.outputs}")
+    return found
+
+
+def _predictions(net: Net, outputs: Sequence[str]) -> list[str]:
+    """The outputs, with what losses and accuracies are made from in place of these."""
+    wiring, fed = net.wiring, set()
+    origin: dict[str, str] = {}  # of a Split's tops
+    judged: dict[str, list[str]] = {}
+    for layer, bottoms, tops in wiring:
+        names = [origin.get(name, name) for name in wiring.names(bottoms)]
+        if layer.shares_memory and layer.copies():
+            origin.update(dict.fromkeys(wiring.names(tops), names[0]))
+        elif layer.source:
+            fed.update(wiring.names(tops))
+        elif (layer.loss or layer.type == "Accuracy") and type(layer).onnx is Layer.onnx:
+            shown = [name for name in names if name not in fed]
+            judged.update(dict.fromkeys(wiring.names(tops), shown))
+    found = list(dict.fromkeys(name for top in outputs for name in judged.get(top, [top])))
+    if not found:
+        return list(outputs)
+    if gone := [name for name in outputs if name in judged]:
+        text = "Losses and accuracies are left out; given out is what they are made from"
+        announce("convert.py:1", f"{text}: {', '.join(gone)}", WARNING)
     return found
 
 

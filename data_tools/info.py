@@ -108,8 +108,11 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "frames": ("an object that has an object for each key", _facts),
     "names": ("an object that has a text for each key", _named),
     **dict.fromkeys(
-        ("label_pixels", "scene_records", "unknown_labels"), ("an object of counts", _counts)
+        ("label_pixels", "scene_records", "unknown_labels", "boxes"),
+        ("an object of counts", _counts),
     ),
+    "labels": ("an object that has a text for each label", _named),
+    **dict.fromkeys(("difficult", "beyond"), ("a whole number from 0 up", _count)),
     "options": ("an object", lambda value: isinstance(value, dict)),
 }
 OPTIONS: dict[str, tuple[str, Check]] = {

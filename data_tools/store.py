@@ -369,7 +369,10 @@ def check_target(path: Path, force: bool) -> None:
 
 
 class Reader:
-    """An LMDB of records, in key order. `info` is its dataset.json, or {} if there is none."""
+    """An LMDB of records, in key order. `info` is its dataset.json, or {} if there is none.
+
+    Raises DataError if there is none, or if its records are pictures with boxes.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -378,8 +381,10 @@ class Reader:
             if os.path.lexists(_partial(_final(self.path)) / REPLACED):
                 what = "its replacement was interrupted; run the command that writes it again"
             raise DataError(f"{self.path}: {what}")
-        self._file = LmdbFile(self.path, DataError)
         self.info = read_info(self.path)
+        if "boxes" in self.info:
+            raise DataError(f"{self.path}: holds pictures with boxes (for AnnotatedData layers)")
+        self._file = LmdbFile(self.path, DataError)
 
     def __len__(self) -> int:
         return len(self._file)

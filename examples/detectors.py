@@ -124,8 +124,8 @@ def write_texts(out: Path, nets: dict[str, caffe_pb2.NetParameter], solver_text:
     """Writes the nets as NAME.prototxt, and solver.prototxt."""
     out.mkdir(parents=True, exist_ok=True)
     for name, net in nets.items():
-        (out / f"{name}.prototxt").write_text(str(net))
-    (out / "solver.prototxt").write_text(solver_text)
+        (out / f"{name}.prototxt").write_text(str(net), encoding="utf-8")
+    (out / "solver.prototxt").write_text(solver_text, encoding="utf-8")
 
 
 def train(out: Path) -> None:

@@ -368,7 +368,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--nets", action="store_true", help="write the nets and the solver only")
-    parser.add_argument("--iterations", type=int, default=900)
+    parser.add_argument("--iterations", type=int, default=500)
     parser.add_argument("--scenes", type=int, default=2000, help="for training")
     parser.add_argument("--test-scenes", type=int, default=200)
     args = parser.parse_args()

@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--nets", action="store_true", help="write the nets and the solver only")
     parser.add_argument("--iterations", type=int, default=900)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--scenes", type=int, default=2000, help="for training")
+    parser.add_argument("--scenes", type=int, default=1500, help="for training")
     parser.add_argument("--test-scenes", type=int, default=320)
     args = parser.parse_args()
     out = args.out.resolve()

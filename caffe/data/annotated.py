@@ -9,7 +9,6 @@ from google.protobuf.message import DecodeError
 
 from boundary.limits import check_pixels
 from caffe.data import boxes
-from caffe.data.distort import check_distortion, check_noise, distorted, expanded, noised, resize
 from caffe.data.transform import RecordTransformer
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
@@ -58,7 +57,10 @@ class AnnotatedTransformer(RecordTransformer):
         samplers: Sequence[pb.BatchSampler] = (),
         jitter: float = 0,
     ) -> None:
+        from caffe.data import distort  # not above: it loads OpenCV
+
         super().__init__(param, phase)
+        self.change = distort
         self.samplers, self.jitter = samplers, jitter
         if not 0 <= jitter < 1:
             raise CaffeError(f"yolo_data_jitter is {jitter:g}, expected 0 to less than 1")
@@ -69,8 +71,8 @@ class AnnotatedTransformer(RecordTransformer):
         if not all(size.height and size.width for size in self.sizes):
             raise CaffeError("resize_param must give height and width")
         if p.HasField("distort_param"):
-            check_distortion(p.distort_param)
-        check_noise(p.noise_param)
+            distort.check_distortion(p.distort_param)
+        distort.check_noise(p.noise_param)
         if p.HasField("expand_param"):
             if not 1 < p.expand_param.max_expand_ratio < np.inf:
                 raise CaffeError("expand_param: max_expand_ratio must be more than 1")
@@ -118,7 +120,7 @@ class AnnotatedTransformer(RecordTransformer):
         p = self.param
         image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
         if p.HasField("distort_param"):
-            image = distorted(_bytes(image), p.distort_param, rng)
+            image = self.change.distorted(_bytes(image), p.distort_param, rng)
         if p.HasField("expand_param"):
             image, rows = self._expand(_bytes(image), rows, rng)
         if self.samplers or self.jitter:
@@ -133,9 +135,9 @@ class AnnotatedTransformer(RecordTransformer):
         before = image.shape[:2]
         if size is not None:
             rows = boxes.resized(rows, size, *before)
-            image = resize(_bytes(image), size, rng)
+            image = self.change.resize(_bytes(image), size, rng)
         if p.HasField("noise_param"):
-            image = noised(_bytes(image), p.noise_param, rng)
+            image = self.change.noised(_bytes(image), p.noise_param, rng)
         image, rows, window = self._window_of(image, rows, rng)
         if size is not None:
             rows = boxes.extrapolated(rows, size, *before, window)
@@ -157,7 +159,7 @@ class AnnotatedTransformer(RecordTransformer):
         fill = np.zeros(image.shape[2]) if mean is None else mean.ravel()
         window = (-left / wide, -top / high, (width - left) / wide, (height - top) / high)
         rows = boxes.projected(rows, window, self.emit)
-        return expanded(image, height, width, top, left, fill), rows
+        return self.change.expanded(image, height, width, top, left, fill), rows
 
     def _cut(
         self, image: np.ndarray, rows: np.ndarray, window: np.ndarray

@@ -17,6 +17,12 @@ REPEATED = {
     ("PoolingParameter", "pad"): "pad_3d",
     ("SolverParameter", "device_id"): "device_ids",
 }
+# The fields that two such values go to: those of height and width.
+PAIRS = {
+    ("PoolingParameter", "kernel_size"): ("kernel_h", "kernel_w"),
+    ("PoolingParameter", "stride"): ("stride_h", "stride_w"),
+    ("PoolingParameter", "pad"): ("pad_h", "pad_w"),
+}
 
 
 def respelled(text: str, root: Descriptor) -> str:
@@ -55,7 +61,10 @@ def _message(
         at = _value(pieces, at, field.message_type if field else None, found)
     for name, places in seen.items():
         other = REPEATED.get((kind.name, name)) if kind else None
-        if other and (len(places) > 1 or name in several):
+        pair = PAIRS.get((kind.name, name), ()) if kind else ()
+        if len(places) == len(pair) and name not in several:
+            found.extend(zip(places, pair, strict=True))
+        elif other and (len(places) > 1 or name in several):
             found.extend((place, other) for place in places)
     return at
 

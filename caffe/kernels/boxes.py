@@ -136,6 +136,7 @@ def _match_each_truth(overlap: torch.Tensor, indices: torch.Tensor, best: torch.
         left[prediction], left[:, truth] = 0, 0
 
 
+@np.errstate(invalid="ignore", over="ignore")  # boxes of an untrained net may be infinite
 def suppress(
     boxes: np.ndarray,
     scores: np.ndarray,

@@ -61,11 +61,16 @@ class Lattice:
         """The values (N, channels) filtered, differentiable. Points far from all others keep
         theirs.
         """
+        return _Filtered.apply(values, self)
+
+    def run(self, values: torch.Tensor, transposed: bool) -> torch.Tensor:
+        """The filter or its transpose, which blurs along the axes in the other order."""
         table = values.new_zeros(self.size + 1, values.shape[1])  # the last row stays zero
         weights, places = self.weights.to(values.dtype), self.places.t().contiguous()
         for corner in range(self.axes + 1):
             table = table.index_add(0, places[corner], weights[:, corner, None] * values)
-        for before, behind in self.neighbours:
+        order = -1 if transposed else 1
+        for before, behind in self.neighbours[::order]:
             around = table.index_select(0, before).add_(table.index_select(0, behind))
             table = around.mul_(0.5).add_(table)
         total = torch.zeros_like(values)
@@ -73,6 +78,19 @@ class Lattice:
             part = table.index_select(0, places[corner])
             total = torch.addcmul(total, part, weights[:, corner, None])
         return total * (1 / (1 + 2.0**-self.axes))
+
+
+class _Filtered(torch.autograd.Function):
+    """Lattice.filter: linear, so that its gradient needs no values of the forward pass."""
+
+    @staticmethod
+    def forward(ctx, values: torch.Tensor, lattice: Lattice):
+        ctx.lattice = lattice
+        return lattice.run(values, transposed=False)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor):
+        return ctx.lattice.run(grad, transposed=True), None
 
 
 def _neighbours(codes: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

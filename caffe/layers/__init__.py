@@ -13,6 +13,7 @@ from typing import Any
 from caffe import net_spec
 from caffe.errors import CaffeError
 from caffe.formats import unknown
+from caffe.formats.forks import FORK_TYPES
 from caffe.layers.base import REGISTRY, Layer, register
 from caffe.process.permission import refusal
 from caffe.proto import caffe_pb2 as pb
@@ -30,22 +31,27 @@ FAMILIES = (
     "ctc",
     "data",
     "deformable",
+    "dense_block",
     "detection_evaluate",
     "detection_output",
     "detectnet_transform",
+    "edge_loss",
     "eval_detection",
     "flow",
     "flow_augmentation",
     "flow_data",
     "flow_loss",
+    "fused_types",
     "hdf5_data",
     "image_data",
+    "joint_face_loss",
     "loss",
     "malis",
     "margin",
     "metric",
     "multibox_loss",
     "normalization",
+    "peaks",
     "pointwise",
     "pooling",
     "prior_box",
@@ -53,6 +59,7 @@ FAMILIES = (
     "python_layer",
     "rearrange",
     "recurrent",
+    "region_activation",
     "region_boxes",
     "region_loss",
     "region_scores",
@@ -65,6 +72,7 @@ FAMILIES = (
     "segmentation_data",
     "sequence",
     "special_loss",
+    "tiles",
     "unit_norm",
     "video_data",
     "vision",
@@ -117,7 +125,9 @@ def class_of(layer_type: str) -> type[Layer]:
 
 
 def unknown_type(param: pb.LayerParameter) -> str:
-    """'unknown layer type ...', with the nearest known one."""
+    """'unknown layer type ...', with the fork that has it, or the nearest known one."""
+    if fork := FORK_TYPES.get(param.type):
+        return f"unknown layer type {param.type!r}, which is of {fork}"
     if reason := REFUSED.get(param.type):
         return f"layer type {param.type!r} is refused: {reason}"
     known = {name.lower(): name for name in REGISTRY}

@@ -32,9 +32,8 @@ class _Elementwise(Layer):
 
 @register("ReLU")
 class ReLU(_Elementwise):
-    """max(x, 0) + negative_slope min(x, 0). A second top, DeconvNet's mask, is 1 where x > 0."""
+    """max(x, 0) + negative_slope min(x, 0)."""
 
-    tops = (1, 2)
     reads = ("relu_param",)
     differs = (
         "Without a slope, minus infinity gives 0, as with cuDNN; Caffe's own code gives NaN. "
@@ -44,26 +43,19 @@ class ReLU(_Elementwise):
 
     @property
     def bounded(self) -> bool:
-        return abs(self.layer_param.relu_param.negative_slope) <= 1 and self.num_tops == 1
+        return abs(self.layer_param.relu_param.negative_slope) <= 1
 
-    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        return super().infer_shapes(shapes) * self.num_tops
-
-    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
-        slope, x = self.layer_param.relu_param.negative_slope, bottom[0]
-        y = F.leaky_relu(x, slope) if slope else F.relu(x)
-        return y if self.num_tops == 1 else [y, (x.detach() > 0).to(x.dtype)]
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        slope = self.layer_param.relu_param.negative_slope
+        return F.leaky_relu(bottom[0], slope) if slope else F.relu(bottom[0])
 
     def takes_bfloat16(self) -> bool:
-        return self.num_tops == 1
+        return True
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
         slope = self.layer_param.relu_param.negative_slope
         (x,) = bottoms
-        y = graph.add("LeakyRelu", x, alpha=slope) if slope else graph.add("Relu", x)
-        if self.num_tops == 1:
-            return y
-        return [y, graph.to_float(graph.add("Greater", x, graph.constant(0)))]
+        return graph.add("LeakyRelu", x, alpha=slope) if slope else graph.add("Relu", x)
 
 
 @register("ReLU6")

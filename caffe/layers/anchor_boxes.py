@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from caffe.formats.onnx import Graph, Value
 from caffe.kernels.boxes import paired_overlaps, suppress
+from caffe.layers import anchor_onnx
 from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
 from caffe.layers.look import OUTPUT
 from caffe.layers.loss import LOG_FLT_MIN
@@ -190,6 +192,29 @@ class BoxOutput(_Output):
         scores = x[:, 1:-4].amax(1) - x[:, 0]
         return boxes.flatten(2).mT, scores.flatten(1)
 
+    def onnx(self, graph: Graph, *bottoms: Value) -> list[str]:
+        p, images = self.layer_param.box_output_param, bottoms[0].shape[0]
+        maps = [self._in_onnx(graph, i, x) for i, x in enumerate(bottoms)]
+        return anchor_onnx.tops(self, graph, p, maps, images, NO_BOX)
+
+    def _in_onnx(self, graph: Graph, index: int, x: Value) -> tuple[str, str]:
+        """Boxes and scores of one map."""
+        p = self.layer_param.box_output_param
+        (images, channels, high, wide), stride = x.shape, p.downsample_rate[index]
+        sides = torch.tensor([[p.field_w[index], p.field_h[index]]]).float()
+        middles = self.middles(x.shape, stride, sides)
+        codes = graph.slice(x, [1], [channels - 4], [channels])
+        corner, size = anchor_onnx.decoded(self, graph, codes, sides, middles, images)
+        corner = graph.add("Max", corner, graph.constant(0))
+        limit = graph.constant([[wide * stride], [high * stride]])
+        size = graph.add("Min", size, graph.add("Sub", limit, corner))
+        boxes = graph.add("Concat", corner, graph.add("Add", corner, size), axis=2)
+        best = graph.slice(x, [1], [1], [channels - 4])
+        best = graph.add("ReduceMax", best, axes=[1], keepdims=1)
+        scores = graph.add("Sub", best, graph.slice(x, [1], [0], [1]))
+        scores = graph.reshape(scores, (images, high * wide, 1), keeps_batch=False)
+        return anchor_onnx.by_box(graph, boxes, images, 4), scores
+
 
 @register("BoxGroupOutput")
 class BoxGroupOutput(_Output):
@@ -259,6 +284,31 @@ class BoxGroupOutput(_Output):
         last = torch.minimum(corner + size - 1, limit)
         boxes = torch.cat([corner.clamp(min=0), last], 1).flatten(2).mT
         return boxes.reshape(images, -1, 4), (1 - scores[:, 0]).reshape(images, -1)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> list[str]:
+        p = self.layer_param.box_group_output_param
+        images = bottoms[0].shape[0] // len(self.fields[0].sides)
+        maps = [
+            self._in_onnx(graph, field, *bottoms[2 * i : 2 * i + 2], images)
+            for i, field in enumerate(self.fields)
+        ]
+        return anchor_onnx.tops(self, graph, p, maps, images, NO_BOX)
+
+    def _in_onnx(
+        self, graph: Graph, field: Field, scores: Value, codes: Value, images: int
+    ) -> tuple[str, str]:
+        """Boxes and scores of one pair."""
+        high, wide = codes.shape[2:]
+        middles = self.middles(codes.shape, field.stride, field.sides)
+        corner, size = anchor_onnx.decoded(self, graph, codes, field.sides, middles, images)
+        limit = graph.constant(np.array([[wide], [high]]) * field.stride)
+        last = graph.affine(graph.add("Add", corner, size), 1, -1)
+        last = graph.add("Min", last, limit)
+        corner = graph.add("Max", corner, graph.constant(0))
+        boxes = graph.add("Concat", corner, last, axis=2)
+        objects = graph.affine(graph.slice(scores, [1], [0], [1]), -1, 1)
+        objects = graph.reshape(objects, (images, -1, 1), keeps_batch=False)
+        return anchor_onnx.by_box(graph, boxes, images, 4), objects
 
 
 def group_field(layer: Layer, param: object) -> Field:

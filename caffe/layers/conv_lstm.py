@@ -12,6 +12,7 @@ import torch
 from caffe.formats.onnx import Graph, Names, Value
 from caffe.kernels.geometry import Geometry, convolve
 from caffe.layers.base import Layer, Shape, Tensors, can_look, register, with_gradient_of
+from caffe.layers.states import KeepsStates
 from caffe.proto import caffe_pb2 as pb
 
 
@@ -64,7 +65,7 @@ class _Kernel:
 
 
 @register("ConvLSTM")
-class ConvLSTM(Layer):
+class ConvLSTM(KeepsStates):
     """Long short-term memory whose states are images: gates i f o g by convolutions of the input
     and the hidden state, and from the cell's state by a weight for each pixel (Shi et al., 2015;
     DAVSOD's conv_lstm_layer.cpp, by agethen).
@@ -117,8 +118,6 @@ class ConvLSTM(Layer):
         )
         self.steps, self.channels, self.image = shapes[0][0], shapes[0][2], shapes[0][3:]
         self._make_blobs(shapes, *params)
-        self._kept: list[torch.Tensor] = []
-        self._kept_before: list[torch.Tensor] = []
 
     def _params(self) -> tuple[pb.LSTMConvolutionParameter, pb.LSTMConvolutionParameter]:
         """The convolutions of the input and of the hidden state."""
@@ -256,7 +255,7 @@ class ConvLSTM(Layer):
         if self.exposed:
             return [torch.stack(tops), hidden[None], cell[None]]
         if can_look(x):
-            self._kept_before, self._kept = self._kept, [hidden.detach(), cell.detach()]
+            self.keep_states(hidden, cell)
         return [torch.stack(tops).view(top)]
 
     def _step(
@@ -285,21 +284,7 @@ class ConvLSTM(Layer):
         """The states before the first step, (N, D, H, W) each: given, kept or zeros."""
         if self.exposed:
             return [x[0] for x in bottom[-2:]]
-        shape = (bottom[0].shape[1], self.size, *self.image)
-        if self._kept and self._kept[0].shape == shape:
-            return [state.to(bottom[0]) for state in self._kept]
-        return [bottom[0].new_zeros(shape)] * 2
-
-    def record(self, inputs: Tensors) -> Tensors:
-        """Run the last batch again: from the states that it started with."""
-        kept, self._kept = self._kept, self._kept_before
-        tops = super().record(inputs)
-        self._kept = kept
-        return tops
-
-    def reset(self) -> None:
-        """Forget the states: the next batch starts from zeros."""
-        self._kept = []
+        return self.kept_states(bottom[0], (bottom[0].shape[1], self.size, *self.image))
 
     def onnx(self, graph: Graph, x: Value, cont: Value, *others: Value) -> Names:
         """All steps, one after another."""

@@ -57,7 +57,7 @@ def write(
     if not graph.target.selects:
         most = layer.layer_param.detection_output_param.keep_top_k
         return graph.reshape(joined, (1, 1, images * most, layer.fields), False)
-    return _or_nothing(graph, joined, images, layer.fields)
+    return or_nothing(graph, joined, images, layer.fields)
 
 
 def _image(graph: Graph, x: str, image: int) -> str:
@@ -172,15 +172,20 @@ def _first(graph: Graph, values: str, most: int) -> str:
     return places
 
 
-def _or_nothing(graph: Graph, rows: str, images: int, fields: int) -> str:
+def or_nothing(graph: Graph, rows: str, images: int, fields: int) -> str:
     """The rows as (1, 1, n, fields); where there are none, a row of -1 for each image."""
     nothing = np.full((images, fields), -1.0)
     nothing[:, 0] = np.arange(images)
+    shown = first_or(graph, rows, nothing)
+    return graph.add("Unsqueeze", shown, graph.constant([0, 1], np.int64))
+
+
+def first_or(graph: Graph, rows: str, nothing: np.ndarray) -> str:
+    """The rows (n, fields), or those of `nothing` where there are none."""
     count = graph.slice(graph.add("Shape", rows), [0], [0], [1])
     none = graph.add("Equal", count, graph.constant([0], np.int64))
-    end = graph.add("Where", none, graph.constant([images], np.int64), count)
+    end = graph.add("Where", none, graph.constant([len(nothing)], np.int64), count)
     longer = graph.add("Concat", rows, graph.constant(nothing), axis=0)
-    shown = graph.add(
+    return graph.add(
         "Slice", longer, graph.constant([0], np.int64), end, graph.constant([0], np.int64)
     )
-    return graph.add("Unsqueeze", shown, graph.constant([0, 1], np.int64))

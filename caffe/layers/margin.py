@@ -13,6 +13,17 @@ from caffe.layers.base import Layer, Shape, Tensors, can_look, register
 from caffe.proto import caffe_pb2 as pb
 
 
+def _scores(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    """The shape of the scores, bottom 0, for which bottom 1 has one label a sample."""
+    scores, labels = (tuple(shape) for shape in shapes)
+    layer.check(
+        scores[:1] == (math.prod(labels),) and (not scores[0] or math.prod(scores[1:]) > 0),
+        f"bottoms have the shapes {scores} and {labels}, expected scores and one label for each "
+        "sample",
+    )
+    return scores
+
+
 class _Annealed(Layer):
     """A layer in which some number depends on how many forward passes it has made."""
 
@@ -76,12 +87,7 @@ class LabelSpecificAdd(_Annealed):
         self.start_at(self.layer_param.label_specific_add_param.iteration)
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        scores, labels = (tuple(shape) for shape in shapes)
-        self.check(
-            scores[:1] == (math.prod(labels),) and (not scores[0] or math.prod(scores[1:]) > 0),
-            f"bottoms have the shapes {scores} and {labels}, expected scores and one label for "
-            "each sample",
-        )
+        scores = _scores(self, shapes)
         return [scores, (1,)][: self.num_tops]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
@@ -133,12 +139,7 @@ class LabelSpecificRescale(Layer):
     )
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        scores, labels = (tuple(shape) for shape in shapes)
-        self.check(
-            scores[:1] == (math.prod(labels),) and (not scores[0] or math.prod(scores[1:]) > 0),
-            f"bottoms have the shapes {scores} and {labels}, expected scores and one label for "
-            "each sample",
-        )
+        scores = _scores(self, shapes)
         return [scores]
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from caffe.formats.onnx import Graph, Names, Value
@@ -183,6 +184,29 @@ class InnerDistance(Layer):
         held = self._distances(x.detach(), weight)
         held = torch.where(own.bool(), held, held.detach())
         return (free + held - held.detach()).reshape(shape)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> str:
+        p, shape = self.layer_param.inner_distance_param, bottoms[0].shape
+        shape = shape[: self.axis(p.axis, shape)]
+        x = graph.reshape(bottoms[0], (*shape, self.features))
+        if len(bottoms) == 1:
+            values = self.array(0)
+            if p.normalize:
+                values = values / np.sqrt(np.square(values).sum(1, keepdims=True) + 1e-6)
+            weight, classes = graph.constant(values), len(values)
+        else:
+            classes = bottoms[1].shape[0]
+            weight = graph.reshape(bottoms[1], (classes, self.features), keeps_batch=False)
+        if p.distance_type == "L1":
+            wide = graph.reshape(x, (*shape, 1, self.features))
+            apart = graph.add("Abs", graph.add("Sub", wide, weight))
+            return graph.add("ReduceSum", apart, graph.constant([-1], np.int64), keepdims=0)
+        lengths = [
+            graph.add("ReduceSumSquare", y, axes=[-1], keepdims=keep)
+            for y, keep in ((x, 1), (weight, 0))
+        ]
+        products = graph.add("MatMul", x, graph.add("Transpose", weight, perm=[1, 0]))
+        return graph.add("Add", graph.add("Add", *lengths), graph.affine(products, -2, 0))
 
     def _distances(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """The distances (vectors, classes)."""
@@ -480,6 +504,15 @@ class ChannelScale(Layer):
         if p.do_backward_scale:
             stand_in = stand_in + x.detach() * factors
         return [with_gradient_of(top, stand_in), *([] if self.num_tops == 1 else [mean])]
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p, x = self.layer_param.channel_scale_param, bottoms[0]
+        if p.global_scale:
+            mean = graph.blob(self, 0)
+            return [graph.add("Mul", x, mean), mean][: self.num_tops]
+        if not p.do_forward:
+            return x.name
+        return graph.add("Mul", x, graph.reshape(bottoms[1], (x.shape[0], 1, *x.shape[2:])))
 
     def _running_mean(self, factors: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         """The running mean, moved in TRAIN."""

@@ -280,3 +280,69 @@ class Rescale(_Elementwise):
         x, rf = bottom[0].detach(), self.layer_param.rescale_param.rf
         inside = ~((x >= rf) | (x.abs() <= 1e-4))
         return [torch.where(inside, 2 * x / rf - 1, 0), inside.to(x.dtype)][: self.num_tops]
+
+
+@register("GuidedDropout")
+class GuidedDropout(_Elementwise):
+    """Drops the channels that do not help a domain.
+
+    Bottoms: values (N, C, ...); guidance (N, C), which is positive where a channel helps. Top: the
+    values' shape. `deterministic` (the default) keeps the channels above guidance_threshold in both
+    phases and scales by C / their count; if there are none, all is 0. `stochastic` keeps each with
+    the probability sigmoid(sigmoid_scaler guidance) in TRAIN and scales by C / the sum of these; in
+    TEST it gives the values (Xiao et al., 2016; guided_dropout_layer.cpp).
+    """
+
+    fork = "Cysu/dgd_person_reid"
+    judge = "recorded"
+    bottoms = (2, 2)
+    labels = (1,)
+    reads = ("guided_dropout_param",)
+    differs = "The gradient is that of the fork's CPU code; its GPU code scales images wrongly."
+    look = Look(stripe="dropout")
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        kind = self.layer_param.guided_dropout_param.type
+        self.check(
+            kind in ("deterministic", "stochastic"),
+            f"type is {kind!r}, expected 'deterministic' or 'stochastic'",
+        )
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        values, guidance = shapes
+        self.check(
+            len(values) >= 2 and guidance[:2] == values[:2] and math.prod(guidance[2:]) == 1,
+            f"bottoms of shapes {values} and {guidance}, expected (N, C, ...) and (N, C)",
+        )
+        return [values]
+
+    def copies(self) -> bool:
+        return False
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        self.top_shapes(bottom)
+        p, x, guidance = self.layer_param.guided_dropout_param, bottom[0], bottom[1].detach()
+        if p.type == "stochastic" and self.phase == pb.TEST:
+            return x.clone()
+        guidance = guidance.reshape(x.shape[:2])
+        if p.type == "stochastic":
+            chance = torch.sigmoid(guidance * p.sigmoid_scaler)
+            kept = (torch.rand_like(chance) <= chance).to(x)
+        else:
+            kept = chance = (guidance > p.guidance_threshold).to(x)
+        whole = chance.sum(1, keepdim=True)
+        factors = kept * torch.where(whole > 0, x.shape[1] / whole, torch.ones_like(whole))
+        return x * factors.reshape(*x.shape[:2], *[1] * (x.dim() - 2))
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p, (x, guidance) = self.layer_param.guided_dropout_param, bottoms
+        if p.type == "stochastic":
+            return x.name
+        shape = (*x.shape[:2], *[1] * (len(x.shape) - 2))
+        level = graph.constant(p.guidance_threshold)
+        kept = graph.to_float(graph.add("Greater", graph.reshape(guidance, shape), level))
+        count = graph.add("ReduceSum", kept, graph.constant([1], "int64"), keepdims=1)
+        scale = graph.add(
+            "Div", graph.constant(x.shape[1]), graph.add("Max", count, graph.constant(1))
+        )
+        return graph.add("Mul", x, graph.add("Mul", kept, scale))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from caffe.formats.onnx import Graph, Value
 from caffe.kernels.boxes import areas, overlaps, paired_overlaps, suppress
 from caffe.layers.base import Layer, Shape, Tensors, register
 from caffe.layers.look import OUTPUT
@@ -104,6 +106,22 @@ class DecodeBBox(NormalizedBoxes):
                 kept &= truth[0][:, -1] < self.layer_param.decode_bbox_param.gt_iou_thr
         self.check(bool(kept.any()), "all boxes are out of range, none is left")
         return torch.cat([boxes[kept, :1], moved[kept]], 1)[..., None, None]
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> str:
+        codes, boxes = (graph.add("Flatten", x) for x in bottoms[:2])
+        codes = graph.slice(codes, [1], [4], [8])
+        for op, values in (("Mul", self.std), ("Add", self.mean)):
+            codes = graph.add(op, codes, graph.constant(values.numpy()))
+        shift, scale = (graph.slice(codes, [1], [i], [i + 2]) for i in (0, 2))
+        first, last = (graph.slice(boxes, [1], [i], [i + 2]) for i in (1, 3))
+        side = graph.affine(graph.add("Sub", last, first), 1, 1)
+        middle = graph.affine(graph.add("Add", first, last), 0.5, 0)
+        middle = graph.add("Add", graph.add("Mul", shift, side), middle)
+        size = graph.affine(graph.add("Mul", side, graph.add("Exp", scale)), 1, -1)
+        start = graph.add("Sub", middle, graph.affine(size, 0.5, 0))
+        number = graph.slice(boxes, [1], [0], [1])
+        rows = graph.add("Concat", number, start, graph.add("Add", start, size), axis=1)
+        return graph.add("Unsqueeze", rows, graph.constant([2, 3], np.int64))
 
 
 @register("BboxAccuracy")

@@ -11,6 +11,7 @@ import torch
 
 from caffe.formats.onnx import Graph, Names, Value
 from caffe.layers.base import Layer, Shape, Tensors, can_look, register, with_gradient_of
+from caffe.layers.states import KeepsStates
 from caffe.process.device import current_device
 
 
@@ -28,7 +29,7 @@ class _BoundGradient(torch.autograd.Function):
 
 
 @register("Lstm")
-class Lstm(Layer):
+class Lstm(KeepsStates):
     """Long short-term memory with gates i f o g, over whole sequences (lstm_layer.cu).
 
     CTPN's takes x (T, N, ...) and gives (T, N, D). caffe-lstm's (junhyukoh), meant where batch_size
@@ -63,8 +64,6 @@ class Lstm(Layer):
         self.add_blob((4 * self.size, self.inputs), p.weight_filler)
         self.add_blob((4 * self.size, self.size), p.weight_filler)
         self.add_blob((4 * self.size,), p.bias_filler)
-        self._kept: list[torch.Tensor] = []
-        self._kept_before: list[torch.Tensor] = []
 
     def _counts(self, shape: Shape) -> tuple[int, int]:
         """The numbers of steps and streams."""
@@ -114,7 +113,7 @@ class Lstm(Layer):
             hidden = o.sigmoid() * cell.tanh()
             tops.append(hidden)
         if len(bottom) > 1 and can_look(x):
-            self._kept_before, self._kept = self._kept, [hidden.detach(), cell.detach()]
+            self.keep_states(hidden, cell)
         return torch.stack(tops).view(top)
 
     def _recur(
@@ -144,20 +143,9 @@ class Lstm(Layer):
     def _initial(self, bottom: Tensors, streams: int) -> list[torch.Tensor]:
         """The states before the first step, each (N, D)."""
         shape = (streams, self.size)
-        if len(bottom) > 1 and self._kept and self._kept[0].shape == shape:
-            return [state.to(bottom[0]) for state in self._kept]
+        if len(bottom) > 1:
+            return self.kept_states(bottom[0], shape)
         return [bottom[0].new_zeros(shape)] * 2
-
-    def record(self, inputs: Tensors) -> Tensors:
-        """Run the last batch again: from the states that it started with."""
-        kept, self._kept = self._kept, self._kept_before
-        tops = super().record(inputs)
-        self._kept = kept
-        return tops
-
-    def reset(self) -> None:
-        """Forget the states: the next batch starts from zeros."""
-        self._kept = []
 
     def onnx(self, graph: Graph, x: Value, *indicators: Value) -> Names:
         """ONNX's LSTM, whose gates are i o f g."""

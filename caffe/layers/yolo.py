@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
+from caffe.formats.onnx import Graph, Value
 from caffe.kernels.center_boxes import edges, suppress
+from caffe.layers import yolo_onnx
 from caffe.layers.base import Layer, Shape, Tensors, register
 from caffe.layers.look import OUTPUT
+
+RAW = "; its bottoms are given out in its place with --raw-detections"
 
 
 def anchors_of(layer: Layer, biases: Sequence[float]) -> torch.Tensor:
@@ -92,6 +97,25 @@ class _Detections(Layer):
             return rows[None, None]
         return self.rows(boxes, scores, labels.to(scores), self.nms_threshold).to(x)
 
+    def onnx_top(
+        self,
+        graph: Graph,
+        found: Sequence[tuple[str, str, str]],
+        threshold: float,
+        bottoms: Sequence[Value],
+    ) -> str:
+        """The top in ONNX, from boxes, scores and labels of each bottom, all of its cells'."""
+        self.check(
+            graph.target.selects,
+            f"files for {graph.target.title} cannot hold a number of rows that values tell" + RAW,
+        )
+        self.check(not graph.dynamic_batch, "has an ONNX form for a fixed batch size only")
+        self.check(
+            self.nms_threshold < 1, "has no ONNX form with an nms_threshold of 1 or more" + RAW
+        )
+        limits = threshold, self.nms_threshold
+        return yolo_onnx.top(graph, found, limits, bottoms[0].shape[0])
+
 
 @register("YoloDetectionOutput")
 class YoloDetectionOutput(_Detections):
@@ -146,6 +170,20 @@ class YoloDetectionOutput(_Detections):
             found.append((boxes[chosen], scores[chosen], labels[chosen]))
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self.top_of(boxes, scores, labels, bottom[0])
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> str:
+        p = self.layer_param.yolo_detection_output_param
+        found = []
+        for x in bottoms:
+            cells = yolo_onnx.Cells(graph, x, p.num_box)
+            boxes = cells.boxes((self.anchors / max(x.shape[2], 1)).numpy())
+            classes = graph.add("Softmax", cells.numbers(range(5, 5 + p.num_classes)), axis=2)
+            best, labels = cells.best(classes)
+            scores = graph.add("Mul", cells.objects(4), best)
+            found.append((boxes, scores, labels))
+        # NonMaxSuppression takes scores above its threshold.
+        least = float(np.nextafter(np.float32(p.confidence_threshold), np.float32(-np.inf)))
+        return self.onnx_top(graph, found, least, bottoms)
 
 
 @register("Yolov3DetectionOutput")
@@ -205,6 +243,11 @@ class Yolov3DetectionOutput(_Detections):
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self.top_of(boxes, scores, labels, bottom[0])
 
+    def _pixels(self, i: int, shape: Sequence[int]) -> torch.Tensor:
+        """Width and height of the image that bottom i, of this shape, stands for."""
+        scale = self.layer_param.yolov3_detection_output_param.anchors_scale[i]
+        return torch.tensor([float(max(1, n * scale)) for n in (shape[3], shape[2])])
+
     def _found(self, i: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Boxes, scores and labels of bottom i that exceed the threshold."""
         p = self.layer_param.yolov3_detection_output_param
@@ -216,9 +259,8 @@ class Yolov3DetectionOutput(_Detections):
             # The fork counts the uncertainty of x twice.
             unsure = cells[:, :, (1, 1, 3, 5, 7)].sigmoid().sum(2)
             objects = objects * (4 - unsure) / 4
-        pixels = torch.tensor([float(max(1, n * p.anchors_scale[i])) for n in grid[::-1]])
         center, size = cells[:, :, 0 : 2 * step : step], cells[:, :, 2 * step : 4 * step : step]
-        boxes = in_grid(center.sigmoid(), size, self.anchors[i] / pixels, grid)
+        boxes = in_grid(center.sigmoid(), size, self.anchors[i] / self._pixels(i, x.shape), grid)
         scores = cells[:, :, 4 * step + 1 :].sigmoid() * objects[:, :, None]
         if p.nms_threshold < 1:
             # A box suppresses itself with its other classes, so that only its best class counts.
@@ -228,3 +270,23 @@ class Yolov3DetectionOutput(_Detections):
         chosen = scores > p.confidence_threshold
         boxes = boxes[:, :, None].expand(*scores.shape, 4)
         return boxes[chosen], scores[chosen], labels[chosen]
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> str:
+        p = self.layer_param.yolov3_detection_output_param
+        step = 2 if p.gaussian_box else 1
+        found = []
+        for i, x in enumerate(bottoms):
+            cells = yolo_onnx.Cells(graph, x, p.num_box)
+            objects = cells.objects(4 * step)
+            if p.gaussian_box:
+                unsure = graph.add("Sigmoid", cells.numbers((1, 1, 3, 5, 7)))
+                axes = graph.constant([2], np.int64)
+                total = graph.add("ReduceSum", unsure, axes, keepdims=1)
+                sure = graph.affine(graph.affine(total, -1, 4), 0.25, 0)
+                objects = graph.add("Mul", objects, sure)
+            boxes = cells.boxes((self.anchors[i] / self._pixels(i, x.shape)).numpy(), step)
+            first = 4 * step + 1
+            classes = graph.add("Sigmoid", cells.numbers(range(first, first + p.num_classes)))
+            scores, labels = cells.best(graph.add("Mul", classes, objects))
+            found.append((boxes, scores, labels))
+        return self.onnx_top(graph, found, p.confidence_threshold, bottoms)

@@ -42,6 +42,11 @@ WRITES = (
     'layer { name: "x" type: "HDF5Output" bottom: "score" bottom: "score"'
     ' hdf5_output_param { file_name: "mine.txt" } }'
 )
+FLOWS = 'layer { name: "x" type: "FLOWriter" bottom: "u" writer_param { file: "mine.flo" } }'
+BOXES = (
+    'layer { name: "x" type: "DetectionOutput" bottom: "l" bottom: "c" bottom: "p" top: "d"'
+    ' detection_output_param { save_output_param { output_directory: "mine" } } }'
+)
 OURS = (
     'layer { name: "x" type: "Python" top: "a" python_param'
     ' { module: "data_tools.layers" layer: "RGBDImages" } }'
@@ -84,6 +89,9 @@ def problem(text: str) -> str:
         (WRITES, " writes the file 'mine.txt'"),
         (V1, " writes the file 'mine.txt'"),
         (V0, " writes the file 'mine.txt'"),
+        (FLOWS, " writes files of flows: 'mine.flo'"),
+        (FLOWS.replace("file:", "folder:"), " writes files of flows: 'mine.flo'"),
+        (BOXES, " writes into the folder 'mine'"),
         (INPUT + SCORE, ""),
         (OURS, ""),
         (OURS.replace("RGBDImages", "main"), " runs the Python module 'data_tools.layers'"),
@@ -124,12 +132,12 @@ def test_a_loaded_module_of_our_name_is_not_ours_either(monkeypatch):
 
 
 def test_every_layer_that_writes_files_is_known():
-    """HDF5Output is the only one; whoever writes in another family's file tells `trust`, too."""
+    """Whoever writes in another family's file tells `trust`, too, and adds a row above."""
     folder = Path(python_layer.__file__).parent
     writers = ("atomic_write(", "writing_hdf5(", "write_text(", "write_bytes(")
     sources = {path.name: path.read_text() for path in folder.glob("*.py")}
     found = {name for name, text in sources.items() if any(writer in text for writer in writers)}
-    assert found == {"hdf5_data.py"}
+    assert found == {"hdf5_data.py", "detection_files.py", "flow_data.py"}
 
 
 # -- the commands -----------------------------------------------------------------------------

@@ -193,6 +193,17 @@ def test_inputs_that_no_layer_takes_are_left_out(tmp_path):
 
 
 @needs_onnxruntime
+def test_scores_are_given_out_in_place_of_losses(tmp_path):
+    judged = "".join(
+        f'layer {{ name: "{kind}" type: "{kind}" bottom: "fc" bottom: "label" top: "{kind}" }}'
+        for kind in ("SoftmaxWithLoss", "Accuracy")
+    )
+    net = small_net(SMALL + input_of("label", 2, 1) + judged)
+    assert sorted(net.outputs) == ["Accuracy", "SoftmaxWithLoss"]
+    assert set(convert.to_onnx(net, tmp_path / "net.onnx")) == {"fc"}
+
+
+@needs_onnxruntime
 def test_an_input_that_only_lends_its_size(tmp_path):
     """ONNX files do without it, the net does not."""
     crop = (

@@ -65,3 +65,14 @@ def quantize(rng: Random, name: str) -> Case:
 def rescale(rng: Random, name: str) -> Case:
     text = f"rescale_param {{ rf: {rng.randint(1, 30)} }} " + rng.choice(["", 'top: "a" top: "b"'])
     return Case(text, [shape(rng, 0, 4)], ("below 40",))
+
+
+@row("GuidedDropout", 'guided_dropout_param { type: "stochastic" sigmoid_scaler: 1 }')
+def guided_dropout(rng: Random, name: str) -> Case:
+    bottom = shape(rng, 2, 4)
+    text = f"guidance_threshold: {rng.uniform(-1, 1)}"
+    if stochastic := rng.random() < 0.5:
+        text = 'type: "stochastic" sigmoid_scaler: 2'
+    phase = caffe.TEST if stochastic else rng.choice([caffe.TRAIN, caffe.TEST])
+    guidance = [*bottom[:2], *rng.choice([[], [1, 1]])]
+    return Case(f"guided_dropout_param {{ {text} }}", [bottom, guidance], phase=phase)

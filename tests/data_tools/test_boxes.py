@@ -225,3 +225,11 @@ def test_both_outputs_of_synth_in_one_place(command, there) -> None:
     said = command("synth", "db", "--count", 1, "--boxes", "./db", "--force", code=1).stderr
     assert said.count("\n") == 1
     assert "--boxes would overwrite OUT_LMDB (db)" in said
+
+
+@pytest.mark.parametrize("tool", ["inspect", "convert", "class_weights"])
+def test_commands_for_other_records_refuse_it(tool, command, tmp_path) -> None:
+    write(tmp_path / "db", Few())
+    said = command(tool, "db", *(["other"] if tool == "convert" else []), code=1).stderr
+    assert said.endswith(": db: holds pictures with boxes (for AnnotatedData layers)\n")
+    assert said.count("\n") == 1

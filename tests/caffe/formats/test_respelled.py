@@ -17,8 +17,8 @@ def pooling(text: str) -> pb.PoolingParameter:
 @pytest.mark.parametrize(
     "text",
     [
-        "kernel_size: 2 pool: MAX kernel_size: 3 stride: [1, 2]",
-        "stride: 1 stride: 2 kernel_size: [2, 3]\n# kernel_size: 9\n",
+        "kernel_size: [2, 3] pool: MAX stride: [1, 2]",
+        "stride: [1, 2] kernel_size: [2, 3]\n# kernel_size: 9\n",
     ],
 )
 def test_several_values_go_to_the_repeated_field(text: str) -> None:
@@ -27,6 +27,15 @@ def test_several_values_go_to_the_repeated_field(text: str) -> None:
     assert list(param.stride_3d) == [1, 2]
     assert not param.HasField("kernel_size")
     assert not param.pad_3d
+
+
+def test_two_values_are_those_of_height_and_width() -> None:
+    param = pooling("kernel_size: 2 pool: MAX kernel_size: 3 stride: 1 stride: 2 pad: 0")
+    assert (param.kernel_h, param.kernel_w, param.stride_h, param.stride_w) == (2, 3, 1, 2)
+    assert not param.HasField("kernel_size")
+    assert not param.kernel_size_3d
+    assert param.HasField("pad")
+    assert not param.HasField("pad_h")
 
 
 def test_one_value_stays() -> None:

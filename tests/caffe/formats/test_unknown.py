@@ -7,8 +7,10 @@ import pytest
 import caffe
 from caffe.errors import CaffeError
 from caffe.formats import unknown
+from caffe.formats.forks import FORK_TYPES
 from caffe.formats.prototext import parse
 from caffe.formats.unknown import Unknown
+from caffe.layers.base import REGISTRY
 from caffe.proto import caffe_pb2 as pb
 
 TEXT = """name: "n"  # a comment with { and "quotes
@@ -85,6 +87,22 @@ def test_the_fork_is_guessed_from_what_only_it_has() -> None:
     assert said.endswith("; it looks like a net of NVCaffe")
     said = message('larc: true odd: 1 larc_policy: "clip"', pb.SolverParameter)
     assert said.endswith("; it looks like a solver of NVCaffe")
+
+
+def test_a_type_of_a_fork_is_called_that() -> None:
+    assert not set(FORK_TYPES) & set(REGISTRY), "a type that is here now is none of these"
+    net = parse(
+        b'layer { name: "x" type: "Input" top: "x" } layer { name: "t" type: "OctreeConv" }',
+        pb.NetParameter,
+        "n",
+    )
+    with pytest.raises(CaffeError) as error:
+        caffe.Net(net, phase=caffe.TEST)
+    said = "layer 't': unknown layer type 'OctreeConv', which is of microsoft/O-CNN"
+    assert str(error.value) == said
+    net.layer.add(name="u", type="OctreePooling")
+    with pytest.raises(Unknown, match=r"it looks like a net of microsoft/O-CNN$"):
+        caffe.Net(net, phase=caffe.TEST)
 
 
 def test_a_long_list_is_not_shortened(capsys) -> None:

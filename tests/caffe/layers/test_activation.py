@@ -208,3 +208,16 @@ def test_elu_of_nvcaffe(net_of):
     low = 6 * (np.exp(-1) - 1)
     np.testing.assert_allclose(top, [3, low], rtol=1e-6)
     np.testing.assert_allclose(gradient, [3, 3 * (2 + low)], rtol=1e-6)
+
+
+def test_mish_and_brelu_by_hand(net_of):
+    """Mish(1) = tanh(log(1 + e)) = 0.8650984."""
+    x = np.array([[1, 0, -2, 3]], np.float32)
+    mish = net_of('layer { name: "l" type: "Mish" bottom: "x" top: "y" }', x=x.shape)
+    mish.blobs["x"].data[...] = x
+    np.testing.assert_allclose(
+        mish.forward()["y"], [[0.8650984, 0, -0.2525015, 2.9865350]], rtol=1e-5
+    )
+    brelu = net_of('layer { name: "l" type: "BReLU" bottom: "x" top: "y" }', x=x.shape)
+    brelu.blobs["x"].data[...] = x
+    np.testing.assert_array_equal(brelu.forward()["y"], [[1, 0, 0, 1]])
