@@ -44,6 +44,9 @@ class JfdaLoss(Layer):
         tops = 5 if self.landmarks else 4
         self.check(self.num_tops == tops, f"makes {tops} tops of {len(shapes)} bottoms")
 
+        rate = self.layer_param.jfda_loss_param.drop_loss_rate
+        self.check(not math.isnan(rate), "drop_loss_rate is nan, expected a number")
+
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         n = shapes[0][:1]
         for i, shape in enumerate(shapes):

@@ -39,6 +39,9 @@ class ImResize(Layer):
             len(shape) == 4 and min(shape) > 0,
             f"the bottom has the shape {shape}, expected (scales, C, H, W)",
         )
+        for name in ("start_scale", "scale_gap"):
+            value = getattr(p, name)
+            self.check(abs(value) < 1e6, f"{name} is {value:g}, expected a number below 1e6")
         size = (p.target_spatial_height, p.target_spatial_width)
         if p.factor:
             self.check(0 < p.factor <= 1024, f"factor is {p.factor:g}, expected 0 to 1024")
