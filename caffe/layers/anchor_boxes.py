@@ -530,7 +530,7 @@ class DetectionLosses(_WithTruth):
         """The loss of each difference."""
         raise AssertionError("set by the subclass")
 
-    def bounded(self, codes: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+    def limited(self, codes: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
         """Codes within limits (2, 4), with the gradient of the codes."""
         low, high = (x.to(codes).view(1, 4, 1, 1) for x in limits)
         return with_gradient_of(codes.clamp(low, high), codes)
@@ -618,7 +618,7 @@ class DetectionLoss(DetectionLosses):
             weights = torch.where(objects, truth.overlaps, weights)
         if p.pos_neg_weighted:
             weights = self.balanced(weights, objects, objects | rest, p.bg_multiple, True)
-        codes = self.bounded(codes, self.normalized_limits(self.bounds))
+        codes = self.limited(codes, self.normalized_limits(self.bounds))
         found = self.losses(scores, codes, truth, objects | rest, weights, self.field)
         return self.top(*found, getattr(p, "lambda"))
 
@@ -705,7 +705,7 @@ class DetectionGroupLoss(DetectionLosses):
         if p.pos_neg_weighted:
             weights = self.balanced(weights, objects, kept, p.bg_multiple, False)
         if self.bounds is not None:
-            codes = self.bounded(codes, self.normalized_limits(self.bounds))
+            codes = self.limited(codes, self.normalized_limits(self.bounds))
         found = self.losses(scores, codes, truth, kept, weights, self.field)
         return self.top(*found, getattr(p, "lambda"))
 

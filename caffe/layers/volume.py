@@ -519,7 +519,6 @@ class VoxelSoftmax(Layer):
 
     fork = "C3D"
     judge = "worked cases"
-    bounded = False
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         (shape,) = shapes

@@ -78,7 +78,12 @@ def layer(draw: Draw) -> Target:
     if draw.chance(0.15) and message.bottom and message.top:
         message.top[0] = message.bottom[0]
     for _ in range(draw.pick(1, 1, 2, 3)):
-        own = [value for field, value in message.ListFields() if field.name.endswith("_param")]
+        own = [
+            part
+            for field, value in message.ListFields()
+            if field.name.endswith("_param")
+            for part in (value if field.is_repeated else [value])
+        ]
         if own and draw.chance(0.7):
             part = draw.rng.choice(own)
             mutate.some_message(draw.rng, part, WORDS, 1)
