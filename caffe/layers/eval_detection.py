@@ -21,7 +21,8 @@ class EvalDetection(Layer):
     """For each picture the number of objects of each class, and whether each predicted box finds
     one.
 
-    Bottoms: predictions of a grid of `side` x `side` cells, (N, ...); labels. Top: (N, num_class +
+    Bottoms: predictions of a grid of `side` x `side` cells, (N, ...); labels; perhaps pictures,
+    which have no effect. Top: (N, num_class +
     4 side^2 num_object): the numbers of objects of the classes that are not difficult, then rows of
     class, score, hit, false alarm, class by class, the best first, and zeros behind. A box hits
     the object of its class that it overlaps most, by `threshold` or more, once; further ones are
@@ -36,8 +37,8 @@ class EvalDetection(Layer):
 
     fork = "caffe-yolo, Intel Caffe"
     judge = "recorded"
-    bottoms = (2, 2)
-    labels = (0, 1)
+    bottoms = (2, 3)
+    labels = (0, 1, 2)
     reads = ("eval_detection_param",)
     look = OUTPUT
 
@@ -56,7 +57,7 @@ class EvalDetection(Layer):
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         p = self.layer_param.eval_detection_param
-        x, labels = (tuple(shape) for shape in shapes)
+        x, labels = (tuple(shape) for shape in shapes[:2])
         cells = p.side**2
         if self.anchors is None:
             wanted = cells * (p.num_class + 5 * p.num_object)
@@ -83,7 +84,7 @@ class EvalDetection(Layer):
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         (shape,) = self.top_shapes(bottom)
         p = self.layer_param.eval_detection_param
-        x, labels = (b.detach().float().cpu() for b in bottom)
+        x, labels = (b.detach().float().cpu() for b in bottom[:2])
         top = torch.zeros(shape)
         for i, out in enumerate(top):
             if self.anchors is None:

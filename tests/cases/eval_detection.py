@@ -22,4 +22,5 @@ def eval_detection(rng: Random, name: str) -> Case:
         return Case(f"eval_detection_param {{ {text} }}", bottoms, ("real", "below 2"))
     text += anchors(rng, objects, 2)
     bottoms = [[n, objects * (5 + classes), side, side], [1, 1, rng.randint(1, 3), 8]]
-    return Case(f"eval_detection_param {{ {text} }}", bottoms, ("real", "positive"))
+    bottoms += [[n, 3, side, side]] * rng.randint(0, 1)  # pictures
+    return Case(f"eval_detection_param {{ {text} }}", bottoms, ("real", "positive", "real"))
