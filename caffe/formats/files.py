@@ -64,8 +64,8 @@ def write_text(path: PathLike, message: Message) -> None:
 def read_net(path: PathLike, log: Log | None = None) -> pb.NetParameter:
     """The net in a prototxt, upgraded to today's format.
 
-    log: as upgrade_net's. Raises CaffeError as read_text and upgrade_net do, and for a comment
-    '# fork:' that names none (caffe.formats.meaning).
+    A comment '# fork: NAME' counts (caffe.formats.meaning).
+    log: as upgrade_net's. Raises CaffeError as read_text and upgrade_net do.
     """
     data = read_bytes(path, CaffeError)
     net = upgrade_net(prototext.parse(data, pb.NetParameter, shown(path)), str(path), log)

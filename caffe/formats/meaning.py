@@ -16,6 +16,8 @@ import re
 from google.protobuf import text_format
 
 from caffe.errors import CaffeError
+from caffe.process.log import WARNING
+from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
 
 # The setting is this variable, so that processes started by this one have it, too.
@@ -58,20 +60,33 @@ def set_fork(name: str) -> None:
 def settle(net: pb.NetParameter, text: bytes, source: str) -> None:
     """Give the layers of a net that leave their meaning open the parameters that tell it.
 
-    text: the net's text, which may name the fork in a comment. source: its name, for errors.
+    text: the net's text, which may name the fork in a comment. source: its name, for messages. A
+    comment that names another fork is a stranger's, perhaps: it has no effect, and a warning says
+    so.
 
-    Raises CaffeError for a fork that is not known.
+    Raises CaffeError if CAFFE_FORK is not known.
     """
-    if found := _COMMENT.search(text):
-        fork = _known(found[1].decode(errors="replace"), f"{source}: the comment '# fork:'")
-    elif name := os.environ.get(VARIABLE, ""):
+    fork = _commented(text, source)
+    if not fork and (name := os.environ.get(VARIABLE, "")):
         fork = _known(name, VARIABLE)
-    else:
+    if not fork:
         return
     for layer in net.layer:
         meaning = MEANINGS[fork].get(layer.type)
         if meaning is not None and not _says(layer, layer.type):
             text_format.Merge(meaning, layer)
+
+
+def _commented(text: bytes, source: str) -> str:
+    """The fork that a text names in a comment; empty if it names none that is known."""
+    found = _COMMENT.search(text)
+    if found is None:
+        return ""
+    try:
+        return _known(found[1].decode(errors="replace"), f"{source}: the comment '# fork:'")
+    except CaffeError as error:
+        announce("upgrade_proto.cpp:1", f"{error}; it has no effect", WARNING)
+        return ""
 
 
 def _says(layer: pb.LayerParameter, kind: str) -> bool:
