@@ -28,6 +28,7 @@ _TOKENS = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ENDS = ("}", ">", "]")
+_LONGEST = 60  # characters of a name that are shown
 _NAMED = 6  # places or layers that are listed of each name; of more, the number is given
 
 
@@ -191,7 +192,8 @@ def check_types(net: pb.NetParameter) -> None:
 def _of_types(found: dict[str, list[str]]) -> str:
     """'unknown layer types 'A' (layers 'x', 'y'), 'B' (layer 'z')'."""
     shown = [
-        f"{kind!r} ({_listed('layer', [repr(n) for n in names])})" for kind, names in found.items()
+        f"{_cut(kind)!r} ({_listed('layer', [repr(_cut(n)) for n in names])})"
+        for kind, names in found.items()
     ]
     return f"unknown layer type{'s' if len(found) > 1 else ''} " + ", ".join(shown)
 
@@ -247,13 +249,18 @@ def explain(
     types = types_among(found.layers)
     (first, places), *others = found.names.items()
     line, column = places[0]
-    said = f'{source}:{line}:{column}: {first.owner} has no {first.kind} "{first.name}"'
+    said = f'{source}:{line}:{column}: {first.owner} has no {first.kind} "{_cut(first.name)}"'
     said += near(first)
     parts = [f"also at {_at(places[1:])}"] if len(places) > 1 else []
-    parts += [f"{n.owner} has no {n.kind} {n.name!r}: {_at(at)}" for n, at in others]
+    parts += [f"{n.owner} has no {n.kind} {_cut(n.name)!r}: {_at(at)}" for n, at in others]
     parts += [_of_types(types)] if types else []
     what = "solver" if root is pb.SolverParameter else "net"
     return Unknown("; ".join([said, *parts]) + _looks_like(what, found.forks, types))
+
+
+def _cut(name: str) -> str:
+    """A name as it is, or the beginning of one that nobody would write."""
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
 
 
 def _at(places: Sequence[tuple[int, int]]) -> str:

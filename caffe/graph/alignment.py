@@ -50,7 +50,8 @@ class Alignment:
         """
         layer = self._wiring.layers[i]
         align = crop_alignment() or layer.aligned
-        if layer.unplaced and len(self._wiring.bottoms[i]) == 2:  # others are refused later
+        counts = len(self._wiring.bottoms[i]), len(self._wiring.tops[i])
+        if layer.unplaced and counts == (2, 1):  # others are refused later
             try:
                 axis, offset = self._offset(i)
             except (CaffeError, UndefinedMapException, AxisMismatchException, AssertionError) as e:

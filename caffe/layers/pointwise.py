@@ -282,6 +282,46 @@ class Rescale(_Elementwise):
         return [torch.where(inside, 2 * x / rf - 1, 0), inside.to(x.dtype)][: self.num_tops]
 
 
+@register("Mish")
+class Mish(_Elementwise):
+    """x tanh(log(1 + e^x)) (Misra, 2019), as darknet2caffe writes it for YOLOv4's nets."""
+
+    fork = "darknet2caffe"
+    judge = "worked cases"
+    look = ACTIVATION
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        return F.mish(bottom[0])
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        return graph.add("Mul", bottoms[0], graph.tanh(graph.softplus(bottoms[0])))
+
+
+@register("BReLU")
+class BReLU(_Elementwise):
+    """The bottom, brought to at least minval and at most maxval (Cai et al., 2016)."""
+
+    fork = "DehazeNet, chaimi2013/FPCNet"
+    judge = "worked cases"
+    reads = ("brelu_param",)
+    look = ACTIVATION
+
+    def setup(self, shapes: Sequence[Shape]) -> None:
+        p = self.layer_param.brelu_param
+        self.check(
+            p.minval <= p.maxval,
+            f"minval is {p.minval:g}, expected at most maxval, {p.maxval:g}",
+        )
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+        p = self.layer_param.brelu_param
+        return bottom[0].clamp(p.minval, p.maxval)
+
+    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
+        p = self.layer_param.brelu_param
+        return graph.add("Clip", *bottoms, graph.constant(p.minval), graph.constant(p.maxval))
+
+
 @register("GuidedDropout")
 class GuidedDropout(_Elementwise):
     """Drops the channels that do not help a domain.

@@ -67,6 +67,19 @@ def rescale(rng: Random, name: str) -> Case:
     return Case(text, [shape(rng, 0, 4)], ("below 40",))
 
 
+@row("Mish")
+def mish(rng: Random, name: str) -> Case:
+    return Case("", [shape(rng, 0, 5)])
+
+
+@row("BReLU", "brelu_param { minval: 0 maxval: 1 }")
+def brelu(rng: Random, name: str) -> Case:
+    low, high = rng.choice([(-0.05, 0.05), (-0.05, 9), (0, 9)])
+    return Case(
+        f"brelu_param {{ minval: {low} maxval: {high} }}", [shape(rng, 0, 5)], ("off zero",)
+    )
+
+
 @row("GuidedDropout", 'guided_dropout_param { type: "stochastic" sigmoid_scaler: 1 }')
 def guided_dropout(rng: Random, name: str) -> Case:
     bottom = shape(rng, 2, 4)

@@ -64,17 +64,6 @@ def test_domain_transform_leaves_what_lies_outside_the_image(net_of):
         net.forward()
 
 
-def test_a_second_top_of_relu_is_its_mask(net_of):
-    for observed in (True, False):
-        text = 'layer { name: "l" type: "ReLU" bottom: "x" top: "y" top: "m" }'
-        net = net_of(text, x=(4,))
-        net.observed = observed
-        net.blobs["x"].data[...] = [-1, 0, 2, 3]
-        net.forward()
-        assert net.blobs["y"].data.tolist() == [0, 0, 2, 3]
-        assert net.blobs["m"].data.tolist() == [0, 0, 1, 1]
-
-
 def test_segmentation_evaluate_is_intersection_over_union(net_of):
     text = 'layer { name: "l" type: "SegmentationEvaluate" bottom: "x" bottom: "t" top: "y" '
     text += "segmentation_evaluate_param { num_classes: 2 threshold: 0.3 } }"

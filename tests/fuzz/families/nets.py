@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from cases import TABLE, layer_param
+from google.protobuf.message import Message
 
 import caffe
 import caffe.draw
@@ -89,9 +90,19 @@ def layer(draw: Draw) -> Target:
             mutate.some_message(draw.rng, part, WORDS, 1)
         else:
             mutate.some_message(draw.rng, message, WORDS, 1)
+    _modest(message)
     net.layer.append(message)
     draw.write("net.prototxt", text(net).encode())
     return _both("net.prototxt")
+
+
+def _modest(message: Message) -> None:
+    """Batches of ten thousands of records are work that takes its time, and no fault."""
+    for field, value in message.ListFields():
+        if field.name == "batch_size":
+            setattr(message, field.name, min(value, 64))
+        elif isinstance(value, Message):
+            _modest(value)
 
 
 @family(0.5, asks=True)
