@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
 from os import _exit
 from pathlib import Path
 from typing import Any, Protocol
@@ -289,6 +289,12 @@ def _records(
             raise DataError(
                 "a worker process died (out of memory?); run again to go on, with fewer --workers"
             ) from error
+        except BaseException:
+            # What they do is not wanted any more. Left to themselves they may wait for ever: one
+            # can be in the middle of a message when the pool closes its queue.
+            for worker in active_children():
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -283,6 +283,8 @@ def test_odd_bottoms_and_tops_get_the_nets_shapes_or_its_error(
 
         found = outcome(lambda param=param: sketch(param, TEST)[-1].tops)
         outcomes.append(found)
+        if kind == "AutoCrop":  # where it cuts follows from the whole net
+            continue
         if kind in ("Python", "Mystery"):  # nothing is known of them
             assert found == [None] * tops
             continue
