@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from caffe.layers.base import Shape, Tensors, register
-from caffe.layers.loss import _Loss, rows
+from caffe.layers.loss import Distance, _Loss, rows
 
 BITS = 32  # of a label
 IGNORED = 31  # the bit of the last channel that says a pixel does not count
@@ -87,7 +87,7 @@ class NormalizedSigmoidCrossEntropyLoss(_Loss):
 
 
 @register("ManhattanLoss")
-class ManhattanLoss(_Loss):
+class ManhattanLoss(Distance):
     """The sum of the absolute differences of two bottoms, over the number of samples.
 
     Bottoms: (N, ...), with equally many values a sample; both have a gradient (qxcv/caffe's
@@ -96,16 +96,6 @@ class ManhattanLoss(_Loss):
 
     fork = "qxcv/joint-regressor"
     judge = "recorded"
-    labels = ()
-
-    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
-        tops = super().infer_shapes(shapes)
-        a, b = shapes
-        self.check(
-            math.prod(a[1:]) == math.prod(b[1:]),
-            f"bottoms of shapes {a} and {b} must have equally many values a sample",
-        )
-        return tops
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)

@@ -413,12 +413,8 @@ class SigmoidCrossEntropyLoss(_Loss):
         return each.sum() / normalizer(self.mode, outer, inner, valid, fixed)
 
 
-@register("EuclideanLoss")
-class EuclideanLoss(_Loss):
-    """Half the mean over the samples of the squared distance between the bottoms.
-
-    Bottoms: two of (N, ...), with equally many values a sample (euclidean_loss_layer.cpp).
-    """
+class Distance(_Loss):
+    """A loss of two bottoms (N, ...) with equally many values a sample; both have a gradient."""
 
     labels = ()
 
@@ -430,6 +426,14 @@ class EuclideanLoss(_Loss):
             f"bottoms of shapes {a} and {b} must have equally many values a sample",
         )
         return tops
+
+
+@register("EuclideanLoss")
+class EuclideanLoss(Distance):
+    """Half the mean over the samples of the squared distance between the bottoms.
+
+    Bottoms: two of (N, ...), with equally many values a sample (euclidean_loss_layer.cpp).
+    """
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
         self.top_shapes(bottom)

@@ -42,7 +42,7 @@ class _PriorBoxes(Layer):
         """(width, height) of each box of a place, in pixels; moves: how far its centre is from the
         place's.
         """
-        raise NotImplementedError
+        raise AssertionError("set by the subclass")
 
     @property
     def offsets(self) -> list[tuple[float, float]]:
