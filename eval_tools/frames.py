@@ -97,6 +97,13 @@ class Trained:
     def __str__(self) -> str:
         return f"the net was trained with {self.range} ({self.where})"
 
+    def same(self, other: Trained) -> bool:
+        """Whether both map metres alike: `0:8`, `0:8 m` and `0.0:8` are one range."""
+        try:
+            return parse_range(self.range) == parse_range(other.range)
+        except DataError:  # a rule of another program
+            return self.range == other.range
+
 
 def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None:
     """The depth format from the training data's dataset.json, else from the deploy prototxt.
@@ -136,7 +143,7 @@ def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = 
     """A warning if an LMDB's depth is known to differ in format from the net's training data."""
     have = recorded(records.info, str(records.path))
     trained = trained_on(deploy, dataset)
-    if have is None or trained is None or have.range == trained.range:
+    if have is None or trained is None or have.same(trained):
         return None
     return f"warning: depth of {records.path} is {have.range}, but {trained}"
 

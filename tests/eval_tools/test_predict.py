@@ -190,6 +190,27 @@ def test_depth_range_in_the_prototxt(model, toy, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("net", "records", "warns"),
+    [
+        ("0:8", "0:8 m", False),
+        ("0:8 m", "0.0:8.0", False),
+        ("0:8", "0:10 m", True),
+        ("ours", "ours", False),
+        ("ours", "0:8 m", True),
+    ],
+)
+def test_ranges_of_other_words_are_one(model, toy, tmp_path, capsys, net, records, warns):
+    deploy = tmp_path / "deploy.prototxt"
+    deploy.write_text(f"# depth_range: {net}\n" + Path(model[0]).read_text())
+    info = {"options": {"depth_range": records}}
+    path = toy.lmdb(tmp_path / "lmdb", toy.frames(1), info)
+    evaluate.main([str(deploy), model[1], str(path)])
+    run(deploy, model[1], "--lmdb", path, "-o", tmp_path / "out")
+    said = capsys.readouterr().err.count(f"is {records}, but the net was trained with {net}")
+    assert said == 2 * warns
+
+
 @pytest.mark.parametrize("name", FRAMES)
 def test_real_frames_of_three_cameras(model, tmp_path, name):
     if not RGBD.is_dir():
