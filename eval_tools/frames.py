@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from boundary.reading import read_bytes
-from data_tools import images, info
+from data_tools import images, info, pattern
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.folder import find, pair
@@ -24,7 +24,7 @@ from eval_tools.records import Record, Records, short_name, unpack
 class Source:
     """Colour and depth files, paired by name as in data_tools.folder.
 
-    rgb, depth: a folder, a file or a pattern with one `*`; None if the net does not use it.
+    rgb, depth: a folder, a file or a pattern; None if the net does not use it.
     """
 
     rgb: str | None
@@ -34,7 +34,7 @@ class Source:
         """Output name -> files by kind ('colour', 'depth'), in order of the names.
 
         The output name is the name of the colour file (or of the depth file if there is none), with
-        its subfolders.
+        its subfolders (of a pattern, those below the folder before its first wildcard).
 
         Raises:
             DataError: no files, or one without a partner.
@@ -51,10 +51,16 @@ class Source:
         for name in pair(parts, skip_unpaired=False):
             files = {kind: part[name] for kind, part in parts.items()}
             first = next(iter(files.values()))
-            top = Path(self.rgb if self.rgb is not None else self.depth)
+            top = _top(self.rgb if self.rgb is not None else self.depth)
             within = first.relative_to(top) if top.is_dir() else Path(first.name)
             found[within.with_suffix("").as_posix()] = files
         return found
+
+
+def _top(where: str) -> Path:
+    """The folder that the files at `where` lie in; the file itself if it is one."""
+    path = Path(where)
+    return pattern.folder(where) if pattern.is_pattern(where) and not path.exists() else path
 
 
 def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
