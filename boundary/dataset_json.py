@@ -14,6 +14,7 @@ from boundary.errors import InputError, shown
 from boundary.reading import read_json
 
 NAME = "dataset.json"
+FITS = ("crop", "pad", "stretch")  # what becomes of frames of another aspect ratio
 
 
 def read(path: str | Path, error: type[InputError]) -> dict[str, Any]:
@@ -115,5 +116,6 @@ FIELDS: dict[str, tuple[str, Check]] = {
 }
 OPTIONS: dict[str, tuple[str, Check]] = {
     "depth_range": ("authors, valid, none or MIN:MAX m", _text),
+    "fit": (f"one of {', '.join(FITS)}", lambda value: value in FITS),
     "float_depth": ("true or false", _truth),
 }
