@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 
-from caffe.process.peers import FOREVER, finish, send
-
-_groups: dict[Any, Any] = {}
+from caffe.process.peers import finish, own_group, send
 
 
 def sync_batch_norm(
@@ -68,7 +64,7 @@ def _input_gradient(grad, x, gain, mean, invstd, along, total, count) -> torch.T
     along: this process's sums of g * xhat; total: its sums of g; both (C).
     """
     means = torch.stack([along, total])
-    finish(send(means, _group()))
+    finish(send(means, own_group("sync_bn")))
     means.div_(count)
     slope = invstd if gain is None else invstd * gain
     by_x = -slope * invstd * means[0]
@@ -87,19 +83,10 @@ def _statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     # Each process fills its row of a table of zeros, so the sum is the same whole table on all.
     table = mine.new_zeros(dist.get_world_size(), len(mine), dtype=torch.float64)
     table[dist.get_rank()] = mine
-    finish(send(table, _group()))
+    finish(send(table, own_group("sync_bn")))
     means, variances, counts = table.split([len(mean), len(mean), 1], dim=1)
     count = counts.sum()  # stays a tensor: a number would make the CPU wait for the GPU
     shares = counts / count
     mean = (means * shares).sum(0)
     variance = ((variances + (means - mean).square()) * shares).sum(0)
     return mean.float(), variance.float(), count.float()
-
-
-def _group() -> Any:
-    """A process group for these sums: their order among the sums of gradients is not fixed."""
-    world = dist.group.WORLD
-    if world not in _groups:
-        _groups.clear()
-        _groups[world] = dist.new_group(timeout=FOREVER)
-    return _groups[world]

@@ -29,6 +29,8 @@ from caffe.process.log import ERROR, init_log, lowest_level
 # is noticed by its broken connections and by its parent.
 FOREVER = timedelta(days=365)
 
+_groups: dict[str, Any] = {}
+
 REQUESTS = ("none", "snapshot", "stop", "end")  # where ranks differ, the later entry wins
 
 
@@ -214,6 +216,8 @@ def leave() -> None:
     """Disconnect once all processes are done; does nothing if this one never joined."""
     if dist.is_initialized():
         agree("none")
+        # A group that is still referred to keeps its threads, which can crash Python's exit.
+        _groups.clear()
         dist.destroy_process_group()
 
 
@@ -237,6 +241,16 @@ def finish(work: Any) -> None:
         work.wait()
     except RuntimeError as error:
         raise _lost(error) from error
+
+
+def own_group(purpose: str) -> Any:
+    """The process group for sums of one purpose, whose order among others is not fixed.
+
+    Every process must ask for the same groups in the same order.
+    """
+    if purpose not in _groups:
+        _groups[purpose] = dist.new_group(timeout=FOREVER)
+    return _groups[purpose]
 
 
 def agree(request: str) -> str:
