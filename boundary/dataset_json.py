@@ -23,17 +23,21 @@ def read(path: str | Path, error: type[InputError]) -> dict[str, Any]:
     Raises error("PATH: FIELD: expected ...") if a known field has another type than data_tools
     gives it. Other fields may hold anything.
     """
-    info = read_json(path, error)
+    return checked(read_json(path, error), shown(path), error)
+
+
+def checked(info: dict[str, Any], where: str, error: type[InputError]) -> dict[str, Any]:
+    """Facts of that form from another JSON, as `read`. where: what errors name instead of PATH."""
     try:
         json.dumps(info, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as problem:
         half = f"\\u{ord(problem.object[problem.start]):04x}"
-        raise error(f"{shown(path)}: holds half a character ({half})") from None
+        raise error(f"{where}: holds half a character ({half})") from None
     info = {name: value for name, value in info.items() if value is not None}
-    _check(info, FIELDS, f"{shown(path)}: ", error)
+    _check(info, FIELDS, f"{where}: ", error)
     if "options" in info:
         options = {name: value for name, value in info["options"].items() if value is not None}
-        _check(options, OPTIONS, f"{shown(path)}: options.", error)
+        _check(options, OPTIONS, f"{where}: options.", error)
     return info
 
 

@@ -26,3 +26,8 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises DataError as boundary.dataset_json.read says.
     """
     return dataset_json.read(path, DataError)
+
+
+def checked(info: dict[str, Any], where: str) -> dict[str, Any]:
+    """Facts of that form from another JSON, as `read`. where: what errors name instead of PATH."""
+    return dataset_json.checked(info, where, DataError)
