@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 
 from boundary import packed
 from boundary.errors import shown
-from boundary.reading import read_bytes
+from boundary.reading import read_bytes, reading
 from data_tools import images, info, pattern
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
@@ -148,6 +150,31 @@ def dataset_info(path: str | Path) -> dict[str, Any]:
         facts = packed.read(path, DataError).info
         return info.checked(facts, f"{shown(path)}: {packed.MANIFEST}")
     return info.read(path) if Path(path).is_file() else read_info(path)
+
+
+def with_classes(facts: dict[str, Any], deploy: str | Path, values: int) -> dict[str, Any]:
+    """The facts of a dataset.json, with the names of the net's `values` labels: where the facts
+    list no such number of classes, those of the packed model, or of the deploy prototxt.
+
+    netgen writes them into a comment: `# classes: ["(ignored)", "wall", ...]`.
+    """
+    if len(facts.get("classes", [])) == values:
+        return facts
+    if packed.is_packed(deploy):
+        own = dataset_info(deploy)
+        return {**facts, **{key: own[key] for key in ("classes", "palette") if key in own}}
+    names = _stated_classes(deploy)
+    return {**facts, "classes": names} if len(names) == values else facts
+
+
+def _stated_classes(deploy: str | Path) -> list[str]:
+    """The names in a prototxt's comment; none if there is none, or if it is another program's."""
+    for line in read_bytes(deploy, DataError).decode(errors="replace").splitlines():
+        if line.startswith("# classes: ["):
+            with suppress(DataError), reading(deploy, "a list of names", DataError):
+                names = json.loads(line.removeprefix("# classes: "))
+                return names if all(isinstance(name, str) for name in names) else []
+    return []
 
 
 def recorded(facts: dict[str, Any], where: str) -> Trained | None:
