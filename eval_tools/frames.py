@@ -21,6 +21,7 @@ from data_tools.depth import DepthRange, DepthUnit
 from data_tools.folder import find, pair
 from data_tools.record import Frame, RecordFormat
 from data_tools.store import read_info
+from eval_tools.network import Network
 from eval_tools.records import Record, Records, short_name, unpack
 
 
@@ -194,6 +195,18 @@ def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = 
     if have is None or trained is None or have.same(trained):
         return None
     return f"warning: depth of {records.path} is {have.range}, but {trained}"
+
+
+def reshaped(records: Records, network: Network) -> str | None:
+    """A note if an LMDB's records, by the first, have another size than the net's inputs."""
+    (height, width), (own_height, own_width) = next(iter(records)).size, network.size
+    if (height, width) == (own_height, own_width):
+        return None
+    return (
+        f"{shown(records.path)}: records are {width}x{height}, the net takes "
+        f"{own_width}x{own_height}; {shown(network.name)} runs at {width}x{height} (--size "
+        f"{width}x{height} resizes the frames for it instead)"
+    )
 
 
 def parse_range(text: str) -> DepthRange:

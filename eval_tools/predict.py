@@ -36,6 +36,7 @@ from eval_tools.frames import (
     names_of,
     parse_range,
     read,
+    reshaped,
     trained_on,
     with_classes,
 )
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     info = with_classes(info, args.deploy, network.values)
     labels = label_set(network.values, info, args.names, args.classes)
     output = Output(args, labels)
-    frames, inputs = _records(args) if args.lmdb else _files(args, network)
+    frames, inputs = _records(args, network) if args.lmdb else _files(args, network)
     output.check(list(inputs), [file for files in inputs.values() for file in files])
     _run(args, network, progress(frames, len(inputs), "frames"), output)
 
@@ -148,14 +149,18 @@ def _run(
             output.write(frame, found)
 
 
-def _records(args: argparse.Namespace) -> tuple[Iterator[Record], dict[str, list[Path]]]:
+def _records(
+    args: argparse.Namespace, network: Network
+) -> tuple[Iterator[Record], dict[str, list[Path]]]:
     """The LMDB's frames, and for the name of each its files, which are none.
 
-    Warns if their depth differs in format from the training data.
+    Warns if their depth differs in format from the training data, or their size from the net's.
     """
     records = Records(args.lmdb)
     if warning := mismatch(records, args.deploy, args.dataset):
         say(warning)
+    if args.size is None and (note := reshaped(records, network)):
+        say(note)
     return named(records), {name: [] for name in names_of(records)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from caffe.blob import Blob, shape_string
 from caffe.errors import CaffeError
@@ -11,6 +12,8 @@ from caffe.formats.unknown import check_types
 from caffe.graph.alignment import Alignment
 from caffe.graph.parameters import Parameter, Parameters
 from caffe.graph.rules import second_maker, unknown_bottom
+from caffe.graph.sizes import explain
+from caffe.graph.sketch import follow
 from caffe.layers import Layer, create_layer
 from caffe.process import memory
 from caffe.process.device import current_device
@@ -39,6 +42,7 @@ class Wiring:
     def __init__(self, param: pb.NetParameter) -> None:
         self.name = param.name
         self.phase = param.state.phase
+        self._param = param
         self.layers: list[Layer] = []
         self.layer_names: list[str] = []
         self.blobs: list[Blob] = []
@@ -121,6 +125,19 @@ class Wiring:
         sources = {i for layer, _, tops in self if layer.source for i in tops}
         return any(i in sources and i in tops for _, bottoms, tops in self for i in bottoms)
 
+    @contextmanager
+    def named_sizes(self) -> Iterator[None]:
+        """Within, an error that comes of records of another size than the net's tells both."""
+        try:
+            yield
+        except CaffeError as error:
+            net, phase = self._param, self.phase
+            shapes = {
+                name: blob.shape for name, blob in zip(self.blob_names, self.blobs, strict=True)
+            }
+            explain(error, net.layer, shapes, lambda tops: follow(net, phase, tops))
+            raise
+
     # -- building -------------------------------------------------------------------------------
 
     def _add(self, param: pb.LayerParameter) -> None:
@@ -142,7 +159,8 @@ class Wiring:
         self._connect_tops(param, layer)
         tops = self.tops[-1]
         self._alignment.place(len(self.layers) - 1)
-        layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
+        with self.named_sizes():
+            layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
         announce("net.cpp:124", f"Setting up {param.name}")
         for i, weight in zip(tops, layer.loss_weights, strict=True):
             self.loss_weights[i] = weight
