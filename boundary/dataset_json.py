@@ -119,7 +119,7 @@ FIELDS: dict[str, tuple[str, Check]] = {
     "options": ("an object", lambda value: isinstance(value, dict)),
 }
 OPTIONS: dict[str, tuple[str, Check]] = {
-    "depth_range": ("authors, valid, none or MIN:MAX m", _text),
+    "depth_range": ("a text", _text),
     "fit": (f"one of {', '.join(FITS)}", lambda value: value in FITS),
     "float_depth": ("true or false", _truth),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from boundary import dataset_json
+from boundary.reading import read_json
 from caffe.data.datum import datum_values, open_database, parse_datum
 from caffe.errors import CaffeError
 from caffe.formats.db import Database
@@ -51,13 +52,15 @@ def depth_range(lmdb: str) -> str | None:
     """How data_tools scaled depth in an LMDB ('valid', '0:8 float', ...), by its dataset.json; None
     if that is not known.
     """
-    options = facts(lmdb).get("options", {})
-    rule = options.get("depth_range")
+    path = Path(lmdb) / dataset_json.NAME
+    if not path.is_file():
+        return None
+    options = read_json(path, CaffeError).get("options")
+    rule = options.get("depth_range") if isinstance(options, dict) else None
     if rule is None:
         return None
     # It becomes a comment in a prototxt, which it must not end.
-    if not re.fullmatch(r"\S+( m)?", rule):
-        path = Path(lmdb) / dataset_json.NAME
+    if not isinstance(rule, str) or not re.fullmatch(r"\S+( m)?", rule):
         raise CaffeError(f"{path}: options.depth_range: expected authors, valid, none or MIN:MAX m")
     return rule + (" float" if options.get("float_depth") else "")
 
