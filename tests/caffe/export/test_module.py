@@ -278,7 +278,7 @@ def test_unpooling_without_a_size_needs_the_pooled_image():
         5,
         9,
     )
-    with pytest.raises(caffe.CaffeError, match="'u1'.*needs output_h and output_w, or scale: no"):
+    with pytest.raises(caffe.CaffeError, match=r"'u1'.*needs output_h and output_w, or scale: no"):
         caffe.to_module(message(text.replace('bottom: "m1"', 'bottom: "u2"', 1)))
 
 
