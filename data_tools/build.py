@@ -19,12 +19,10 @@ from typing import Any, Protocol
 import cv2
 
 from boundary.processes import held_back
-from data_tools import cli, store
+from data_tools import cli, framing, store
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import CHANNELS, Frame, RecordFormat, UnknownLabel
-
-Record = tuple[bytes, int]  # a serialised Datum, and its number of pixels with unknown labels
+from data_tools.record import CHANNELS, Encoded, Frame, Note, RecordFormat, UnknownLabel
 
 
 class Source(Protocol):
@@ -72,8 +70,13 @@ def add_arguments(
     size: str | None,
     depth_range: bool = True,
     float_depth: bool = True,
+    fit: str | None = "stretch",
 ) -> None:
-    """Adds the options that all sources share. size: the default, None for the colour image's."""
+    """Adds the options that all sources share.
+
+    size, fit: the defaults; no size: the colour image's; no fit: no option. `stretch` is what the
+    data sets' authors do.
+    """
     group = parser.add_argument_group("records")
     group.add_argument(
         "--size",
@@ -82,6 +85,8 @@ def add_arguments(
         metavar="WxH",
         help=f"size of the records in pixels (default: {size or 'as the colour image'})",
     )
+    if fit:
+        framing.add_fit(group, fit)
     if depth_range:
         group.add_argument(
             "--depth-range",
@@ -126,7 +131,9 @@ def options(args: argparse.Namespace) -> Options:
 def record_format(args: argparse.Namespace, unit: DepthUnit, highest: int) -> RecordFormat:
     """The format that the options select. highest: the highest allowed label."""
     depth_range = args.depth_range or DepthRange("authors")
-    return RecordFormat(args.size, unit, depth_range, args.float_depth, highest)
+    return RecordFormat(
+        args.size, unit, depth_range, args.float_depth, highest, **framing.fields(args)
+    )
 
 
 def build(
@@ -255,20 +262,35 @@ def _write(
         blocks.setdefault(index // source.block, []).append(index)
     records = _records(source, format, list(blocks.values()), workers)
     bad = {}
+    notes: dict[str, list[tuple[str, Note]]] = {}
     for index, record in cli.progress(records, total, "records", total - len(wanted)):
         if isinstance(record, str):
             bad[source.names[index]] = record
             continue
         for writer, key in wanted[index]:
-            writer.put(key, *record)
+            writer.put(key, record.datum, record.unknown)
+        for note in record.notes:
+            notes.setdefault(note.kind, []).append((source.names[index], note))
     for writer in writers:
         writer.commit()
+    tell(notes)
     return bad
+
+
+def tell(notes: dict[str, list[tuple[str, Note]]]) -> None:
+    """Says one line for each kind of notes: the first frame with its text, and their number.
+
+    notes: kind -> frames' names and notes.
+    """
+    for found in notes.values():
+        name, note = found[0]
+        more = f" (so with {len(found)} frames)" if len(found) > 1 else ""
+        cli.say(f"{name}: {note.text}{more}")
 
 
 def _records(
     source: Source, format: RecordFormat, blocks: list[list[int]], workers: int
-) -> Iterator[tuple[int, Record | str]]:
+) -> Iterator[tuple[int, Encoded | str]]:
     """(index, record or the reason for its absence) of every frame, in order."""
     if workers == 1 or len(blocks) <= 1:
         yield from _encode(source, format, [index for block in blocks for index in block])
@@ -301,7 +323,7 @@ def _records(
 
 def _encode(
     source: Source, format: RecordFormat, indices: Sequence[int]
-) -> Iterator[tuple[int, Record | str]]:
+) -> Iterator[tuple[int, Encoded | str]]:
     """Like _records, in this process; loads the next frame while one is encoded and stored."""
 
     def ended(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -318,7 +340,7 @@ def _encode(
             frame = ahead.popleft().result()
             ahead.extend(thread.submit(ended, source.load, following)
                          for following in indices[position + 1 : position + 2])  # fmt: skip
-            yield index, frame if isinstance(frame, str) else ended(format.encode_counted, frame)
+            yield index, frame if isinstance(frame, str) else ended(format.encode_noted, frame)
 
 
 _work: tuple[Source, RecordFormat] | None = None
@@ -337,5 +359,5 @@ def _follow_parent() -> None:
     _exit(1)
 
 
-def _encode_block(indices: list[int]) -> list[tuple[int, Record | str]]:
+def _encode_block(indices: list[int]) -> list[tuple[int, Encoded | str]]:
     return list(_encode(*_work, indices))

@@ -24,7 +24,7 @@ import numpy as np
 
 from boundary import names, reading, writing
 from boundary.errors import shown
-from data_tools import build, classes, cli, folder, info, store
+from data_tools import build, classes, cli, folder, framing, info, store
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
@@ -290,11 +290,11 @@ def _write_frames(
     for position, index in enumerate(cli.progress(chosen, len(chosen), "pictures")):
         key = store.name_of(store.key(position, source.names[index]))
         try:
-            record, count = format.encode_counted(source.load(index))
+            encoded = format.encode_noted(source.load(index))
         except UnknownLabel as error:
             raise DataError(f"frame {key}: {error}; {build.IGNORE_UNKNOWN}") from error
-        planes, scene = from_datum(record)
-        unknown += [count] if count else []
+        planes, scene = from_datum(encoded.datum)
+        unknown += [encoded.unknown] if encoded.unknown else []
         name = names.component(key)
         _write_frame(folder, name, planes)
         if names.original(name) != key:
@@ -368,7 +368,7 @@ def record_format(args: argparse.Namespace, source: Records, highest: int) -> Re
     types = {part.type for part in source.parts}
     floats = args.type == "float" or (args.type is None and "float32" in types)
     return RecordFormat(args.size, DepthUnit("scaled"), DepthRange("none"),
-                        floats, highest)  # fmt: skip
+                        floats, highest, **framing.fields(args))  # fmt: skip
 
 
 def class_info(source: Records, named: dict[int, str], remap: dict[int, int] | None) -> dict:

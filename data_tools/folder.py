@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools import build, classes, cli, images
+from data_tools import build, classes, cli, framing, images
 from data_tools.build import Output
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
@@ -180,12 +180,7 @@ def arguments() -> argparse.ArgumentParser:
         help="labels: PNG (plain, palette or colours) or NPY; without this option every "
         "label is 0, which is good only for prediction",
     )
-    parser.add_argument(
-        "--depth-unit",
-        type=DepthUnit.parse,
-        metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
-        help="unit of the stored depth (default: mm for integers, m for floats)",
-    )
+    framing.add_options(parser)
     parser.add_argument(
         "--classes",
         metavar="N|TABLE.csv",
@@ -198,7 +193,7 @@ def arguments() -> argparse.ArgumentParser:
         help="write this fraction of the frames to OUT_LMDB_val instead of OUT_LMDB",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of that draw (default: 0)")
-    build.add_arguments(parser, None)
+    build.add_arguments(parser, None, fit="crop")
     return parser
 
 
@@ -211,7 +206,9 @@ def record_format(args: argparse.Namespace, files: Files, table: ClassTable | No
     if unit.kind == "scaled" and depth_range.rule == "fixed":
         args.usage.error("--depth-range in metres does not go with --depth-unit scaled")
     highest = table.highest if table else 255
-    return RecordFormat(args.size, unit, depth_range, args.float_depth, highest)
+    return RecordFormat(
+        args.size, unit, depth_range, args.float_depth, highest, **framing.fields(args)
+    )
 
 
 def split(count: int, val_fraction: float, seed: int) -> tuple[list[int], list[int]]:

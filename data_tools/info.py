@@ -11,6 +11,7 @@ from typing import Any
 from boundary.errors import shown
 from boundary.reading import read_json
 from data_tools.cli import DataError
+from data_tools.fit import FITS
 
 NAME = "dataset.json"
 
@@ -117,5 +118,6 @@ FIELDS: dict[str, tuple[str, Check]] = {
 }
 OPTIONS: dict[str, tuple[str, Check]] = {
     "depth_range": ("a text", _text),
+    "fit": (f"one of {', '.join(FITS)}", lambda value: value in FITS),
     "float_depth": ("true or false", _truth),
 }

@@ -16,7 +16,7 @@ import numpy as np
 
 from boundary.hdf5 import SIGNATURE
 from boundary.reading import check_plain, reading
-from data_tools import build, classes, cli, images, matfile, nyuv2, unpickle
+from data_tools import build, classes, cli, framing, images, matfile, nyuv2, unpickle
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
@@ -201,7 +201,12 @@ def main() -> None:
     source = open_source(args.source)
     table = classes.benchmark(source.dataset)
     format = RecordFormat(
-        args.size, DepthUnit("scaled"), DepthRange("none"), args.float_depth, table.highest
+        args.size,
+        DepthUnit("scaled"),
+        DepthRange("none"),
+        args.float_depth,
+        table.highest,
+        **framing.fields(args),
     )
     info = {
         "tool": "data_tools.prepared",

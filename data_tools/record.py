@@ -13,10 +13,10 @@ from boundary.reading import reading
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
+from data_tools.fit import ASPECT_TOLERANCE, Placement, describe, placement
 
 UNKNOWN = -1  # a label that no class has, in a frame whose source ignores such labels
 CHANNELS = ("blue", "green", "red", "depth", "label")
-ASPECT_TOLERANCE = 0.01
 
 
 class UnknownLabel(DataError):
@@ -40,10 +40,29 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something worth saying about a frame. kind: notes of one kind are told together, as one
+    line with the first one's text."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A frame as a serialised Datum; how many unknown labels became 0; and what is to be said."""
+
+    datum: bytes
+    unknown: int = 0
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
 class RecordFormat:
     """The format of records. size: (width, height); None keeps the colour image's.
 
-    classes: the highest allowed label. ignore_unknown: whether other labels become 0.
+    classes: the highest allowed label. ignore_unknown: whether other labels become 0. fit: what is
+    done to frames of another aspect ratio (data_tools.fit).
     """
 
     size: tuple[int, int] | None = None
@@ -52,11 +71,13 @@ class RecordFormat:
     float_depth: bool = False
     classes: int = 255
     ignore_unknown: bool = False
+    fit: str = "stretch"
 
     def describe(self) -> dict[str, Any]:
         """The options for dataset.json."""
         return {
             "size": list(self.size) if self.size else None,
+            **({"fit": self.fit} if self.size else {}),
             "depth_unit": str(self.unit),
             "depth_range": str(self.range),
             "float_depth": self.float_depth,
@@ -65,12 +86,23 @@ class RecordFormat:
 
     def encode(self, frame: Frame) -> bytes:
         """frame -> a serialised Datum of its planes, labelled with its scene. Raises as planes."""
-        return self.encode_counted(frame)[0]
+        return self.encode_noted(frame).datum
 
-    def encode_counted(self, frame: Frame) -> tuple[bytes, int]:
-        """As encode, and the number of the label picture's pixels whose unknown labels became 0."""
+    def encode_noted(self, frame: Frame) -> Encoded:
+        """As encode, with what is to be said of the frame."""
         frame, unknown = self._known(frame)
-        return to_datum(self.planes(frame), frame.scene), unknown
+        datum = to_datum(self.planes(frame), frame.scene)
+        return Encoded(datum, unknown, self._notes(frame))
+
+    def _notes(self, frame: Frame) -> tuple[Note, ...]:
+        size = frame.color.shape[1::-1]
+        told = describe(self.fit, size, self.size or size)
+        return (Note("fit", f"{told} (--fit {self.fit})"),) if told else ()
+
+    def placement(self, frame: Frame) -> Placement:
+        """Where the frame is in its record."""
+        size = frame.color.shape[1::-1]
+        return placement(self.fit, size, self.size or size)
 
     def _known(self, frame: Frame) -> tuple[Frame, int]:
         label = frame.label
@@ -83,20 +115,21 @@ class RecordFormat:
     def planes(self, frame: Frame) -> np.ndarray:
         """frame -> 5 x H x W, uint8 or float32: blue, green, red, depth 0..255, label.
 
-        Colour is resized bilinearly, depth and label by nearest neighbour; then depth is mapped to
-        0..255. Raises DataError for parts that are unusable or do not match.
+        Colour is resized bilinearly, depth and label by nearest neighbour, as `fit` says; then
+        depth is mapped to 0..255. Raises DataError for parts that are unusable or do not match.
         """
         self.check(frame)
         size = self.size or frame.color.shape[1::-1]
-        metres = self.unit.metres(nearest(frame.depth, size))
+        placed = self.placement(frame)
+        metres = self.unit.metres(placed.onto(nearest, frame.depth, size))
         if self.unit.kind != "scaled" and not metres.any():
             raise DataError("depth has no reading at all")
         depth = self.range.apply(metres)
         planes = np.zeros((5, size[1], size[0]), np.float32 if self.float_depth else np.uint8)
-        planes[:3] = bilinear(frame.color, size).transpose(2, 0, 1)
+        planes[:3] = placed.onto(bilinear, frame.color, size).transpose(2, 0, 1)
         planes[3] = depth if self.float_depth else self.range.quantise(depth)
         if frame.label is not None:
-            planes[4] = nearest(frame.label.astype(np.uint8), size)
+            planes[4] = placed.onto(nearest, frame.label.astype(np.uint8), size)
         return planes
 
     def check(self, frame: Frame) -> None:

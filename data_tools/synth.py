@@ -310,7 +310,7 @@ def arguments() -> argparse.ArgumentParser:
         help="also write an LMDB of the colour pictures with boxes around cabinets, fridges and "
         "columns, which SSD's AnnotatedData layer reads, with labelmap.prototxt",
     )
-    build.add_arguments(parser, "160x120", depth_range=False)
+    build.add_arguments(parser, "160x120", depth_range=False, fit=None)
     return parser
 
 

@@ -74,8 +74,9 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
         depth = np.zeros(color.shape[:2], np.uint8)
         form = RecordFormat(form.size, DepthUnit("scaled"), DepthRange("none"))
     paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
-    record = unpack(name, form.encode(Frame(color, depth, files=paths)), name)
-    return replace(record, guide=color)
+    frame = Frame(color, depth, files=paths)
+    record = unpack(name, form.encode(frame), name)
+    return replace(record, guide=color, placement=form.placement(frame))
 
 
 def default_unit(files: dict[str, Path]) -> DepthUnit:
@@ -88,11 +89,13 @@ def default_unit(files: dict[str, Path]) -> DepthUnit:
 
 @dataclass(frozen=True)
 class Trained:
-    """The recorded depth format of a net's training data. where: the file that records it."""
+    """The recorded depth format of a net's training data. where: the file that records it. fit:
+    what was done to frames of another aspect ratio, if that is recorded."""
 
     range: str
     floats: bool
     where: str
+    fit: str | None = None
 
     def __str__(self) -> str:
         return f"the net was trained with {self.range} ({self.where})"
@@ -129,7 +132,9 @@ def recorded(facts: dict[str, Any], where: str) -> Trained | None:
     options = facts.get("options", {})
     if not options.get("depth_range"):
         return None
-    return Trained(options["depth_range"], bool(options.get("float_depth")), where)
+    return Trained(
+        options["depth_range"], bool(options.get("float_depth")), where, options.get("fit")
+    )
 
 
 def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = None) -> str | None:

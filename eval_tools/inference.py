@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from data_tools.cli import DataError
+from data_tools.fit import Placement, pixels
 from data_tools.record import bilinear, nearest
 from eval_tools.network import Network
 from eval_tools.records import Record
@@ -20,7 +21,8 @@ class Options:
     """Options of inference.
 
     size: (width, height) of the label maps; frames are then resized to the net's inputs, and its
-        scores are resized bilinearly. None: the net is reshaped to the frames.
+        scores are resized bilinearly; what a cropped frame did not show gets label 0. None: the net
+        is reshaped to the frames.
     flip: average with the frame mirrored left to right.
     scales: average over the frame at these multiples of its size.
     crf: refine with a dense CRF on the frame's colours (those of its guide, if it has one).
@@ -71,13 +73,16 @@ def segment(
     size = options.size or (width, height)
     results = []
     for n, frame in enumerate(frames):
-        scores = resize_maps(maps[n], size)
+        placed = frame.placement if options.size else Placement()
+        inner = pixels(placed.source, size)
+        scores = resize_maps(cut(maps[n], pixels(placed.target, (width, height))), inner[2:])
         found = scores if options.augments else scores[labels]
         if options.crf:
             from eval_tools.crf import refine  # needs torch, which may be missing with pycaffe
 
             found = found if options.augments else probabilities(scores, labels)
-            found = refine(found, at_size(bilinear, frame.picture, size))
+            picture = at_size(bilinear, frame.picture, size).transpose(2, 0, 1)
+            found = refine(found, np.ascontiguousarray(cut(picture, inner).transpose(1, 2, 0)))
         index, best = first_highest(found)
         if not np.isfinite(best).all():
             raise DataError(f"{network.name}: the scores of frame {frame.key} are not finite")
@@ -85,8 +90,29 @@ def segment(
         if confidence and not (options.crf or options.augments):
             best = probabilities(scores, labels).max(0)
         scene = None if scenes is None else int(scenes[n].argmax())
-        results.append(Segmented(labels[index], best if confidence else None, scene))
+        label = spread(labels[index], inner, size)
+        best = spread(best, inner, size) if confidence else None
+        results.append(Segmented(label, best, scene))
     return results
+
+
+Window = tuple[int, int, int, int]  # left, top, width, height in pixels
+
+
+def cut(maps: np.ndarray, window: Window) -> np.ndarray:
+    """The window of maps (values, H, W)."""
+    left, top, width, height = window
+    return maps[:, top : top + height, left : left + width]
+
+
+def spread(plane: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
+    """A plane (H, W) in its window of a plane of `size` that is 0 elsewhere."""
+    left, top, width, height = window
+    if (width, height) == size:
+        return plane
+    result = np.zeros(size[::-1], plane.dtype)
+    result[top : top + height, left : left + width] = plane
+    return result
 
 
 def _average(

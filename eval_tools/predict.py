@@ -20,6 +20,7 @@ from tqdm import tqdm
 from boundary import names
 from boundary.errors import shown
 from boundary.writing import write_bytes
+from data_tools import framing
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import RecordFormat
@@ -58,12 +59,8 @@ def _add_frames(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--rgb", metavar="F", help="colour: an image, a folder, or a pattern with *")
     group.add_argument("--depth", metavar="F", help="depth: the same; PNG (16-bit), EXR, NPY, TIFF")
     group.add_argument("--lmdb", metavar="LMDB", help="records of data_tools instead of files")
-    group.add_argument(
-        "--depth-unit",
-        type=DepthUnit.parse,
-        metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
-        help="unit of the stored depth (default: mm for integers, m for floats)",
-    )
+    framing.add_options(group)
+    framing.add_fit(group, None, "as the net was trained, if --dataset says so, else crop")
     group.add_argument(
         "--depth-range",
         type=DepthRange.parse,
@@ -176,6 +173,7 @@ def _files(
         unit,
         _range(args, unit, trained, network.takes_depth),
         bool(trained and trained.floats),
+        fit=args.fit or (trained and trained.fit) or "crop",
     )
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
@@ -270,7 +268,10 @@ class Output:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data, DataError)
         if self._args.overlay:
-            ground = at_size(drawings.smooth, frame.picture, found.label.shape[::-1])
+            # Without --size, labels are those of the net's input: perhaps a part of the frame.
+            part = self._args.size is None and not frame.placement.whole
+            ground = frame.color if part else frame.picture
+            ground = at_size(drawings.smooth, ground, found.label.shape[::-1])
             tinted = drawings.overlay(ground, found.label, self._colors)
             write_bytes(paths["overlay"], drawings.png(tinted), DataError)
         if self._args.probabilities:

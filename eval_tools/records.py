@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from boundary.errors import shown
 from data_tools.cli import DataError
+from data_tools.fit import Placement
 from data_tools.record import from_datum
 from data_tools.store import Reader, name_of
 
@@ -24,7 +25,8 @@ class Record:
 
     `label` is (H, W) of integers, 0 = ignored, or None if the frame has no label channel.
     `scene` is the Datum's own label: the scene class, if the LMDB was made with scenes.
-    `guide` is the colour image at a higher resolution, if there is one.
+    `guide` is the colour image at a higher resolution, if there is one; `placement` says where that
+    image is in `color`.
     """
 
     key: str
@@ -33,6 +35,7 @@ class Record:
     label: np.ndarray | None = None
     scene: int = 0
     guide: np.ndarray | None = None
+    placement: Placement = field(default_factory=Placement)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -197,7 +197,7 @@ def test_real_frames_of_three_cameras(model, tmp_path, name):
     rgb, depth, unit = FRAMES[name]
     folder = RGBD / name
     run(*model, "--rgb", folder / rgb, "--depth", folder / depth, "--depth-unit", unit,
-        "-o", tmp_path / "out.png", "--depth-range", "valid")  # fmt: skip
+        "-o", tmp_path / "out.png", "--depth-range", "valid", "--fit", "stretch")  # fmt: skip
     files = [next((folder / part).iterdir()) if (folder / part).is_dir() else folder / part
              for part in (rgb, depth)]  # fmt: skip
     frame = Frame(cv2.imread(str(files[0])), cv2.imread(str(files[1]), cv2.IMREAD_UNCHANGED))
@@ -206,6 +206,32 @@ def test_real_frames_of_three_cameras(model, tmp_path, name):
     assert planes[3].max() == 255
     scores = np.concatenate([np.ones((1, 12, 16)), planes[:4]])
     assert np.array_equal(read_label(tmp_path / "out.png"), scores.argmax(0))
+
+
+def test_frames_of_another_aspect(model, toy, tmp_path):
+    """By default the net sees their middle; labels at the frame's size have 0 beside it."""
+    rng = np.random.default_rng(3)
+    color = rng.integers(0, 256, (12, 32, 3), np.uint8)
+    depth = rng.integers(500, 6000, (12, 32)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "c.png"), color)
+    cv2.imwrite(str(tmp_path / "d.png"), depth)
+    cv2.imwrite(str(tmp_path / "cm.png"), color[:, 8:24])
+    cv2.imwrite(str(tmp_path / "dm.png"), depth[:, 8:24])
+
+    def labels(rgb, deep, *more):
+        run(*model, "--rgb", tmp_path / rgb, "--depth", tmp_path / deep, "-o", tmp_path / "o.png",
+            "--depth-range", "0:8", *more)  # fmt: skip
+        return read_label(tmp_path / "o.png")
+
+    middle = labels("cm.png", "dm.png")
+    assert len(np.unique(middle)) > 1
+    assert np.array_equal(labels("c.png", "d.png"), middle)
+    whole = labels("c.png", "d.png", "--size", "original", "--overlay")
+    assert np.array_equal(whole[:, 8:24], middle)
+    assert not whole[:, :8].any()
+    assert not whole[:, 24:].any()
+    padded = labels("c.png", "d.png", "--size", "original", "--fit", "pad")
+    assert padded[:, :8].any()
 
 
 def test_scannet_submission(toy, tmp_path, capsys):
