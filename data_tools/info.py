@@ -30,17 +30,21 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises DataError "PATH: FIELD: expected ..." if a known field has another type than these
     commands give it. Other fields may hold anything.
     """
-    info = read_json(path, DataError)
+    return checked(read_json(path, DataError), shown(path))
+
+
+def checked(info: dict[str, Any], where: str) -> dict[str, Any]:
+    """Facts of that form from another JSON, as `read`. where: what errors name instead of PATH."""
     try:
         json.dumps(info, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
-        raise DataError(f"{shown(path)}: holds half a character ({half})") from None
+        raise DataError(f"{where}: holds half a character ({half})") from None
     info = {name: value for name, value in info.items() if value is not None}
-    _check(info, FIELDS, f"{shown(path)}: ")
+    _check(info, FIELDS, f"{where}: ")
     if "options" in info:
         options = {name: value for name, value in info["options"].items() if value is not None}
-        _check(options, OPTIONS, f"{shown(path)}: options.")
+        _check(options, OPTIONS, f"{where}: options.")
     return info
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from boundary import packed
+from boundary.errors import shown
 from boundary.reading import read_bytes
 from data_tools import images, info
 from data_tools.cli import DataError
@@ -102,9 +104,10 @@ class Trained:
 
 
 def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None:
-    """The depth format from the training data's dataset.json, else from the deploy prototxt.
+    """The depth format from the training data's dataset.json, else from the packed model or the
+    deploy prototxt.
 
-    The prototxt states it in a comment, `# depth_range: valid`, followed by ` float` for records of
+    A prototxt states it in a comment, `# depth_range: valid`, followed by ` float` for records of
     floats.
 
     Raises:
@@ -115,6 +118,8 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
         if found is None:
             raise DataError(f"{dataset}: no dataset.json with options and a depth_range in it")
         return found
+    if packed.is_packed(deploy):
+        return recorded(dataset_info(deploy), str(deploy))
     for line in read_bytes(deploy, DataError).decode(errors="replace").splitlines():
         match = re.match(r"#\s*depth_range:\s*(\S+(?: m\b)?)(?:\s+(float))?", line)
         if match:
@@ -123,7 +128,12 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
 
 
 def dataset_info(path: str | Path) -> dict[str, Any]:
-    """The content of a JSON file, or of the dataset.json in a folder; empty if there is none."""
+    """The content of a JSON file, or of the dataset.json in a folder; empty if there is none. Of a
+    packed model, what it says in the same form.
+    """
+    if packed.is_packed(path):
+        facts = packed.read(path, DataError).info
+        return info.checked(facts, f"{shown(path)}: {packed.MANIFEST}")
     return info.read(path) if Path(path).is_file() else read_info(path)
 
 

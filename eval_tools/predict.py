@@ -114,11 +114,12 @@ def _size(text: str) -> str | tuple[int, int]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command. Raises DataError."""
     parser = arguments()
-    args = parser.parse_args(argv)
+    args = cli.parsed(parser, argv)
     if (args.lmdb is None) == (args.rgb is None and args.depth is None):
         parser.error("expected --rgb and --depth, or --lmdb")
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
-    info = dataset_info(args.dataset or args.lmdb) if args.dataset or args.lmdb else {}
+    source = args.dataset or (args.lmdb if args.weights else args.deploy)
+    info = dataset_info(source) if source else {}
     if args.submission == "scannet":
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE
     labels = label_set(network.values, info, args.names, args.classes)
