@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-from boundary.reading import read_json
+from boundary import dataset_json
 from caffe.data.datum import datum_values, open_database, parse_datum
 from caffe.errors import CaffeError
 from caffe.formats.db import Database
@@ -37,19 +38,26 @@ def record_shape(source: DataParameter) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def facts(lmdb: str) -> dict[str, Any]:
+    """What data_tools wrote of an LMDB into its dataset.json; {} if there is none.
+
+    Raises CaffeError where it cannot be read or a field has another type than expected.
+    """
+    path = Path(lmdb) / dataset_json.NAME
+    return dataset_json.read(path, CaffeError) if path.is_file() else {}
+
+
 def depth_range(lmdb: str) -> str | None:
     """How data_tools scaled depth in an LMDB ('valid', '0:8 float', ...), by its dataset.json; None
     if that is not known.
     """
-    path = Path(lmdb) / "dataset.json"
-    if not path.is_file():
-        return None
-    options = read_json(path, CaffeError).get("options")
-    rule = options.get("depth_range") if isinstance(options, dict) else None
+    options = facts(lmdb).get("options", {})
+    rule = options.get("depth_range")
     if rule is None:
         return None
     # It becomes a comment in a prototxt, which it must not end.
-    if not isinstance(rule, str) or not re.fullmatch(r"\S+( m)?", rule):
+    if not re.fullmatch(r"\S+( m)?", rule):
+        path = Path(lmdb) / dataset_json.NAME
         raise CaffeError(f"{path}: options.depth_range: expected authors, valid, none or MIN:MAX m")
     return rule + (" float" if options.get("float_depth") else "")
 
