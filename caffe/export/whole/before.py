@@ -19,7 +19,7 @@ from caffe.formats.onnx import Graph
 if TYPE_CHECKING:
     import onnx
 
-COLOUR, DEPTH, UNIT = "colour", "depth", "unit"
+COLOR, DEPTH, UNIT = "color", "depth", "unit"
 ASPECT_TOLERANCE = 0.01  # up to here aspect ratios count as one, as in data_tools.fit
 FIXED_BITS = 11  # of OpenCV's weights of neighbouring pixels
 
@@ -39,7 +39,7 @@ class Before(Nodes):
         super().__init__(graph)
         self.names = names
         self.net, self.framing = net, framing
-        self.frame = self._size(COLOUR if net.colour else DEPTH)
+        self.frame = self._size(COLOR if net.color else DEPTH)
         self.source: tuple[str, str] | None = None
         self.target: Window | None = None
         if framing.fit != "stretch":
@@ -82,8 +82,8 @@ class Before(Nodes):
     def build(self) -> None:
         """Write the nodes that give the net's inputs."""
         planes: dict[int, str] = {}
-        if self.net.colour:
-            planes[0] = self._colour()
+        if self.net.color:
+            planes[0] = self._color()
         if self.net.depth:
             planes[3] = self._depth()
         for name, (start, end) in self.net.inputs.items():
@@ -183,7 +183,7 @@ class Before(Nodes):
         ]
         return (pair[0], pair[1]), (weights[0], weights[1])
 
-    def _colour(self) -> str:
+    def _color(self) -> str:
         """Blue, green and red, 1 x 3 x height x width, float32."""
         window = self.seen(self.frame)
         rows, row_weights = self._neighbours(0, window)
@@ -192,7 +192,7 @@ class Before(Nodes):
         down = [self.reshape(weight, -1, 1, 1) for weight in row_weights]
         parts = []
         for row, weight in zip(rows, down, strict=True):
-            line = self.graph.add("Gather", COLOUR, row, axis=0)
+            line = self.graph.add("Gather", COLOR, row, axis=0)
             sums = [
                 self.graph.add(
                     "Mul", self.cast(self.graph.add("Gather", line, column, axis=1), np.int32), w
@@ -277,11 +277,11 @@ class Before(Nodes):
         from onnx import TensorProto, helper
 
         found = []
-        if self.net.colour:
+        if self.net.color:
             shape = ["height", "width", 3]
-            found.append(helper.make_tensor_value_info(COLOUR, TensorProto.UINT8, shape))
+            found.append(helper.make_tensor_value_info(COLOR, TensorProto.UINT8, shape))
         if self.net.depth:
-            shape = ["depth_height", "depth_width"] if self.net.colour else ["height", "width"]
+            shape = ["depth_height", "depth_width"] if self.net.color else ["height", "width"]
             found.append(helper.make_tensor_value_info(DEPTH, TensorProto.UINT16, shape))
         if self.takes_unit:
             found.append(helper.make_tensor_value_info(UNIT, TensorProto.FLOAT, []))

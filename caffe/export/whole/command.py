@@ -16,8 +16,8 @@ from boundary.palette import palette
 from boundary.streams import say
 from caffe.errors import CaffeError
 from caffe.export import programs
-from caffe.export.whole.before import COLOUR, DEPTH, UNIT
-from caffe.export.whole.facts import RULES, DepthRule, read_facts, source_of
+from caffe.export.whole.before import COLOR, DEPTH, UNIT
+from caffe.export.whole.facts import DepthRule, read_facts, source_of
 from caffe.export.whole.model import framed
 from caffe.export.whole.taken import Framing, Taken, taken
 from caffe.formats.onnx import TARGETS, Target
@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--with-preprocessing",
         action="store_true",
-        help="the file takes a camera's frame of any size, colour (uint8, BGR) and depth (uint16) "
+        help="the file takes a camera's frame of any size, color (uint8, BGR) and depth (uint16) "
         "with its unit, and gives labels of that size; OpenCV takes such files from 5.0 on",
     )
     group.add_argument(
@@ -84,8 +84,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _rule(text: str) -> DepthRule:
     try:
         return DepthRule.parse(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected {RULES}") from None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -127,15 +127,15 @@ def frames_of(
             )
     fit = args.fit or facts.fit or "crop"
     framing = Framing(rule, facts.floats, fit, args.with_probabilities)
-    known = len(facts.colours) == found.labels
+    known = len(facts.palette) == found.labels
     properties: dict[str, Any] = {
         **({"classes": facts.classes} if len(facts.classes) == found.labels else {}),
-        "colours": facts.colours if known else palette(found.labels),
+        "palette": facts.palette if known else palette(found.labels),
         "source": source_of(prototxt, weights),
     }
     texts = {key: json.dumps(value, ensure_ascii=False) for key, value in properties.items()}
     if found.depth:
-        texts |= {"depth_range": str(rule), "depth_type": "float32" if facts.floats else "uint8"}
+        texts |= {"depth_range": str(rule), "float_depth": json.dumps(facts.floats)}
     height, width = found.size
     return Frames(found, framing, {**texts, "fit": fit, "input_size": f"{width}x{height}"})
 
@@ -180,11 +180,11 @@ def _drawn(size: Sequence[int]) -> dict[str, np.ndarray]:
         np.sin(rows / rng.uniform(5, 40) + columns / rng.uniform(5, 40) + rng.uniform(0, 6))
         for _ in range(4)
     ]
-    colour = np.stack([127 + 120 * wave for wave in waves[:3]], axis=2).astype(np.uint8)
+    color = np.stack([127 + 120 * wave for wave in waves[:3]], axis=2).astype(np.uint8)
     depth = (2500 + 1500 * waves[3]).astype(np.uint16)
     depth[rng.random(depth.shape) < 0.02] = 0
     return {
-        COLOUR: colour,
+        COLOR: color,
         DEPTH: depth,
         UNIT: np.array(1000, np.float32),
     }

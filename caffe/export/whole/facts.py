@@ -22,7 +22,7 @@ from boundary.reading import check_plain, read_bytes, reading
 from caffe.errors import CaffeError
 
 PathLike = str | os.PathLike[str]
-RULES = "authors, valid or MIN:MAX in metres with 0 <= MIN < MAX"
+_RULES = "authors, valid or MIN:MAX in metres with 0 <= MIN < MAX"
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,17 @@ class DepthRule:
     def parse(cls, text: str) -> DepthRule:
         """The rule that a text names, as --depth-range and dataset.json have it: `0.5:8`, say.
 
-        Raises ValueError for another text.
+        Raises ValueError, which says what was expected, for another text.
         """
         text = text.removesuffix(" m")
         if text in ("authors", "valid", "none"):
             return cls(text)
-        near, far = (float(part) for part in text.split(":"))
+        try:
+            near, far = (float(part) for part in text.split(":"))
+        except ValueError:
+            near = far = 0.0
         if not 0 <= near < far < math.inf:
-            raise ValueError
+            raise ValueError(f"{text[:40]!r}: expected {_RULES}")
         return cls("fixed", near, far)
 
     def __str__(self) -> str:
@@ -57,14 +60,14 @@ class DepthRule:
 class Facts:
     """depth: None if nothing says it. floats: whether depth stays a fraction, as in records of
     floats. fit: what was done to frames of another aspect ratio (crop, pad or stretch; None if
-    nothing says it). classes, colours: by label, 0 first; empty if they are not known.
+    nothing says it). classes, palette: by label, 0 first; empty if they are not known.
     """
 
     depth: DepthRule | None = None
     floats: bool = False
     fit: str | None = None
     classes: tuple[str, ...] = ()
-    colours: tuple[tuple[int, int, int], ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
 
 
 def read_facts(net: PathLike, dataset: PathLike | None = None) -> Facts:
@@ -89,7 +92,7 @@ def read_facts(net: PathLike, dataset: PathLike | None = None) -> Facts:
     if found.depth is None:
         raise CaffeError(f"{shown(path)}: no options with a depth_range in it")
     if not found.classes:
-        return replace(found, classes=own.classes, colours=own.colours)
+        return replace(found, classes=own.classes, palette=own.palette)
     return found
 
 
@@ -112,7 +115,7 @@ def _from_info(info: Mapping[str, Any], where: str) -> Facts:
     options = info.get("options", {})
     text = options.get("depth_range")
     return Facts(
-        _rule(text, f"{where}: options.") if text else None,
+        _rule(text, f"{where}: options: ") if text else None,
         bool(options.get("float_depth")),
         options.get("fit"),
         tuple(info.get("classes", ())),
@@ -123,8 +126,8 @@ def _from_info(info: Mapping[str, Any], where: str) -> Facts:
 def _rule(text: str, where: str) -> DepthRule:
     try:
         return DepthRule.parse(text)
-    except ValueError:
-        raise CaffeError(f"{where}depth_range {text[:40]!r}: expected {RULES}") from None
+    except ValueError as error:
+        raise CaffeError(f"{where}depth_range {error}") from None
 
 
 def source_of(net: PathLike, weights: PathLike | None) -> dict[str, dict[str, str]]:

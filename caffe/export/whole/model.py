@@ -1,6 +1,6 @@
 """An ONNX model that takes a camera's frame as it is: resizing, depth's rule and labels inside.
 
-It surrounds a net's own model. Inputs: `colour`, H x W x 3 uint8, blue green red; `depth`, H x W
+It surrounds a net's own model. Inputs: `color`, H x W x 3 uint8, blue green red; `depth`, H x W
 uint16, 0 where there is no reading; `unit`, depth's steps in a metre. Outputs: `labels`, H x W
 uint8, and `probabilities`. What comes before the net is what data_tools makes of a frame for a
 record, and what comes behind is `eval_tools.predict --size original`.
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from caffe.errors import CaffeError
 from caffe.export.onnx import IR_VERSION, OPSET
 from caffe.export.whole.after import LABELS, PROBABILITIES, After
-from caffe.export.whole.before import COLOUR, DEPTH, UNIT, Before
+from caffe.export.whole.before import COLOR, DEPTH, UNIT, Before
 from caffe.export.whole.taken import Framing, Taken
 from caffe.formats.onnx import Graph, Target
 
 if TYPE_CHECKING:
     import onnx
 
-OURS = (COLOUR, DEPTH, UNIT, LABELS, PROBABILITIES)
+OURS = (COLOR, DEPTH, UNIT, LABELS, PROBABILITIES)
 
 
 def framed(

@@ -41,7 +41,7 @@ class Taken:
     softmax: bool
 
     @property
-    def colour(self) -> bool:
+    def color(self) -> bool:
         """Whether an input takes colour."""
         return any(start == 0 for start, _ in self.inputs.values())
 

@@ -65,7 +65,7 @@ def frame_of(size: tuple[int, int], depth_size: tuple[int, int] | None = None) -
 
 
 def feeds_of(frame: Frame) -> dict[str, np.ndarray]:
-    return {"colour": frame.color, "depth": frame.depth, "unit": np.array(5000, np.float32)}
+    return {"color": frame.color, "depth": frame.depth, "unit": np.array(5000, np.float32)}
 
 
 def answers(net, framing, program, frame, planes=False):
