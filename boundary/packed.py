@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from boundary.errors import InputError, reason, shown
 from boundary.reading import MAX_TABLE, PathLike, check_plain, decode, reading
@@ -109,7 +109,7 @@ class Packed:
         self._compare(name, digest)
 
     @contextmanager
-    def _opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    def _opened(self, name: str) -> Iterator[tuple[IO[bytes], int]]:
         with reading(self.path, WHAT, self.error), zipfile.ZipFile(self.path) as archive:
             member = archive.getinfo(self.parts[name])
             if problem := _unsound(member):  # another file than before

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
@@ -28,8 +28,13 @@ from eval_tools.labels import label_set
 from eval_tools.network import load
 from eval_tools.records import Record
 
+if TYPE_CHECKING:
+    import torch
+
 Array = Any  # numpy.ndarray or torch.Tensor
 Frames = Any  # an array, or a sequence of arrays
+# Frames: answers have the form of what was asked.
+F = TypeVar("F", np.ndarray, "torch.Tensor", list, tuple)
 Unit = str | float | DepthUnit
 
 # The engine's mode, CPU or a GPU, is the whole process's.
@@ -49,7 +54,7 @@ class Predictor:
 
     - one frame: bgr (H, W, 3), uint8, blue first, and depth (H, W), 0 where there is no reading;
     - a batch: (N, H, W, 3) and (N, H, W);
-    - lists of frames, whose sizes may differ: the answer is a list.
+    - lists or tuples of frames, whose sizes may differ.
 
     They are NumPy arrays or PyTorch tensors; tensors are answered by tensors on the same device.
     depth is None for a net that looks at colour alone, bgr for one that looks at depth alone.
@@ -126,11 +131,23 @@ class Predictor:
             f"{self.size[0]}x{self.size[1]}{rule}{assumed}, {self.fit}, {place}>"
         )
 
+    @overload
+    def __call__(self, bgr: None, depth: F, unit: Unit | None = None) -> F: ...
+
+    @overload
+    def __call__(self, bgr: F, depth: Frames | None = None, unit: Unit | None = None) -> F: ...
+
     def __call__(
         self, bgr: Frames | None, depth: Frames | None = None, unit: Unit | None = None
     ) -> Any:
         """The labels of a frame, uint8 (H, W); of a batch (N, H, W); of a list, a list."""
         return self._answer(bgr, depth, unit, lambda found: found.label)
+
+    @overload
+    def probabilities(self, bgr: None, depth: F, unit: Unit | None = None) -> F: ...
+
+    @overload
+    def probabilities(self, bgr: F, depth: Frames | None = None, unit: Unit | None = None) -> F: ...
 
     def probabilities(
         self, bgr: Frames | None, depth: Frames | None = None, unit: Unit | None = None
@@ -146,7 +163,7 @@ class Predictor:
         """
         return self._answer(bgr, depth, unit, lambda found: found.probabilities, every=True)
 
-    def overlay(self, bgr: Array, labels: Array) -> Array:
+    def overlay(self, bgr: F, labels: Array) -> F:
         """A frame tinted by its labels, uint8 (H, W, 3) in BGR, at the labels' size.
 
         labels = predictor(bgr, depth)
@@ -290,7 +307,8 @@ class _Given:
         if self.form == "one":
             return _like(found[0], self.first)
         if self.form == "list":
-            return [_like(one, array) for one, array in zip(found, self.first, strict=True)]
+            listed = (_like(one, array) for one, array in zip(found, self.first, strict=True))
+            return tuple(listed) if isinstance(self.first, tuple) else list(listed)
         if not found:
             size = tuple(self.first.shape[1:3])
             kind = np.float32 if leading else np.uint8
