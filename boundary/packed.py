@@ -279,8 +279,10 @@ def _check_end(path: PathLike) -> None:
     end = tail[-_END.size :]
     if head != _ZIP or len(end) < _END.size or not end.startswith(b"PK\x05\x06"):
         raise ValueError("it is no zip, or was cut off" if head == _ZIP else "it is no zip")
-    _, _, _, _, count, size, _, comment = _END.unpack(end)
-    if count > _MEMBERS or size > 2**16 or comment or tail.startswith(b"PK\x06\x07"):
+    _, _, _, _, count, size, place, comment = _END.unpack(end)
+    large = tail.startswith(b"PK\x06\x07")
+    whole = place + size + _END.size == length
+    if count > _MEMBERS or size > 2**16 or comment or large or not whole:
         raise ValueError("its table of contents is not one")
 
 
