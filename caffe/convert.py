@@ -9,6 +9,8 @@ What is written follows from the ending of OUT:
   .pt, .pth                   the weights as a PyTorch state dict, with the keys of caffe.to_module
   .caffemodel, .caffemodel.h5 the weights as Caffe keeps them
 
+A packed model (.fusenet) may stand in place of NET WEIGHTS.
+
 WEIGHTS may be any of the last two kinds, and must hold every parameter of the net. A PyTorch state
 dict is taken by the names of its modules.
 """

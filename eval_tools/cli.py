@@ -95,6 +95,11 @@ def add_labels(group: argparse._ArgumentGroup) -> None:
         metavar="scannet-20|1-12,14",
         help="only these labels: the net chooses among them, and no others are scored",
     )
+    add_names(group)
+
+
+def add_names(group: argparse._ArgumentGroup) -> None:
+    """Adds the option on class names."""
     group.add_argument(
         "--names",
         metavar="FILE|nyuv2-40|...",

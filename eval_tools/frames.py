@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from boundary import packed
 from boundary.errors import shown
 from boundary.reading import read_bytes
 from data_tools import images, info
-from data_tools.cli import DataError
+from data_tools.cli import DataError, say
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.folder import find, pair
 from data_tools.record import Frame, RecordFormat
 from data_tools.store import read_info
-from eval_tools.records import Record, Records, short_name, unpack
+from eval_tools.network import Network
+from eval_tools.records import Record, Records, short_name
 
 
 @dataclass(frozen=True)
@@ -60,41 +61,60 @@ class Source:
 
 
 def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
-    """A frame as its record would be, with the full-size colours as guide.
-
-    Without a depth file, depth is zero; without a colour file, colour is grey.
+    """The record of the frame in these files, as `record`.
 
     Raises:
         DataError: a file is unusable, or the two show different fields of view.
     """
+    color = images.read_color(files["colour"]) if "colour" in files else None
     depth = images.read_depth(files["depth"]) if "depth" in files else None
-    if "colour" in files:
-        color = images.read_color(files["colour"])
-    else:
+    paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
+    return record(color, depth, name, form, paths)
+
+
+def record(
+    color: np.ndarray | None,
+    depth: np.ndarray | None,
+    name: str,
+    form: RecordFormat,
+    files: dict[str, str] | None = None,
+) -> Record:
+    """A frame as its record would be, with the full-size colours as guide.
+
+    color: H x W x 3 uint8, BGR; None: grey. depth: H x W in the format's unit; None: zero.
+    files: what errors call 'color' and 'depth'.
+
+    Raises:
+        DataError: a part is unusable, or the two show different fields of view.
+    """
+    if color is None:
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
         depth = np.zeros(color.shape[:2], np.uint8)
-        form = RecordFormat(form.size, DepthUnit("scaled"), DepthRange("none"))
-    paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
-    frame = Frame(color, depth, files=paths)
-    record = unpack(name, form.encode(frame), name)
-    return replace(record, guide=color, placement=form.placement(frame))
+        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"))
+    frame = Frame(color, depth, files=files or {})
+    planes = form.planes(frame)
+    placement = form.placement(frame)
+    return Record(name, planes[:3].transpose(1, 2, 0), planes[3], guide=color, placement=placement)
 
 
 def default_unit(files: dict[str, Path]) -> DepthUnit:
+    """The default unit of a frame's depth file; millimetres if it has none."""
+    return unit_of(images.read_depth(files["depth"]) if "depth" in files else None)
+
+
+def unit_of(depth: np.ndarray | None) -> DepthUnit:
     """The default unit, as in data_tools.folder: millimetres for integers, metres for floats."""
-    if "depth" not in files:
-        return DepthUnit.parse("mm")
-    kind = images.read_depth(files["depth"]).dtype.kind
-    return DepthUnit.parse("m" if kind == "f" else "mm")
+    return DepthUnit.parse("m" if depth is not None and depth.dtype.kind == "f" else "mm")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The recorded depth format of a net's training data. where: the file that records it. fit:
-    what was done to frames of another aspect ratio, if that is recorded."""
+    """The recorded format of a net's training data. where: the file that records it. range: the
+    mapping of depth, None if the net knows no depth. fit: what was done to frames of another aspect
+    ratio, if that is recorded."""
 
-    range: str
+    range: str | None
     floats: bool
     where: str
     fit: str | None = None
@@ -115,7 +135,7 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
     """
     if dataset is not None:
         found = recorded(dataset_info(dataset), str(dataset))
-        if found is None:
+        if found is None or found.range is None:
             raise DataError(f"{dataset}: no dataset.json with options and a depth_range in it")
         return found
     if packed.is_packed(deploy):
@@ -138,22 +158,73 @@ def dataset_info(path: str | Path) -> dict[str, Any]:
 
 
 def recorded(facts: dict[str, Any], where: str) -> Trained | None:
-    """The depth format in a dataset.json, or None."""
+    """The format in a dataset.json, or None."""
     options = facts.get("options", {})
-    if not options.get("depth_range"):
-        return None
-    return Trained(
-        options["depth_range"], bool(options.get("float_depth")), where, options.get("fit")
-    )
+    rule, fit = options.get("depth_range") or None, options.get("fit")
+    return Trained(rule, bool(options.get("float_depth")), where, fit) if rule or fit else None
 
 
 def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = None) -> str | None:
     """A warning if an LMDB's depth is known to differ in format from the net's training data."""
     have = recorded(records.info, str(records.path))
     trained = trained_on(deploy, dataset)
-    if have is None or trained is None or have.range == trained.range:
+    if not (have and have.range and trained and trained.range) or have.range == trained.range:
         return None
     return f"warning: depth of {records.path} is {have.range}, but {trained}"
+
+
+def record_format(
+    network: Network,
+    unit: DepthUnit,
+    trained: Trained | None,
+    asked: DepthRange | None = None,
+    fit: str | None = None,
+    tell: Callable[[str], object] = say,
+) -> RecordFormat:
+    """The format of a net's inputs, for frames whose depth has this unit.
+
+    asked, fit: what wins over `trained`. tell: is told of a rule that is assumed, or contradicts.
+
+    Raises:
+        DataError: the net was trained on depth without a unit, and this one has one.
+    """
+    return RecordFormat(
+        network.size[::-1],
+        unit,
+        _rule(unit, trained, asked, network.takes_depth, tell),
+        bool(trained and trained.floats),
+        fit=fit or (trained and trained.fit) or "crop",
+    )
+
+
+def _rule(
+    unit: DepthUnit,
+    trained: Trained | None,
+    asked: DepthRange | None,
+    matters: bool,
+    tell: Callable[[str], object],
+) -> DepthRange:
+    """The mapping of depth to 0..255; tells if it is assumed, and of a mismatch."""
+    if unit.kind == "scaled":
+        return DepthRange("none")
+    known = parse_range(trained.range) if trained and trained.range else None
+    if known and known.rule == "none":
+        if matters and asked is None:
+            raise DataError(
+                f"{trained}, on depth that was 0..255 already: say --depth-unit scaled "
+                "for such files, or --depth-range for how metres become 0..255"
+            )
+        known = None
+    if asked is None:
+        if known is None and matters:
+            tell(
+                "depth range: authors (each frame's minimum to maximum), as nothing says how the "
+                "net was trained; --dataset LMDB or --depth-range can"
+            )
+        return known or DepthRange("authors")
+    if known and known != asked:
+        tell(f"warning: --depth-range is {asked}, but {trained}")
+    return asked
 
 
 def parse_range(text: str) -> DepthRange:

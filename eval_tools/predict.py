@@ -22,19 +22,17 @@ from boundary.errors import shown
 from boundary.writing import write_bytes
 from data_tools import framing
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
-from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import RecordFormat
+from data_tools.depth import DepthRange
 from eval_tools import cli, drawings, scannet
 from eval_tools.frames import (
     Source,
-    Trained,
     dataset_info,
     default_unit,
     mismatch,
     named,
     names_of,
-    parse_range,
     read,
+    record_format,
     trained_on,
 )
 from eval_tools.inference import Segmented, at_size, batches, segment
@@ -169,41 +167,9 @@ def _files(
     pairs = Source(args.rgb, args.depth).pairs()
     unit = args.depth_unit or default_unit(next(iter(pairs.values())))
     trained = trained_on(args.deploy, args.dataset)
-    form = RecordFormat(
-        network.size[::-1],
-        unit,
-        _range(args, unit, trained, network.takes_depth),
-        bool(trained and trained.floats),
-        fit=args.fit or (trained and trained.fit) or "crop",
-    )
+    form = record_format(network, unit, trained, args.depth_range, args.fit)
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
-
-
-def _range(
-    args: argparse.Namespace, unit: DepthUnit, trained: Trained | None, matters: bool
-) -> DepthRange:
-    """The mapping of depth to 0..255; reports if it is assumed, and warns of a mismatch."""
-    if unit.kind == "scaled":
-        return DepthRange("none")
-    known = parse_range(trained.range) if trained else None
-    if known and known.rule == "none":
-        if matters and args.depth_range is None:
-            raise DataError(
-                f"{trained}, on depth that was 0..255 already: say --depth-unit scaled "
-                "for such files, or --depth-range for how metres become 0..255"
-            )
-        known = None
-    if args.depth_range is None:
-        if known is None and matters:
-            say(
-                "depth range: authors (each frame's minimum to maximum), as nothing says how the "
-                "net was trained; --dataset LMDB or --depth-range can"
-            )
-        return known or DepthRange("authors")
-    if known and known != args.depth_range:
-        say(f"warning: --depth-range is {args.depth_range}, but {trained}")
-    return args.depth_range
 
 
 class Output:

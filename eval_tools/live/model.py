@@ -101,7 +101,7 @@ class Model:
         start = time.perf_counter()
         color = frame.color if p.takes_color else None
         depth = frame.depth if p.takes_depth else None
-        labels, confidence = p.confident(color, depth, frame.unit)
+        labels, confidence = p.with_confidence(color, depth, frame.unit)
         seconds = time.perf_counter() - start
         size = labels.shape[::-1]
         blocks = {"labels": labels.tobytes(), "confidence": _bytes(confidence)}
