@@ -198,7 +198,7 @@ class Predictor:
         model = packed.read(self.model, DataError)
         parts: dict[str, np.ndarray] = {}
         for part in {"color", "depth"} & set(model.parts):
-            where = f"{shown(self.model)}: {model.parts[part]}"
+            where = f"{shown(self.model)}: example: {part}"
             data = model.part(part)
             if part == "color":
                 parts[part] = images.decode_color(data, where)

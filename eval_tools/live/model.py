@@ -15,9 +15,8 @@ from boundary.errors import shown
 from data_tools import images
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
-from data_tools.record import bilinear, nearest
+from data_tools.record import nearest
 from eval_tools import drawings
-from eval_tools.frames import unit_of
 from eval_tools.inference import at_size
 from eval_tools.live import message
 from eval_tools.predictor import Predictor, Unit, unit_for

@@ -1,9 +1,9 @@
 """The server behind the page: it answers browsers on this machine alone.
 
 It listens on the loopback interface. Other pages in the same browser are kept out: the name in the
-Host header must be this machine's (so that no name of theirs can point here), requests to label must
-come from the page itself (Origin) and carry the token that only the page knows. What is uploaded
-is held in memory alone, one request at a time.
+Host header must be this machine's, so that no name of theirs can point here; requests to label must
+come from the page itself (Origin) and carry the token that only the page knows. What is uploaded is
+held in memory alone, one request at a time.
 """
 
 from __future__ import annotations
