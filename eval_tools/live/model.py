@@ -89,7 +89,8 @@ class Model:
             suffix = Path(names["depth"]).suffix.lower()
             depth = images.decode_depth(blocks["depth"], suffix, f"depth {shown(names['depth'])}")
         unit = facts.get("unit")
-        name = names["color" if color is not None else "depth"]
+        parts = {"color": color, "depth": depth}
+        name = " and ".join(names[part] for part in parts if parts[part] is not None)
         seconds = time.perf_counter() - start
         return Given(name, color, depth, str(unit) if unit else None, seconds)
 

@@ -35,6 +35,7 @@ function unpackMessage(buffer) {
 
 // The frame that the server answers with. Throws an Error that says why there is none.
 async function ask(path, facts, blocks = {}) {
+  const asked = performance.now();
   const body = await packMessage(facts, blocks);
   if (body.size > data.most_bytes) {
     throw new Error(`The files have ${body.size} bytes; at most ${data.most_bytes} are taken.`);
@@ -47,7 +48,7 @@ async function ask(path, facts, blocks = {}) {
       + "again.");
   }
   if (!answer.ok) throw new Error((await answer.json()).error);
-  return frameOf(unpackMessage(await answer.arrayBuffer()));
+  return { asked, ...await frameOf(unpackMessage(await answer.arrayBuffer())) };
 }
 
 async function frameOf(facts) {
@@ -111,29 +112,37 @@ async function kindOf(file) {
   const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
   const isPng = head.length === 26 && head[1] === 0x50 && head[2] === 0x4e && head[3] === 0x47;
   if (!isPng) return null;
-  return head[25] === 0 ? "depth" : "color";  // grey, or with colours
+  const [bits, colors] = head.slice(24);
+  if (colors) return "color";
+  return bits === 16 ? "depth" : null;  // 8 bits of grey may be either
 }
 
 // Puts files where they belong. part: what they are, if the user has said it.
 async function take(files, part = null) {
   pause();
+  const found = {};
   const left = [];
   for (const file of files) {
     const kind = PARTS.length === 1 ? PARTS[0] : part ?? await kindOf(file);
-    if (kind && data[kind]) state.files[kind] = file; else left.push(file);
+    if (data[kind] && !found[kind]) found[kind] = file; else left.push(file);
   }
   for (const file of left) {
-    const free = PARTS.find((kind) => !state.files[kind]);
-    if (free) state.files[free] = file;
+    const free = PARTS.find((kind) => !found[kind] && !(files.length === 1 && state.files[kind]));
+    if (free) found[free] = file;
   }
+  Object.assign(state.files, found);
+  for (const [kind, file] of Object.entries(found)) showName(kind, file);
   labelFiles();
 }
 
+// Lets the field for files say the name of a file that was dropped.
+function showName(part, file) {
+  const list = new DataTransfer();
+  list.items.add(file);
+  $(`${part}-file`).files = list.files;
+}
+
 function labelFiles() {
-  for (const part of PARTS) {
-    const file = state.files[part];
-    $(`${part}-name`).textContent = file ? `${file.name}, ${size(file.size)}` : "none so far";
-  }
   const missing = PARTS.filter((part) => !state.files[part]);
   if (missing.length === PARTS.length) return;
   complain("");
@@ -146,9 +155,6 @@ function labelFiles() {
   const files = Object.fromEntries(PARTS.map((part) => [part, state.files[part]]));
   request("/label", { unit: unit(), ...names }, files);
 }
-
-const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB`
-  : `${(bytes / 1e6).toFixed(1)} MB`);
 
 const unit = () => ($("unit").value === "other" ? $("steps").value : $("unit").value);
 
@@ -319,8 +325,9 @@ function described(frame) {
   const { read, label } = frame.seconds;
   const time = (seconds) => (seconds < 1 ? `${Math.round(1000 * seconds)} ms`
     : `${seconds.toFixed(1)} s`);
-  const first = state.playing ? "" : `, read in ${time(read)}`;
-  return `${frame.width}x${frame.height}${first}, labelled in ${time(label)} (${data.place})`;
+  const first = state.playing || !read ? "" : `read in ${time(read)}, `;
+  return `${frame.width}x${frame.height}: ${first}labelled in ${time(label)} (${data.place}), `
+    + `here after ${time((performance.now() - frame.asked) / 1000)}`;
 }
 
 function drawLabels() {

@@ -120,7 +120,7 @@ def _files(server: Server) -> dict[str, tuple[str, bytes]]:
         "frames": server.frames.facts() if server.frames else None,
     }
     parts = {
-        "title": escape(f"{facts['model']} on this machine"),
+        "title": escape(f"FuseNet: {facts['model']}"),
         "data": pages.script_safe(json.dumps(facts)),
     }
     texts = {
