@@ -19,7 +19,7 @@ from boundary.writing import write_text
 from data_tools.cli import DataError, check_distinct, say, size, whole
 from eval_tools import cli, compare, drawings, tables
 from eval_tools.caffe_log import read_log
-from eval_tools.frames import dataset_info, mismatch
+from eval_tools.frames import mismatch, reshaped, with_classes
 from eval_tools.labels import label_set
 from eval_tools.network import load
 from eval_tools.records import Records
@@ -118,9 +118,9 @@ def evaluate(
     network = load(deploy, weights, args.gpu, args.score, args.scene, args.trust)
     if warning := mismatch(records, deploy):
         say(warning)
-    info = records.info
-    if weights is None and "classes" not in info:
-        info = dataset_info(deploy)
+    if args.size is None and (note := reshaped(records, network)):
+        say(note)
+    info = with_classes(records.info, deploy, network.values)
     labels = label_set(network.values, info, args.names, args.classes)
     return score(
         network,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ import numpy as np
 
 from boundary import packed
 from boundary.errors import shown
-from boundary.reading import read_bytes
-from data_tools import images, info
+from boundary.reading import read_bytes, reading
+from data_tools import images, info, pattern
 from data_tools.cli import DataError, say
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.folder import find, pair
@@ -27,7 +29,7 @@ from eval_tools.records import Record, Records, short_name
 class Source:
     """Colour and depth files, paired by name as in data_tools.folder.
 
-    rgb, depth: a folder, a file or a pattern with one `*`; None if the net does not use it.
+    rgb, depth: a folder, a file or a pattern; None if the net does not use it.
     """
 
     rgb: str | None
@@ -37,7 +39,7 @@ class Source:
         """Output name -> files by kind ('colour', 'depth'), in order of the names.
 
         The output name is the name of the colour file (or of the depth file if there is none), with
-        its subfolders.
+        its subfolders (of a pattern, those below the folder before its first wildcard).
 
         Raises:
             DataError: no files, or one without a partner.
@@ -54,10 +56,16 @@ class Source:
         for name in pair(parts, skip_unpaired=False):
             files = {kind: part[name] for kind, part in parts.items()}
             first = next(iter(files.values()))
-            top = Path(self.rgb if self.rgb is not None else self.depth)
+            top = _top(self.rgb if self.rgb is not None else self.depth)
             within = first.relative_to(top) if top.is_dir() else Path(first.name)
             found[within.with_suffix("").as_posix()] = files
         return found
+
+
+def _top(where: str) -> Path:
+    """The folder that the files at `where` lie in; the file itself if it is one."""
+    path = Path(where)
+    return pattern.folder(where) if pattern.is_pattern(where) and not path.exists() else path
 
 
 def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
@@ -122,6 +130,13 @@ class Trained:
     def __str__(self) -> str:
         return f"the net was trained with {self.range} ({self.where})"
 
+    def same(self, other: Trained) -> bool:
+        """Whether both map metres alike: `0:8`, `0:8 m` and `0.0:8` are one range."""
+        try:
+            return parse_range(self.range) == parse_range(other.range)
+        except DataError:  # a rule of another program
+            return self.range == other.range
+
 
 def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None:
     """The depth format from the training data's dataset.json, else from the packed model or the
@@ -157,6 +172,31 @@ def dataset_info(path: str | Path) -> dict[str, Any]:
     return info.read(path) if Path(path).is_file() else read_info(path)
 
 
+def with_classes(facts: dict[str, Any], deploy: str | Path, values: int) -> dict[str, Any]:
+    """The facts of a dataset.json, with the names of the net's `values` labels: where the facts
+    list no such number of classes, those of the packed model, or of the deploy prototxt.
+
+    netgen writes them into a comment: `# classes: ["(ignored)", "wall", ...]`.
+    """
+    if len(facts.get("classes", [])) == values:
+        return facts
+    if packed.is_packed(deploy):
+        own = dataset_info(deploy)
+        return {**facts, **{key: own[key] for key in ("classes", "palette") if key in own}}
+    names = _stated_classes(deploy)
+    return {**facts, "classes": names} if len(names) == values else facts
+
+
+def _stated_classes(deploy: str | Path) -> list[str]:
+    """The names in a prototxt's comment; none if there is none, or if it is another program's."""
+    for line in read_bytes(deploy, DataError).decode(errors="replace").splitlines():
+        if line.startswith("# classes: ["):
+            with suppress(DataError), reading(deploy, "a list of names", DataError):
+                names = json.loads(line.removeprefix("# classes: "))
+                return names if all(isinstance(name, str) for name in names) else []
+    return []
+
+
 def recorded(facts: dict[str, Any], where: str) -> Trained | None:
     """The format in a dataset.json, or None."""
     options = facts.get("options", {})
@@ -168,9 +208,21 @@ def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = 
     """A warning if an LMDB's depth is known to differ in format from the net's training data."""
     have = recorded(records.info, str(records.path))
     trained = trained_on(deploy, dataset)
-    if not (have and have.range and trained and trained.range) or have.range == trained.range:
+    if not (have and have.range and trained and trained.range) or have.same(trained):
         return None
     return f"warning: depth of {records.path} is {have.range}, but {trained}"
+
+
+def reshaped(records: Records, network: Network) -> str | None:
+    """A note if an LMDB's records, by the first, have another size than the net's inputs."""
+    (height, width), (own_height, own_width) = next(iter(records)).size, network.size
+    if (height, width) == (own_height, own_width):
+        return None
+    return (
+        f"{shown(records.path)}: records are {width}x{height}, the net takes "
+        f"{own_width}x{own_height}; {shown(network.name)} runs at {width}x{height} (--size "
+        f"{width}x{height} resizes the frames for it instead)"
+    )
 
 
 def record_format(

@@ -86,6 +86,8 @@ class Network:
         """
         height, width = depth[0].shape
         frames = f"a batch of {len(depth)} frames of {width}x{height}"
+        if (height, width) != self.size:
+            frames += f" (the net takes {self.size[1]}x{self.size[0]})"
         try:
             self._reshape(len(depth), (height, width))
             for name, planes in self.inputs.items():
