@@ -4,8 +4,11 @@ const shown = new Set(data.names.keys());
 const PARTS = ["color", "depth"].filter((part) => data[part]);
 const WORDS = { color: "colour", depth: "depth" };
 // files: those that are dropped. playing: whether frames are asked for as they come. at: the number
-// of the one that is shown. asked: counts requests, so that an answer that is late is dropped.
-const state = { files: {}, frame: null, cross: null, asked: 0, playing: false, at: -1, came: [] };
+// of the one that is shown. came: when the last ones came. asked, run: count requests and runs, so
+// that an answer that is late is dropped.
+const state = {
+  files: {}, frame: null, cross: null, asked: 0, playing: false, run: 0, at: -1, came: [],
+};
 
 const percent = (share) => (share >= 0.0995 || share === 0 ? Math.round(100 * share)
   : (100 * share).toFixed(1)) + " %";
@@ -77,7 +80,7 @@ async function request(path, facts, blocks) {
     if (number !== state.asked) return false;
     clearTimeout(slow);
     complain("");
-    show(frame);
+    show({ ...frame, number });
     return true;
   } catch (error) {
     clearTimeout(slow);
@@ -214,29 +217,27 @@ function play() {
   state.playing = true;
   state.came = [];
   $("play").textContent = "Pause";
-  follow();
+  follow(++state.run);
 }
 
 function pause() {
   state.playing = false;
+  state.run++;
   $("play").textContent = "Play";
 }
 
-// Shows one frame after another until the user pauses, the recording ends or something fails.
-async function follow() {
-  if (state.following) return;
-  state.following = true;
+// Shows one frame after another until the user pauses, the recording ends or something fails. run:
+// the number of this run; another one means that the user has paused meanwhile.
+async function follow(run) {
   let due = performance.now();
-  while (state.playing) {
-    const last = state.at;
-    if (isRecording && last + 1 >= source.count) state.at = -1;
-    if (!await showFrame(isRecording ? state.at + 1 : state.at)) break;
-    due = Math.max(due + wait(last, state.at), performance.now());
+  while (state.run === run) {
+    const last = isRecording && state.at + 1 >= source.count ? -1 : state.at;
+    if (!await showFrame(isRecording ? last + 1 : last)) break;
     if (isRecording && state.at + 1 >= source.count) break;
+    due = Math.max(due + wait(last, state.at), performance.now());
     await until(due);
   }
-  state.following = false;
-  pause();
+  if (state.run === run) pause();
 }
 
 // Milliseconds between two frames of a recording, as they were recorded.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -41,6 +41,7 @@ class Recording:
 
     def __init__(self, source: Source, name: str, unit: DepthUnit | None = None) -> None:
         self._source, self._name, self._unit = source, name, unit
+        self._reading = threading.Lock()  # a bag or a video reads one frame at a time
 
     def facts(self) -> dict[str, Any]:
         """Its name, the number of frames, and their times in seconds, if all are known."""
@@ -59,7 +60,8 @@ class Recording:
         if type(place) is not int or not 0 <= place < len(self._source.names):
             raise DataError(f"{self._name}: there is no frame {place!r}")
         start = time.perf_counter()
-        frame = self._source.load(place)
+        with self._reading:
+            frame = self._source.load(place)
         return Given(
             self._source.names[place],
             frame.color,
@@ -98,8 +100,8 @@ class Camera:
         last = place if type(place) is int else -1
         start = time.perf_counter()
         with self._came:
-            came = self._came.wait_for(lambda: self._error or self._number > last, PATIENCE)
-            if self._error or not came:
+            self._came.wait_for(lambda: self._error or self._number > last, PATIENCE)
+            if self._number <= last:
                 raise DataError(
                     self._error or f"{self._name}: gives no more frames (for {PATIENCE:g} s)"
                 )
@@ -146,7 +148,7 @@ def camera(place: str, depth: bool) -> Camera:
 
 
 def _opened(place: str, api: int, name: str) -> cv2.VideoCapture:
-    with reading(place, "a camera that can be read", DataError), _hushed():
+    with reading(name, "a camera that can be read", DataError), _hushed():
         found = cv2.VideoCapture(int(place) if place.isdecimal() else place, api)
         if not found.isOpened():
             raise DataError(f"{name}: cannot be opened (is it there, and not in use?)")
@@ -154,14 +156,15 @@ def _opened(place: str, api: int, name: str) -> cv2.VideoCapture:
 
 
 @contextmanager
-def _hushed() -> Any:
+def _hushed() -> Iterator[None]:
     """Without OpenCV's warnings about each way of opening a camera that does not work."""
-    before = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    log = cv2.utils.logging
+    before = log.getLogLevel()
+    log.setLogLevel(log.LOG_LEVEL_SILENT)
     try:
         yield
     finally:
-        cv2.setLogLevel(before)
+        log.setLogLevel(before)
 
 
 def _plain(opened: cv2.VideoCapture, name: str) -> Callable[[], Pictures]:
