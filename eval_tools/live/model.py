@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,23 +77,10 @@ class Model:
         return Given("the model's example", *self._example)
 
     def read(self, facts: dict[str, Any], blocks: dict[str, bytes]) -> Given:
-        """The frame of dropped files. facts: 'color' and 'depth', their names, and 'unit'.
-
-        Raises DataError if one of them cannot be read.
-        """
-        start = time.perf_counter()
-        names = {part: str(facts.get(part) or part)[-80:] for part in ("color", "depth")}
-        p, color, depth = self.predictor, None, None
-        if p.takes_color and "color" in blocks:
-            color = images.decode_color(blocks["color"], f"colour {shown(names['color'])}")
-        if p.takes_depth and "depth" in blocks:
-            suffix = Path(names["depth"]).suffix.lower()
-            depth = images.decode_depth(blocks["depth"], suffix, f"depth {shown(names['depth'])}")
-        unit = facts.get("unit")
-        parts = {"color": color, "depth": depth}
-        name = " and ".join(names[part] for part in parts if parts[part] is not None)
-        seconds = time.perf_counter() - start
-        return Given(name, color, depth, str(unit) if unit else None, seconds)
+        """The frame of dropped files, of which the net's own count. Raises DataError."""
+        p = self.predictor
+        looks = {"color": p.takes_color, "depth": p.takes_depth}
+        return read(facts, blocks, [part for part, wanted in looks.items() if wanted])
 
     def answer(self, given: Given) -> bytes:
         """The message with a frame's labels (see page.js). Raises DataError."""
@@ -125,6 +113,27 @@ class Model:
             },
             blocks,
         )
+
+
+def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) -> Given:
+    """The frame of dropped files.
+
+    facts: the names of 'color' and 'depth', and 'unit'. blocks: the files' bytes. parts: those of
+    the two that are looked at. Raises DataError if one of them cannot be read.
+    """
+    start = time.perf_counter()
+    names = {part: str(facts.get(part) or part)[-80:] for part in parts if part in blocks}
+    found: dict[str, np.ndarray] = {}
+    for part, name in names.items():
+        if part == "color":
+            found[part] = images.decode_color(blocks[part], f"colour {shown(name)}")
+        else:
+            suffix = Path(name).suffix.lower()
+            found[part] = images.decode_depth(blocks[part], suffix, f"depth {shown(name)}")
+    unit = facts.get("unit")
+    seconds = time.perf_counter() - start
+    return Given(" and ".join(names.values()), **found, unit=str(unit) if unit else None,
+                 seconds=seconds)  # fmt: skip
 
 
 def _figures(found: Any) -> list[dict[str, Any]]:
