@@ -24,9 +24,11 @@ import torch
 from PIL import Image
 
 import caffe
+from boundary import packed
 from caffe.formats import db, files
 from caffe.proto import caffe_pb2 as pb
 from data_tools import port_weights, store
+from data_tools.cli import DataError
 from data_tools.record import to_datum
 from data_tools.store import key
 from netgen.cli import main as netgen_main
@@ -132,7 +134,7 @@ def write(folder: Path) -> None:
         cv2.setNumThreads(0)
         for make in (
             texts, records, models, arrays, hdf5_data, pictures, mats, prepared, folders,
-            state_dicts, port,
+            state_dicts, port, packed_models,
         ):  # fmt: skip
             make(rng)
 
@@ -541,3 +543,26 @@ def folders(rng: np.random.Generator) -> None:
         top = Path("scannet/scannet_frames_25k") / scene
         for part, ending in (("color", "jpg"), ("depth", "png"), ("label", "png")):
             _frame_file(rng, top / part / f"000000.{ending}", part)
+
+
+def packed_models(rng: np.random.Generator) -> None:
+    """A net, its weights and an example in one file."""
+    Path("packed").mkdir()
+    info = {
+        "tool": "fusenet 0.1.0",
+        "options": {"size": [8, 6], "fit": "crop", "depth_range": "0:8 m", "float_depth": False},
+        "classes": NAMES,
+        "palette": [[10 * label] * 3 for label in range(5)],
+        "figures": [{"mean_iou": 0.5}],
+        "example": {"depth_unit": "mm"},
+    }
+    packed.write("packed/tiny.fusenet", info, PACKED, DataError)
+
+
+# The parts of that file.
+PACKED = {
+    "net": "nets/deploy.prototxt",
+    "weights": "weights/tiny.caffemodel",
+    "color": "pictures/rgb.png",
+    "depth": "pictures/depth.png",
+}
