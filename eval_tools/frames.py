@@ -99,7 +99,7 @@ def record(
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
         depth = np.zeros(color.shape[:2], np.uint8)
-        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"))
+        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"), rig=None)
     frame = Frame(color, depth, files=files or {})
     planes = form.planes(frame)
     placement = form.placement(frame)
