@@ -17,9 +17,10 @@ import numpy as np
 from data_tools.camera import Extrinsics, Intrinsics, Rig
 
 NEAREST = 0.02  # metres in front of the colour camera
-# Neighbours are on one surface if their inverse depths differ by less than the sensor's noise (per
-# metre, and as a part of the inverse depth), or by little more than they do beside them.
-NOISE, NOISE_PART, SLOPE = 0.004, 0.01, 2.0
+# Neighbours are on one surface if their inverse depths differ by little more than beside them: by
+# SLOPE times as much and noise (per metre, and as a part of the inverse depth), as long as what is
+# more tears them apart by no more than GAP colour pixels or half of their size.
+SLOPE, NOISE, NOISE_PART, GAP = 2.0, 0.01, 0.02, 2
 OVERLAP = 0.25  # colour pixels by which quadrilaterals of one surface overlap, against cracks
 MOST_ACROSS = 64  # colour pixels that one reading may cover in width or height
 SKEW = 0.1  # colour pixels of a quadrilateral's slant that its bounding box may swallow
@@ -33,8 +34,10 @@ def align(depth: np.ndarray, rig: Rig, size: tuple[int, int]) -> np.ndarray:
     the rig's intrinsics do not fit.
     """
     height, width = depth.shape
-    eye = rig.depth.at((width, height), "depth")
-    return _projection(eye, rig.color.at(size, "colour"), rig.extrinsics).project(depth)
+    eye, color = rig.depth.at((width, height), "depth"), rig.color.at(size, "colour")
+    if eye == color and rig.extrinsics == Extrinsics():  # aligned already
+        return np.asarray(depth, np.float32)
+    return _projection(eye, color, rig.extrinsics).project(depth)
 
 
 @lru_cache(maxsize=4)
@@ -151,17 +154,21 @@ class _Side:
 
 def _side(points: _Points, alone: tuple[np.ndarray, np.ndarray], axis: int) -> _Side:
     """alone: the way to the next pixel at constant depth."""
-    joined, change = _joined(points.inverse, axis)
+    change = np.diff(points.inverse, axis=axis)
+    steps = [np.diff(part, axis=axis) for part in (points.x, points.y)]
+    own_square = alone[0] * alone[0] + alone[1] * alone[1]
+    gaps = sum((step - _first(own, axis)) ** 2 for step, own in zip(steps, alone, strict=True))
+    gaps /= np.maximum(GAP * GAP, _first(own_square, axis) / 4)
+    joined = _joined(points.inverse, change, gaps, axis)
     ahead, back = _ends(joined, axis)
     ways = []
-    for part, own in zip((points.x, points.y), alone, strict=True):
-        step = np.diff(part, axis=axis)
+    for step, own in zip(steps, alone, strict=True):
         to, since = _ends(step, axis)
         ways.append((np.where(ahead, to, own), np.where(back, since, own)))
     (ahead_x, back_x), (ahead_y, back_y) = ways
     x, y = (ahead_x + back_x) / 2, (ahead_y + back_y) / 2
     # Where noise folds the surface, a pixel is as wide as alone.
-    folded = x * alone[0] + y * alone[1] < 0.25 * (alone[0] ** 2 + alone[1] ** 2)
+    folded = x * alone[0] + y * alone[1] < 0.25 * own_square
     x, y = np.where(folded, alone[0], x), np.where(folded, alone[1], y)
     square = x * x + y * y
     behind = np.clip((ahead_x * x + ahead_y * y) / (2 * square), 0, 1)
@@ -177,44 +184,57 @@ def _side(points: _Points, alone: tuple[np.ndarray, np.ndarray], axis: int) -> _
 
 def _ends(steps: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Values between pixels -> those behind each pixel and those before it; 0 at the borders."""
-    before, behind = [(0, 0), (0, 0)], [(0, 0), (0, 0)]
-    before[axis], behind[axis] = (1, 0), (0, 1)
-    return np.pad(steps, behind), np.pad(steps, before)
+    shape = list(steps.shape)
+    shape[axis] += 1
+    ahead, back = np.zeros(shape, steps.dtype), np.zeros(shape, steps.dtype)
+    _first(ahead, axis)[...] = steps
+    (back[:, 1:] if axis else back[1:])[...] = steps
+    return ahead, back
 
 
-def _joined(inverse: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whether neighbours are on one surface, and the differences of their inverse depths."""
-    first = inverse[:, :-1] if axis else inverse[:-1]
+def _first(plane: np.ndarray, axis: int) -> np.ndarray:
+    """All but the last column or row."""
+    return plane[:, :-1] if axis else plane[:-1]
+
+
+def _joined(inverse: np.ndarray, change: np.ndarray, gaps: np.ndarray, axis: int) -> np.ndarray:
+    """Whether neighbours are on one surface.
+
+    change: the differences of their inverse depths. gaps: the squares of what tears them apart, in
+    parts of what may.
+    """
+    first = _first(inverse, axis)
     second = inverse[:, 1:] if axis else inverse[1:]
-    change = second - first
-    both = (first > 0) & (second > 0)
-    size = np.where(both, np.abs(change), np.float32(np.inf))
+    size = np.abs(change)
+    size[(first == 0) | (second == 0)] = np.inf
     # The step before and the step behind; at a border or a hole the one that there is.
-    ahead, back = np.full_like(size, np.inf), np.full_like(size, np.inf)
+    beside = np.full_like(size, np.inf)
     if axis:
-        ahead[:, :-1], back[:, 1:] = size[:, 1:], size[:, :-1]
+        beside[:, :-1] = size[:, 1:]
+        np.minimum(beside[:, 1:], size[:, :-1], out=beside[:, 1:])
     else:
-        ahead[:-1], back[1:] = size[1:], size[:-1]
-    beside = np.minimum(ahead, back)
-    beside = np.where(np.isfinite(beside), beside, np.float32(0))
+        beside[:-1] = size[1:]
+        np.minimum(beside[1:], size[:-1], out=beside[1:])
+    beside[np.isinf(beside)] = 0
     noise = np.maximum(np.float32(NOISE), np.float32(NOISE_PART) * np.maximum(first, second))
-    return size <= noise + np.float32(SLOPE) * beside, change
+    more = np.maximum(size - beside, 0)
+    return (size <= noise + np.float32(SLOPE) * beside) & (gaps * more * more <= size * size)
 
 
 @dataclass
 class _Quadrilaterals:
     """N quadrilaterals in the colour picture, the farther ones first.
 
-    left, top, wide, high: their bounding boxes, in whole pixels within the picture. planes: 9 x N:
-    three linear functions of x and y, a x + b y + c. The first is the inverse depth; the others are
-    in -1..1 inside. skewed: whether the boxes are larger than the quadrilaterals.
+    left, top, wide, high: their bounding boxes, in whole pixels within the picture. skewed: whether
+    the boxes are larger than the quadrilaterals. planes: a, b and c of linear functions a x + b y +
+    c of pixels: the inverse depth and, if skewed, two that are in -1..1 inside.
     """
 
     left: np.ndarray
     top: np.ndarray
     wide: np.ndarray
     high: np.ndarray
-    planes: np.ndarray
+    planes: list[np.ndarray]
     skewed: bool
 
 
@@ -240,7 +260,7 @@ def _quadrilaterals(points: _Points, width: int, height: int) -> _Quadrilaterals
     x, y, inverse = (part.ravel()[index] for part in (points.x, points.y, points.inverse))
     box = [part.ravel()[index].astype(np.int32) for part in (left, top, wide, high)]
     skewed = bool(len(index)) and float(np.mean(np.abs(u.y) + np.abs(v.x))) > SKEW
-    return _Quadrilaterals(*box, _planes(u, v, x, y, inverse), skewed)
+    return _Quadrilaterals(*box, _planes(u, v, x, y, inverse, skewed), skewed)
 
 
 def _reaches(side: _Side, way: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -254,13 +274,16 @@ def _picked(side: _Side, index: np.ndarray) -> _Side:
 
 
 def _planes(
-    u: _Side, v: _Side, x: np.ndarray, y: np.ndarray, inverse: np.ndarray
+    u: _Side, v: _Side, x: np.ndarray, y: np.ndarray, inverse: np.ndarray, skewed: bool
 ) -> list[np.ndarray]:
-    """The planes of _Quadrilaterals around the points x, y, of which each array has N."""
+    """The planes of _Quadrilaterals around the points x, y, of which each array has N; only the
+    first one if they fill their boxes."""
     det = u.x * v.y - v.x * u.y
     a = (u.slope * v.y - v.slope * u.y) / det
     b = (v.slope * u.x - u.slope * v.x) / det
     rows = [a, b, inverse - a * x - b * y]
+    if not skewed:
+        return rows
     for side, a, b in ((u, v.y / det, -v.x / det), (v, -u.y / det, u.x / det)):
         half, middle = (side.before + side.behind) / 2, (side.behind - side.before) / 2
         rows += [a / half, b / half, -(a * x + b * y + middle) / half]

@@ -102,6 +102,11 @@ def read(name: str) -> Calibration:
 
 def _parsed(text: str) -> Calibration:
     if text.lstrip()[:1] == "{" or text.lstrip()[:2] in ("[{", "[["):
-        with reading("calibration", "JSON", DataError):
-            return calibration_json.parse(json.loads(text))
+        try:
+            value = json.loads(text)
+        except ValueError as problem:
+            if "p[" not in text:  # a dict of pyrealsense2's intrinsics, printed by Python
+                raise DataError(f"not JSON: {problem}") from problem
+        else:
+            return calibration_json.parse(value)
     return calibration_text.parse(text)

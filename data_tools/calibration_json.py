@@ -122,18 +122,18 @@ def _azure(value: Any) -> Calibration:
         if name not in cameras:
             raise DataError(f"there is no camera at CALIBRATION_CameraLocation{name}")
     depth, color = cameras["D0"], cameras["PV0"]
-    if color["SensorWidth"] * 9 == color["SensorHeight"] * 16:
-        raise DataError("the colour camera was calibrated at 16:9; expected 4:3, 4096x3072")
     places = [_extrinsics({key.lower(): camera["Rt"][key] for key in ("Rotation", "Translation")})
               for camera in (depth, color)]  # fmt: skip
+    broad = color["SensorWidth"] * 9 == color["SensorHeight"] * 16
     return Calibration(
-        color=_azure_camera(color, _AZURE_COLOR),
+        color=_azure_camera(color, _AZURE_COLOR, broad),
         depth=_azure_camera(depth, _AZURE_DEPTH),
         extrinsics=places[0].inverse().then(places[1]),
     )
 
 
-def _azure_camera(value: dict[str, Any], modes: Any) -> Camera:
+def _azure_camera(value: dict[str, Any], modes: Any, broad: bool = False) -> Camera:
+    """broad: whether it was calibrated at 16:9, the middle of the picture of 4:3."""
     kind = str(value["Intrinsics"]["ModelType"]).rpartition("Model")[2]
     if kind not in ("BrownConrady", "Rational6KT"):
         raise DataError(f"the lens's model {kind[:40]!r} is not known; expected BrownConrady")
@@ -141,6 +141,8 @@ def _azure_camera(value: dict[str, Any], modes: Any) -> Camera:
         value["Intrinsics"]["ModelParameters"], "ModelParameters", 14
     )
     lens = (k1, k2, p1, p2, k3, k4, k5, k6)
+    if broad:
+        cy, fy = 0.125 + 0.75 * cy, 0.75 * fy
     found = []
     for size, (width, height), (left, top) in modes:
         x, y = cx * width - left - 0.5, cy * height - top - 0.5

@@ -148,7 +148,11 @@ def _motions(text: str) -> dict[str, Extrinsics]:
         if (len(rotation), len(translation)) != (9, 3):
             raise DataError("extrinsics: expected 9 numbers of rotation and 3 of translation")
         columns = [rotation[3 * column + row] for row in range(3) for column in range(3)]
-        unsaid.append(Extrinsics(tuple(columns), tuple(translation)).check())
+        motion = Extrinsics(tuple(columns), tuple(translation)).check()
+        way = _before(text, found.start(), re.compile(r"(depth_to_colou?r|colou?r_to_depth)", re.I))
+        if way:
+            return {"extrinsics": motion if way.startswith("depth") else motion.inverse()}
+        unsaid.append(motion)
     if len(unsaid) > 1:
         raise DataError(f"holds {len(unsaid)} extrinsics; expected those from depth to colour only")
     return {"motion": unsaid[0]} if unsaid else {}

@@ -114,24 +114,38 @@ class Intrinsics:
         return self._undistorted(seen_x, seen_y)
 
     def _undistorted(self, seen_x: np.ndarray, seen_y: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Newton's method on `distort`, whose slopes are differences."""
-        x, y, step = seen_x.copy(), seen_y.copy(), 1e-6
+        """Newton's method on `distort`."""
+        x, y = seen_x.copy(), seen_y.copy()
         with np.errstate(all="ignore"):
             for _ in range(_NEWTON_STEPS):
                 at_x, at_y = self.distort(x, y)
-                xx, yx = ((to - at) / step for to, at in self._beside(x + step, y, at_x, at_y))
-                xy, yy = ((to - at) / step for to, at in self._beside(x, y + step, at_x, at_y))
                 off_x, off_y = at_x - seen_x, at_y - seen_y
-                det = xx * yy - xy * yx
+                size = np.hypot(off_x, off_y)
+                if not (size > 1e-9).any():
+                    break
+                xx, xy, yy = self._slopes(x, y)
+                det = xx * yy - xy * xy
                 x -= (off_x * yy - off_y * xy) / det
-                y -= (off_y * xx - off_x * yx) / det
-            at_x, at_y = self.distort(x, y)
-            off = np.hypot((at_x - seen_x) * self.fx, (at_y - seen_y) * self.fy)
-            good = (off < 1e-3) & (x * x + y * y <= self.reach())
+                y -= (off_y * xx - off_x * xy) / det
+            good = (size * max(self.fx, self.fy) < 1e-3) & (x * x + y * y <= self.reach())
         return np.where(good, x, np.nan), np.where(good, y, np.nan)
 
-    def _beside(self, x: np.ndarray, y: np.ndarray, at_x: np.ndarray, at_y: np.ndarray) -> zip:
-        return zip(self.distort(x, y), (at_x, at_y), strict=True)
+    def _slopes(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The derivatives of `distort`: of x by x, of x by y (which is that of y by x), of y by
+        y."""
+        k1, k2, p1, p2, k3, k4, k5, k6 = _padded(self.distortion)
+        square = x * x + y * y
+        upper = 1 + square * (k1 + square * (k2 + square * k3))
+        lower = 1 + square * (k4 + square * (k5 + square * k6))
+        up = k1 + square * (2 * k2 + square * (3 * k3))
+        down = k4 + square * (2 * k5 + square * (3 * k6))
+        radial = upper / lower
+        change = 2 * (up - radial * down) / lower
+        return (
+            radial + change * x * x + 2 * p1 * y + 6 * p2 * x,
+            change * x * y + 2 * p1 * x + 2 * p2 * y,
+            radial + change * y * y + 6 * p1 * y + 2 * p2 * x,
+        )
 
 
 def _padded(distortion: Sequence[float]) -> tuple[float, ...]:
