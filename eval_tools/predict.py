@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,10 @@ def _files(
     unit = args.depth_unit or default_unit(next(iter(pairs.values())))
     trained = trained_on(args.deploy, args.dataset)
     form = record_format(network, unit, trained, args.depth_range, args.fit)
+    if rig := framing.rig(args):
+        if args.rgb is None or args.depth is None:
+            raise DataError("--intrinsics needs --rgb and --depth: depth is projected into colour")
+        form = replace(form, rig=rig)
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
 
