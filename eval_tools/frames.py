@@ -74,9 +74,17 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
         depth = np.zeros(color.shape[:2], np.uint8)
         form = RecordFormat(form.size, DepthUnit("scaled"), DepthRange("none"))
     paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
-    frame = Frame(color, depth, files=paths)
+    return to_record(Frame(color, depth, files=paths), name, form)
+
+
+def to_record(frame: Frame, name: str, form: RecordFormat) -> Record:
+    """A frame as its record would be, with the full-size colours as guide.
+
+    Raises:
+        DataError: a part is unusable, or colour and depth show different fields of view.
+    """
     record = unpack(name, form.encode(frame), name)
-    return replace(record, guide=color, placement=form.placement(frame))
+    return replace(record, guide=frame.color, placement=form.placement(frame))
 
 
 def default_unit(files: dict[str, Path]) -> DepthUnit:
