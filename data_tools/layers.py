@@ -35,6 +35,7 @@ from boundary.reading import read_lines
 from data_tools import classes, images
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthRange, DepthUnit
+from data_tools.fit import FITS
 from data_tools.record import Frame, RecordFormat
 
 MAX_COUNT = 2**31 - 1  # values of a blob; Caffe counts in ints
@@ -46,7 +47,7 @@ BATCHES_AHEAD = 3
 class Settings:
     """The keys of param_str. source: the list's file. root: the folder that its paths are relative
     to. size: [width, height]; None for the images' own size, which must be the same for all.
-    shuffle: draw a new order each epoch. depth_unit, depth_range, float_depth, classes: as the
+    shuffle: draw a new order each epoch. fit, depth_unit, depth_range, float_depth, classes: as the
     options of data_tools.folder."""
 
     source: str
@@ -59,6 +60,7 @@ class Settings:
     depth_range: str | None = None
     float_depth: bool = False
     classes: str | int | None = None
+    fit: str = "crop"
 
     @classmethod
     def parse(cls, text: str) -> Settings:
@@ -106,9 +108,8 @@ class Settings:
         except argparse.ArgumentTypeError as error:
             raise DataError(f"RGBDImages: {error}") from error
         size = (self.size[0], self.size[1]) if self.size else None
-        return RecordFormat(
-            size, unit, depth_range, self.float_depth, table.highest if table else 255
-        )
+        highest = table.highest if table else 255
+        return RecordFormat(size, unit, depth_range, self.float_depth, highest, fit=self.fit)
 
 
 def _is_count(value: Any) -> bool:
@@ -137,6 +138,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "depth_range": (lambda v: v is None or _is_text(v), "a text"),
     "float_depth": (lambda v: isinstance(v, bool), "true or false"),
     "classes": (lambda v: v is None or _is_text(v) or _is_count(v), "a number or a path"),
+    "fit": (lambda v: v in FITS, f"one of {', '.join(FITS)}"),
 }
 
 

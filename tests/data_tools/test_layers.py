@@ -47,11 +47,15 @@ def net(tops=("rgb", "depth", "label"), phase=caffe.TRAIN, **settings):
     return caffe.Net(param, phase)
 
 
-def test_the_values_are_an_lmdbs(listing, command):
-    command("folder", "--rgb", "c", "--depth", "d", "--label", "l", "db", "--size", "16x12",
-            "--depth-range", "valid")  # fmt: skip
-    made = net(("rgb", "depth", "label", "scene"), batch_size=7, size=[16, 12],
-               depth_range="valid")  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "fit"), [((16, 12), {}), ((16, 8), {}), ((8, 12), {"fit": "pad"})]
+)
+def test_the_values_are_an_lmdbs(listing, command, size, fit):
+    options = ["--size", "{}x{}".format(*size), *(("--fit", fit["fit"]) if fit else ())]
+    command("folder", "--rgb", "c", "--depth", "d", "--label", "l", "db",
+            "--depth-range", "valid", *options)  # fmt: skip
+    made = net(("rgb", "depth", "label", "scene"), batch_size=7, size=[*size],
+               depth_range="valid", **fit)  # fmt: skip
     made.forward()
     records = np.stack([planes for _, planes, _ in Reader(listing / "db").planes()])
     blobs = {name: made.blobs[name].data for name in ("rgb", "depth", "label", "scene")}
@@ -154,6 +158,7 @@ def test_all_frames_are_tested_however_many_train(listing, monkeypatch):
         ({"batch_size": 0}, "batch_size is 0, expected a whole number from 1 up"),
         ({"batch_size": 2**31, "size": [4, 4]}, r"batch_size 2147483648 of 3 x 4 x 4 makes"),
         ({"batch_size": 2**31}, r"batch_size 2147483648 of 3 x \d+ x \d+ makes"),
+        ({"fit": "cut"}, "fit is 'cut', expected one of crop, pad, stretch"),
         ({"batch_size": 2.5}, "batch_size is 2.5, expected"),
         ({"size": [10**9, 10**9]}, r"size: a picture of 1000000000x1000000000 pixels"),
         ({"size": "ab"}, r"size is 'ab', expected \[width, height\]"),
