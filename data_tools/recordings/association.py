@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from heapq import heappop, heappush
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -89,21 +90,67 @@ def nearest(color: Sequence[int], depth: Sequence[int], max_gap: int) -> list[tu
     """
     order = sorted(range(len(depth)), key=lambda j: depth[j])
     times = [depth[j] for j in order]
-    close = []
-    for i, time in enumerate(color):
-        place = bisect_left(times, time - max_gap)
-        while place < len(times) and times[place] <= time + max_gap:
-            gap = abs(times[place] - time)
-            if gap < max_gap or gap == 0:
-                close.append((gap, time, times[place], i, order[place]))
-            place += 1
-    found: dict[int, int] = {}
-    taken: set[int] = set()
-    for _, _, _, i, j in sorted(close):
-        if i not in found and j not in taken:
-            found[i] = j
-            taken.add(j)
-    return sorted(found.items(), key=lambda pair: (color[pair[0]], pair[0]))
+    free = _Free(len(times))
+
+    def offer(i: int) -> None:
+        """Puts the closest depth that is free for colour i into the heap."""
+        place = bisect_left(times, color[i])
+        sides = free.before(place - 1), free.after(place)
+        close = [(abs(times[k] - color[i]), color[i], times[k], i, k) for k in sides
+                 if 0 <= k < len(times)]  # fmt: skip
+        best = min(close, default=None)
+        if best and (best[0] < max_gap or best[0] == 0):
+            heappush(heap, best)
+
+    heap: list[tuple[int, int, int, int, int]] = []
+    for i in range(len(color)):
+        offer(i)
+    found = []
+    while heap:
+        _, _, _, i, place = heappop(heap)
+        if free.take(place):
+            found.append((i, order[place]))
+        else:
+            offer(i)
+    return sorted(found, key=lambda pair: (color[pair[0]], pair[0]))
+
+
+class _Free:
+    """Which of the places 0 to count - 1 are free, and the nearest one that is."""
+
+    def __init__(self, count: int):
+        # What each place leads to on its way to a free one; itself if it is free. One beyond each
+        # end, which stay free.
+        self._before = list(range(-1, count + 1))
+        self._after = list(range(count + 1))
+
+    def take(self, place: int) -> bool:
+        """Takes a place; False if it was taken."""
+        if self._after[place] != place:
+            return False
+        self._after[place] = place + 1
+        self._before[place + 1] = place - 1
+        return True
+
+    def before(self, place: int) -> int:
+        """The last free place up to this one; -1 if there is none."""
+        path = []
+        while self._before[place + 1] != place:
+            path.append(place)
+            place = self._before[place + 1]
+        for passed in path:
+            self._before[passed + 1] = place
+        return place
+
+    def after(self, place: int) -> int:
+        """The first free place from this one on; `count` if there is none."""
+        path = []
+        while self._after[place] != place:
+            path.append(place)
+            place = self._after[place]
+        for passed in path:
+            self._after[passed] = place
+        return place
 
 
 def by_time(color: Sequence[Picture], depth: Sequence[Picture], max_gap: int) -> Association:

@@ -72,15 +72,12 @@ class Recording:
         self.where, self.title, self.kind_name = where, kind.title, kind.name
         self.association, self._steps = association, kind.steps
         self.pairs = association.pairs
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the frames, which are those of their colour pictures."""
-        return [pair.name for pair in self.pairs]
+        self.names = [pair.name for pair in self.pairs]  # those of the colour pictures
 
     def keep(self, chosen: Sequence[int]) -> None:
         """Leaves these frames only."""
         self.pairs = [self.pairs[index] for index in chosen]
+        self.names = [pair.name for pair in self.pairs]
 
     def load(self, index: int) -> Frame:
         """Frame `index`. Raises DataError if it cannot be read."""

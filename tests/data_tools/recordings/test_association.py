@@ -52,17 +52,25 @@ def test_nearest_in_time(case):
 def test_like_tums_program_on_random_times():
     """TUM's rule written out: all pairs below the limit, sorted by difference, taken greedily."""
     draw = random.Random(3)
-    for _ in range(200):
-        color, depth = (sorted(draw.sample(range(400), draw.randint(1, 25))) for _ in range(2))
-        pairs = sorted((abs(a - b), a, b) for a in color for b in depth if abs(a - b) < 20)
+    for turn in range(300):
+        gap = draw.choice((20, 1000))
+        color, depth = (draw.sample(range(400), draw.randint(1, 25)) for _ in range(2))
+        pairs = sorted((abs(a - b), a, b) for a in color for b in depth if abs(a - b) < gap)
         left, right, matches = set(color), set(depth), []
         for _, a, b in pairs:
             if a in left and b in right:
                 left.remove(a)
                 right.remove(b)
                 matches.append((a, b))
-        found = [(color[i], depth[j]) for i, j in nearest(color, depth, 20)]
-        assert found == sorted(matches)
+        found = [(color[i], depth[j]) for i, j in nearest(color, depth, gap)]
+        assert found == sorted(matches), turn
+
+
+def test_any_gap_takes_little_memory():
+    """All pairs of these would be four hundred million."""
+    color = [i * 33 * MILLISECOND for i in range(20_000)]
+    depth = [time + 5 * MILLISECOND for time in color]
+    assert nearest(color, depth, 10**6 * SECOND) == [(i, i) for i in range(20_000)]
 
 
 def test_unmatched_pictures_are_named_and_gaps_told():

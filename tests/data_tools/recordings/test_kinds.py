@@ -312,6 +312,15 @@ def test_kind_overrides_and_what_it_lacks_is_said(command, tmp_path, rendered):
         assert len(result.stderr.splitlines()) == 1
 
 
+def test_numbered_pictures_of_tums_unit(command, tmp_path, rendered, names):
+    """As ICL-NUIM has them."""
+    layouts.tum(tmp_path / "rec", rendered, [(str(i), str(i)) for i in range(6)], lists=False)
+    assert "rec: Open3D or Redwood" in command("sequence", "rec", "db").stderr
+    command("sequence", "rec", "tum", "--kind", "tum")
+    assert names("tum") == list("012345")
+    assert read_info("tum")["options"]["depth_unit"] == "5000 steps per metre"
+
+
 def test_what_is_no_recording_lists_the_kinds(command, tmp_path):
     (tmp_path / "rec").mkdir()
     line = command("sequence", "rec", "db", code=1).stderr
