@@ -55,7 +55,12 @@ def match(colors: Mapping[str, Path], pictures: Iterable[Annotated]) -> dict[str
                 continue
         found[name] = folders, picture
     matched = {name: found[name][1] for name in colors if name in found}
-    return matched | {_free(picture.names[0], colors): picture for picture in lonely}
+    for picture in lonely:
+        name = picture.names[0]
+        while name in colors or name in matched:
+            name = f"./{name}"
+        matched[name] = picture
+    return matched
 
 
 def _frame(
@@ -64,7 +69,8 @@ def _frame(
     """The name of a picture's frame, None if there is none, and how many folders are equal."""
     for told in picture.names:
         path = told.replace("\\", "/")
-        keys = [*_keys(path), (3, PurePosixPath(path).stem)]
+        keys = _keys(path)
+        keys += [(3, text) for level, text in keys if level == 1]
         fitting = next((index[key] for key in keys if key in index), ())
         equal = {name: _equal(path, paths[name]) for name in fitting}
         best = [name for name in fitting if equal[name] == max(equal.values())]
@@ -80,8 +86,10 @@ def _frame(
 
 def _keys(path: str) -> list[tuple[int, str]]:
     """What a file is looked up by, the closest first."""
-    name = PurePosixPath(path)
-    return [(0, name.name), (1, name.stem), (2, stem(Path(name.name or ".")))]
+    file = PurePosixPath(path)
+    if file.name in ("", ".."):
+        return []
+    return [(0, file.name), (1, file.stem), (2, stem(Path(file.name)))]
 
 
 def _equal(one: str, other: str) -> int:
@@ -93,9 +101,3 @@ def _equal(one: str, other: str) -> int:
             break
         count += 1
     return count
-
-
-def _free(name: str, colors: Mapping[str, Path]) -> str:
-    while name in colors:
-        name = f"./{name}"
-    return name

@@ -45,7 +45,7 @@ class Shape:
 def read(told: Mapping[str, Any], path: Path) -> Annotations:
     """The annotations in the JSON of instances. Raises DataError if it is something else."""
     with reading(path, "COCO's JSON of instances", DataError):
-        names, colors = _categories(told)
+        names, colors = _categories(told, shown(path))
         images = _images(told, path)
         drawn: dict[int, list[Shape]] = {identity: [] for identity in images}
         left_out: Counter[str] = Counter()
@@ -80,14 +80,14 @@ def _images(told: Mapping[str, Any], path: Path) -> dict[Any, tuple[str, str, Si
     return found
 
 
-def _categories(told: Mapping[str, Any]) -> tuple[dict[int, str], dict[str, Color]]:
+def _categories(told: Mapping[str, Any], where: str) -> tuple[dict[int, str], dict[str, Color]]:
     names, colors = {}, {}
     for item in told["categories"]:
         name = str(item["name"]).strip()
-        names[whole_number(item["id"], "a category's id")] = name
+        names[whole_number(item["id"], f"{where}: a category's id")] = name
         color = item.get("color")
         if isinstance(color, list) and len(color) == 3:
-            colors[name] = tuple(whole_number(part, "a colour") for part in color)
+            colors[name] = tuple(whole_number(part, f"{where}: a colour") for part in color)
     return names, colors
 
 
@@ -127,14 +127,14 @@ def read_panoptic(told: Mapping[str, Any], path: Path) -> Annotations:
     Raises DataError if it is something else, or if no PNG is there.
     """
     with reading(path, "COCO's panoptic JSON", DataError):
-        names, colors = _categories(told)
+        names, colors = _categories(told, shown(path))
         images = {item["id"]: str(item["file_name"]) for item in told["images"]}
         files = [_inside(str(item["file_name"]), path) for item in told["annotations"]]
         folder = _folder(path, files)
         pictures = []
         for item, file in zip(told["annotations"], files, strict=True):
             segments = {
-                whole_number(part["id"], "a segment's id"): names.get(
+                whole_number(part["id"], f"{shown(path)}: a segment's id"): names.get(
                     part["category_id"], f"category {part['category_id']}"
                 )
                 for part in item["segments_info"]

@@ -93,6 +93,8 @@ def read(path: Path) -> Annotations:
         drawn += [picture] if picture else []
     if not drawn:
         raise DataError(f"{shown(path)}: holds no JSON file of LabelMe's, one with 'shapes'")
+    if all(isinstance(picture, Broken) for picture in drawn):
+        raise DataError(drawn[0].error)
     if strange:
         found.notes.append(f"{strange} JSON files without 'shapes' are left out")
     labels = {shape.label for picture in drawn for shape in getattr(picture, "shapes", ())}

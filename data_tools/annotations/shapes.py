@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ def polygons(parts: Sequence[Sequence[Point]], size: Size) -> Patch:
     Raises DataError for one of fewer than three points, or far outside the picture, and if
     pycocotools is not installed.
     """
-    from_polygons, decode, merge = _pycocotools()
+    coco = _pycocotools()
     checked = [_points(part, size) for part in parts]
     if not checked:
         raise DataError("has no points")
@@ -48,8 +48,10 @@ def polygons(parts: Sequence[Sequence[Point]], size: Size) -> Patch:
         if steps > MAX_LENGTH:
             raise DataError(f"a polygon whose sides are {steps:.0f} pixels long together")
     flat = [part.ravel().tolist() for part in checked]
-    found = decode(merge(from_polygons(flat, size[1], size[0])))
-    return _cut(found, np.concatenate(checked))
+    found = coco.merge(coco.frPyObjects(flat, size[1], size[0]))
+    return _cut(
+        coco_mask(found["counts"].decode(), list(size[::-1]), size).mask, np.concatenate(checked)
+    )
 
 
 def box(left: float, top: float, right: float, bottom: float, angle: float, size: Size) -> Patch:
@@ -148,7 +150,7 @@ def _cut(picture: np.ndarray, points: np.ndarray) -> Patch:
     return Patch(left, top, picture[top:bottom, left:right] > 0)
 
 
-def _pycocotools() -> tuple:
+def _pycocotools() -> Any:
     try:
         from pycocotools import mask
     except ImportError:
@@ -156,4 +158,4 @@ def _pycocotools() -> tuple:
             "polygons are drawn by pycocotools, which is not installed: pip install "
             "'fusenet[labels]'"
         ) from None
-    return mask.frPyObjects, mask.decode, mask.merge
+    return mask
