@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,8 @@ def _files(
         if needed and given is None:
             raise DataError(f"{args.deploy} looks at {option[2:]}: {option} is missing")
     pairs = Source(args.rgb, args.depth).pairs()
+    if args.intrinsics and None in (args.rgb, args.depth):
+        raise DataError("--intrinsics needs --rgb and --depth: depth is projected into colour")
     form = _form(args, network, args.depth_unit or default_unit(next(iter(pairs.values()))))
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
@@ -231,7 +234,8 @@ def _sequence(
 def _form(args: argparse.Namespace, network: Network, unit: DepthUnit) -> RecordFormat:
     """How files' frames become the net's inputs. unit: of their depth."""
     trained = trained_on(args.deploy, args.dataset)
-    return record_format(network, unit, trained, args.depth_range, args.fit)
+    form = record_format(network, unit, trained, args.depth_range, args.fit)
+    return replace(form, rig=framing.rig(args))
 
 
 class Output:

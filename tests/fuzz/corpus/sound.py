@@ -24,9 +24,11 @@ import torch
 from PIL import Image
 
 import caffe
+from boundary import packed
 from caffe.formats import db, files
 from caffe.proto import caffe_pb2 as pb
 from data_tools import port_weights, store
+from data_tools.cli import DataError
 from data_tools.record import to_datum
 from data_tools.store import key
 from netgen.cli import main as netgen_main
@@ -134,7 +136,7 @@ def write(folder: Path) -> None:
         cv2.setNumThreads(0)
         for make in (
             texts, records, models, arrays, hdf5_data, pictures, mats, prepared, folders,
-            state_dicts, port, recordings,
+            state_dicts, port, packed_models, recordings,
         ):  # fmt: skip
             make(rng)
 
@@ -569,3 +571,26 @@ def recordings(rng: np.random.Generator) -> None:
     bags.write(top / "ros1.bag", frames)
     for storage in ("SQLITE3", "MCAP"):
         bags.write(top / storage.lower(), frames, storage)
+
+
+def packed_models(rng: np.random.Generator) -> None:
+    """A net, its weights and an example in one file."""
+    Path("packed").mkdir()
+    info = {
+        "tool": "fusenet 0.1.0",
+        "options": {"size": [8, 6], "fit": "crop", "depth_range": "0:8 m", "float_depth": False},
+        "classes": NAMES,
+        "palette": [[10 * label] * 3 for label in range(5)],
+        "figures": [{"mean_iou": 0.5}],
+        "example": {"depth_unit": "mm"},
+    }
+    packed.write("packed/tiny.fusenet", info, PACKED, DataError)
+
+
+# The parts of that file.
+PACKED = {
+    "net": "nets/deploy.prototxt",
+    "weights": "weights/tiny.caffemodel",
+    "color": "pictures/rgb.png",
+    "depth": "pictures/depth.png",
+}
