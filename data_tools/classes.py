@@ -8,6 +8,7 @@ from pathlib import Path
 
 from boundary import reading
 from boundary.errors import shown
+from boundary.palette import palette as palette
 from data_tools.cli import DataError
 
 TABLES = Path(__file__).parent / "tables"
@@ -37,19 +38,6 @@ class ClassTable:
         """dataset.json's `classes` (names) and `palette` ([r, g, b]), both by label."""
         colors = self.colors or palette(len(self.names))
         return {"classes": list(self.names), "palette": [list(color) for color in colors]}
-
-
-def palette(count: int) -> list[tuple[int, int, int]]:
-    """The PASCAL VOC colours (r, g, b) of the first `count` labels; 0 is black."""
-    colors = []
-    for label in range(count):
-        color = [0, 0, 0]
-        for step in range(8):
-            for channel in range(3):
-                bit = (label >> (3 * step + channel)) & 1
-                color[channel] |= bit << (7 - step)
-        colors.append((color[0], color[1], color[2]))
-    return colors
 
 
 def benchmark(name: str) -> ClassTable:

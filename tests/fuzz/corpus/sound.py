@@ -25,9 +25,11 @@ import torch
 from PIL import Image
 
 import caffe
+from boundary import packed
 from caffe.formats import db, files
 from caffe.proto import caffe_pb2 as pb
 from data_tools import port_weights, store
+from data_tools.cli import DataError
 from data_tools.record import to_datum
 from data_tools.store import key
 from netgen.cli import main as netgen_main
@@ -36,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[3]
 # The writers of .mat files lie beside the tests of their readers.
 sys.path.append(str(ROOT / "tests" / "data_tools"))
 
+import bags  # noqa: E402
+import layouts  # noqa: E402
 import mat_files  # noqa: E402
 
 NAMES = ["(ignored)", "wall", "floor", "chair", "table"]
@@ -146,7 +150,7 @@ def write(folder: Path) -> None:
         cv2.setNumThreads(0)
         for make in (
             texts, records, models, arrays, hdf5_data, pictures, mats, prepared, folders,
-            state_dicts, port,
+            state_dicts, port, packed_models, recordings,
         ):  # fmt: skip
             make(rng)
         annotations()
@@ -556,6 +560,55 @@ def folders(rng: np.random.Generator) -> None:
         top = Path("scannet/scannet_frames_25k") / scene
         for part, ending in (("color", "jpg"), ("depth", "png"), ("label", "png")):
             _frame_file(rng, top / part / f"000000.{ending}", part)
+
+
+def packed_models(rng: np.random.Generator) -> None:
+    """A net, its weights and an example in one file."""
+    Path("packed").mkdir()
+    info = {
+        "tool": "fusenet 0.1.0",
+        "options": {"size": [8, 6], "fit": "crop", "depth_range": "0:8 m", "float_depth": False},
+        "classes": NAMES,
+        "palette": [[10 * label] * 3 for label in range(5)],
+        "figures": [{"mean_iou": 0.5}],
+        "example": {"depth_unit": "mm"},
+    }
+    packed.write("packed/tiny.fusenet", info, PACKED, DataError)
+
+
+# The parts of that file.
+PACKED = {
+    "net": "nets/deploy.prototxt",
+    "weights": "weights/tiny.caffemodel",
+    "color": "pictures/rgb.png",
+    "depth": "pictures/depth.png",
+}
+
+
+def recordings(rng: np.random.Generator) -> None:
+    """Recordings of three frames, one of each kind."""
+    frames = [
+        (
+            rng.integers(0, 256, (6, 8, 3)).astype(np.uint8),
+            rng.integers(0, 5000, (6, 8)).astype(np.uint16),
+        )
+        for _ in range(3)
+    ]
+    top = Path("recordings")
+    layouts.tum(top / "tum", frames)
+    layouts.seven_scenes(top / "7scenes", frames)
+    labels = [np.full((6, 8), label, np.uint16) for label in (0, 1, 1163)]
+    layouts.scannet(top / "scannet", frames, labels, suffix=".png")
+    _text("recordings/labels.tsv", "id\traw_category\tnyu40id\n1\twall\t1\n1163\tthing\t40\n")
+    layouts.redwood(top / "redwood", frames, [(0, 1000), (33000, 33000), (67000, 60000)])
+    metres = [(color, (depth / 1000).astype(np.float32)) for color, depth in frames]
+    layouts.record3d(top / "record3d", metres, ".png")
+    large = [(np.full((48, 64, 3), 80 * i, np.uint8), depth) for i, (_, depth) in enumerate(frames)]
+    for codec, name in (("MJPG", "c.avi"), ("mp4v", "c.mp4"), ("MJPG", "c.mkv")):
+        layouts.stray(top / "stray" / name[2:], large, codec=codec, name=name)
+    bags.write(top / "ros1.bag", frames)
+    for storage in ("SQLITE3", "MCAP"):
+        bags.write(top / storage.lower(), frames, storage)
 
 
 # ---------------------------------------------------------------------------------------------
