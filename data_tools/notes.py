@@ -1,0 +1,33 @@
+"""Notes: what is worth saying about frames, told once for each kind of note."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data_tools import cli
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth saying about a frame. kind: notes of one kind are told together, as one
+    line with the first one's text."""
+
+    kind: str
+    text: str
+
+
+Notes = dict[str, list[tuple[str, Note]]]  # kind -> frames' names and notes
+
+
+def add(notes: Notes, name: str, found: tuple[Note, ...]) -> None:
+    """Adds what was found about the frame `name`."""
+    for note in found:
+        notes.setdefault(note.kind, []).append((name, note))
+
+
+def tell(notes: Notes) -> None:
+    """Says one line for each kind of notes: the first frame with its text, and their number."""
+    for found in notes.values():
+        name, note = found[0]
+        more = f" (so with {len(found)} frames)" if len(found) > 1 else ""
+        cli.say(f"{name}: {note.text}{more}")
