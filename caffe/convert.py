@@ -9,6 +9,8 @@ What is written follows from the ending of OUT:
   .pt, .pth                   the weights as a PyTorch state dict, with the keys of caffe.to_module
   .caffemodel, .caffemodel.h5 the weights as Caffe keeps them
 
+A packed model (.fusenet) may stand in place of NET WEIGHTS.
+
 WEIGHTS may be any of the last two kinds, and must hold every parameter of the net. A PyTorch state
 dict is taken by the names of its modules.
 """
@@ -25,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from boundary import trust
+from boundary import packed, trust
 from boundary.errors import one_line
 from boundary.reading import read_bytes
 from boundary.streams import say
@@ -63,19 +65,23 @@ LARGEST = 2**31 - 1  # bytes; protobuf's limit for a message
 
 def read_net(
     prototxt: PathLike | pb.NetParameter,
-    weights: PathLike,
+    weights: PathLike | None = None,
     inputs: Shapes | None = None,
     names: Mapping[str, str] | None = None,
     partial: bool = False,
     trusted: bool = False,
 ) -> Net:
-    """A net in TEST phase with its weights, from Caffe's files or a PyTorch state dict.
+    """A net in TEST phase with its weights, from Caffe's files, a PyTorch state dict, or a packed
+    model (boundary.packed) in place of both files.
 
     inputs: as to_module's. names: as load_state_dict's, for state dicts. partial: accept weights
         that lack parameters of the net, which keep their fillers' values.
     trusted: whether the net's layers may run Python code and write files.
     Raises CaffeError for a net or weights that cannot be used.
     """
+    if weights is None:
+        with packed.unpacked(prototxt, CaffeError) as found:
+            return read_net(found.net, found.weights, inputs, names, partial, trusted)
     state = pb.NetState(phase=pb.TEST)
     if Path(weights).suffix.lower() not in CHECKPOINTS and _kind(weights) != "state dict":
         return load_net(prototxt, weights, state, inputs, trusted, complete=not partial)
@@ -332,12 +338,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m caffe.convert",
         usage="%(prog)s [options] NET WEIGHTS OUT\n"
+        "       %(prog)s [options] PACKED OUT\n"
         "       %(prog)s [options] FOLDER|LIST [OUT_FOLDER]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "net", metavar="NET", help="prototxt, deploy nets as a rule; or a folder, or a list"
+        "net",
+        metavar="NET",
+        help="prototxt, deploy nets as a rule; or a packed model, which "
+        "has its own weights; or a folder, or a list",
     )
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="weights of the net")
     parser.add_argument("out", metavar="OUT", nargs="?", help="file to write")
@@ -414,6 +424,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         set_crop_alignment(True)
     if args.fork:  # else CAFFE_FORK holds
         set_fork(args.fork)
+    if packed.is_packed(args.net):
+        if args.weights is None or args.out is not None:
+            parser.error("a packed model has its own weights; expected PACKED OUT")
+        args.weights, args.out = None, args.weights
     if args.out is not None:
         written = _convert(args, args.net, args.weights, args.out)
         return _say(args.out, _verdict(written, args.no_check))
@@ -423,14 +437,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _convert(
-    args: argparse.Namespace, prototxt: PathLike, weights: PathLike, out: PathLike
+    args: argparse.Namespace, prototxt: PathLike, weights: PathLike | None, out: PathLike
 ) -> Written | None:
     """Convert one net; returns what is known of an ONNX file, None for files of weights."""
     kind = _kind(out)
     names = read_names(args.names) if args.names else None
     net = read_net(prototxt, weights, dict(args.input), names, args.partial, args.trust)
     if place := _not_finite(net):
-        say(f"{weights}: warning: {place} holds NaN or infinity")
+        say(f"{weights or prototxt}: warning: {place} holds NaN or infinity")
     if kind != "onnx":
         save(net, out)
         return None

@@ -46,6 +46,11 @@ class DepthUnit:
     def __str__(self) -> str:
         return f"{self.steps:g} steps per metre" if self.kind == "steps" else self.kind
 
+    @property
+    def option(self) -> str:
+        """As `parse` takes it."""
+        return f"{self.steps:.17g}" if self.kind == "steps" else self.kind
+
     def check(self, raw: np.ndarray) -> None:
         """Raises DataError if raw (H x W as stored) cannot be in this unit."""
         if raw.ndim != 2 or raw.dtype.kind not in "uif":

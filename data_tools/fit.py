@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FITS = ("crop", "pad", "stretch")
+from boundary.dataset_json import FITS as FITS
+
 # Up to here, two aspect ratios count as one, and pictures are squeezed to fit.
 ASPECT_TOLERANCE = 0.01
 

@@ -1,8 +1,9 @@
 """Converts your own frames to an LMDB: colour, depth and label files, paired by name.
 
-Each of --rgb, --depth and --label is a folder, a file, or a pattern with one `*`, e.g.
-'frames/*_depth.png'. Files in folders are paired if their names are equal without the suffix and a
-trailing word such as `_rgb` or `_depth`. With patterns, the text that `*` matches must be equal.
+Each of --rgb, --depth and --label is a folder, a file, or a quoted pattern with `*`, `?` or
+`[0-9]`, e.g. 'frames/*_depth.png' or 'scenes/*/depth/*.png'. Files in folders are paired if their
+names are equal without the suffix and a trailing word such as `_rgb` or `_depth`. With patterns,
+the texts that the wildcards match must be equal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools import build, classes, cli, framing, images
+from data_tools import build, classes, cli, framing, images, pattern
 from data_tools.build import Output
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
@@ -112,13 +113,8 @@ def find(
         }
     elif path.exists():  # a pipe, too: what reads it says that it is no picture
         files = {path: stem(Path(path.name))}
-    elif where.count("*") == 1:
-        before, after = where.split("*")
-        top = Path(before).parent if not before.endswith("/") else Path(before)
-        files = {
-            file: str(file)[len(str(Path(before + "_"))) - 1 : len(str(file)) - len(after)]
-            for file in sorted(top.glob(str(Path(where).relative_to(top))))
-        }
+    elif pattern.is_pattern(where):
+        files = pattern.files(where)
     else:
         raise DataError(f"{where}: no such folder or file")
     found: dict[str, Path] = {}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import caffe
-from boundary import trust
+from boundary import packed, trust
 from data_tools import cli
 from data_tools.cli import DataError, whole
 from data_tools.images import LABEL
 from eval_tools.inference import Options
 from eval_tools.labels import BENCHMARKS, parse_classes
+from eval_tools.network import misplaced
 
 
 def parser(description: str | None, module: str) -> argparse.ArgumentParser:
@@ -42,10 +44,47 @@ def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments for the two files of a trained net."""
-    parser.add_argument("deploy", metavar="DEPLOY", help="deploy prototxt (netgen --deploy)")
-    parser.add_argument("weights", metavar="WEIGHTS", help=".caffemodel or .caffemodel.h5")
+    """Adds the arguments for a trained net: its two files, or a packed model. See `parsed`."""
+    parser.add_argument(
+        "deploy",
+        metavar="DEPLOY",
+        help="deploy prototxt (netgen --deploy), or a packed model (eval_tools.pack), which has "
+        "its own weights",
+    )
+    parser.add_argument(
+        "weights", metavar="WEIGHTS", nargs="?", help=".caffemodel or .caffemodel.h5"
+    )
     trust.add_option(parser)
+
+
+def parsed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """The arguments of a command that has those of add_model.
+
+    WEIGHTS stand beside a prototxt, and not beside a packed model; anything else is bad usage, as
+    it is for the two values of --versus.
+    """
+    # All positional arguments are looked at together, wherever options stand between them: only
+    # then is it clear whether one is missing.
+    args = parser.parse_intermixed_args(_with_gaps(sys.argv[1:] if argv is None else argv))
+    if problem := misplaced(args.deploy, args.weights):
+        parser.error(problem)
+    for model in getattr(args, "versus", []):
+        model[1] = model[1] or None
+        if problem := misplaced(*model):
+            parser.error(f"--versus {problem}")
+    return args
+
+
+def _with_gaps(argv: Sequence[str]) -> list[str]:
+    """The arguments with an empty text as the second value of each --versus PACKED."""
+    found: list[str] = []
+    for place, text in enumerate(argv):
+        found.append(text)
+        if place and argv[place - 1] == "--versus" and packed.is_packed(text):
+            found.append("")
+    return found
 
 
 def add_labels(group: argparse._ArgumentGroup) -> None:
@@ -56,6 +95,11 @@ def add_labels(group: argparse._ArgumentGroup) -> None:
         metavar="scannet-20|1-12,14",
         help="only these labels: the net chooses among them, and no others are scored",
     )
+    add_names(group)
+
+
+def add_names(group: argparse._ArgumentGroup) -> None:
+    """Adds the option on class names."""
     group.add_argument(
         "--names",
         metavar="FILE|nyuv2-40|...",
@@ -107,7 +151,9 @@ def _scales(text: str) -> tuple[float, ...]:
 
 def model_files(args: argparse.Namespace) -> list[tuple[str, str]]:
     """The files that the arguments of add_model and add_labels name, with what they are."""
-    files = [("DEPLOY", args.deploy), ("WEIGHTS", args.weights)]
+    files = [("DEPLOY", args.deploy)]
+    if args.weights is not None:
+        files.append(("WEIGHTS", args.weights))
     if args.names is not None and args.names not in BENCHMARKS:
         files.append(("--names", args.names))
     return files

@@ -19,7 +19,7 @@ from boundary.writing import write_text
 from data_tools.cli import DataError, check_distinct, say, size, whole
 from eval_tools import cli, compare, drawings, tables
 from eval_tools.caffe_log import read_log
-from eval_tools.frames import mismatch
+from eval_tools.frames import mismatch, reshaped, with_classes
 from eval_tools.labels import label_set
 from eval_tools.network import load
 from eval_tools.records import Records
@@ -39,7 +39,8 @@ def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.
         action="append",
         default=[],
         metavar=("DEPLOY", "WEIGHTS"),
-        help="another model to compare with the first on the same frames; may be repeated",
+        help="another model to compare with the first on the same frames; may be repeated. A "
+        "packed model stands alone",
     )
     _add_scored(parser.add_argument_group("scoring"))
     cli.add_inference(parser)
@@ -105,7 +106,11 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
 
 
 def evaluate(
-    args: argparse.Namespace, deploy: str, weights: str, name: str, watch: Watcher | None = None
+    args: argparse.Namespace,
+    deploy: str,
+    weights: str | None,
+    name: str,
+    watch: Watcher | None = None,
 ) -> Tally:
     """Scores one model as the options say. Raises DataError for unusable input."""
     records = Records(args.lmdb)
@@ -113,7 +118,10 @@ def evaluate(
     network = load(deploy, weights, args.gpu, args.score, args.scene, args.trust)
     if warning := mismatch(records, deploy):
         say(warning)
-    labels = label_set(network.values, records.info, args.names, args.classes)
+    if args.size is None and (note := reshaped(records, network)):
+        say(note)
+    info = with_classes(records.info, deploy, network.values)
+    labels = label_set(network.values, info, args.names, args.classes)
     return score(
         network,
         records,
@@ -151,12 +159,15 @@ def compared(args: argparse.Namespace, watch: Watcher | None = None) -> list[Res
     return results
 
 
-def _names(models: Sequence[tuple[str, str]]) -> list[str]:
-    """Unique names of the models: the weights' stems, else their paths, else both files' paths."""
+def _names(models: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Unique names of the models: the weights' stems, else their paths, else both files' paths.
+
+    A packed model is its own weights' file.
+    """
     for name in (
-        lambda deploy, weights: Path(weights).stem,
-        lambda deploy, weights: weights,
-        lambda deploy, weights: f"{deploy}+{weights}",
+        lambda deploy, weights: Path(weights or deploy).stem,
+        lambda deploy, weights: weights or deploy,
+        lambda deploy, weights: f"{deploy}+{weights}" if weights else deploy,
     ):
         names = [name(*model) for model in models]
         if len(set(names)) == len(names):
@@ -193,7 +204,7 @@ def _check_files(args: argparse.Namespace) -> None:
         cli.check_output(path)
     outputs += [("--confusion's scenes", _of_scenes(path)) for path in args.confusion]
     inputs = [("LMDB", args.lmdb), *cli.model_files(args), *cli.label_files(args.labels)]
-    inputs += [("--versus", path) for model in args.versus for path in model]
+    inputs += [("--versus", path) for model in args.versus for path in model if path]
     inputs += [("--log", path) for path in args.log]
     check_distinct(outputs, inputs)
 
@@ -211,7 +222,7 @@ def _write_confusion(path: Path, tally: Tally) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command. Raises DataError."""
-    run(arguments().parse_args(argv))
+    run(cli.parsed(arguments(), argv))
 
 
 if __name__ == "__main__":

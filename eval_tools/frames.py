@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from boundary.reading import read_bytes
-from data_tools import images, info
-from data_tools.cli import DataError
+from boundary import packed
+from boundary.errors import shown
+from boundary.reading import read_bytes, reading
+from data_tools import images, info, pattern
+from data_tools.cli import DataError, say
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.folder import find, pair
 from data_tools.record import Frame, RecordFormat
 from data_tools.store import read_info
-from eval_tools.records import Record, Records, short_name, unpack
+from eval_tools.network import Network
+from eval_tools.records import Record, Records, short_name
 
 
 @dataclass(frozen=True)
 class Source:
     """Colour and depth files, paired by name as in data_tools.folder.
 
-    rgb, depth: a folder, a file or a pattern with one `*`; None if the net does not use it.
+    rgb, depth: a folder, a file or a pattern; None if the net does not use it.
     """
 
     rgb: str | None
@@ -34,7 +39,7 @@ class Source:
         """Output name -> files by kind ('colour', 'depth'), in order of the names.
 
         The output name is the name of the colour file (or of the depth file if there is none), with
-        its subfolders.
+        its subfolders (of a pattern, those below the folder before its first wildcard).
 
         Raises:
             DataError: no files, or one without a partner.
@@ -51,48 +56,73 @@ class Source:
         for name in pair(parts, skip_unpaired=False):
             files = {kind: part[name] for kind, part in parts.items()}
             first = next(iter(files.values()))
-            top = Path(self.rgb if self.rgb is not None else self.depth)
+            top = _top(self.rgb if self.rgb is not None else self.depth)
             within = first.relative_to(top) if top.is_dir() else Path(first.name)
             found[within.with_suffix("").as_posix()] = files
         return found
 
 
-def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
-    """A frame as its record would be, with the full-size colours as guide.
+def _top(where: str) -> Path:
+    """The folder that the files at `where` lie in; the file itself if it is one."""
+    path = Path(where)
+    return pattern.folder(where) if pattern.is_pattern(where) and not path.exists() else path
 
-    Without a depth file, depth is zero; without a colour file, colour is grey.
+
+def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
+    """The record of the frame in these files, as `record`.
 
     Raises:
         DataError: a file is unusable, or the two show different fields of view.
     """
+    color = images.read_color(files["colour"]) if "colour" in files else None
     depth = images.read_depth(files["depth"]) if "depth" in files else None
-    if "colour" in files:
-        color = images.read_color(files["colour"])
-    else:
+    paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
+    return record(color, depth, name, form, paths)
+
+
+def record(
+    color: np.ndarray | None,
+    depth: np.ndarray | None,
+    name: str,
+    form: RecordFormat,
+    files: dict[str, str] | None = None,
+) -> Record:
+    """A frame as its record would be, with the full-size colours as guide.
+
+    color: H x W x 3 uint8, BGR; None: grey. depth: H x W in the format's unit; None: zero.
+    files: what errors call 'color' and 'depth'.
+
+    Raises:
+        DataError: a part is unusable, or the two show different fields of view.
+    """
+    if color is None:
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
         depth = np.zeros(color.shape[:2], np.uint8)
-        form = RecordFormat(form.size, DepthUnit("scaled"), DepthRange("none"))
-    paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
-    frame = Frame(color, depth, files=paths)
-    record = unpack(name, form.encode(frame), name)
-    return replace(record, guide=color, placement=form.placement(frame))
+        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"))
+    frame = Frame(color, depth, files=files or {})
+    planes = form.planes(frame)
+    placement = form.placement(frame)
+    return Record(name, planes[:3].transpose(1, 2, 0), planes[3], guide=color, placement=placement)
 
 
 def default_unit(files: dict[str, Path]) -> DepthUnit:
+    """The default unit of a frame's depth file; millimetres if it has none."""
+    return unit_of(images.read_depth(files["depth"]) if "depth" in files else None)
+
+
+def unit_of(depth: np.ndarray | None) -> DepthUnit:
     """The default unit, as in data_tools.folder: millimetres for integers, metres for floats."""
-    if "depth" not in files:
-        return DepthUnit.parse("mm")
-    kind = images.read_depth(files["depth"]).dtype.kind
-    return DepthUnit.parse("m" if kind == "f" else "mm")
+    return DepthUnit.parse("m" if depth is not None and depth.dtype.kind == "f" else "mm")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The recorded depth format of a net's training data. where: the file that records it. fit:
-    what was done to frames of another aspect ratio, if that is recorded."""
+    """The recorded format of a net's training data. where: the file that records it. range: the
+    mapping of depth, None if the net knows no depth. fit: what was done to frames of another aspect
+    ratio, if that is recorded."""
 
-    range: str
+    range: str | None
     floats: bool
     where: str
     fit: str | None = None
@@ -100,11 +130,19 @@ class Trained:
     def __str__(self) -> str:
         return f"the net was trained with {self.range} ({self.where})"
 
+    def same(self, other: Trained) -> bool:
+        """Whether both map metres alike: `0:8`, `0:8 m` and `0.0:8` are one range."""
+        try:
+            return parse_range(self.range) == parse_range(other.range)
+        except DataError:  # a rule of another program
+            return self.range == other.range
+
 
 def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None:
-    """The depth format from the training data's dataset.json, else from the deploy prototxt.
+    """The depth format from the training data's dataset.json, else from the packed model or the
+    deploy prototxt.
 
-    The prototxt states it in a comment, `# depth_range: valid`, followed by ` float` for records of
+    A prototxt states it in a comment, `# depth_range: valid`, followed by ` float` for records of
     floats.
 
     Raises:
@@ -112,9 +150,11 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
     """
     if dataset is not None:
         found = recorded(dataset_info(dataset), str(dataset))
-        if found is None:
+        if found is None or found.range is None:
             raise DataError(f"{dataset}: no dataset.json with options and a depth_range in it")
         return found
+    if packed.is_packed(deploy):
+        return recorded(dataset_info(deploy), str(deploy))
     for line in read_bytes(deploy, DataError).decode(errors="replace").splitlines():
         match = re.match(r"#\s*depth_range:\s*(\S+(?: m\b)?)(?:\s+(float))?", line)
         if match:
@@ -123,27 +163,120 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
 
 
 def dataset_info(path: str | Path) -> dict[str, Any]:
-    """The content of a JSON file, or of the dataset.json in a folder; empty if there is none."""
+    """The content of a JSON file, or of the dataset.json in a folder; empty if there is none. Of a
+    packed model, what it says in the same form.
+    """
+    if packed.is_packed(path):
+        facts = packed.read(path, DataError).info
+        return info.checked(facts, f"{shown(path)}: {packed.MANIFEST}")
     return info.read(path) if Path(path).is_file() else read_info(path)
 
 
+def with_classes(facts: dict[str, Any], deploy: str | Path, values: int) -> dict[str, Any]:
+    """The facts of a dataset.json, with the names of the net's `values` labels: where the facts
+    list no such number of classes, those of the packed model, or of the deploy prototxt.
+
+    netgen writes them into a comment: `# classes: ["(ignored)", "wall", ...]`.
+    """
+    if len(facts.get("classes", [])) == values:
+        return facts
+    if packed.is_packed(deploy):
+        own = dataset_info(deploy)
+        return {**facts, **{key: own[key] for key in ("classes", "palette") if key in own}}
+    names = _stated_classes(deploy)
+    return {**facts, "classes": names} if len(names) == values else facts
+
+
+def _stated_classes(deploy: str | Path) -> list[str]:
+    """The names in a prototxt's comment; none if there is none, or if it is another program's."""
+    for line in read_bytes(deploy, DataError).decode(errors="replace").splitlines():
+        if line.startswith("# classes: ["):
+            with suppress(DataError), reading(deploy, "a list of names", DataError):
+                names = json.loads(line.removeprefix("# classes: "))
+                return names if all(isinstance(name, str) for name in names) else []
+    return []
+
+
 def recorded(facts: dict[str, Any], where: str) -> Trained | None:
-    """The depth format in a dataset.json, or None."""
+    """The format in a dataset.json, or None."""
     options = facts.get("options", {})
-    if not options.get("depth_range"):
-        return None
-    return Trained(
-        options["depth_range"], bool(options.get("float_depth")), where, options.get("fit")
-    )
+    rule, fit = options.get("depth_range") or None, options.get("fit")
+    return Trained(rule, bool(options.get("float_depth")), where, fit) if rule or fit else None
 
 
 def mismatch(records: Records, deploy: str | Path, dataset: str | Path | None = None) -> str | None:
     """A warning if an LMDB's depth is known to differ in format from the net's training data."""
     have = recorded(records.info, str(records.path))
     trained = trained_on(deploy, dataset)
-    if have is None or trained is None or have.range == trained.range:
+    if not (have and have.range and trained and trained.range) or have.same(trained):
         return None
     return f"warning: depth of {records.path} is {have.range}, but {trained}"
+
+
+def reshaped(records: Records, network: Network) -> str | None:
+    """A note if an LMDB's records, by the first, have another size than the net's inputs."""
+    (height, width), (own_height, own_width) = next(iter(records)).size, network.size
+    if (height, width) == (own_height, own_width):
+        return None
+    return (
+        f"{shown(records.path)}: records are {width}x{height}, the net takes "
+        f"{own_width}x{own_height}; {shown(network.name)} runs at {width}x{height} (--size "
+        f"{width}x{height} resizes the frames for it instead)"
+    )
+
+
+def record_format(
+    network: Network,
+    unit: DepthUnit,
+    trained: Trained | None,
+    asked: DepthRange | None = None,
+    fit: str | None = None,
+    tell: Callable[[str], object] = say,
+) -> RecordFormat:
+    """The format of a net's inputs, for frames whose depth has this unit.
+
+    asked, fit: what wins over `trained`. tell: is told of a rule that is assumed, or contradicts.
+
+    Raises:
+        DataError: the net was trained on depth without a unit, and this one has one.
+    """
+    return RecordFormat(
+        network.size[::-1],
+        unit,
+        _rule(unit, trained, asked, network.takes_depth, tell),
+        bool(trained and trained.floats),
+        fit=fit or (trained and trained.fit) or "crop",
+    )
+
+
+def _rule(
+    unit: DepthUnit,
+    trained: Trained | None,
+    asked: DepthRange | None,
+    matters: bool,
+    tell: Callable[[str], object],
+) -> DepthRange:
+    """The mapping of depth to 0..255; tells if it is assumed, and of a mismatch."""
+    if unit.kind == "scaled":
+        return DepthRange("none")
+    known = parse_range(trained.range) if trained and trained.range else None
+    if known and known.rule == "none":
+        if matters and asked is None:
+            raise DataError(
+                f"{trained}, on depth that was 0..255 already: say --depth-unit scaled "
+                "for such files, or --depth-range for how metres become 0..255"
+            )
+        known = None
+    if asked is None:
+        if known is None and matters:
+            tell(
+                "depth range: authors (each frame's minimum to maximum), as nothing says how the "
+                "net was trained; --dataset LMDB or --depth-range can"
+            )
+        return known or DepthRange("authors")
+    if known and known != asked:
+        tell(f"warning: --depth-range is {asked}, but {trained}")
+    return asked
 
 
 def parse_range(text: str) -> DepthRange:

@@ -43,17 +43,27 @@ class Options:
 
 @dataclass(frozen=True)
 class Segmented:
-    """A frame's labels, uint8 (H, W); the probability of each, float32; its scene, from 0."""
+    """A frame's labels, uint8 (H, W); the probability of each, float32; its scene, from 0.
+
+    probabilities: of all labels, float32 (labels, H, W).
+    """
 
     label: np.ndarray
     confidence: np.ndarray | None = None
     scene: int | None = None
+    probabilities: np.ndarray | None = None
 
 
 def segment(
-    network: Network, frames: Sequence[Record], options: Options, confidence: bool = False
+    network: Network,
+    frames: Sequence[Record],
+    options: Options,
+    confidence: bool = False,
+    every: bool = False,
 ) -> list[Segmented]:
     """Labels a batch of frames of one size.
+
+    confidence, every: whether the probability of each pixel's label, of all labels is asked for.
 
     The label of a pixel is the first with the highest score. The softmax probabilities of several
     views are averaged at the net's resolution before they are resized.
@@ -87,12 +97,16 @@ def segment(
         if not np.isfinite(best).all():
             raise DataError(f"{network.name}: the scores of frame {frame.key} are not finite")
         # Labels come from the scores themselves, because rounding in softmax can make ties.
-        if confidence and not (options.crf or options.augments):
-            best = probabilities(scores, labels).max(0)
-        scene = None if scenes is None else int(scenes[n].argmax())
-        label = spread(labels[index], inner, size)
-        best = spread(best, inner, size) if confidence else None
-        results.append(Segmented(label, best, scene))
+        if (confidence or every) and not (options.crf or options.augments):
+            found = probabilities(scores, labels)
+        results.append(
+            Segmented(
+                spread(labels[index], inner, size),
+                spread(found.max(0), inner, size) if confidence else None,
+                None if scenes is None else int(scenes[n].argmax()),
+                spread(found, inner, size) if every else None,
+            )
+        )
     return results
 
 
@@ -106,12 +120,12 @@ def cut(maps: np.ndarray, window: Window) -> np.ndarray:
 
 
 def spread(plane: np.ndarray, window: Window, size: tuple[int, int]) -> np.ndarray:
-    """A plane (H, W) in its window of a plane of `size` that is 0 elsewhere."""
+    """A plane (..., H, W) in its window of a plane of `size` that is 0 elsewhere."""
     left, top, width, height = window
     if (width, height) == size:
         return plane
-    result = np.zeros(size[::-1], plane.dtype)
-    result[top : top + height, left : left + width] = plane
+    result = np.zeros((*plane.shape[:-2], *size[::-1]), plane.dtype)
+    result[..., top : top + height, left : left + width] = plane
     return result
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 import caffe
+from boundary import packed
+from boundary.errors import shown
 from boundary.reading import check_plain, read_bytes, reading
 from caffe.proto import caffe_pb2
 from data_tools.blank_net import check_trust
@@ -84,6 +86,8 @@ class Network:
         """
         height, width = depth[0].shape
         frames = f"a batch of {len(depth)} frames of {width}x{height}"
+        if (height, width) != self.size:
+            frames += f" (the net takes {self.size[1]}x{self.size[0]})"
         try:
             self._reshape(len(depth), (height, width))
             for name, planes in self.inputs.items():
@@ -123,24 +127,60 @@ class Network:
 
 def load(
     deploy: str | Path,
-    weights: str | Path,
+    weights: str | Path | None = None,
     gpu: int | None = None,
     score: str | None = None,
     scene: str | None = None,
     trusted: bool = False,
+    warn: Callable[[str], object] = say,
 ) -> Network:
-    """The net of a deploy prototxt with the weights of a .caffemodel or .caffemodel.h5.
-
-    Warns on stderr of weights that are not finite.
+    """The net of a deploy prototxt with the weights of a .caffemodel or .caffemodel.h5; or that of
+    a packed model, which has its own weights.
 
     Args:
         trusted: whether the net's layers may run Python code and write files.
+        warn: is told of weights that are not finite; by default stderr is.
     Raises:
         DataError: the net has such layers and is not trusted; a file is missing or unreadable, or
             the weights do not fit the net: the message names a missing layer or a blob of another
             shape. (Caffe itself silently leaves missing layers as they were initialised, and on
             stock Caffe another shape ends the process.)
     """
+    if problem := misplaced(deploy, weights):
+        raise DataError(problem)
+    if weights is not None:
+        return _load(deploy, weights, gpu, score, scene, trusted, warn)
+    with packed.unpacked(deploy, DataError) as found:
+        told = lambda text: warn(found.named(text))  # noqa: E731
+        network = _load(found.net, found.weights, gpu, score, scene, trusted, told)
+    network.name = str(deploy)
+    return network
+
+
+def misplaced(deploy: str | Path, weights: str | Path | None) -> str:
+    """What is wrong: a prototxt without weights, or a packed model with some; empty if neither."""
+    if packed.is_packed(deploy):
+        if weights is not None:
+            return (
+                f"{shown(deploy)}: a packed model has its own weights; {shown(weights)} is too many"
+            )
+    elif weights is None:
+        return (
+            f"{shown(deploy)}: WEIGHTS is missing; only a packed model ({packed.SUFFIX}) has its "
+            "own"
+        )
+    return ""
+
+
+def _load(
+    deploy: str | Path,
+    weights: str | Path,
+    gpu: int | None,
+    score: str | None,
+    scene: str | None,
+    trusted: bool,
+    warn: Callable[[str], object],
+) -> Network:
     for path in (deploy, weights):
         if not Path(path).exists():
             raise DataError(f"{path}: no such file")
@@ -160,7 +200,7 @@ def load(
         _check_fit(net, stored, deploy, weights)
         net.copy_from(str(weights))
         if warning := not_finite(net, weights):
-            say(warning)
+            warn(warning)
     except RuntimeError as error:
         raise DataError(_with_file(describe(error), deploy)) from error
     network = Network(net, str(deploy), score, scene)

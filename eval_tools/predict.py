@@ -11,6 +11,7 @@ neighbour to the net's inputs. Depth must become 0..255 as in the net's training
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,20 +23,21 @@ from boundary.errors import shown
 from boundary.writing import write_bytes
 from data_tools import framing
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
-from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import RecordFormat
+from data_tools.depth import DepthRange
+from data_tools.record import nearest
 from eval_tools import cli, drawings, scannet
 from eval_tools.frames import (
     Source,
-    Trained,
     dataset_info,
     default_unit,
     mismatch,
     named,
     names_of,
-    parse_range,
     read,
+    record_format,
+    reshaped,
     trained_on,
+    with_classes,
 )
 from eval_tools.inference import Segmented, at_size, batches, segment
 from eval_tools.labels import LabelSet, label_set
@@ -92,7 +94,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="size of the output (default: that of the net's inputs, or of the records)",
     )
     group.add_argument(
-        "--overlay", action="store_true", help="also write the frame tinted by its labels"
+        "--overlay",
+        action="store_true",
+        help="also write the frame, at its own size, tinted by its labels",
     )
     group.add_argument(
         "--probabilities",
@@ -114,16 +118,18 @@ def _size(text: str) -> str | tuple[int, int]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command. Raises DataError."""
     parser = arguments()
-    args = parser.parse_args(argv)
+    args = cli.parsed(parser, argv)
     if (args.lmdb is None) == (args.rgb is None and args.depth is None):
         parser.error("expected --rgb and --depth, or --lmdb")
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
-    info = dataset_info(args.dataset or args.lmdb) if args.dataset or args.lmdb else {}
+    source = args.dataset or (args.lmdb if args.weights else args.deploy)
+    info = dataset_info(source) if source else {}
     if args.submission == "scannet":
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE
+    info = with_classes(info, args.deploy, network.values)
     labels = label_set(network.values, info, args.names, args.classes)
     output = Output(args, labels)
-    frames, inputs = _records(args) if args.lmdb else _files(args, network)
+    frames, inputs = _records(args, network) if args.lmdb else _files(args, network)
     output.check(list(inputs), [file for files in inputs.values() for file in files])
     _run(args, network, progress(frames, len(inputs), "frames"), output)
 
@@ -142,14 +148,18 @@ def _run(
             output.write(frame, found)
 
 
-def _records(args: argparse.Namespace) -> tuple[Iterator[Record], dict[str, list[Path]]]:
+def _records(
+    args: argparse.Namespace, network: Network
+) -> tuple[Iterator[Record], dict[str, list[Path]]]:
     """The LMDB's frames, and for the name of each its files, which are none.
 
-    Warns if their depth differs in format from the training data.
+    Warns if their depth differs in format from the training data, or their size from the net's.
     """
     records = Records(args.lmdb)
     if warning := mismatch(records, args.deploy, args.dataset):
         say(warning)
+    if args.size is None and (note := reshaped(records, network)):
+        say(note)
     return named(records), {name: [] for name in names_of(records)}
 
 
@@ -168,41 +178,9 @@ def _files(
     pairs = Source(args.rgb, args.depth).pairs()
     unit = args.depth_unit or default_unit(next(iter(pairs.values())))
     trained = trained_on(args.deploy, args.dataset)
-    form = RecordFormat(
-        network.size[::-1],
-        unit,
-        _range(args, unit, trained, network.takes_depth),
-        bool(trained and trained.floats),
-        fit=args.fit or (trained and trained.fit) or "crop",
-    )
+    form = record_format(network, unit, trained, args.depth_range, args.fit)
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
-
-
-def _range(
-    args: argparse.Namespace, unit: DepthUnit, trained: Trained | None, matters: bool
-) -> DepthRange:
-    """The mapping of depth to 0..255; reports if it is assumed, and warns of a mismatch."""
-    if unit.kind == "scaled":
-        return DepthRange("none")
-    known = parse_range(trained.range) if trained else None
-    if known and known.rule == "none":
-        if matters and args.depth_range is None:
-            raise DataError(
-                f"{trained}, on depth that was 0..255 already: say --depth-unit scaled "
-                "for such files, or --depth-range for how metres become 0..255"
-            )
-        known = None
-    if args.depth_range is None:
-        if known is None and matters:
-            say(
-                "depth range: authors (each frame's minimum to maximum), as nothing says how the "
-                "net was trained; --dataset LMDB or --depth-range can"
-            )
-        return known or DepthRange("authors")
-    if known and known != args.depth_range:
-        say(f"warning: --depth-range is {args.depth_range}, but {trained}")
-    return args.depth_range
 
 
 class Output:
@@ -268,16 +246,22 @@ class Output:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, data, DataError)
         if self._args.overlay:
-            # Without --size, labels are those of the net's input: perhaps a part of the frame.
-            part = self._args.size is None and not frame.placement.whole
-            ground = frame.color if part else frame.picture
-            ground = at_size(drawings.smooth, ground, found.label.shape[::-1])
-            tinted = drawings.overlay(ground, found.label, self._colors)
+            tinted = drawings.overlay(*self._on_the_frame(frame, found.label), self._colors)
             write_bytes(paths["overlay"], drawings.png(tinted), DataError)
         if self._args.probabilities:
             sure = np.rint(255 * found.confidence).astype(np.uint8)
             write_bytes(paths["probability"], drawings.png(sure), DataError)
         tqdm.write(shown(path))  # to stdout, around a progress bar
+
+    def _on_the_frame(self, frame: Record, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The frame's colours at their full size, or at that of --size if it is larger, and the
+        labels at that size.
+        """
+        size = max(frame.picture.shape[1::-1], label.shape[::-1], key=math.prod)
+        # Without --size, labels are those of the net's input: perhaps a part of the frame.
+        if self._args.size is None and not frame.placement.whole:
+            label = frame.placement.back(nearest, label, size)
+        return at_size(drawings.smooth, frame.picture, size), at_size(nearest, label, size)
 
 
 def _beside(path: Path, what: str) -> Path:

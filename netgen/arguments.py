@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from caffe import TEST, TRAIN
-from netgen import augment
+from netgen import augment, label_weights
 from netgen.datasets import DATASETS
 from netgen.fusenet import NETS
 from netgen.solver import Scheme
@@ -73,13 +73,17 @@ def _net_parser(commands: Any) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--dataset", choices=[*DATASETS, "custom"], help=f"default: {DEFAULT_DATASET}")
-    add("--source", metavar="LMDB", help="training records; default: lmdb/DATASET_SPLIT")
-    add("--test-source", metavar="LMDB", help="test records; default: lmdb/DATASET_SPLIT")
+    default = "default: lmdb/DATASET_SPLIT, or lmdb/SPLIT if that holds the data set"
+    text = "training records, whose dataset.json says classes and size where no option does"
+    add("--source", metavar="LMDB", help=f"{text}; {default}")
+    add("--test-source", metavar="LMDB", help=f"test records; {default}")
     _list_options(parser)
     add("--batch-size", type=_positive, metavar="N", help="default: 4, or 1 with --deploy")
     add("--test-batch-size", type=_positive, default=1, metavar="N", help="default: 1")
-    add("--size", type=_size, metavar="WxH", help="default: the data set's, else 320x240")
-    add("--classes", type=_positive, metavar="N", help="classes of a custom data set, without 0")
+    text = "default: the records', else the data set's, else 320x240"
+    add("--size", type=_size, metavar="WxH", help=text)
+    text = "classes of a custom data set, without 0; default: those of the records or the weights"
+    add("--classes", type=_positive, metavar="N", help=text)
     add(
         "--label-weights",
         metavar="paper|FILE|none",
@@ -140,20 +144,32 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
     add("--test-data-list", metavar="FILE", help="test frames; default: the net has no tests")
     add("--data-root", metavar="DIR", help="folder that the lists' paths are relative to")
     add("--depth-unit", metavar="UNIT", help="mm (default), m, steps in a metre, sunrgbd or scaled")
-    add("--depth-range", metavar="RULE", help="authors (default), valid or MIN:MAX in metres")
+    add(
+        "--depth-range",
+        metavar="RULE",
+        type=_range,
+        help="authors (default), valid or MIN:MAX in metres; with --deploy also for LMDBs",
+    )
     add("--data-seed", type=_natural, metavar="N", help="seed of the frames' order; default: 0")
 
 
 def _complete(args: argparse.Namespace, complain: Callable[[str], NoReturn]) -> None:
-    """Choose the data set that --classes means; complain of options that exclude each other."""
+    """Choose the data set that --classes means; complain of options that exclude each other.
+
+    told: whether the options say which classes there are; else netgen.known looks at the data.
+    """
+    args.told = args.classes is not None or args.dataset not in (None, "custom")
     if args.dataset is None:
         args.dataset = DEFAULT_DATASET if args.classes is None else "custom"
     dataset = DATASETS.get(args.dataset)
-    if dataset is None and args.classes is None:
+    telling = args.source or label_weights.is_file(args.label_weights)
+    if dataset is None and args.classes is None and not telling:
         complain("--dataset custom needs --classes N")
     if dataset and args.classes not in (None, dataset.classes):
         complain(f"{args.dataset} has {dataset.classes} classes; --classes is for custom data")
     given = [name for name in _LIST_OPTIONS if getattr(args, name) is not None]
+    if given == ["depth_range"] and args.deploy:
+        given = []  # it becomes a comment
     if given and args.data_list is None:
         complain(f"--{given[0].replace('_', '-')} goes with --data-list")
     if args.data_list is not None and (args.source or args.test_source):
@@ -291,6 +307,16 @@ def _size(text: str) -> tuple[int, int]:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not a width and height such as 320x240")
     return _positive(found[1]), _positive(found[2])
+
+
+def _range(text: str) -> str:
+    parts = re.fullmatch(r"([0-9.]+):([0-9.]+)", text)
+    try:
+        if text in ("authors", "valid") or (parts and float(parts[1]) < float(parts[2])):
+            return text
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is neither authors, valid nor MIN:MAX in metres")
 
 
 def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.graph.rules import layers_in
 from caffe.proto.caffe_pb2 import NetParameter
-from netgen import filelist
+from netgen import filelist, known
 from netgen.arguments import PHASES, parse
 from netgen.papers import write_papers
 from netgen.texts import net_text, solver_text
@@ -36,6 +36,8 @@ def _run(argv: list[str]) -> None:
 
 
 def _print_net(args: argparse.Namespace) -> None:
+    for note in known.complete(args):
+        _say(note)
     with _in_range():
         text = net_text(args)
     _write(*text)

@@ -31,11 +31,30 @@ def choose(what: str | None, dataset: Dataset | None, classes: int) -> tuple[flo
 
 
 def read(path: str, classes: int) -> tuple[float, ...]:
-    """The weights in a text file: numbers separated by white space, commas or semicolons,
-    label 0's first. `#` starts a comment.
+    """The weights in a text file, as `numbers`, one for each label.
 
     Raises CaffeError, with the line, for anything that is not a number from 0 up, and unless there
     are classes + 1 of them.
+    """
+    weights = numbers(path)
+    if len(weights) != classes + 1:
+        raise CaffeError(
+            f"label weights {path}: {len(weights)} numbers for {classes} classes; expected "
+            f"{classes + 1}, one a label with the ignored label 0 first"
+        )
+    return weights
+
+
+def is_file(what: str | None) -> bool:
+    """Whether `what`, as in `choose`, names a file."""
+    return what not in (None, "none", "paper")
+
+
+def numbers(path: str) -> tuple[float, ...]:
+    """The weights in a text file: numbers separated by white space, commas or semicolons,
+    label 0's first. `#` starts a comment.
+
+    Raises CaffeError, with the line, for anything that is not a number from 0 up.
     """
     weights = []
     for number, line in enumerate(read_lines(path, CaffeError), 1):
@@ -51,9 +70,4 @@ def read(path: str, classes: int) -> tuple[float, ...]:
                     f"label weights {path}:{number}: {word!r} is not a number from 0 up"
                 )
             weights.append(weight)
-    if len(weights) != classes + 1:
-        raise CaffeError(
-            f"label weights {path}: {len(weights)} numbers for {classes} classes; expected "
-            f"{classes + 1}, one a label with the ignored label 0 first"
-        )
     return tuple(weights)

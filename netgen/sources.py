@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+from boundary import dataset_json
 from boundary.reading import read_json
 from caffe.data.datum import datum_values, open_database, parse_datum
 from caffe.errors import CaffeError
@@ -37,11 +39,20 @@ def record_shape(source: DataParameter) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def facts(lmdb: str) -> dict[str, Any]:
+    """What data_tools wrote of an LMDB into its dataset.json; {} if there is none.
+
+    Raises CaffeError where it cannot be read or a field has another type than expected.
+    """
+    path = Path(lmdb) / dataset_json.NAME
+    return dataset_json.read(path, CaffeError) if path.is_file() else {}
+
+
 def depth_range(lmdb: str) -> str | None:
     """How data_tools scaled depth in an LMDB ('valid', '0:8 float', ...), by its dataset.json; None
     if that is not known.
     """
-    path = Path(lmdb) / "dataset.json"
+    path = Path(lmdb) / dataset_json.NAME
     if not path.is_file():
         return None
     options = read_json(path, CaffeError).get("options")

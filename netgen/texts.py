@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from netgen.datasets import DATASETS
 from netgen.filelist import Files, count_frames
 from netgen.fusenet import Architecture, Training, deploy_net, train_net
 from netgen.solver import Scheme, make_solver
-from netgen.sources import CHANNELS, count_records, depth_range, record_shape
+from netgen.sources import CHANNELS, count_records, depth_range, facts, record_shape
 
 DEFAULT_SIZE = (320, 240)
 # Frames of NYUv2's train split alone, and of train + val, on which the papers train.
@@ -38,9 +39,9 @@ def net_text(args: argparse.Namespace) -> tuple[str, list[str]]:
     name = f"fusenet-{args.command}-{args.dataset}"
     if args.deploy:
         net = deploy_net(arch, name, args.batch_size or 1)
-        return _made_by(args) + _depth_range(args) + files.text(net), []
+        return _made_by(args) + _depth_range(args) + _class_names(args, arch) + files.text(net), []
     training = _training(args, arch.classes)
-    warnings = list(_misfits(training, args.dataset, arch.size))
+    warnings = list(_misfits(training, args.dataset, arch))
     return _made_by(args) + files.text(train_net(arch, training, name)), warnings
 
 
@@ -69,8 +70,16 @@ def _made_by(args: argparse.Namespace) -> str:
 def _depth_range(args: argparse.Namespace) -> str:
     """A comment that says how depth was scaled for training; eval_tools.predict reads it."""
     files = _files(args)
-    rule = files.scaling() if files else depth_range(_sources(args)[0])
+    rule = files.scaling() if files else args.depth_range or depth_range(_sources(args)[0])
     return f"# depth_range: {rule}\n" if rule else ""
+
+
+def _class_names(args: argparse.Namespace, arch: Architecture) -> str:
+    """A comment with the names of the labels, label 0 first, in JSON; eval_tools reads it."""
+    known = facts(args.source) if args.source else {}
+    dataset = DATASETS.get(args.dataset)
+    names = known.get("classes", dataset.names if dataset else ())
+    return f"# classes: {json.dumps(names)}\n" if len(names) == arch.classes + 1 else ""
 
 
 def _files(args: argparse.Namespace) -> Files | None:
@@ -104,7 +113,7 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
     )
 
 
-def _misfits(training: Training, dataset: str, size: tuple[int, int]) -> Iterator[str]:
+def _misfits(training: Training, dataset: str, arch: Architecture) -> Iterator[str]:
     """Warnings of LMDBs and lists that exist already and do not fit the net."""
     for source in filter(None, (training.source, training.test_source)):
         count = None
@@ -117,9 +126,13 @@ def _misfits(training: Training, dataset: str, size: tuple[int, int]) -> Iterato
                 if channels != CHANNELS:
                     what = f"{source} holds records of {channels} channels"
                     yield f"{what}, the net takes {CHANNELS}: blue, green, red, depth and label"
-                if (width, height) != size:
+                if (width, height) != arch.size:
                     what = f"{source} holds frames of {width}x{height}"
-                    yield f"{what}, the net is made for {size[0]}x{size[1]}"
+                    yield f"{what}, the net is made for {arch.size[0]}x{arch.size[1]}"
+                listed = len(facts(source).get("classes", [])) - 1
+                if listed > 0 and listed != arch.classes:
+                    what = f"{source} lists {listed} classes in its dataset.json"
+                    yield f"{what}, the net has {arch.classes}"
             except CaffeError as error:
                 yield str(error)
         # A list called train.txt may name any frames, so its name says nothing.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.graph.rules import layers_in, second_maker, unknown_bottom
+from caffe.graph.sizes import explain
 from caffe.layers import REGISTRY, Layer, class_of, create_layer, unknown_type
 from caffe.layers.data import PrefetchingLayer
 from caffe.proto import caffe_pb2 as pb
@@ -64,24 +65,59 @@ def sketch(
     """
     given = dict(inputs or {})
     blobs: dict[str, Blob | None] = {}
-    sketches = []
-    told: set[str] = set()
+    sketches: list[LayerSketch] = []
+    try:
+        _follow(net, phase, given, blobs, sketches)
+    except UnknownShape:
+        raise
+    except CaffeError as error:
+        if given:
+            raise
+        explain(error, layers_in(net, phase), _known(blobs), lambda tops: follow(net, phase, tops))
+        raise
+    told = {top for made in sketches for top in made.layer.top
+            if not made.layer.bottom or made.problem}  # fmt: skip
+    for name in given:
+        if name and name not in told:
+            raise CaffeError(f"{name!r} is not an input of the net: its shape cannot be given")
+    return sketches
+
+
+def follow(
+    net: pb.NetParameter, phase: int, inputs: Mapping[str, Shape]
+) -> tuple[dict[str, Shape], bool]:
+    """The shapes of a net's blobs, by name, if its sources' tops have these shapes: up to a layer
+    that does not fit, and whether there is none.
+    """
+    blobs: dict[str, Blob | None] = {}
+    try:
+        _follow(net, phase, inputs, blobs, [])
+    except CaffeError:
+        return _known(blobs), False
+    return _known(blobs), True
+
+
+def _known(blobs: Mapping[str, Blob | None]) -> dict[str, Shape]:
+    return {name: blob.shape for name, blob in blobs.items() if blob is not None}
+
+
+def _follow(
+    net: pb.NetParameter,
+    phase: int,
+    given: Mapping[str, Shape],
+    blobs: dict[str, Blob | None],
+    sketches: list[LayerSketch],
+) -> None:
+    """Add the layers and their blobs, in order, until one does not fit: raises CaffeError."""
     for param in layers_in(net, phase):
         param.phase = param.phase if param.HasField("phase") else phase
         _check_names(param, blobs.keys())
-        bottoms = [blobs[name] for name in param.bottom]
-        made = _sketch_layer(param, bottoms, given)
-        if not param.bottom or made.problem:
-            told |= set(param.top)
+        made = _sketch_layer(param, [blobs[name] for name in param.bottom], given)
         blobs.update(
             (name, None if shape is None else Blob(shape))
             for name, shape in zip(param.top, made.tops, strict=True)
         )
         sketches.append(made)
-    for name in given:
-        if name and name not in told:
-            raise CaffeError(f"{name!r} is not an input of the net: its shape cannot be given")
-    return sketches
 
 
 def _check_names(param: pb.LayerParameter, made: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from caffe.blob import Blob, shape_string
 from caffe.errors import CaffeError
@@ -11,6 +12,8 @@ from caffe.formats.unknown import check_types
 from caffe.graph.alignment import Alignment
 from caffe.graph.parameters import Parameter, Parameters
 from caffe.graph.rules import second_maker, unknown_bottom
+from caffe.graph.sizes import explain
+from caffe.graph.sketch import follow
 from caffe.layers import Layer, create_layer
 from caffe.process import memory
 from caffe.process.device import current_device
@@ -39,6 +42,7 @@ class Wiring:
     def __init__(self, param: pb.NetParameter) -> None:
         self.name = param.name
         self.phase = param.state.phase
+        self._param = param
         self.layers: list[Layer] = []
         self.layer_names: list[str] = []
         self.blobs: list[Blob] = []
@@ -56,6 +60,7 @@ class Wiring:
         self._memory = 0
         self._unused: dict[tuple[str, str, str], list[str]] = {}
         self._alignment = Alignment(self)
+        self._makers: dict[int, tuple[Layer, int]] = {}  # of a blob: a layer, and which of its tops
         check_types(param)
         for layer in param.layer:
             self._add(layer)
@@ -121,6 +126,19 @@ class Wiring:
         sources = {i for layer, _, tops in self if layer.source for i in tops}
         return any(i in sources and i in tops for _, bottoms, tops in self for i in bottoms)
 
+    @contextmanager
+    def named_sizes(self) -> Iterator[None]:
+        """Within, an error that comes of records of another size than the net's tells both."""
+        try:
+            yield
+        except CaffeError as error:
+            net, phase = self._param, self.phase
+            shapes = {
+                name: blob.shape for name, blob in zip(self.blob_names, self.blobs, strict=True)
+            }
+            explain(error, net.layer, shapes, lambda tops: follow(net, phase, tops))
+            raise
+
     # -- building -------------------------------------------------------------------------------
 
     def _add(self, param: pb.LayerParameter) -> None:
@@ -142,7 +160,9 @@ class Wiring:
         self._connect_tops(param, layer)
         tops = self.tops[-1]
         self._alignment.place(len(self.layers) - 1)
-        layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
+        self._introduce(layer)
+        with self.named_sizes():
+            layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
         announce("net.cpp:124", f"Setting up {param.name}")
         for i, weight in zip(tops, layer.loss_weights, strict=True):
             self.loss_weights[i] = weight
@@ -157,6 +177,15 @@ class Wiring:
         for i in tops:
             self._blob_needs[i] |= needs
         self.wants.append(wants)
+
+    def _introduce(self, layer: Layer) -> None:
+        """Tell the newest layer who made its bottoms; a Split's tops are its bottom's maker's."""
+        bottoms, tops = self.bottoms[-1], self.tops[-1]
+        for j, blob in enumerate(bottoms):
+            layer.meet(j, *self._makers[blob])
+        for j, blob in enumerate(tops):
+            passed_on = layer.type == "Split" and bottoms
+            self._makers[blob] = self._makers[bottoms[0]] if passed_on else (layer, j)
 
     def _note_unused(self, layer: Layer) -> None:
         """Keep which fields of forks the layer sets and does not use."""

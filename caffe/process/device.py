@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -43,6 +45,25 @@ def set_device(device_id: int) -> None:
     """Choose the GPU for GPU mode. Raises CaffeError if it does not exist."""
     check_gpu(device_id)
     _state.device_id = device_id
+
+
+@contextmanager
+def using(gpu: int | None) -> Iterator[None]:
+    """Within the block, run on that GPU (None: on the CPU); then as before.
+
+    The mode is the whole process's, so threads must not be in such blocks at the same time. Raises
+    CaffeError if the GPU does not exist.
+    """
+    before = replace(_state)
+    try:
+        if gpu is None:
+            set_mode_cpu()
+        else:
+            set_device(gpu)
+            set_mode_gpu()
+        yield
+    finally:
+        _state.mode, _state.device_id = before.mode, before.device_id
 
 
 def check_gpu(device_id: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -96,12 +97,32 @@ def _user() -> str:
 _sink = _Sink()
 
 
+class _Hush(threading.local):
+    """Per thread: the lowest severity within a block of quiet()."""
+
+    level = INFO
+
+
+_hush = _Hush()
+
+
+@contextmanager
+def quiet(level: int = FATAL) -> Iterator[None]:
+    """Within the block, this thread logs nothing below `level`."""
+    before = _hush.level
+    _hush.level = max(before, level)
+    try:
+        yield
+    finally:
+        _hush.level = before
+
+
 def emit(place: str, message: str, severity: int = INFO) -> None:
     """Log `message` as if from Caffe's source at `place` ('solver.cpp:347').
 
     A line that cannot be written, because the disk is full or the terminal gone, is dropped.
     """
-    if severity < _sink.level():
+    if severity < max(_sink.level(), _hush.level):
         return
     now = time.time()
     stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))

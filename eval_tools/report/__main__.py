@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="the report (default: report.html)",
     )
     parser.set_defaults(report=Path("report.html"))  # evaluate's own --report has no default
-    evaluate.run(parser.parse_args(argv))
+    evaluate.run(cli.parsed(parser, argv))
 
 
 if __name__ == "__main__":

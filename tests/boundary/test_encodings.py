@@ -16,6 +16,7 @@ FOLDERS = (
     "netgen",
     "data_tools",
     "eval_tools",
+    "fusenet",
     "examples",
     "docs",
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("caffe", "caffe_patches", "netgen", "data_tools", "eval_tools")
+FOLDERS = ("caffe", "caffe_patches", "netgen", "data_tools", "eval_tools", "fusenet")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 # What opens or decodes a file: functions of modules, and methods of any object.

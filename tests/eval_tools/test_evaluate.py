@@ -17,7 +17,7 @@ import caffe
 from data_tools import convert
 from data_tools.cli import DataError
 from data_tools.record import to_datum
-from eval_tools import evaluate, network
+from eval_tools import evaluate, network, predict
 from eval_tools.metrics import ConfusionMatrix
 
 
@@ -51,6 +51,36 @@ def test_figures_are_those_of_the_painted_answers(model, data, tmp_path, batch, 
     text = capsys.readouterr().out
     assert f"mean IoU                {100 * matrix.mean_iou:.2f}" in text
     assert "greenish" in text
+
+
+def test_records_of_another_size_than_the_nets_are_told(model, tmp_path, toy, capsys):
+    path = toy.lmdb(tmp_path / "lmdb", toy.frames(2, (7, 9)))
+    told = f"{path}: records are 9x7, the net takes 16x12; {model[0]} runs at 9x7 (--size 9x7"
+    run(tmp_path, *model, path)
+    assert told in capsys.readouterr().err
+    predict.main([*model, "--lmdb", str(path), "-o", str(tmp_path / "out")])
+    assert told in capsys.readouterr().err
+    run(tmp_path, *model, path, "--size", "9x7")
+    assert "the net takes" not in capsys.readouterr().err
+
+
+def test_a_net_that_runs_at_one_size_only_says_which(tmp_path, toy):
+    text = toy.deploy.replace("HEIGHT", "12").replace("WIDTH", "16").replace(
+        'bottom: "rgb" bottom: "depth" top: "all"',
+        'bottom: "rgb" bottom: "depth" bottom: "still" top: "all"',
+    )  # fmt: skip
+    text += """
+    layer { name: "still" type: "DummyData" top: "still"
+            dummy_data_param { shape { dim: 1 dim: 1 dim: 12 dim: 16 } } }
+    """
+    parts = text.split("layer {")
+    text = "layer {".join([parts[0], parts[-1], *parts[1:-1]])
+    weight = np.zeros((5, 5))
+    model = toy.model(tmp_path, text, {"score": [weight, [1, 0, 0, 0, 0]]}, "still")
+    path = toy.lmdb(tmp_path / "lmdb", toy.frames(1, (7, 9)))
+    wanted = r"on a batch of 1 frames of 9x7 \(the net takes 16x12\): layer 'all'"
+    with pytest.raises(DataError, match=wanted):
+        evaluate.main([*model, str(path)])
 
 
 def test_records_of_several_sizes_and_floats(model, tmp_path, toy):

@@ -8,11 +8,12 @@ import lmdb
 import numpy as np
 import pytest
 
+from data_tools.classes import palette as voc_colours
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.images import read_label
 from data_tools.record import Frame, RecordFormat, from_datum, to_datum
-from eval_tools import evaluate, predict, scannet
+from eval_tools import drawings, evaluate, predict, scannet
 from eval_tools.metrics import ConfusionMatrix
 
 RGBD = Path(__file__).parents[3] / "shared" / "rgbd"
@@ -122,6 +123,59 @@ def test_original_size_is_the_colour_pictures(model, toy, tmp_path):
     assert read_label(out).shape == (10, 20)
 
 
+def test_overlays_have_the_frames_size(model, toy, tmp_path):
+    found = np.repeat([[1] * 32 + [3] * 32], 48, 0).astype(np.uint8)
+    rgb, depth = write_files(tmp_path, toy.paint(found))
+    colours = cv2.imread(str(rgb))
+    palette = np.array(voc_colours(5), np.uint8)
+    wanted = drawings.overlay(colours, found, palette)
+    files = ["--rgb", rgb, "--depth", depth, "--depth-unit", "scaled", "--overlay"]
+    for size in ([], ["--size", "original"], ["--size", "20x15"]):
+        run(*model, *files, "-o", tmp_path / "out.png", *size)
+        assert np.array_equal(cv2.imread(str(tmp_path / "out_overlay.png")), wanted)
+    run(*model, *files, "-o", tmp_path / "out.png", "--size", "128x96")
+    assert cv2.imread(str(tmp_path / "out_overlay.png")).shape == (96, 128, 3)
+    # What a cropped frame did not show has no labels.
+    wide = np.concatenate([found, found], 1)
+    rgb, depth = write_files(tmp_path, toy.paint(wide))
+    run(*model, *files, "-o", tmp_path / "out.png")
+    overlay, colours = cv2.imread(str(tmp_path / "out_overlay.png")), cv2.imread(str(rgb))
+    assert overlay.shape == (48, 128, 3)
+    assert np.array_equal(overlay[:, :31], colours[:, :31])
+    tint = drawings.overlay(colours, wide, palette)
+    assert np.array_equal(overlay[:, 34:62], tint[:, 34:62])
+
+
+@pytest.mark.parametrize(
+    ("comment", "names"),
+    [
+        ('# classes: ["(ignored)", "wall", "floor", "d\\u00f6\\nr", "\\"chair\\""]', "read"),
+        ('# classes: ["(ignored)", "wall"]', None),
+        ("# classes: [wall, floor, door, chair, bed]", None),
+        ("# classes: [1, 2, 3, 4, 5]", None),
+        ("# classes: " + "[" * 100000, None),
+    ],
+)
+def test_the_prototxt_names_the_classes(model, toy, tmp_path, comment, names, capsys):
+    deploy = tmp_path / "deploy.prototxt"
+    deploy.write_text(f"{comment}\n" + Path(model[0]).read_text())
+    names = json.loads(comment.removeprefix("# classes: ")) if names else ["0", *map(str, "1234")]
+    path = toy.lmdb(tmp_path / "db", toy.frames(1))
+    run(deploy, model[1], "--lmdb", path, "-o", tmp_path / "out", "--overlay")
+    wanted = drawings.legend(names, np.array(voc_colours(5), np.uint8))
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "legend.png")), wanted)
+    assert scored(deploy, path, model[1], tmp_path) == names[1:]
+    # The records' own names come first.
+    (path / "dataset.json").write_text(json.dumps({"classes": toy.names}))
+    assert scored(deploy, path, model[1], tmp_path) == toy.names[1:]
+
+
+def scored(deploy, path, weights, folder):
+    """The names of the classes that evaluate scores."""
+    evaluate.main([str(deploy), weights, str(path), "--json", str(folder / "x.json")])
+    return [c["name"] for c in json.loads((folder / "x.json").read_text())["classes"]]
+
+
 def test_lmdb_predictions_are_what_evaluate_counts(model, data, tmp_path):
     path, frames = data
     run(*model, "--lmdb", path, "-o", tmp_path / "out", "--batch-size", 4)
@@ -188,6 +242,27 @@ def test_depth_range_in_the_prototxt(model, toy, tmp_path, capsys):
     assert message in capsys.readouterr().err
     evaluate.main([str(deploy), model[1], str(path)])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("net", "records", "warns"),
+    [
+        ("0:8", "0:8 m", False),
+        ("0:8 m", "0.0:8.0", False),
+        ("0:8", "0:10 m", True),
+        ("ours", "ours", False),
+        ("ours", "0:8 m", True),
+    ],
+)
+def test_ranges_of_other_words_are_one(model, toy, tmp_path, capsys, net, records, warns):
+    deploy = tmp_path / "deploy.prototxt"
+    deploy.write_text(f"# depth_range: {net}\n" + Path(model[0]).read_text())
+    info = {"options": {"depth_range": records}}
+    path = toy.lmdb(tmp_path / "lmdb", toy.frames(1), info)
+    evaluate.main([str(deploy), model[1], str(path)])
+    run(deploy, model[1], "--lmdb", path, "-o", tmp_path / "out")
+    said = capsys.readouterr().err.count(f"is {records}, but the net was trained with {net}")
+    assert said == 2 * warns
 
 
 @pytest.mark.parametrize("name", FRAMES)

@@ -95,3 +95,21 @@ def test_full_precision_on_the_gpu(pretend_gpu) -> None:
     # Caffe computes in float32; TF32 keeps 10 bits of the mantissa.
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_using_ends_with_the_mode_before(monkeypatch) -> None:
+    monkeypatch.setattr(device, "check_gpu", lambda number: None)
+    caffe.set_device(1)
+    caffe.set_mode_gpu()
+    with device.using(None):
+        assert device.current_device().type == "cpu"
+        with device.using(3):
+            assert str(device.current_device()) == "cuda:3"
+        assert device.current_device().type == "cpu"
+    assert str(device.current_device()) == "cuda:1"
+
+
+def test_using_a_gpu_that_does_not_exist_changes_nothing() -> None:
+    with pytest.raises(RuntimeError, match="GPU 99"), device.using(99):
+        pass
+    assert device.current_device().type == "cpu"

@@ -209,3 +209,19 @@ print("done")
 )
 def test_numbers_as_c_streams_print_them(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_quiet_hushes_its_thread_alone(capsys) -> None:
+    def other() -> None:
+        emit("a.cpp:1", "heard")
+
+    with log.quiet():
+        emit("a.cpp:1", "lost", ERROR)
+        with log.quiet(WARNING):
+            emit("a.cpp:1", "lost, too", ERROR)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    emit("a.cpp:1", "heard again")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("] ")[2] for line in lines] == ["heard", "heard again"]

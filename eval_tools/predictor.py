@@ -1,0 +1,380 @@
+"""Predictor: labels frames from Python. Users import it from the package fusenet."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boundary import packed
+from boundary.errors import shown
+from caffe.errors import CaffeError
+from caffe.process import device, log
+from data_tools import images
+from data_tools.cli import DataError
+from data_tools.depth import DepthUnit
+from eval_tools import drawings
+from eval_tools.frames import dataset_info, parse_range, record, record_format, trained_on, unit_of
+from eval_tools.inference import Options, Segmented, at_size, batches, segment
+from eval_tools.labels import label_set
+from eval_tools.network import load
+from eval_tools.records import Record
+
+Array = Any  # numpy.ndarray or torch.Tensor
+Frames = Any  # an array, or a sequence of arrays
+Unit = str | float | DepthUnit
+
+# The engine's mode, CPU or a GPU, is the whole process's.
+_LOCK = threading.RLock()
+
+
+class Predictor:
+    """A trained net that labels RGB-D frames of any size, as eval_tools.predict does.
+
+        predictor = Predictor("model.fusenet")
+        labels = predictor(bgr, depth, unit="mm")        # H x W: at the frame's own size
+        print(predictor.names[labels[240, 320]])         # what is in the middle
+        chances = predictor.probabilities(bgr, depth)    # labels x H x W
+        cv2.imwrite("labels.png", predictor.overlay(bgr, labels))
+
+    Calls take frames in these forms, and answer in the same:
+
+    - one frame: bgr (H, W, 3), uint8, blue first, and depth (H, W), 0 where there is no reading;
+    - a batch: (N, H, W, 3) and (N, H, W);
+    - lists of frames, whose sizes may differ: the answer is a list.
+
+    They are NumPy arrays or PyTorch tensors; tensors are answered by tensors on the same device.
+    depth is None for a net that looks at colour alone, bgr for one that looks at depth alone.
+
+    unit is that of the stored depth: "mm", "m", a number of steps per metre, "sunrgbd" (that
+    dataset's rotated bits), "scaled" (already 0..255, as in training) or a DepthUnit. By default
+    integers are millimetres and floats are metres.
+
+    Frames of another aspect ratio than the net's input are cropped, letter-boxed or squeezed, as
+    the net was trained; what a crop leaves out gets label 0. Several threads may share a predictor:
+    they take turns. Nothing is printed.
+
+    Args:
+        model: a packed model (eval_tools.pack), or a deploy prototxt.
+        weights: the .caffemodel or .caffemodel.h5 of a prototxt.
+        dataset: an LMDB or dataset.json of the training data, for the depth rule, names and
+            colours; by default the packed model, or a comment in the prototxt, says them.
+        gpu: the number of a GPU; None: the CPU.
+        batch_size: how many frames of one size run at once.
+        trust: whether the net's layers may run Python code and write files.
+    Raises:
+        ValueError: (data_tools.cli.DataError) for a file or a frame that cannot be used; the
+            message is one line.
+
+    Attributes:
+        names: the name of each label; label 0 is the ignored one.
+        colors: uint8 (labels, 3), RGB.
+        size: (width, height) of the net's input.
+        depth_range: the mapping of depth to 0..255, as --depth-range names it; None for a net that
+            does not look at depth. depth_range_assumed: whether nothing says it.
+        fit: "crop", "pad" or "stretch".
+        takes_color, takes_depth: what the net looks at.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        weights: str | Path | None = None,
+        *,
+        dataset: str | Path | None = None,
+        gpu: int | None = None,
+        batch_size: int = 1,
+        trust: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise DataError(f"batch_size is {batch_size}, expected at least 1")
+        self.model, self.gpu, self.batch_size = Path(model), gpu, batch_size
+        with _engine(gpu):
+            self._network = load(model, weights, gpu, trusted=trust, warn=_warn)
+        source = dataset or (None if weights else model)
+        labels = label_set(self._network.values, dataset_info(source) if source else {})
+        self.names: tuple[str, ...] = labels.names
+        self.colors: np.ndarray = labels.colors
+        self.size: tuple[int, int] = self._network.size[::-1]
+        self._trained = trained_on(model, dataset)
+        rule = self._trained and self._trained.range
+        self.takes_color: bool = any(p.start == 0 for p in self._network.inputs.values())
+        self.takes_depth: bool = self._network.takes_depth
+        self.depth_range: str | None = str(parse_range(rule or "authors"))
+        self.depth_range_assumed: bool = self.takes_depth and not rule
+        if not self.takes_depth:
+            self.depth_range = None
+        self.fit: str = (self._trained and self._trained.fit) or "crop"
+
+    def __repr__(self) -> str:
+        looks = "+".join(
+            name for name, yes in (("bgr", self.takes_color), ("depth", self.takes_depth)) if yes
+        )
+        rule = f", depth {self.depth_range}" if self.takes_depth else ""
+        assumed = " (assumed)" if self.depth_range_assumed else ""
+        place = "CPU" if self.gpu is None else f"GPU {self.gpu}"
+        return (
+            f"<Predictor {shown(self.model)}: {len(self.names)} labels, {looks} "
+            f"{self.size[0]}x{self.size[1]}{rule}{assumed}, {self.fit}, {place}>"
+        )
+
+    def __call__(
+        self, bgr: Frames | None, depth: Frames | None = None, unit: Unit | None = None
+    ) -> Any:
+        """The labels of a frame, uint8 (H, W); of a batch (N, H, W); of a list, a list."""
+        return self._answer(bgr, depth, unit, lambda found: found.label)
+
+    def probabilities(
+        self, bgr: Frames | None, depth: Frames | None = None, unit: Unit | None = None
+    ) -> Any:
+        """The probability of each label, float32 (labels, H, W); of a batch (N, labels, H, W); of a
+        list, a list. They are 0 where a crop shows nothing.
+
+            chances = predictor.probabilities(bgr, depth, unit="mm")
+            labels = chances.argmax(0)                       # those of a call, up to rounding
+            sure = chances.max(0) > 0.9
+            floor = chances[predictor.names.index("floor")]  # H x W, 0 to 1
+            print(floor[sure].mean())
+        """
+        return self._answer(bgr, depth, unit, lambda found: found.probabilities, every=True)
+
+    def overlay(self, bgr: Array, labels: Array) -> Array:
+        """A frame tinted by its labels, uint8 (H, W, 3) in BGR, at the labels' size.
+
+        labels = predictor(bgr, depth)
+        picture = predictor.overlay(bgr, labels)
+        cv2.imwrite("overlay.png", picture)
+        for label in np.unique(labels):                  # a legend
+            print(predictor.names[label], predictor.colors[label])
+        """
+        color, label = _numpy(bgr), _numpy(labels)
+        if color.dtype != np.uint8 or color.shape[2:] != (3,):
+            raise DataError(f"colour is {_kind(color)}, expected uint8 of shape (H, W, 3)")
+        if label.ndim != 2 or label.dtype.kind not in "ui" or not label.size:
+            raise DataError(f"labels are {_kind(label)}, expected whole numbers of shape (H, W)")
+        if label.min() < 0 or label.max() >= len(self.names):
+            raise DataError(
+                f"labels are {label.min()} to {label.max()}; the net has 0 to {len(self.names) - 1}"
+            )
+        ground = at_size(drawings.smooth, np.ascontiguousarray(color), label.shape[::-1])
+        return _like(drawings.overlay(ground, label, self.colors), bgr)
+
+    def example(self) -> tuple[np.ndarray | None, np.ndarray | None, str | None] | None:
+        """The packed model's example frame, (bgr, depth, unit), for a call; None if it has none.
+
+        example = predictor.example()
+        if example:
+            bgr, depth, unit = example
+            labels = predictor(bgr, depth, unit)
+            cv2.imshow("labels", predictor.overlay(bgr, labels))
+        """
+        if not packed.is_packed(self.model):
+            return None
+        model = packed.read(self.model, DataError)
+        parts: dict[str, np.ndarray] = {}
+        with tempfile.TemporaryDirectory(prefix="fusenet-") as folder:
+            for part, reader in (("color", images.read_color), ("depth", images.read_depth)):
+                if part in model.parts:
+                    file = Path(folder, Path(model.parts[part]).name)
+                    model.copy(part, file)
+                    parts[part] = _of_part(reader, file, self.model)
+        if not parts:
+            return None
+        facts = model.info.get("example")
+        unit = facts.get("depth_unit") if isinstance(facts, dict) else None
+        return parts.get("color"), parts.get("depth"), unit if isinstance(unit, str) else None
+
+    def _answer(
+        self,
+        bgr: Frames | None,
+        depth: Frames | None,
+        unit: Unit | None,
+        part: Callable[[Segmented], Any],
+        every: bool = False,
+    ) -> Any:
+        given = _Given.of(bgr, depth)
+        for name, parts, needed in (
+            ("bgr", given.color, self.takes_color),
+            ("depth", given.depth, self.takes_depth),
+        ):
+            if needed and parts is None:
+                raise DataError(f"{shown(self.model)} looks at {name}, which is None")
+        frames = self._records(given, unit)
+        found = [part(one) for one in self._segmented(frames, every)]
+        return given.answer(found, (len(self.names),) if every else ())
+
+    def _records(self, given: _Given, unit: Unit | None) -> Iterator[Record]:
+        """The frames as inputs of the net."""
+        for number in range(given.count):
+            color = None if given.color is None else _numpy(given.color[number])
+            depth = None if given.depth is None else _numpy(given.depth[number])
+            known = _unit(unit, depth)
+            if depth is not None:
+                depth = _in_bits(depth, known)
+            form = record_format(self._network, known, self._trained, tell=lambda text: None)
+            name = f"frame {number}: " if given.count > 1 else ""
+            try:
+                yield record(color, depth, "frame", form)
+            except DataError as error:
+                raise DataError(f"{name}{error}") from error
+
+    def _segmented(self, frames: Iterator[Record], every: bool) -> Iterator[Segmented]:
+        """The frames' labels, from batches of one size; as eval_tools.predict --size original."""
+        for batch in batches(frames, self.batch_size, lambda frame: frame.picture.shape):
+            options = Options(batch[0].picture.shape[1::-1])
+            with _engine(self.gpu):
+                found = segment(self._network, batch, options, every=every)
+            yield from found
+
+
+@contextmanager
+def _engine(gpu: int | None) -> Iterator[None]:
+    """The engine for this thread alone: on that device, and without its log."""
+    try:
+        with _LOCK, log.quiet(), device.using(gpu):
+            yield
+    except CaffeError as error:
+        raise DataError(str(error)) from error
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+# -- what users give -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The frames of a call. color, depth: one array each; None if that part was not given.
+
+    form: 'one' frame, a 'batch' or a 'list'. first: what was given first, for the kind of answers.
+    """
+
+    color: Sequence[Array] | None
+    depth: Sequence[Array] | None
+    form: str
+    first: Frames
+
+    @classmethod
+    def of(cls, bgr: Frames | None, depth: Frames | None) -> _Given:
+        """Raises DataError if the two have other forms than frames, or not the same."""
+        parts = [_parts(bgr, "bgr", 3), _parts(depth, "depth", 2)]
+        forms = [part[0] for part in parts if part is not None]
+        if not forms:
+            raise DataError("neither bgr nor depth is given")
+        counts = {len(part[1]) for part in parts if part is not None}
+        if len(set(forms)) > 1 or len(counts) > 1:
+            raise DataError(
+                f"bgr is {_described(bgr)} and depth {_described(depth)}; expected (H, W, 3) and "
+                "(H, W), (N, H, W, 3) and (N, H, W), or two lists of one length"
+            )
+        color, deep = (part and part[1] for part in parts)
+        return cls(color, deep, forms[0], bgr if bgr is not None else depth)
+
+    @property
+    def count(self) -> int:
+        """The number of frames."""
+        return len(self.color if self.color is not None else self.depth or ())
+
+    def answer(self, found: list[np.ndarray], leading: tuple[int, ...]) -> Any:
+        """The frames' answers in the form of the call. leading: axes before height and width."""
+        if self.form == "one":
+            return _like(found[0], self.first)
+        if self.form == "list":
+            return [_like(one, array) for one, array in zip(found, self.first, strict=True)]
+        if not found:
+            size = tuple(self.first.shape[1:3])
+            kind = np.float32 if leading else np.uint8
+            return _like(np.zeros((0, *leading, *size), kind), self.first)
+        return _like(np.stack(found), self.first)
+
+
+def _parts(given: Frames | None, name: str, axes: int) -> tuple[str, Sequence[Array]] | None:
+    """The form of what is given for bgr or depth, and its frames. axes: those of one frame."""
+    if given is None:
+        return None
+    if isinstance(given, list | tuple):
+        for one in given:
+            if not _is_array(one) or one.ndim != axes:
+                raise DataError(f"{name} is a list of {_described(one)}, expected frames")
+        return "list", given
+    if not _is_array(given):
+        raise DataError(
+            f"{name} is {_described(given)}, expected a NumPy array or a PyTorch tensor"
+        )
+    if given.ndim not in (axes, axes + 1):
+        raise DataError(
+            f"{name} is {_described(given)}, expected {axes} axes, or {axes + 1} for a batch"
+        )
+    return ("one", [given]) if given.ndim == axes else ("batch", given)
+
+
+def _is_tensor(given: Any) -> bool:
+    return hasattr(given, "detach")
+
+
+def _is_array(given: Any) -> bool:
+    return isinstance(given, np.ndarray) or _is_tensor(given)
+
+
+def _numpy(given: Array) -> np.ndarray:
+    if not _is_array(given):
+        raise DataError(f"{_described(given)}: expected a NumPy array or a PyTorch tensor")
+    return given.detach().cpu().numpy() if _is_tensor(given) else given
+
+
+def _like(found: np.ndarray, given: Array) -> Array:
+    """An answer as what was given: a tensor on its device, or as it is."""
+    if not _is_tensor(given):
+        return found
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(found)).to(given.device)
+
+
+def _described(given: Any) -> str:
+    if isinstance(given, list | tuple):
+        return f"a list of {len(given)}"
+    return _kind(given) if _is_array(given) else type(given).__name__
+
+
+def _kind(array: Array) -> str:
+    return f"{str(array.dtype).removeprefix('torch.')} of shape {tuple(array.shape)}"
+
+
+def _unit(unit: Unit | None, depth: np.ndarray | None) -> DepthUnit:
+    """The unit of depth. Raises DataError for what is none."""
+    if unit is None:
+        return unit_of(depth)
+    if isinstance(unit, DepthUnit):
+        return unit
+    try:
+        found = DepthUnit.parse(str(unit))
+    except argparse.ArgumentTypeError as error:
+        raise DataError(f"unit: {error}") from None
+    if found.kind == "steps" and found.steps < 1:  # a camera's "depth scale"
+        raise DataError(f"unit: {unit} steps per metre; expected steps, not the length of one")
+    return found
+
+
+def _in_bits(depth: np.ndarray, unit: DepthUnit) -> np.ndarray:
+    """SUN RGB-D's depth as uint16, which PyTorch's users have in wider integers."""
+    if unit.kind != "sunrgbd" or depth.dtype.kind not in "ui" or not depth.size:
+        return depth
+    return depth.astype(np.uint16) if depth.min() >= 0 and depth.max() < 2**16 else depth
+
+
+def _of_part(reader: Callable[[Path], np.ndarray], file: Path, model: Path) -> np.ndarray:
+    try:
+        return reader(file)
+    except DataError as error:
+        raise DataError(str(error).replace(str(file), f"{shown(model)}: example")) from error
