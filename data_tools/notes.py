@@ -16,6 +16,20 @@ class Note:
     text: str
 
 
+@dataclass(frozen=True)
+class Finding:
+    """Something that seems wrong with a frame: what, with its figure, and the remedy."""
+
+    kind: str
+    what: str
+    remedy: str = "--strict refuses such frames"
+
+    @property
+    def note(self) -> Note:
+        """Both as a note."""
+        return Note(self.kind, f"{self.what}; {self.remedy}")
+
+
 Notes = dict[str, list[tuple[str, Note]]]  # kind -> frames' names and notes
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from data_tools.depth import DepthUnit
 from data_tools.doctor.sample import Sample, readings
-from data_tools.notes import Note
+from data_tools.notes import Finding
 
 NEAREST, FARTHEST = 0.2, 15.0  # metres, of the median
 LIKELY = (0.4, 8.0)  # metres: a unit is proposed if it gives such a median
@@ -28,25 +28,23 @@ def metres(value: float) -> str:
     return f"{value:.3g} m" if 1e-3 <= value < 1e5 else f"{value:.1e} m"
 
 
-def examine(sample: Sample) -> list[Note]:
-    """Notes on a frame whose median distance is not that of a room."""
+def examine(sample: Sample) -> list[Finding]:
+    """Findings on a frame whose median distance is not that of a room."""
     if sample.unit.kind != "steps":
         return []
     median = float(np.median(sample.sorted))
     turned = _turned(sample.raw) and median > TURNED_MEDIAN
     if NEAREST <= median <= FARTHEST and not turned:
         return []
-    text = (
-        f"half of the depth is beyond {metres(median)} with --depth-unit {option(sample.unit)}, "
+    what = (
+        f"median distance {metres(median)} with --depth-unit {option(sample.unit)}, "
         f"expected {NEAREST:g} to {FARTHEST:g} m"
     )
     better = "sunrgbd" if turned else proposed(sample)
-    if better:
-        found = float(np.median(_read(sample, better)))
-        text += f"; --depth-unit {better} makes it {metres(found)}"
-    else:
-        text += ", and no unit in use makes sense of it"
-    return [Note("depth-unit", text)]
+    if not better:
+        return [Finding("depth-unit", what, "no --depth-unit in use makes sense of it")]
+    found = float(np.median(_read(sample, better)))
+    return [Finding("depth-unit", what, f"--depth-unit {better} makes it {metres(found)}")]
 
 
 def proposed(sample: Sample) -> str | None:

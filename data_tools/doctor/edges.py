@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from data_tools.doctor.sample import Sample
-from data_tools.notes import Note
+from data_tools.notes import Finding
 
 AROUND = 31  # pixels: edges are compared with those around them
 TOLERANCE = 2  # pixels of the grid: an offset up to here is none
@@ -26,6 +26,7 @@ SHIFT, TURN = 3.0, 4.5  # by how much another score must exceed the one without 
 PART = 0.65  # and which part of it the one without a shift must not exceed
 SOUND = 9.0  # where the score without a shift is so high, no turns are looked for
 LEAST_SHIFT = 4  # pixels of the grid
+PROJECT = "--intrinsics, --depth-intrinsics and --extrinsics project depth into the colour camera"
 
 Turn = Callable[[np.ndarray], np.ndarray]
 TURNS: dict[str, Turn] = {
@@ -51,15 +52,15 @@ class Match:
     shift: tuple[int, int]
 
 
-def examine(sample: Sample) -> list[Note]:
-    """A note on a frame whose depth is shifted, mirrored or turned against its colour."""
+def examine(sample: Sample) -> list[Finding]:
+    """A finding on a frame whose depth is shifted, mirrored or turned against its colour."""
     colors = _spectrum(color_edges(sample.color))
     depth = depth_edges(sample.metres)
     as_is = match(colors, depth)
     if as_is is None:
         return []
     if text := _shifted(as_is, sample.scale):
-        return [Note("edges", text)]
+        return [Finding("edges", text, PROJECT)]
     if as_is.still >= SOUND:
         return []
     height, width = depth.shape
@@ -68,12 +69,11 @@ def examine(sample: Sample) -> list[Note]:
     name, best = max(found.items(), key=lambda item: item[1].best if item[1] else 0.0)
     if best is None or not _clearly(best.best, as_is.still, TURN):
         return []
-    text = (
+    what = (
         f"depth seems to be {name} against colour: so their edges match with a score of "
-        f"{best.best:.1f}, as they are with {as_is.still:.1f}; turn it before (--strict refuses "
-        "such frames)"
+        f"{best.best:.1f}, as they are with {as_is.still:.1f}"
     )
-    return [Note("edges", text)]
+    return [Finding("edges", what, "turn it back; --strict refuses such frames")]
 
 
 def _shifted(found: Match, scale: float) -> str | None:
@@ -86,8 +86,7 @@ def _shifted(found: Match, scale: float) -> str | None:
     ]
     return (
         f"the edges of depth and colour do not meet: depth lies {' and '.join(words)} (score "
-        f"{found.best:.1f}, as it is {found.still:.1f}); --intrinsics, --depth-intrinsics and "
-        "--extrinsics project depth into the colour camera"
+        f"{found.best:.1f}, as it is {found.still:.1f})"
     )
 
 

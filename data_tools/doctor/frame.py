@@ -7,10 +7,10 @@ import numpy as np
 from data_tools.depth import DepthUnit
 from data_tools.doctor import distance, edges, holes, surfaces, values
 from data_tools.doctor.sample import sample
-from data_tools.notes import Note
+from data_tools.notes import Finding
 
 
-def examine(color: np.ndarray, depth: np.ndarray, unit: DepthUnit) -> tuple[Note, ...]:
+def examine(color: np.ndarray, depth: np.ndarray, unit: DepthUnit) -> tuple[Finding, ...]:
     """What seems wrong with a frame: colour (H x W x 3 uint8, BGR), depth (h x w as stored).
 
     Both show one field of view. Small pictures (under sample.LEAST_PIXELS) are not judged.

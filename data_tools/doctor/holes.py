@@ -10,7 +10,7 @@ import numpy as np
 from data_tools.depth import DepthUnit
 from data_tools.doctor import distance
 from data_tools.doctor.sample import readings
-from data_tools.notes import Note
+from data_tools.notes import Finding
 
 STEP = 2  # every second row and column is looked at
 SHARE = 0.002  # of the readings, at least; the type's maximum needs no share
@@ -19,6 +19,11 @@ GAP = 1.1  # to the next reading, at least, for values that cameras use
 FAR, FAR_GAP = 20.0, 1.5  # metres; any other value so far behind the rest
 ROUND_FROM = 8.0  # metres: a round distance may be a sensor's limit
 SPIKE, SPIKE_GAP = 0.02, 1.3  # what is asked about, but not taken
+
+
+def number(value: float) -> str:
+    """A stored value in full, as --no-reading takes it."""
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.9g}"
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Found:
     sure: bool
 
     def __str__(self) -> str:
-        return f"{self.share:.1%} of the readings are {self.value:g}, the next one is {self.next:g}"
+        value, after = number(self.value), number(self.next)
+        return f"{self.share:.1%} of the readings are {value}, the next one is {after}"
 
 
 def without(depth: np.ndarray, values: Sequence[float]) -> np.ndarray:
@@ -102,19 +108,21 @@ def agreed(depths: Iterable[np.ndarray], unit: DepthUnit) -> dict[float, Found]:
 
 def told(found: Found) -> str:
     """What is said where a value is taken as a hole."""
-    return f"depth {found.value:g} is taken as no reading: {found}; --no-reading says otherwise"
+    return (
+        f"depth {number(found.value)} is taken as no reading: {found} (--no-reading none keeps it)"
+    )
 
 
-def examine(depth: np.ndarray, unit: DepthUnit) -> list[Note]:
-    """A note on a frame (depth as stored) that has such a value still."""
+def examine(depth: np.ndarray, unit: DepthUnit) -> list[Finding]:
+    """A finding on a frame (depth as stored) that has such a value still."""
     found = find(depth, unit)
     if not found:
         return []
     where = ""
     if unit.kind == "steps":
         where = f" ({distance.metres(found.value / unit.steps)})"
-    text = f"{found}{where}; --no-reading {found.value:g} takes them as holes"
-    return [Note("no-reading", text)]
+    remedy = f"--no-reading {number(found.value)} takes them as holes"
+    return [Finding("no-reading", f"{found}{where}", remedy)]
 
 
 def _highest(dtype: np.dtype) -> float:

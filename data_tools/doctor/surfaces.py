@@ -1,18 +1,21 @@
 """Whether depth bends as distances do: disparity and reversed depth do not.
 
-Along a line across a plane, distance is z = 1 / (a + b x). So its relative second difference is
-2 g^2 for steps in which it changes by a part g, as (z1 + z2 - 2 z0) / z0 = 2 g^2 (1 - t^2) with
-t = b x / a. The ratio of the two is near 1 for distances, 0 for disparity (which is linear in x) and
-negative for reversed depth. Rooms have enough planes for a verdict if they are seen at a slant.
+Along a line across a plane, distance is z = 1 / (a + b x). With t = b x / a, three places at -x, 0
+and x have a relative change g = (z1 - z2) / 2 z0 = t / (1 - t^2) and a relative bend
+(z1 + z2 - 2 z0) / z0 = 2 g^2 (1 - t^2). So the ratio of bend and 2 g^2 is near 1 for distances. It
+is 0 for disparity, which is linear in x, and negative for reversed depth. Rooms have enough planes
+for a verdict if they are seen at a slant.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from data_tools.doctor.sample import Sample
-from data_tools.notes import Note
+from data_tools.notes import Finding
 
 SIDE = 160  # pixels; readings are averaged to this width, against noise
 STEP = 16  # pixels between the three places of a difference
@@ -23,16 +26,13 @@ AROUND = 0.25  # of a ratio
 PLANE = 0.85  # the ratio that distances have in practice
 
 
-def examine(sample: Sample) -> list[Note]:
-    """A note on depth that is inverse or reversed."""
+def examine(sample: Sample) -> list[Finding]:
+    """A finding on depth that is inverse or reversed."""
     kind = judged(ratios(sample.metres), affine=sample.unit.kind == "scaled")
     if not kind:
         return []
-    text = (
-        f"depth bends as {kind} does, not as distance: flat surfaces are curved; convert it to "
-        "distances (--strict refuses such frames)"
-    )
-    return [Note("inverse", text)]
+    what = f"depth bends as {kind} does, not as distance: flat surfaces are curved"
+    return [Finding("inverse", what, "convert it to distances; --strict refuses such frames")]
 
 
 def judged(found: np.ndarray, affine: bool = False) -> str | None:
@@ -79,7 +79,7 @@ def _along_rows(z: np.ndarray) -> np.ndarray:
         return np.empty(0, np.float32)
     places = [z[:, i * half : i * half + count] for i in range(5)]
     first, middle, last = places[0], places[2], places[4]
-    steps = np.stack([after - before for before, after in zip(places, places[1:], strict=False)])
+    steps = np.stack([after - before for before, after in pairwise(places)])
     sizes = np.abs(steps)
     with np.errstate(invalid="ignore"):
         even = sizes.max(0) < EVEN * sizes.min(0)
