@@ -11,12 +11,13 @@ import numpy as np
 from boundary.arrays import read_npy
 from boundary.errors import shown
 from boundary.limits import check_pixels
-from boundary.pictures import claimed_size, read_picture
+from boundary.pictures import claimed_size, decode, orientation, read_picture
 from boundary.reading import check_plain, read_bytes, reading
+from data_tools import turning
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
 from data_tools.exr import read_exr
-from data_tools.record import UNKNOWN, UnknownLabel
+from data_tools.record import UNKNOWN, Frame, UnknownLabel
 
 COLOR = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
 DEPTH = (".png", ".exr", ".npy", ".tif", ".tiff", ".pgm")
@@ -24,8 +25,29 @@ LABEL = (".png", ".npy", ".bmp", ".tif", ".tiff", ".pgm")
 
 
 def read_color(path: str | Path) -> np.ndarray:
-    """H x W x 3 uint8, BGR. Raises DataError if it is no picture, or a too large one."""
-    return _read(path, cv2.IMREAD_COLOR)
+    """H x W x 3 uint8, BGR, upright. Raises DataError if it is no picture, or a too large one."""
+    return read_turned(path)[0]
+
+
+def read_turned(path: str | Path) -> tuple[np.ndarray, int]:
+    """As read_color, and the EXIF orientation from which it was turned upright; 1 if it was not."""
+    data = read_bytes(path, DataError, plain=True)
+    color = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, shown(path), DataError)
+    found = orientation(data)
+    return turning.upright(color, found), found
+
+
+def read_frame(files: dict[str, Path], label: np.ndarray | None = None) -> Frame:
+    """The frame in the files 'color' and 'depth', with this label (H x W) of its file 'label'.
+
+    Where EXIF data turn the colour picture, depth and label are turned in the same way, if they
+    were stored as the camera saw it. Raises as read_color and read_depth, and DataError if nothing
+    tells whether they have to be turned.
+    """
+    color, turned = read_turned(files["color"])
+    paths = {part: str(file) for part, file in files.items()}
+    frame = Frame(color, read_depth(files["depth"]), label, files=paths)
+    return turning.turned(frame, turned) if turned > 1 else frame
 
 
 def read_depth(path: str | Path) -> np.ndarray:

@@ -18,16 +18,20 @@ class Note:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that seems wrong with a frame: what, with its figure, and the remedy."""
+    """Something that seems wrong with a frame: what, with its figure, and the remedy, if any."""
 
     kind: str
     what: str
-    remedy: str = "--strict refuses such frames"
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
     @property
     def note(self) -> Note:
-        """Both as a note."""
-        return Note(self.kind, f"{self.what}; {self.remedy}")
+        """The finding as a note, which names an option."""
+        option = "" if "--" in self.remedy else "; --strict refuses such frames"
+        return Note(self.kind, f"{self}{option}")
 
 
 Notes = dict[str, list[tuple[str, Note]]]  # kind -> frames' names and notes

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from tqdm import tqdm
 from boundary import names
 from boundary.errors import shown
 from boundary.writing import write_bytes
-from data_tools import framing
+from data_tools import framing, notes
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
 from data_tools.depth import DepthRange
+from data_tools.images import read_depth
 from data_tools.record import nearest
 from eval_tools import cli, drawings, scannet
 from eval_tools.frames import (
@@ -131,7 +133,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(args, labels)
     frames, inputs = _records(args, network) if args.lmdb else _files(args, network)
     output.check(list(inputs), [file for files in inputs.values() for file in files])
-    _run(args, network, progress(frames, len(inputs), "frames"), output)
+    said: notes.Notes = {}
+    _run(args, network, progress(_noted(frames, said), len(inputs), "frames"), output)
+    notes.tell(said)
+
+
+def _noted(frames: Iterable[Record], said: notes.Notes) -> Iterator[Record]:
+    """The frames; what is to be said of them is added to `said`."""
+    for frame in frames:
+        notes.add(said, shown(frame.key), frame.notes)
+        yield frame
 
 
 def _run(
@@ -179,6 +190,10 @@ def _files(
     unit = args.depth_unit or default_unit(next(iter(pairs.values())))
     trained = trained_on(args.deploy, args.dataset)
     form = record_format(network, unit, trained, args.depth_range, args.fit)
+    if network.takes_depth and args.depth is not None:
+        form = replace(form, **framing.doctor_fields(args))
+        depths = [files["depth"] for files in pairs.values()]
+        form = framing.settled(form, lambda i: read_depth(depths[i]), len(depths), args.depth)
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
 

@@ -25,7 +25,9 @@ def option(unit: DepthUnit) -> str:
 
 def metres(value: float) -> str:
     """A distance in words."""
-    return f"{value:.3g} m" if 1e-3 <= value < 1e5 else f"{value:.1e} m"
+    if 1000 <= value < 1e5:
+        return f"{value:.0f} m"
+    return f"{value:.3g} m" if 1e-3 <= value < 1000 else f"{value:.1e} m"
 
 
 def examine(sample: Sample) -> list[Finding]:

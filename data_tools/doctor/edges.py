@@ -21,7 +21,8 @@ from data_tools.notes import Finding
 AROUND = 31  # pixels: edges are compared with those around them
 TOLERANCE = 2  # pixels of the grid: an offset up to here is none
 REACH, TURN_REACH = 0.15, 0.04  # shifts up to this part of the longer side are looked for
-CLEAR = 6.0  # a score that stands out
+CLEAR = 6.0  # a score that stands out among turns
+CLEAR_SHIFT = 8.5  # and among shifts, which are many more
 SHIFT, TURN = 3.0, 4.5  # by how much another score must exceed the one without a shift
 PART = 0.65  # and which part of it the one without a shift must not exceed
 SOUND = 9.0  # where the score without a shift is so high, no turns are looked for
@@ -54,44 +55,47 @@ class Match:
 
 def examine(sample: Sample) -> list[Finding]:
     """A finding on a frame whose depth is shifted, mirrored or turned against its colour."""
-    colors = _spectrum(color_edges(sample.color))
-    depth = depth_edges(sample.metres)
+    colors, depth = _spectrum(color_edges(sample.color)), depth_edges(sample.metres)
     as_is = match(colors, depth)
     if as_is is None:
         return []
-    if text := _shifted(as_is, sample.scale):
-        return [Finding("edges", text, PROJECT)]
-    if as_is.still >= SOUND:
+    if as_is.still < SOUND:
+        name, turned = _turned(colors, depth)
+        if turned > as_is.best and _clearly(turned, as_is.still, TURN):
+            what = f"depth seems to be {name} against colour: {_scores(turned, as_is)}"
+            return [Finding("edges", what, "turn it back")]
+    x, y = as_is.shift
+    if (
+        np.hypot(x, y) < LEAST_SHIFT
+        or as_is.best < CLEAR_SHIFT
+        or not _clearly(as_is.best, as_is.still, SHIFT)
+    ):
         return []
-    height, width = depth.shape
-    turns = {**TURNS, **(SQUARE_TURNS if height == width else {})}
-    found = {name: match(colors, turn(depth), TURN_REACH) for name, turn in turns.items()}
-    name, best = max(found.items(), key=lambda item: item[1].best if item[1] else 0.0)
-    if best is None or not _clearly(best.best, as_is.still, TURN):
-        return []
-    what = (
-        f"depth seems to be {name} against colour: so their edges match with a score of "
-        f"{best.best:.1f}, as they are with {as_is.still:.1f}"
-    )
-    return [Finding("edges", what, "turn it back; --strict refuses such frames")]
-
-
-def _shifted(found: Match, scale: float) -> str | None:
-    x, y = found.shift
-    if np.hypot(x, y) < LEAST_SHIFT or not _clearly(found.best, found.still, SHIFT):
-        return None
     ways = [(x, "right", "left"), (y, "down", "up")]
-    words = [
-        f"{abs(n) * scale:.0f} pixels {more if n > 0 else less}" for n, more, less in ways if n
-    ]
-    return (
-        f"the edges of depth and colour do not meet: depth lies {' and '.join(words)} (score "
-        f"{found.best:.1f}, as it is {found.still:.1f})"
-    )
+    words = [f"{abs(n) * sample.scale:.0f} pixels {b if n > 0 else a}" for n, b, a in ways if n]
+    what = f"depth lies {' and '.join(words)} of its place in colour"
+    return [Finding("edges", f"{what}: {_scores(as_is.best, as_is)}", PROJECT)]
+
+
+def _turned(colors: np.ndarray, depth: np.ndarray) -> tuple[str, float]:
+    """How depth has to be turned for the best match, and its score."""
+    square = depth.shape[0] == depth.shape[1]
+    turns = {**TURNS, **(SQUARE_TURNS if square else {})}
+    found = {name: match(colors, turn(depth), TURN_REACH) for name, turn in turns.items()}
+    return max(((name, one.best) for name, one in found.items() if one), key=lambda one: one[1])
+
+
+def _scores(best: float, as_is: Match) -> str:
+    return f"so their edges meet with a score of {best:.1f}, as they are with {as_is.still:.1f}"
 
 
 def _clearly(best: float, still: float, margin: float) -> bool:
     return best >= CLEAR and best - still >= margin and still <= PART * best
+
+
+def matched(color: np.ndarray, metres: np.ndarray) -> Match | None:
+    """The match of a frame's colour (H x W x 3 uint8) and depth (H x W) as they are."""
+    return match(_spectrum(color_edges(color)), depth_edges(metres))
 
 
 def match(colors: np.ndarray, depth: np.ndarray, reach: float = REACH) -> Match | None:

@@ -54,7 +54,7 @@ def find(depth: np.ndarray, unit: DepthUnit) -> Found | None:
 
     It is the highest one, as no reading is between it and the rest of the picture.
     """
-    if unit.kind == "sunrgbd" or depth.dtype.kind not in "uif":
+    if unit.kind == "sunrgbd" or depth.ndim != 2 or depth.dtype.kind not in "uif":
         return None
     raw = depth[::STEP, ::STEP]
     raw = raw[readings(raw, unit) > 0]

@@ -32,7 +32,7 @@ def examine(sample: Sample) -> list[Finding]:
     if not kind:
         return []
     what = f"depth bends as {kind} does, not as distance: flat surfaces are curved"
-    return [Finding("inverse", what, "convert it to distances; --strict refuses such frames")]
+    return [Finding("inverse", what, "convert it to distances")]
 
 
 def judged(found: np.ndarray, affine: bool = False) -> str | None:

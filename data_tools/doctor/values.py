@@ -13,7 +13,7 @@ from data_tools.notes import Finding
 
 FEWEST = 0.1  # the share of pixels with a reading
 MOST_NAN = 0.5  # the share of pixels that are no number
-NOISE, SMOOTH = 0.15, 0.03  # relative differences of neighbours: their median
+NOISE, SMOOTH = 0.05, 0.02  # relative differences of neighbours, which a quarter exceeds
 FLAT = 0.002  # the spread of nearly all readings, relative to their median
 AT_LIMIT, AT_HIGHEST = 0.5, 0.65  # shares of the readings that are at a limit, at the highest
 FEWEST_VALUES = 8  # different readings
@@ -75,12 +75,12 @@ def _noise(sample: Sample) -> Finding | None:
     found = _roughness(sample.raw, sample.beside, sample.unit)
     if found < NOISE:
         return None
-    what = f"depth is noise: neighbours differ by {found:.0%}"
+    what = f"depth is noise: a quarter of all neighbours differ by over {found:.0%}"
     if sample.raw.dtype == np.uint16:
         swapped = sample.raw.byteswap(), sample.beside.byteswap()
         if _roughness(*swapped, sample.unit) < SMOOTH:
             what += ", and by little if the two bytes of each number are swapped"
-            return Finding("noise", what, "swap them; --strict refuses such frames")
+            return Finding("noise", what, "swap them")
         unit = DepthUnit("sunrgbd")
         if _roughness(sample.raw, sample.beside, unit) < SMOOTH:
             return Finding("noise", what, "--depth-unit sunrgbd makes it smooth")
@@ -88,13 +88,13 @@ def _noise(sample: Sample) -> Finding | None:
 
 
 def _roughness(raw: np.ndarray, beside: np.ndarray, unit: DepthUnit) -> float:
-    """The median of the relative differences of neighbours."""
+    """A relative difference that a quarter of all neighbours exceed."""
     one, two = readings(raw[::2, ::2], unit), readings(beside[::2, ::2], unit)
     seen = (one > 0) & (two > 0)
     if not seen.any():
         return 0.0
     one, two = one[seen], two[seen]
-    return float(np.median(np.abs(one - two) / np.maximum(one, two)))
+    return float(np.percentile(np.abs(one - two) / np.maximum(one, two), 75))
 
 
 def _few(sample: Sample) -> Finding | None:
