@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from boundary.arrays import read_npy
+from boundary.arrays import decode_npy, read_npy
 from boundary.errors import shown
 from boundary.limits import check_pixels
 from boundary.pictures import claimed_size, decode, orientation, read_picture
@@ -16,7 +18,7 @@ from boundary.reading import check_plain, read_bytes, reading
 from data_tools import turning
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
-from data_tools.exr import read_exr
+from data_tools.exr import decode_exr
 from data_tools.record import UNKNOWN, Frame, UnknownLabel
 
 COLOR = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
@@ -32,54 +34,86 @@ def read_color(path: str | Path) -> np.ndarray:
 def read_turned(path: str | Path) -> tuple[np.ndarray, int]:
     """As read_color, and the EXIF orientation from which it was turned upright; 1 if it was not."""
     data = read_bytes(path, DataError, plain=True)
-    color = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, shown(path), DataError)
-    found = orientation(data)
-    return turning.upright(color, found), found
+    return decode_color(data, shown(path)), orientation(data)
 
 
-def read_frame(files: dict[str, Path], label: np.ndarray | None = None) -> Frame:
-    """The frame in the files 'color' and 'depth', with this label (H x W) of its file 'label'.
+def orientation_of(path: str | Path) -> int:
+    """The EXIF orientation from which read_color turns a picture. Raises DataError."""
+    return orientation(read_bytes(path, DataError, plain=True))
+
+
+def read_frame(
+    files: dict[str, Any], label: Callable[[tuple[int, int]], np.ndarray] | None = None
+) -> Frame:
+    """The frame in the files 'color' and 'depth'. label: reads the label (H x W) of 'label', given
+    the colour picture's width and height.
 
     Where EXIF data turn the colour picture, depth and label are turned in the same way, if they
     were stored as the camera saw it. Raises as read_color and read_depth, and DataError if nothing
     tells whether they have to be turned.
     """
-    color, turned = read_turned(files["color"])
+    color, way = read_turned(files["color"])
+    depth = read_depth(files["depth"])
     paths = {part: str(file) for part, file in files.items()}
-    frame = Frame(color, read_depth(files["depth"]), label, files=paths)
-    return turning.turned(frame, turned) if turned > 1 else frame
+    frame = Frame(color, depth, label and label(color.shape[1::-1]), files=paths)
+    return turning.turned(frame, way)
+
+
+def decode_color(data: bytes, where: str) -> np.ndarray:
+    """As read_color, from a file's bytes. where: begins the message of an error."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return turning.upright(decode(data, flags, where, DataError), orientation(data))
 
 
 def read_depth(path: str | Path) -> np.ndarray:
     """H x W as stored: integers or floats. Raises as read_color, also for several channels."""
     suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return _one_channel(_read_npy(path), str(path))
+    return decode_depth(read_bytes(path, DataError, plain=True), suffix, shown(path))
+
+
+def decode_depth(data: bytes, suffix: str, where: str) -> np.ndarray:
+    """As read_depth, from a file's bytes. suffix: of its name. where: begins the message of an
+    error.
+    """
     if suffix == ".exr":
-        return read_exr(path)
-    depth = _read_npy(path) if suffix == ".npy" else _read(path, cv2.IMREAD_UNCHANGED)
+        return decode_exr(data, where)
+    if suffix == ".npy":
+        return _one_channel(_not_empty(decode_npy(data, where, DataError), where), where)
+    return _one_channel(decode(data, cv2.IMREAD_UNCHANGED, where, DataError), where)
+
+
+def _one_channel(depth: np.ndarray, where: str) -> np.ndarray:
     if depth.ndim == 3 and depth.shape[2] == 1:
         depth = depth[:, :, 0]
     if depth.ndim != 2:
-        raise DataError(f"{path}: depth has shape {depth.shape}, expected one channel (H, W)")
+        raise DataError(f"{where}: depth has shape {depth.shape}, expected one channel (H, W)")
     return depth
 
 
 def read_label(
-    path: str | Path, classes: ClassTable | None = None, ignore_unknown: bool = False
+    path: str | Path,
+    classes: ClassTable | None = None,
+    ignore_unknown: bool = False,
+    numbers: Callable[[np.ndarray], np.ndarray] = lambda stored: stored,
 ) -> np.ndarray:
     """H x W of labels.
 
     A palette PNG gives its indices. If the class table has colours, palette and colour images give
-    the labels of their colours. Raises UnknownLabel for a colour that is not in the table, unless
-    ignore_unknown, which makes it UNKNOWN, and DataError for a colour image without a table.
+    the labels of their colours. numbers: what labels become that are stored as numbers.
+
+    Raises UnknownLabel for a colour that is not in the table, unless ignore_unknown, which makes it
+    UNKNOWN, and DataError for a colour image without a table.
     """
     has_colors = classes is not None and classes.colors is not None
     if Path(path).suffix.lower() == ".npy":
-        return _read_npy(path)
+        return numbers(_read_npy(path))
     if not has_colors and _has_palette(path):
-        return _palette_indices(path)
+        return numbers(_palette_indices(path))
     label = _read(path, cv2.IMREAD_UNCHANGED)
     if label.ndim == 2:
-        return label
+        return numbers(label)
     if not has_colors:
         raise DataError(
             f"{path}: label is a colour picture; give a table of classes with their "
@@ -118,9 +152,12 @@ def _read(path: str | Path, flags: int) -> np.ndarray:
 
 
 def _read_npy(path: str | Path) -> np.ndarray:
-    values = read_npy(path, DataError)
+    return _not_empty(read_npy(path, DataError), shown(path))
+
+
+def _not_empty(values: np.ndarray, where: str) -> np.ndarray:
     if not values.size:
-        raise DataError(f"{shown(path)}: an array of shape {values.shape} holds no values")
+        raise DataError(f"{where}: an array of shape {values.shape} holds no values")
     return values
 
 

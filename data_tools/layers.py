@@ -217,7 +217,7 @@ class FrameList:
         files = dict(zip(("color", "depth", "label"), paths, strict=False))
         try:
             label = images.read_label(files["label"], self._table) if "label" in files else None
-            frame = images.read_frame(files, label)
+            frame = images.read_frame(files, lambda size: label)
         except (DataError, OSError) as error:
             raise DataError(f"{self._settings.source}: {describe(error)}") from error
         return self._format.planes(frame), scene

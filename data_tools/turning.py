@@ -45,6 +45,8 @@ def upright(plane: np.ndarray, orientation: int) -> np.ndarray:
 def turned(frame: Frame, orientation: int) -> Frame:
     """A frame whose colour picture was turned from this orientation, with depth and label turned in
     the same way if they were stored unturned. Raises DataError if nothing tells."""
+    if orientation == 1:
+        return frame
     parts = [
         part
         for part in ("depth", "label")

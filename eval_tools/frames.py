@@ -76,7 +76,7 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
     """
     if "colour" in files and "depth" in files:
         both = {"color": files["colour"], "depth": files["depth"]}
-        return _record(images.read_frame(both), name, form)
+        return record_of(images.read_frame(both), name, form)
     color = images.read_color(files["colour"]) if "colour" in files else None
     depth = images.read_depth(files["depth"]) if "depth" in files else None
     paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
@@ -98,15 +98,20 @@ def record(
     Raises:
         DataError: a part is unusable, or the two show different fields of view.
     """
+    if color is None and form.rig:
+        raise DataError("depth is to be projected into the colour picture, and there is none")
     if color is None:
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
         depth = np.zeros(color.shape[:2], np.uint8)
-        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"), doctor=False)
-    return _record(Frame(color, depth, files=files or {}), name, form)
+        form = replace(
+            form, unit=DepthUnit("scaled"), range=DepthRange("none"), rig=None, doctor=False
+        )
+    return record_of(Frame(color, depth, files=files or {}), name, form)
 
 
-def _record(frame: Frame, name: str, form: RecordFormat) -> Record:
+def record_of(frame: Frame, name: str, form: RecordFormat) -> Record:
+    """The record of a frame. Raises DataError as record."""
     planes, notes = form.noted_planes(frame)
     return Record(
         name,

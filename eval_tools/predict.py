@@ -1,4 +1,4 @@
-"""Labels frames with a trained net: one frame, folders of frames, or an LMDB.
+"""Labels frames with a trained net: one frame, folders of frames, a recording, or an LMDB.
 
 For each frame the command writes OUT/NAME.png, its labels as a palette PNG (the indices are the
 labels), and on request NAME_overlay.png and NAME_probability.png (the probability of the predicted
@@ -24,10 +24,11 @@ from boundary.errors import shown
 from boundary.writing import write_bytes
 from data_tools import framing, notes
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
-from data_tools.depth import DepthRange
+from data_tools.depth import DepthRange, DepthUnit
 from data_tools.images import read_depth
-from data_tools.record import nearest
-from eval_tools import cli, drawings, scannet
+from data_tools.record import RecordFormat, nearest
+from data_tools.recordings import kinds
+from eval_tools import cli, drawings, scannet, video
 from eval_tools.frames import (
     Source,
     dataset_info,
@@ -37,6 +38,7 @@ from eval_tools.frames import (
     names_of,
     read,
     record_format,
+    record_of,
     reshaped,
     trained_on,
     with_classes,
@@ -54,6 +56,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, "predict")
     cli.add_model(parser)
     _add_frames(parser.add_argument_group("frames"))
+    kinds.add_options(parser.add_argument_group("recording (--sequence)"))
     cli.add_inference(parser)
     _add_output(parser.add_argument_group("output"))
     return parser
@@ -63,6 +66,12 @@ def _add_frames(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--rgb", metavar="F", help="colour: an image, a folder, or a pattern with *")
     group.add_argument("--depth", metavar="F", help="depth: the same; PNG (16-bit), EXR, NPY, TIFF")
     group.add_argument("--lmdb", metavar="LMDB", help="records of data_tools instead of files")
+    group.add_argument(
+        "--sequence",
+        type=Path,
+        metavar="SOURCE",
+        help="a camera's recording, as data_tools.sequence reads it, instead of files",
+    )
     framing.add_options(group)
     framing.add_fit(group, None, "as the net was trained, if --dataset says so, else crop")
     group.add_argument(
@@ -105,6 +114,18 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="also write the probabilities of the predicted labels",
     )
+    group.add_argument(
+        "--video",
+        type=Path,
+        metavar="OUT.mp4",
+        help="also write a video: colour, depth and labels side by side (.mp4 or .avi)",
+    )
+    group.add_argument(
+        "--fps",
+        type=video.rate,
+        metavar="N",
+        help="frames of the video a second (default: the recording's, or 10)",
+    )
     cli.add_labels(group)
     group.add_argument(
         "--submission",
@@ -121,8 +142,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command. Raises DataError."""
     parser = arguments()
     args = cli.parsed(parser, argv)
-    if (args.lmdb is None) == (args.rgb is None and args.depth is None):
-        parser.error("expected --rgb and --depth, or --lmdb")
+    given = [args.lmdb, args.sequence, args.rgb or args.depth]
+    if sum(one is not None for one in given) != 1:
+        parser.error("expected --rgb and --depth, or --sequence, or --lmdb")
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
     source = args.dataset or (args.lmdb if args.weights else args.deploy)
     info = dataset_info(source) if source else {}
@@ -131,10 +153,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     info = with_classes(info, args.deploy, network.values)
     labels = label_set(network.values, info, args.names, args.classes)
     output = Output(args, labels)
-    frames, inputs = _records(args, network) if args.lmdb else _files(args, network)
+    rate = None
+    if args.sequence:
+        frames, inputs, rate = _sequence(args, network)
+    else:
+        frames, inputs = _records(args, network) if args.lmdb else _files(args, network)
     output.check(list(inputs), [file for files in inputs.values() for file in files])
     said: notes.Notes = {}
-    _run(args, network, progress(_noted(frames, said), len(inputs), "frames"), output)
+    frames = progress(_noted(frames, said), len(inputs), "frames")
+    with video.opened(args.video, args.fps or rate, labels.colors) as film:
+        _run(args, network, frames, output, film)
     notes.tell(said)
 
 
@@ -146,7 +174,11 @@ def _noted(frames: Iterable[Record], said: notes.Notes) -> Iterator[Record]:
 
 
 def _run(
-    args: argparse.Namespace, network: Network, frames: Iterable[Record], output: Output
+    args: argparse.Namespace,
+    network: Network,
+    frames: Iterable[Record],
+    output: Output,
+    film: video.Film | None,
 ) -> None:
     wanted = args.size if args.size != "original" else None
     for batch in batches(frames, args.batch_size, lambda frame: (frame.size, frame.picture.shape)):
@@ -157,6 +189,8 @@ def _run(
             batch, segment(network, batch, options, args.probabilities), strict=True
         ):
             output.write(frame, found)
+            if film is not None:
+                film.add(frame, found.label, whole=args.size is not None)
 
 
 def _records(
@@ -187,15 +221,37 @@ def _files(
         if needed and given is None:
             raise DataError(f"{args.deploy} looks at {option[2:]}: {option} is missing")
     pairs = Source(args.rgb, args.depth).pairs()
-    unit = args.depth_unit or default_unit(next(iter(pairs.values())))
-    trained = trained_on(args.deploy, args.dataset)
-    form = record_format(network, unit, trained, args.depth_range, args.fit)
-    if network.takes_depth and args.depth is not None:
-        form = replace(form, **framing.doctor_fields(args))
+    if framing.rig(args) and (args.rgb is None or args.depth is None):
+        raise DataError("--intrinsics needs --rgb and --depth: depth is projected into colour")
+    form = _form(args, network, args.depth_unit or default_unit(next(iter(pairs.values()))))
+    if args.depth is not None:
         depths = [files["depth"] for files in pairs.values()]
         form = framing.settled(form, lambda i: read_depth(depths[i]), len(depths), args.depth)
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
+
+
+def _sequence(
+    args: argparse.Namespace, network: Network
+) -> tuple[Iterator[Record], dict[str, list[Path]], float | None]:
+    """The recording's frames as those of `_files`, the files by name, and frames a second."""
+    recording = kinds.open_recording(args.sequence, args, kinds.settings(args))
+    form = _form(args, network, args.depth_unit or recording.unit())
+    names = recording.names
+    form = framing.settled(form, lambda i: recording.load(i).depth, len(names), args.sequence)
+    inputs: dict[str, list[Path]] = {name: [] for name in names}
+    inputs[names[0]] = recording.inputs()
+    loaded = ((name, recording.load(index)) for index, name in enumerate(names))
+    frames = (record_of(one, name, form) for name, one in loaded)
+    return frames, inputs, recording.rate()
+
+
+def _form(args: argparse.Namespace, network: Network, unit: DepthUnit) -> RecordFormat:
+    """How files' frames become the net's inputs. unit: of their depth."""
+    trained = trained_on(args.deploy, args.dataset)
+    form = record_format(network, unit, trained, args.depth_range, args.fit)
+    doctor = framing.doctor_fields(args) if network.takes_depth else {}
+    return replace(form, rig=framing.rig(args), **doctor)
 
 
 class Output:
@@ -221,7 +277,8 @@ class Output:
         elif out.exists() and not out.is_dir():
             raise DataError(f"{out}: not a folder")
         legend = [("the legend", out / LEGEND)] if self._args.overlay and not self._file else []
-        check_distinct([*legend, *self._outputs(frames)], self._inputs(inputs))
+        film = [("--video", self._args.video)] if self._args.video else []
+        check_distinct([*legend, *film, *self._outputs(frames)], self._inputs(inputs))
         if not self._file:
             out.mkdir(parents=True, exist_ok=True)
         for _, path in legend:

@@ -1,7 +1,5 @@
-"use strict";
 // The page's data: names and colours by label, the scored labels, and facts about each frame.
 const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
 const scored = new Set(data.scored);
 const shown = new Set(data.names.keys());
 const state = { order: [], at: 0, frame: null, cross: null };
@@ -44,33 +42,6 @@ async function load(index) {
   return frame;
 }
 
-function layer(frame) {
-  const canvas = document.createElement("canvas");
-  canvas.width = frame.width;
-  canvas.height = frame.height;
-  return canvas;
-}
-
-// A layer whose pixels are the packed colours (alpha, blue, green, red) of `at(i)`.
-function paint(frame, at) {
-  const canvas = layer(frame);
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(frame.width, frame.height);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < pixels.length; i++) pixels[i] = at(i);
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
-
-const packed = (r, g, b) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;
-
-// Labels that are switched on, in their colours; all others are transparent.
-function labelLayer(frame, labels) {
-  const table = Uint32Array.from(data.colors, (color, label) => (
-    label && shown.has(label) ? packed(...color) : 0));
-  return paint(frame, (i) => table[labels[i]]);
-}
-
 function errorLayer(frame) {
   const { truth, found, colorPixels } = frame;
   const off = packed(200, 150, 170);
@@ -85,22 +56,11 @@ function errorLayer(frame) {
   });
 }
 
-// Draws layers on top of each other into one of the page's canvases.
-function compose(id, frame, ...layers) {
-  const canvas = $(id);
-  canvas.width = frame.width;
-  canvas.height = frame.height;
-  const context = canvas.getContext("2d");
-  for (const image of layers) context.drawImage(image, 0, 0);
-  return context;
-}
-
 function drawCompare() {
   const frame = state.frame;
   const split = $("split").value / 100;
   const edge = Math.round(split * frame.width);
-  // As wide as the column, but low enough that the sliders below stay visible.
-  $("compare").parentNode.style.maxWidth = `${75 * frame.width / frame.height}vh`;
+  limitHeight("compare", frame);
   const context = compose("compare", frame, frame.color);
   context.globalAlpha = $("strength").value / 100;
   for (const [image, from, to] of [[frame.truthLayer, 0, edge],
@@ -114,8 +74,8 @@ function drawCompare() {
 
 function drawLabels() {
   const frame = state.frame;
-  frame.truthLayer = labelLayer(frame, frame.truth);
-  frame.foundLayer = labelLayer(frame, frame.found);
+  frame.truthLayer = labelLayer(frame, frame.truth, data.colors, shown);
+  frame.foundLayer = labelLayer(frame, frame.found, data.colors, shown);
   compose("truth", frame, frame.color, frame.truthLayer);
   compose("prediction", frame, frame.color, frame.foundLayer);
   compose("error", frame, errorLayer(frame));
@@ -157,7 +117,6 @@ function updateLegend() {
 }
 
 function updateShown() {
-  for (const box of $("legend").querySelectorAll("input")) box.checked = shown.has(+box.value);
   if (state.frame) drawLabels();
 }
 
@@ -193,25 +152,6 @@ function readout(x, y) {
     + `; depth about ${frame.depthPixels[4 * i]} of 255; colour ${r}, ${g}, ${b}`;
 }
 
-function pointed(event) {
-  const frame = state.frame;
-  if (!frame) return null;
-  const box = event.currentTarget.getBoundingClientRect();
-  const clamp = (value, limit) => Math.min(limit - 1, Math.max(0, Math.floor(value)));
-  return [clamp((event.clientX - box.left) / box.width * frame.width, frame.width),
-          clamp((event.clientY - box.top) / box.height * frame.height, frame.height)];
-}
-
-function placeCross(x, y) {
-  const { width, height } = state.frame;
-  state.cross = [Math.min(width - 1, Math.max(0, x)), Math.min(height - 1, Math.max(0, y))];
-  const style = $("cross").style;
-  style.display = "block";
-  style.left = `${100 * (state.cross[0] + 0.5) / width}%`;
-  style.top = `${100 * (state.cross[1] + 0.5) / height}%`;
-  readout(...state.cross);
-}
-
 function setSplit(value) {
   $("split").value = value;
   drawCompare();
@@ -220,46 +160,25 @@ function setSplit(value) {
 function watchPictures() {
   for (const id of ["compare", "color", "depth", "truth", "prediction", "error"]) {
     $(id).addEventListener("pointermove", (event) => {
-      const at = pointed(event);
+      if (!state.frame) return;
+      const at = pointed(event, state.frame);
       $("readout").setAttribute("aria-live", "off");
-      if (at) readout(...at);
-      if (at && id === "compare" && event.buttons) setSplit(100 * at[0] / state.frame.width);
+      readout(...at);
+      if (id === "compare" && event.buttons) setSplit(100 * at[0] / state.frame.width);
     });
   }
   $("compare").addEventListener("pointerdown", (event) => {
-    const at = pointed(event);
-    if (at) setSplit(100 * at[0] / state.frame.width);
+    if (state.frame) setSplit(100 * pointed(event, state.frame)[0] / state.frame.width);
     event.currentTarget.setPointerCapture(event.pointerId);
   });
   $("compare").addEventListener("keydown", (event) => {
-    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (!(event.key in steps) || !state.frame) return;
-    event.preventDefault();
-    const far = event.shiftKey ? 10 : 1;
-    const [x, y] = state.cross ?? [state.frame.width >> 1, state.frame.height >> 1];
+    const at = state.frame && arrowed(event, state.frame, state.cross);
+    if (!at) return;
     // Screen readers announce pixels chosen by keyboard, not those that the pointer passes.
     $("readout").setAttribute("aria-live", "polite");
-    placeCross(x + far * steps[event.key][0], y + far * steps[event.key][1]);
+    state.cross = placeCross(state.frame, ...at);
+    readout(...state.cross);
   });
-}
-
-function watchKeys() {
-  const does = {
-    n: () => show(state.at + 1), p: () => show(state.at - 1),
-    t: () => setSplit(100), r: () => setSplit(0), b: () => setSplit(50),
-    a: () => choose(data.names.keys()), o: () => choose([]),
-  };
-  document.addEventListener("keydown", (event) => {
-    const typing = event.target.matches("select, input:not([type=range], [type=checkbox])");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !(event.key in does)) return;
-    does[event.key]();
-  });
-}
-
-function choose(labels) {
-  shown.clear();
-  for (const label of labels) shown.add(label);
-  updateShown();
 }
 
 // The classes on which truth and prediction disagree in this frame.
@@ -270,28 +189,6 @@ function confused() {
     if (scored.has(truth[i]) && truth[i] !== guess[i]) found.add(truth[i]).add(guess[i]);
   }
   return found;
-}
-
-function buildLegend() {
-  data.names.forEach((name, label) => {
-    if (label === 0) return;
-    const row = document.createElement("label");
-    row.id = "l" + label;
-    row.innerHTML = '<input type="checkbox" checked><span class="swatch"></span><span></span>'
-      + '<span class="pixels"></span>';
-    const [box, swatch, text] = row.children;
-    box.value = label;
-    box.addEventListener("change", () => {
-      if (box.checked) shown.add(label); else shown.delete(label);
-      updateShown();
-    });
-    swatch.style.background = `rgb(${data.colors[label].join(",")})`;
-    text.textContent = name;
-    $("legend").append(row);
-  });
-  $("all").addEventListener("click", () => choose(data.names.keys()));
-  $("none").addEventListener("click", () => choose([]));
-  $("wrong").addEventListener("click", () => state.frame && choose(confused()));
 }
 
 const byIou = (a, b) => (data.frames[a].iou ?? 2) - (data.frames[b].iou ?? 2);
@@ -399,11 +296,16 @@ function buildNav() {
 }
 
 buildNav();
-buildLegend();
+buildLegend(data.names, data.colors, shown, updateShown);
+$("wrong").addEventListener("click", () => state.frame && choose(confused(), shown, updateShown));
 buildPicker();
 buildEnds();
 buildTables();
 watchPictures();
-watchKeys();
+watchKeys({
+  n: () => show(state.at + 1), p: () => show(state.at - 1),
+  t: () => setSplit(100), r: () => setSplit(0), b: () => setSplit(50),
+  a: () => choose(data.names.keys(), shown, updateShown), o: () => choose([], shown, updateShown),
+});
 arrange();
 show(0);

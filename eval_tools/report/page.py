@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from data_tools.cli import DataError
 from eval_tools.caffe_log import Run
 from eval_tools.inference import Segmented
 from eval_tools.metrics import ConfusionMatrix
+from eval_tools.pages import asset, fill, script, script_safe, style
 from eval_tools.records import Record
 from eval_tools.report.pictures import Pictures, pack
 from eval_tools.tables import FIGURES, Result, Table, notes, percent, tables
@@ -96,13 +96,13 @@ class Report:
             "tiles": _tiles(results[0]),
             "sections": "\n".join(_sections(results, runs)),
             "confusion": _confusion(tally.matrix),
-            "data": _script_safe(json.dumps(data, separators=(",", ":"))),
+            "data": script_safe(json.dumps(data, separators=(",", ":"))),
         }
-        parts["css"] = _asset("page.css") + _rules(results[0], parts["sections"])
-        parts["js"] = _asset("page.js")
+        parts["css"] = style(__package__) + _rules(results[0], parts["sections"])
+        parts["js"] = script(__package__)
         parts["policy"] = POLICY.format(css=_hash(parts["css"]), js=_hash(parts["js"]))
-        page = _asset("page.html")
-        head, tail = (_fill(part, parts) for part in page.split("{{frames}}"))
+        page = asset(__package__, "page.html")
+        head, tail = (fill(part, parts) for part in page.split("{{frames}}"))
         blocks = [
             f'<script type="text/plain" id="f{i}">{pictures.text()}</script>\n'
             for i, pictures in enumerate(self._pictures)
@@ -112,23 +112,9 @@ class Report:
         write_bytes(path, page.encode(errors="replace"), DataError)
 
 
-def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
 def _hash(text: str) -> str:
     """The source expression that allows an inline script or style of exactly this text."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _fill(text: str, parts: dict[str, str]) -> str:
-    """The template with its parts, in one pass: what a part holds is never filled in again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
-
-
-def _script_safe(text: str) -> str:
-    """JSON (in ASCII) in which no name can end the script element or open a comment."""
-    return text.replace("<", "\\u003c")
 
 
 def _round(value: float) -> float | None:
