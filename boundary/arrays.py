@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from typing import BinaryIO
@@ -11,24 +12,36 @@ import numpy as np
 from boundary.errors import InputError, shown
 from boundary.reading import PathLike, check_plain, reading
 
+_WHAT = "a NumPy array that can be read"
+
 
 def read_npy(path: PathLike, error: type[InputError]) -> np.ndarray:
     """The array in a .npy file. Raises `error` for any other file, for one that ends early, and for
     an array of Python objects, which only a pickle could hold.
     """
     check_plain(path, error)
-    with reading(path, "a NumPy array that can be read", error), open(path, "rb") as file:
-        shape, dtype = read_header(file)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects")
-        stored = os.fstat(file.fileno()).st_size - file.tell()
-        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > stored:
-            raise error(
-                f"{shown(path)}: its shape {'x'.join(map(str, shape))} of {dtype} takes more than "
-                f"the {stored} bytes that follow"
-            )
-        file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
+    with reading(path, _WHAT, error), open(path, "rb") as file:
+        return _read(file, os.fstat(file.fileno()).st_size, shown(path), error)
+
+
+def decode_npy(data: bytes, where: str, error: type[InputError]) -> np.ndarray:
+    """The array in the bytes of a .npy file; as read_npy. where: begins the message of an error."""
+    with reading(where, _WHAT, error):
+        return _read(io.BytesIO(data), len(data), where, error)
+
+
+def _read(file: BinaryIO, size: int, where: str, error: type[InputError]) -> np.ndarray:
+    shape, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    stored = size - file.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > stored:
+        raise error(
+            f"{where}: its shape {'x'.join(map(str, shape))} of {dtype} takes more than "
+            f"the {stored} bytes that follow"
+        )
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from boundary.errors import InputError, reason, shown
 from boundary.reading import MAX_TABLE, PathLike, check_plain, decode, reading
@@ -109,7 +109,7 @@ class Packed:
         self._compare(name, digest)
 
     @contextmanager
-    def _opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    def _opened(self, name: str) -> Iterator[tuple[IO[bytes], int]]:
         with reading(self.path, WHAT, self.error), zipfile.ZipFile(self.path) as archive:
             member = archive.getinfo(self.parts[name])
             if problem := _unsound(member):  # another file than before
@@ -279,8 +279,10 @@ def _check_end(path: PathLike) -> None:
     end = tail[-_END.size :]
     if head != _ZIP or len(end) < _END.size or not end.startswith(b"PK\x05\x06"):
         raise ValueError("it is no zip, or was cut off" if head == _ZIP else "it is no zip")
-    _, _, _, _, count, size, _, comment = _END.unpack(end)
-    if count > _MEMBERS or size > 2**16 or comment or tail.startswith(b"PK\x06\x07"):
+    _, _, _, _, count, size, place, comment = _END.unpack(end)
+    large = tail.startswith(b"PK\x06\x07")
+    whole = place + size + _END.size == length
+    if count > _MEMBERS or size > 2**16 or comment or large or not whole:
         raise ValueError("its table of contents is not one")
 
 

@@ -30,9 +30,13 @@ def read_exr(path: str | Path) -> np.ndarray:
 
     Raises DataError for an unsupported or broken file.
     """
-    data = read_bytes(path, DataError, plain=True)
-    with reading(path, "an OpenEXR file that can be read", DataError):
-        return _decode(data, str(path))
+    return decode_exr(read_bytes(path, DataError, plain=True), str(path))
+
+
+def decode_exr(data: bytes, where: str) -> np.ndarray:
+    """As read_exr, from the file's bytes. where: begins the message of an error."""
+    with reading(where, "an OpenEXR file that can be read", DataError):
+        return _decode(data, where)
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:

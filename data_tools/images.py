@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from boundary.arrays import read_npy
+from boundary.arrays import decode_npy, read_npy
 from boundary.errors import shown
 from boundary.limits import check_pixels
-from boundary.pictures import claimed_size, read_picture
+from boundary.pictures import claimed_size, decode, read_picture
 from boundary.reading import check_plain, read_bytes, reading
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
-from data_tools.exr import read_exr
+from data_tools.exr import decode_exr
 from data_tools.record import UNKNOWN, UnknownLabel
 
 COLOR = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
@@ -28,36 +29,60 @@ def read_color(path: str | Path) -> np.ndarray:
     return _read(path, cv2.IMREAD_COLOR)
 
 
+def decode_color(data: bytes, where: str) -> np.ndarray:
+    """As read_color, from a file's bytes. where: begins the message of an error."""
+    return decode(data, cv2.IMREAD_COLOR, where, DataError)
+
+
 def read_depth(path: str | Path) -> np.ndarray:
     """H x W as stored: integers or floats. Raises as read_color, also for several channels."""
     suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return _one_channel(_read_npy(path), str(path))
+    return decode_depth(read_bytes(path, DataError, plain=True), suffix, shown(path))
+
+
+def decode_depth(data: bytes, suffix: str, where: str) -> np.ndarray:
+    """As read_depth, from a file's bytes. suffix: of its name. where: begins the message of an
+    error.
+    """
     if suffix == ".exr":
-        return read_exr(path)
-    depth = _read_npy(path) if suffix == ".npy" else _read(path, cv2.IMREAD_UNCHANGED)
+        return decode_exr(data, where)
+    if suffix == ".npy":
+        return _one_channel(_not_empty(decode_npy(data, where, DataError), where), where)
+    return _one_channel(decode(data, cv2.IMREAD_UNCHANGED, where, DataError), where)
+
+
+def _one_channel(depth: np.ndarray, where: str) -> np.ndarray:
     if depth.ndim == 3 and depth.shape[2] == 1:
         depth = depth[:, :, 0]
     if depth.ndim != 2:
-        raise DataError(f"{path}: depth has shape {depth.shape}, expected one channel (H, W)")
+        raise DataError(f"{where}: depth has shape {depth.shape}, expected one channel (H, W)")
     return depth
 
 
 def read_label(
-    path: str | Path, classes: ClassTable | None = None, ignore_unknown: bool = False
+    path: str | Path,
+    classes: ClassTable | None = None,
+    ignore_unknown: bool = False,
+    numbers: Callable[[np.ndarray], np.ndarray] = lambda stored: stored,
 ) -> np.ndarray:
     """H x W of labels.
 
     A palette PNG gives its indices. If the class table has colours, palette and colour images give
-    the labels of their colours. Raises UnknownLabel for a colour that is not in the table, unless
-    ignore_unknown, which makes it UNKNOWN, and DataError for a colour image without a table.
+    the labels of their colours. numbers: what labels become that are stored as numbers.
+
+    Raises UnknownLabel for a colour that is not in the table, unless ignore_unknown, which makes it
+    UNKNOWN, and DataError for a colour image without a table.
     """
     has_colors = classes is not None and classes.colors is not None
     if Path(path).suffix.lower() == ".npy":
-        return _read_npy(path)
+        return numbers(_read_npy(path))
     if not has_colors and _has_palette(path):
-        return _palette_indices(path)
+        return numbers(_palette_indices(path))
     label = _read(path, cv2.IMREAD_UNCHANGED)
     if label.ndim == 2:
-        return label
+        return numbers(label)
     if not has_colors:
         raise DataError(
             f"{path}: label is a colour picture; give a table of classes with their "
@@ -96,9 +121,12 @@ def _read(path: str | Path, flags: int) -> np.ndarray:
 
 
 def _read_npy(path: str | Path) -> np.ndarray:
-    values = read_npy(path, DataError)
+    return _not_empty(read_npy(path, DataError), shown(path))
+
+
+def _not_empty(values: np.ndarray, where: str) -> np.ndarray:
     if not values.size:
-        raise DataError(f"{shown(path)}: an array of shape {values.shape} holds no values")
+        raise DataError(f"{where}: an array of shape {values.shape} holds no values")
     return values
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from boundary.errors import shown
 from caffe.errors import CaffeError
 from caffe.process import device, log
 from data_tools import images
+from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
 from eval_tools import drawings
@@ -28,8 +28,13 @@ from eval_tools.labels import label_set
 from eval_tools.network import load
 from eval_tools.records import Record
 
+if TYPE_CHECKING:
+    import torch
+
 Array = Any  # numpy.ndarray or torch.Tensor
 Frames = Any  # an array, or a sequence of arrays
+# Frames: answers have the form of what was asked.
+F = TypeVar("F", np.ndarray, "torch.Tensor", list, tuple)
 Unit = str | float | DepthUnit
 
 # The engine's mode, CPU or a GPU, is the whole process's.
@@ -49,7 +54,7 @@ class Predictor:
 
     - one frame: bgr (H, W, 3), uint8, blue first, and depth (H, W), 0 where there is no reading;
     - a batch: (N, H, W, 3) and (N, H, W);
-    - lists of frames, whose sizes may differ: the answer is a list.
+    - lists or tuples of frames, whose sizes may differ.
 
     They are NumPy arrays or PyTorch tensors; tensors are answered by tensors on the same device.
     depth is None for a net that looks at colour alone, bgr for one that looks at depth alone.
@@ -70,6 +75,8 @@ class Predictor:
         gpu: the number of a GPU; None: the CPU.
         batch_size: how many frames of one size run at once.
         trust: whether the net's layers may run Python code and write files.
+        rig: the cameras, if depth is not in the colour camera's picture: a data_tools.camera.Rig,
+            which data_tools.calibration.rig reads from files or knows by a camera's name.
     Raises:
         ValueError: (data_tools.cli.DataError) for a file or a frame that cannot be used; the
             message is one line.
@@ -93,10 +100,11 @@ class Predictor:
         gpu: int | None = None,
         batch_size: int = 1,
         trust: bool = False,
+        rig: Rig | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, expected at least 1")
-        self.model, self.gpu, self.batch_size = Path(model), gpu, batch_size
+        self.model, self.gpu, self.batch_size, self.rig = Path(model), gpu, batch_size, rig
         with _engine(gpu):
             self._network = load(model, weights, gpu, trusted=trust, warn=_warn)
         source = dataset or (None if weights else model)
@@ -126,11 +134,24 @@ class Predictor:
             f"{self.size[0]}x{self.size[1]}{rule}{assumed}, {self.fit}, {place}>"
         )
 
+    @overload
+    def __call__(self, bgr: None, depth: F, unit: Unit | None = None) -> F: ...
+
+    @overload
+    def __call__(self, bgr: F, depth: Frames | None = None, unit: Unit | None = None) -> F: ...
+
     def __call__(
         self, bgr: Frames | None, depth: Frames | None = None, unit: Unit | None = None
     ) -> Any:
         """The labels of a frame, uint8 (H, W); of a batch (N, H, W); of a list, a list."""
-        return self._answer(bgr, depth, unit, lambda found: found.label)
+        given, found = self._found(bgr, depth, unit)
+        return given.answer([one.label for one in found])
+
+    @overload
+    def probabilities(self, bgr: None, depth: F, unit: Unit | None = None) -> F: ...
+
+    @overload
+    def probabilities(self, bgr: F, depth: Frames | None = None, unit: Unit | None = None) -> F: ...
 
     def probabilities(
         self, bgr: Frames | None, depth: Frames | None = None, unit: Unit | None = None
@@ -144,9 +165,26 @@ class Predictor:
             floor = chances[predictor.names.index("floor")]  # H x W, 0 to 1
             print(floor[sure].mean())
         """
-        return self._answer(bgr, depth, unit, lambda found: found.probabilities, every=True)
+        given, found = self._found(bgr, depth, unit, every=True)
+        return given.answer([one.probabilities for one in found], (len(self.names),), np.float32)
 
-    def overlay(self, bgr: Array, labels: Array) -> Array:
+    def with_confidence(
+        self, bgr: Frames | None, depth: Frames | None = None, unit: Unit | None = None
+    ) -> tuple[Any, Any]:
+        """Labels, as of a call, and the probability of each pixel's label, float32 of their shape.
+        It takes one pass through the net, and a fraction of the memory of `probabilities`.
+
+            labels, confidence = predictor.with_confidence(bgr, depth, unit="mm")
+            labels[confidence < 0.5] = 0                     # keep what the net is sure of
+            print(predictor.names[labels[240, 320]], confidence[240, 320])
+        """
+        given, found = self._found(bgr, depth, unit, confidence=True)
+        return (
+            given.answer([one.label for one in found]),
+            given.answer([one.confidence for one in found], kind=np.float32),
+        )
+
+    def overlay(self, bgr: F, labels: Array) -> F:
         """A frame tinted by its labels, uint8 (H, W, 3) in BGR, at the labels' size.
 
         labels = predictor(bgr, depth)
@@ -180,26 +218,23 @@ class Predictor:
             return None
         model = packed.read(self.model, DataError)
         parts: dict[str, np.ndarray] = {}
-        with tempfile.TemporaryDirectory(prefix="fusenet-") as folder:
-            for part, reader in (("color", images.read_color), ("depth", images.read_depth)):
-                if part in model.parts:
-                    file = Path(folder, Path(model.parts[part]).name)
-                    model.copy(part, file)
-                    parts[part] = _of_part(reader, file, self.model)
+        for part in {"color", "depth"} & set(model.parts):
+            where = f"{shown(self.model)}: example: {part}"
+            data = model.part(part)
+            if part == "color":
+                parts[part] = images.decode_color(data, where)
+            else:
+                parts[part] = images.decode_depth(data, Path(model.parts[part]).suffix, where)
         if not parts:
             return None
         facts = model.info.get("example")
         unit = facts.get("depth_unit") if isinstance(facts, dict) else None
         return parts.get("color"), parts.get("depth"), unit if isinstance(unit, str) else None
 
-    def _answer(
-        self,
-        bgr: Frames | None,
-        depth: Frames | None,
-        unit: Unit | None,
-        part: Callable[[Segmented], Any],
-        every: bool = False,
-    ) -> Any:
+    def _found(
+        self, bgr: Frames | None, depth: Frames | None, unit: Unit | None, **asked: bool
+    ) -> tuple[_Given, list[Segmented]]:
+        """What is given, and what is found in each frame. asked: as of inference.segment."""
         given = _Given.of(bgr, depth)
         for name, parts, needed in (
             ("bgr", given.color, self.takes_color),
@@ -208,30 +243,30 @@ class Predictor:
             if needed and parts is None:
                 raise DataError(f"{shown(self.model)} looks at {name}, which is None")
         frames = self._records(given, unit)
-        found = [part(one) for one in self._segmented(frames, every)]
-        return given.answer(found, (len(self.names),) if every else ())
+        return given, list(self._segmented(frames, asked))
 
     def _records(self, given: _Given, unit: Unit | None) -> Iterator[Record]:
         """The frames as inputs of the net."""
         for number in range(given.count):
             color = None if given.color is None else _numpy(given.color[number])
             depth = None if given.depth is None else _numpy(given.depth[number])
-            known = _unit(unit, depth)
+            known = unit_for(unit, depth)
             if depth is not None:
                 depth = _in_bits(depth, known)
             form = record_format(self._network, known, self._trained, tell=lambda text: None)
+            form = replace(form, rig=self.rig)
             name = f"frame {number}: " if given.count > 1 else ""
             try:
                 yield record(color, depth, "frame", form)
             except DataError as error:
                 raise DataError(f"{name}{error}") from error
 
-    def _segmented(self, frames: Iterator[Record], every: bool) -> Iterator[Segmented]:
+    def _segmented(self, frames: Iterator[Record], asked: dict) -> Iterator[Segmented]:
         """The frames' labels, from batches of one size; as eval_tools.predict --size original."""
         for batch in batches(frames, self.batch_size, lambda frame: frame.picture.shape):
             options = Options(batch[0].picture.shape[1::-1])
             with _engine(self.gpu):
-                found = segment(self._network, batch, options, every=every)
+                found = segment(self._network, batch, options, **asked)
             yield from found
 
 
@@ -285,15 +320,18 @@ class _Given:
         """The number of frames."""
         return len(self.color if self.color is not None else self.depth or ())
 
-    def answer(self, found: list[np.ndarray], leading: tuple[int, ...]) -> Any:
-        """The frames' answers in the form of the call. leading: axes before height and width."""
+    def answer(
+        self, found: list[np.ndarray], leading: tuple[int, ...] = (), kind: type = np.uint8
+    ) -> Any:
+        """The frames' answers in the form of the call. leading: axes before height and width.
+        kind: the number type of an answer for no frames."""
         if self.form == "one":
             return _like(found[0], self.first)
         if self.form == "list":
-            return [_like(one, array) for one, array in zip(found, self.first, strict=True)]
+            listed = (_like(one, array) for one, array in zip(found, self.first, strict=True))
+            return tuple(listed) if isinstance(self.first, tuple) else list(listed)
         if not found:
             size = tuple(self.first.shape[1:3])
-            kind = np.float32 if leading else np.uint8
             return _like(np.zeros((0, *leading, *size), kind), self.first)
         return _like(np.stack(found), self.first)
 
@@ -351,8 +389,8 @@ def _kind(array: Array) -> str:
     return f"{str(array.dtype).removeprefix('torch.')} of shape {tuple(array.shape)}"
 
 
-def _unit(unit: Unit | None, depth: np.ndarray | None) -> DepthUnit:
-    """The unit of depth. Raises DataError for what is none."""
+def unit_for(unit: Unit | None, depth: np.ndarray | None) -> DepthUnit:
+    """The unit of depth, by default as of a call. Raises DataError for what is none."""
     if unit is None:
         return unit_of(depth)
     if isinstance(unit, DepthUnit):
@@ -371,10 +409,3 @@ def _in_bits(depth: np.ndarray, unit: DepthUnit) -> np.ndarray:
     if unit.kind != "sunrgbd" or depth.dtype.kind not in "ui" or not depth.size:
         return depth
     return depth.astype(np.uint16) if depth.min() >= 0 and depth.max() < 2**16 else depth
-
-
-def _of_part(reader: Callable[[Path], np.ndarray], file: Path, model: Path) -> np.ndarray:
-    try:
-        return reader(file)
-    except DataError as error:
-        raise DataError(str(error).replace(str(file), f"{shown(model)}: example")) from error

@@ -4,7 +4,8 @@
 NetParameter of an Architecture. Only `summary` and `draw` load the engine, and torch with it.
 """
 
-import boundary.interrupts  # noqa: F401  # when `python -m` starts a command of this package
+import boundary.interrupts  # when `python -m` starts a command of this package
+import boundary.packages  # noqa: F401  # before the first import of caffe
 from netgen.datasets import DATASETS, Dataset
 from netgen.fusenet import NETS, Architecture, Training, deploy_net, train_net
 

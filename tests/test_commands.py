@@ -81,3 +81,32 @@ def test_the_work_is_done_all_the_same(tmp_path: Path) -> None:
     status, said = _end(_start("netgen", "papers folder 2>&-", tmp_path))
     assert (status, said) == (0, "")
     assert list((tmp_path / "folder").rglob("*.prototxt"))
+
+
+PLACE = "import boundary; print(boundary.__path__[0])"
+START = {"cwd": None, "capture_output": True, "text": True, "env": {"PATH": "/usr/bin:/bin"}}
+
+
+def test_a_folder_named_caffe_hides_nothing(tmp_path: Path) -> None:
+    """One without an __init__.py, such as a clone of BVLC's; the commands are those installed."""
+    options = {**START, "cwd": tmp_path}
+    place = subprocess.run([sys.executable, "-c", PLACE], **options).stdout.strip()
+    if not place or Path(place).parent.resolve() != ROOT.resolve():
+        pytest.skip("this folder is not the one that is installed")
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+    for module in ("netgen", "caffe.convert", "data_tools.folder", "eval_tools.predict"):
+        done = subprocess.run([sys.executable, "-m", module, "--help"], **options)
+        text = "is the install older than pyproject.toml? pip install -e ."
+        assert done.returncode == 0, f"{done.stderr[-300:]}; {text}"
+
+
+def test_another_package_named_caffe_is_named(tmp_path: Path) -> None:
+    (tmp_path / "caffe").mkdir()
+    (tmp_path / "caffe" / "__init__.py").touch()
+    status, said = _end(_start("netgen", "sf1", tmp_path))
+    assert status == 1
+    assert said == (
+        f"netgen: error: {tmp_path}/caffe hides the package caffe of {ROOT}: start from another "
+        "folder\n"
+    )

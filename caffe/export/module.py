@@ -295,7 +295,7 @@ def _default(kind: type[Message]) -> Plain:
 def _with_inputs(param: pb.NetParameter, inputs: Shapes) -> pb.NetParameter:
     """The net with the layers that make the given blobs replaced by Input layers."""
     param = filter_net(param)
-    found = set()
+    found, other_sizes = set(), False
     for layer in param.layer:
         given = {top for top in layer.top if top in inputs and top not in layer.bottom}
         if not given:
@@ -306,6 +306,8 @@ def _with_inputs(param: pb.NetParameter, inputs: Shapes) -> pb.NetParameter:
             old = list(layer.input_param.shape)
             old = old * len(layer.top) if len(old) == 1 else old
             shapes = {top: shape.dim for top, shape in zip(layer.top, old, strict=True)}
+        sized = [(shapes[top], inputs[top]) for top in given]
+        other_sizes |= any(old is None or [*old][2:] != [*new][2:] for old, new in sized)
         shapes.update({top: inputs[top] for top in given})
         for top, shape in shapes.items():
             if shape is None:
@@ -319,4 +321,17 @@ def _with_inputs(param: pb.NetParameter, inputs: Shapes) -> pb.NetParameter:
     for name in inputs:
         if name not in found:
             raise CaffeError(f"inputs: the net has no blob {name!r}")
+    if other_sizes:
+        _free_unpooling(param)
     return param
+
+
+def _free_unpooling(param: pb.NetParameter) -> None:
+    """Have Unpooling layers take their size from the image that was pooled: what the prototxt
+    states belongs to its own input size.
+    """
+    masks = {m for layer in param.layer if layer.type == "Pooling" for m in layer.top[1:]}
+    for layer in param.layer:
+        if layer.type == "Unpooling" and masks & {*layer.bottom[1:]}:
+            for field in ("output_h", "output_w", "scale"):
+                layer.unpooling_param.ClearField(field)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from boundary import packed
 from boundary.reading import read_lines
 from caffe.errors import CaffeError
 from caffe.formats import files
@@ -24,7 +25,10 @@ COMMON = {
 
 @dataclass(frozen=True)
 class Job:
-    """A net and its weights, and the file to write. problem: why they cannot be a job."""
+    """A net and its weights, and the file to write. problem: why they cannot be a job.
+
+    A packed model is a net with its own weights.
+    """
 
     net: Path
     weights: Path | None
@@ -36,14 +40,19 @@ def jobs(place: Path, out: Path | None) -> list[Job]:
     """The jobs of a folder or of a list.
 
     In a folder, below it, too, each file of weights belongs to the net beside it whose layers it
-    names most, the one of the like name among equals; nets for deployment win. A list has lines of
-    a net, its weights and perhaps the file to write; paths start from the working directory, or
+    names most, the one of the like name among equals; nets for deployment win. Packed models need
+    none. A list has lines of a net, its weights and perhaps the file to write, or of a packed model
+    and perhaps that file; paths start from the working directory, or
     from the list's folder.
     out: the folder to write to; None: beside the weights. Raises CaffeError if there are no jobs.
     """
     found = list(_of_folder(place, out) if place.is_dir() else _of_list(place, out))
     if not found:
-        what = "no weights (.caffemodel, .h5, .pth)" if place.is_dir() else "no lines of nets"
+        what = (
+            "no weights (.caffemodel, .h5, .pth, .fusenet)"
+            if place.is_dir()
+            else "no lines of nets"
+        )
         raise CaffeError(f"{place}: {what} in it")
     outs = [job.out for job in found]
     return [
@@ -54,7 +63,7 @@ def jobs(place: Path, out: Path | None) -> list[Job]:
 
 def _target(weights: Path, out: Path | None, below: Path | None = None) -> Path:
     name = weights.name
-    for ending in sorted(WEIGHTS, key=len, reverse=True):
+    for ending in (*sorted(WEIGHTS, key=len, reverse=True), packed.SUFFIX):
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
             break
@@ -72,14 +81,17 @@ def _of_list(path: Path, out: Path | None) -> Iterator[Job]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        if len(words) not in (2, 3):
+        alone = words[0].lower().endswith(packed.SUFFIX)
+        least = 1 if alone else 2
+        if len(words) not in (least, least + 1):
+            one = "a packed model" if alone else "a net, its weights"
             raise CaffeError(
-                f"{path}:{number}: expected a net, its weights and perhaps the file to write, got "
+                f"{path}:{number}: expected {one} and perhaps the file to write, got "
                 f"{line.strip()!r}"
             )
-        net, weights = (_existing(word, path.parent) for word in words[:2])
-        target = Path(words[2]) if len(words) == 3 else _target(weights, out)
-        yield Job(net, weights, target)
+        net, *weights = (_existing(word, path.parent) for word in words[:least])
+        target = Path(words[least]) if len(words) > least else _target([net, *weights][-1], out)
+        yield Job(net, weights[0] if weights else None, target)
 
 
 def _existing(word: str, folder: Path) -> Path:
@@ -101,6 +113,9 @@ def _of_folder(folder: Path, out: Path | None) -> Iterator[Job]:
     for root, folders, names in os.walk(folder):
         folders.sort()
         here = Path(root)
+        for name in sorted(names):
+            if name.lower().endswith(packed.SUFFIX):
+                yield Job(here / name, None, _target(here / name, out, folder))
         weights = [here / name for name in sorted(names) if name.lower().endswith(WEIGHTS)]
         if not weights:
             continue

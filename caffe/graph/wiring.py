@@ -60,6 +60,7 @@ class Wiring:
         self._memory = 0
         self._unused: dict[tuple[str, str, str], list[str]] = {}
         self._alignment = Alignment(self)
+        self._makers: dict[int, tuple[Layer, int]] = {}  # of a blob: a layer, and which of its tops
         check_types(param)
         for layer in param.layer:
             self._add(layer)
@@ -159,6 +160,7 @@ class Wiring:
         self._connect_tops(param, layer)
         tops = self.tops[-1]
         self._alignment.place(len(self.layers) - 1)
+        self._introduce(layer)
         with self.named_sizes():
             layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
         announce("net.cpp:124", f"Setting up {param.name}")
@@ -175,6 +177,15 @@ class Wiring:
         for i in tops:
             self._blob_needs[i] |= needs
         self.wants.append(wants)
+
+    def _introduce(self, layer: Layer) -> None:
+        """Tell the newest layer who made its bottoms; a Split's tops are its bottom's maker's."""
+        bottoms, tops = self.bottoms[-1], self.tops[-1]
+        for j, blob in enumerate(bottoms):
+            layer.meet(j, *self._makers[blob])
+        for j, blob in enumerate(tops):
+            passed_on = layer.type == "Split" and bottoms
+            self._makers[blob] = self._makers[bottoms[0]] if passed_on else (layer, j)
 
     def _note_unused(self, layer: Layer) -> None:
         """Keep which fields of forks the layer sets and does not use."""

@@ -304,7 +304,10 @@ class Dropout(_Elementwise):
         x, ratio, gain = bottom[0], self.ratio, self.gain
         if not self.draws:
             return F.dropout(x, training=False) if gain == 1 else x * gain
-        if x.device.type == "cpu" and (256 * ratio).is_integer():
+        # Traced, the draws of bytes would be a call that torch.export writes with a keyword of
+        # Python's as a name: random_.from.
+        traced = torch.compiler.is_compiling()
+        if x.device.type == "cpu" and (256 * ratio).is_integer() and not traced:
             return x * _byte_mask(x, ratio, gain)
         y, usual = F.dropout(x, ratio), 1 / (1 - ratio)
         return y if gain == usual else y * (gain / usual)

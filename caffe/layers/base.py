@@ -231,6 +231,9 @@ class Layer:
         """Whether it always cuts where the coordinates of its bottoms agree (AutoCrop)."""
         return False
 
+    def meet(self, index: int, maker: Layer, top: int) -> None:
+        """Told by the net, before setup, which layer makes bottom `index`, as its top `top`."""
+
     def put(self, axis: int, offset: Sequence[int]) -> None:
         """Say where it cuts: from `axis` on, at these offsets; none: at 0."""
         raise AssertionError("the type is never unplaced")

@@ -266,6 +266,7 @@ class Pooling(_PoolingLayer):
         f"On a GPU, as with cuDNN, a NaN wins in MAX. {ENGINE}"
     )
     look = Look("Pooling", color="#FF9900")
+    image: Sequence[int] = (0, 0)  # height and width of the bottom that it pooled last
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.pooling_param
@@ -323,7 +324,10 @@ class Pooling(_PoolingLayer):
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         shape = shapes[0]
         self.check_image(shape)
-        return [self.pooled_shape(shape, self.windows(shape))] * self.num_tops
+        tops = [self.pooled_shape(shape, self.windows(shape))] * self.num_tops
+        if self.num_tops == 2:
+            self.image = shape[2:]  # for the Unpooling that takes the mask
+        return tops
 
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor | Tensors:
         self.top_shapes(bottom)
@@ -620,7 +624,9 @@ class Unpooling(Layer):
 
     - FuseNet (Hazirbas et al., ACCV 2016): values (bottom 0) go to the places of a pooling mask
       (bottom 1). Both are (N, C, rows, columns), the top is (N, C, output_h, output_w), or the
-      bottom's height and width times `scale`.
+      bottom's height and width times `scale`. If that is the size of the image from which a Pooling
+      layer made the mask, or if no size is given, the top has the image's size also when the net
+      gets images of another size.
     - DeconvNet (Noh et al., ICCV 2015), with `kernel_size` or `unpool`: the top is unpool_size x
       unpool_size, or unpool_h x unpool_w. MAX puts values to the places of the mask, or without one
       to the first pixel of each window; TILE fills windows with the value, AVE with the value
@@ -638,10 +644,17 @@ class Unpooling(Layer):
         "unpooling_param.pad_w",
     )
     differs = (
-        "FuseNet's and DeconvNet's, not BVLC's. FuseNet's size follows the bottom's; the fork's is "
-        "fixed at set-up. AVE and TILE start from 0; DeconvNet's CPU code adds to the last pass's."
+        "FuseNet's and DeconvNet's, not BVLC's. FuseNet's size follows the bottom's and the pooled "
+        "image's; the fork's is fixed at set-up. AVE and TILE start from 0; DeconvNet's CPU code "
+        "adds to the last pass's."
     )
     look = Look("Unpooling", mask=1)
+    pooling: Pooling | None = None  # the layer that makes the mask
+    follows = False  # whether the top has the size of the image that this one pooled
+
+    def meet(self, index: int, maker: Layer, top: int) -> None:
+        if index == 1 and top == 1 and isinstance(maker, Pooling):
+            self.pooling = maker
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.unpooling_param
@@ -658,7 +671,21 @@ class Unpooling(Layer):
             self.scale = p.scale
             self.check(self.scale > 0, "scale must be positive")
         else:
-            self.check(False, "unpooling_param needs output_h and output_w, or scale")
+            self.check(
+                self.pooling is not None,
+                "unpooling_param needs output_h and output_w, or scale: no Pooling layer makes the "
+                "mask, whose image would tell the size",
+            )
+            self.follows = True
+        if self.pooling is not None and len(shapes[0]) == 4:
+            self.follows = self.follows or self.plane(shapes[0]) == tuple(self.pooling.image)
+
+    def plane(self, shape: Shape) -> Sequence[int]:
+        """The height and width of FuseNet's top, for a bottom of this shape."""
+        if self.follows:
+            assert self.pooling is not None
+            return self.pooling.image
+        return (shape[2] * self.scale, shape[3] * self.scale) if self.scale else self.size
 
     def _spreading(self) -> _Spreading:
         p = self.layer_param.unpooling_param
@@ -697,10 +724,7 @@ class Unpooling(Layer):
         if self.spreading is not None:
             self.check(min(shape[1:]) > 0, f"bottom {shape} has no pixels")
             return [(*shape[:2], *self.spreading.size)]
-        height, width = self.size
-        if self.scale:
-            height, width = shape[2] * self.scale, shape[3] * self.scale
-        return [(*shape[:2], height, width)]
+        return [(*shape[:2], *self.plane(shape))]
 
     def scratch(self, shapes: Sequence[Shape]) -> int:
         """The image with all of its windows, some of which reach beyond it."""

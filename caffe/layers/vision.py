@@ -95,7 +95,7 @@ class _Kernels(Layer):
         """The top's spatial axes."""
         size = tuple(self.extent(*axis) for axis in self._along_axes(shape))
         self.check(
-            min(size, default=1) > 0,
+            all(n > 0 for n in size),
             f"bottom {shape} is too small for kernel {self.kernel} and pad {self.pad}",
         )
         return size

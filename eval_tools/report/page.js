@@ -1,8 +1,6 @@
-"use strict";
 // The page's data: names and colours by label, the scored labels, the models, and facts about each
 // frame, whose parts are in its script element in the order of data.parts.
 const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
 const several = data.models.length > 1;
 // What a model is called: its name where there are others.
 const called = (model) => (several ? data.models[model] : "prediction");
@@ -74,33 +72,6 @@ function spread(labels, width, height, factor) {
            + Math.floor((i % width) / factor)]));
 }
 
-function layer(frame) {
-  const canvas = document.createElement("canvas");
-  canvas.width = frame.width;
-  canvas.height = frame.height;
-  return canvas;
-}
-
-// A layer whose pixels are the packed colours (alpha, blue, green, red) of `at(i)`.
-function paint(frame, at) {
-  const canvas = layer(frame);
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(frame.width, frame.height);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < pixels.length; i++) pixels[i] = at(i);
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
-
-const packed = (r, g, b) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;
-
-// Labels that are switched on, in their colours; all others are transparent.
-function labelLayer(frame, labels) {
-  const table = Uint32Array.from(data.colors, (color, label) => (
-    label && shown.has(label) ? packed(...color) : 0));
-  return paint(frame, (i) => table[labels[i]]);
-}
-
 // Where labels are not those of `truth`. all: whether every label counts, not only scored ones.
 function errorLayer(frame, truth, found, all) {
   const { colorPixels } = frame;
@@ -116,22 +87,11 @@ function errorLayer(frame, truth, found, all) {
   });
 }
 
-// Draws layers on top of each other into one of the page's canvases.
-function compose(id, frame, ...layers) {
-  const canvas = $(id);
-  canvas.width = frame.width;
-  canvas.height = frame.height;
-  const context = canvas.getContext("2d");
-  for (const image of layers) context.drawImage(image, 0, 0);
-  return context;
-}
-
 function drawCompare() {
   const frame = state.frame;
   const split = $("split").value / 100;
   const edge = Math.round(split * frame.width);
-  // As wide as the column, but low enough that the sliders below stay visible.
-  $("compare").parentNode.style.maxWidth = `${75 * frame.width / frame.height}vh`;
+  limitHeight("compare", frame);
   const context = compose("compare", frame, frame.color);
   context.globalAlpha = $("strength").value / 100;
   for (const [side, from, to] of [["left", 0, edge], ["right", edge, frame.width]]) {
@@ -147,11 +107,11 @@ function drawLabels() {
   const frame = state.frame;
   const { truth, found, layers } = frame;
   if (truth) {
-    layers.truth = labelLayer(frame, truth);
+    layers.truth = labelLayer(frame, truth, data.colors, shown);
     compose("truth", frame, frame.color, layers.truth);
   }
   found.forEach((labels, model) => {
-    layers["model" + model] = labelLayer(frame, labels);
+    layers["model" + model] = labelLayer(frame, labels, data.colors, shown);
     compose("prediction" + end(model), frame, frame.color, layers["model" + model]);
     if (truth) compose("error" + end(model), frame, errorLayer(frame, truth, labels, false));
     else if (model) compose("error" + model, frame, errorLayer(frame, found[0], labels, true));
@@ -216,7 +176,6 @@ function updateLegend() {
 }
 
 function updateShown() {
-  for (const box of $("legend").querySelectorAll("input")) box.checked = shown.has(+box.value);
   if (state.frame) drawLabels();
 }
 
@@ -266,25 +225,6 @@ function labelsAt(frame, i) {
   return parts.join(", ");
 }
 
-function pointed(event) {
-  const frame = state.frame;
-  if (!frame) return null;
-  const box = event.currentTarget.getBoundingClientRect();
-  const clamp = (value, limit) => Math.min(limit - 1, Math.max(0, Math.floor(value)));
-  return [clamp((event.clientX - box.left) / box.width * frame.width, frame.width),
-          clamp((event.clientY - box.top) / box.height * frame.height, frame.height)];
-}
-
-function placeCross(x, y) {
-  const { width, height } = state.frame;
-  state.cross = [Math.min(width - 1, Math.max(0, x)), Math.min(height - 1, Math.max(0, y))];
-  const style = $("cross").style;
-  style.display = "block";
-  style.left = `${100 * (state.cross[0] + 0.5) / width}%`;
-  style.top = `${100 * (state.cross[1] + 0.5) / height}%`;
-  readout(...state.cross);
-}
-
 function setSplit(value) {
   $("split").value = value;
   drawCompare();
@@ -293,48 +233,25 @@ function setSplit(value) {
 function watchPictures() {
   for (const canvas of document.querySelectorAll(".stage canvas")) {
     canvas.addEventListener("pointermove", (event) => {
-      const at = pointed(event);
+      if (!state.frame) return;
+      const at = pointed(event, state.frame);
       $("readout").setAttribute("aria-live", "off");
-      if (at) readout(...at);
-      if (at && canvas.id === "compare" && event.buttons) {
-        setSplit(100 * at[0] / state.frame.width);
-      }
+      readout(...at);
+      if (canvas.id === "compare" && event.buttons) setSplit(100 * at[0] / state.frame.width);
     });
   }
   $("compare").addEventListener("pointerdown", (event) => {
-    const at = pointed(event);
-    if (at) setSplit(100 * at[0] / state.frame.width);
+    if (state.frame) setSplit(100 * pointed(event, state.frame)[0] / state.frame.width);
     event.currentTarget.setPointerCapture(event.pointerId);
   });
   $("compare").addEventListener("keydown", (event) => {
-    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (!(event.key in steps) || !state.frame) return;
-    event.preventDefault();
-    const far = event.shiftKey ? 10 : 1;
-    const [x, y] = state.cross ?? [state.frame.width >> 1, state.frame.height >> 1];
+    const at = state.frame && arrowed(event, state.frame, state.cross);
+    if (!at) return;
     // Screen readers announce pixels chosen by keyboard, not those that the pointer passes.
     $("readout").setAttribute("aria-live", "polite");
-    placeCross(x + far * steps[event.key][0], y + far * steps[event.key][1]);
+    state.cross = placeCross(state.frame, ...at);
+    readout(...state.cross);
   });
-}
-
-function watchKeys() {
-  const does = {
-    n: () => show(state.at + 1), p: () => show(state.at - 1),
-    t: () => setSplit(100), r: () => setSplit(0), b: () => setSplit(50),
-    a: () => choose(data.names.keys()), o: () => choose([]),
-  };
-  document.addEventListener("keydown", (event) => {
-    const typing = event.target.matches("select, input:not([type=range], [type=checkbox])");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || !(event.key in does)) return;
-    does[event.key]();
-  });
-}
-
-function choose(labels) {
-  shown.clear();
-  for (const label of labels) shown.add(label);
-  updateShown();
 }
 
 // The classes on which truth and predictions, or else the predictions, disagree in this frame.
@@ -352,26 +269,8 @@ function confused() {
   return labels;
 }
 
-function buildLegend() {
-  data.names.forEach((name, label) => {
-    if (label === 0) return;
-    const row = document.createElement("label");
-    row.id = "l" + label;
-    row.innerHTML = '<input type="checkbox" checked><span class="swatch"></span><span></span>'
-      + '<span class="pixels"></span>';
-    const [box, swatch, text] = row.children;
-    box.value = label;
-    box.addEventListener("change", () => {
-      if (box.checked) shown.add(label); else shown.delete(label);
-      updateShown();
-    });
-    swatch.style.background = `rgb(${data.colors[label].join(",")})`;
-    text.textContent = name;
-    $("legend").append(row);
-  });
-  $("all").addEventListener("click", () => choose(data.names.keys()));
-  $("none").addEventListener("click", () => choose([]));
-  $("wrong").addEventListener("click", () => state.frame && choose(confused()));
+function describeLegend() {
+  $("wrong").addEventListener("click", () => state.frame && choose(confused(), shown, updateShown));
   $("wrong").textContent = data.labeled ? "Confused here" : "Unlike here";
   $("wrong").hidden = !data.labeled && !several;
   const counted = [...(data.labeled ? ["truth"] : []), ...data.models.map((_, k) => called(k))];
@@ -532,12 +431,17 @@ function buildNav() {
 }
 
 buildNav();
-buildLegend();
+buildLegend(data.names, data.colors, shown, updateShown);
+describeLegend();
 buildPicker();
 buildSides();
 buildEnds();
 buildTables();
 watchPictures();
-watchKeys();
+watchKeys({
+  n: () => show(state.at + 1), p: () => show(state.at - 1),
+  t: () => setSplit(100), r: () => setSplit(0), b: () => setSplit(50),
+  a: () => choose(data.names.keys(), shown, updateShown), o: () => choose([], shown, updateShown),
+});
 arrange();
 show(0);

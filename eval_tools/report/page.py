@@ -6,10 +6,8 @@ import base64
 import hashlib
 import json
 import math
-import re
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from eval_tools.caffe_log import Run
 from eval_tools.inference import Segmented
 from eval_tools.labels import LabelSet
 from eval_tools.metrics import ConfusionMatrix
+from eval_tools.pages import asset, fill, script, script_safe, style
 from eval_tools.records import Record
 from eval_tools.report import sections
 from eval_tools.report.pictures import Pictures, pack
@@ -188,13 +187,13 @@ class Report:
         parts |= {
             "title": escape(f"{models[0]} on {source}{versus}"),
             "views": sections.views(models, facts["labeled"]),
-            "data": _script_safe(json.dumps(data, separators=(",", ":"))),
+            "data": script_safe(json.dumps(data, separators=(",", ":"))),
         }
-        parts["css"] = _asset("page.css") + sections.rules(labels, parts["sections"])
-        parts["js"] = _asset("page.js")
+        parts["css"] = style(__package__) + sections.rules(labels, parts["sections"])
+        parts["js"] = script(__package__)
         parts["policy"] = POLICY.format(css=_hash(parts["css"]), js=_hash(parts["js"]))
-        page = _asset("page.html")
-        head, tail = (_fill(part, parts) for part in page.split("{{frames}}"))
+        page = asset(__package__, "page.html")
+        head, tail = (fill(part, parts) for part in page.split("{{frames}}"))
         blocks = [
             f'<script type="text/plain" id="f{i}">{pictures.text()}</script>\n'
             for i, pictures in enumerate(self._pictures)
@@ -216,23 +215,9 @@ def _sureness(found: Segmented) -> dict[str, float | None]:
     }
 
 
-def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
 def _hash(text: str) -> str:
     """The source expression that allows an inline script or style of exactly this text."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _fill(text: str, parts: dict[str, str]) -> str:
-    """The template with its parts, in one pass: what a part holds is never filled in again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
-
-
-def _script_safe(text: str) -> str:
-    """JSON (in ASCII) in which no name can end the script element or open a comment."""
-    return text.replace("<", "\\u003c")
 
 
 def _round(value: float) -> float | None:

@@ -55,7 +55,7 @@ EXCEPTIONS = {
     "data_tools/store.py:_open": "writes: our own partial LMDB",
     "data_tools/store.py:_resumes": "answers no where it is not readable",
     "eval_tools/deploy.py:read_deploy": "leaves it to Caffe to say what is wrong",
-    "eval_tools/report/page.py:_asset": "our own file",
+    "eval_tools/pages/__init__.py:asset": "our own file",
     "netgen/filelist.py:settings": "a text in a prototxt, with an error of its own",
     "netgen/papers.py:paper_files": "our own text",
 }

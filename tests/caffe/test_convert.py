@@ -180,6 +180,17 @@ def onnxruntime():
 
 
 @needs_onnxruntime
+def test_fusenet_at_another_size_than_its_own(tmp_path, capsys):
+    """Its Unpooling layers state sizes that belong to 320x240."""
+    net = fusenet("sf5", 80, 60)
+    (tmp_path / "net.prototxt").write_text(str(net.to_proto()))
+    net.save(tmp_path / "net.caffemodel")
+    names = [str(tmp_path / name) for name in ("net.prototxt", "net.caffemodel", "net.onnx")]
+    convert.main(["--input", "rgb=1x3x51x65", "--input", "depth=1x1x51x65", *names])
+    assert "net.onnx: written, as onnxruntime" in capsys.readouterr().err
+
+
+@needs_onnxruntime
 def test_inputs_that_no_layer_takes_are_left_out(tmp_path):
     net = small_net(SMALL + input_of("label", 2, 1))
     assert net.outputs == ["fc", "label"]

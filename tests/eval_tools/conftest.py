@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import lmdb
 import numpy as np
 import pytest
+from browser import chromium
 
 import caffe
 from data_tools.record import to_datum
@@ -112,3 +113,10 @@ def data(tmp_path):
     """(LMDB, frames): six frames with class names."""
     frames = draw_frames(6)
     return write_lmdb(tmp_path / "lmdb", frames, {"classes": NAMES}), frames
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory):
+    """A tab of a headless Chromium."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as tab:
+        yield tab

@@ -48,6 +48,8 @@ def _check(program: Program, match: Match) -> str:
 
 def _fits(unpooling: Layer, pooling: Layer) -> bool:
     """Whether the plane is known to be the pooled image's own, whatever its size."""
+    if unpooling.follows and unpooling.pooling is pooling:
+        return True
     if unpooling.spreading is not None:  # DeconvNet's
         return False
     p = unpooling.layer_param.unpooling_param
@@ -79,6 +81,7 @@ def _pool(layer: Layer, tops: int, program: Program) -> Operation:
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         (x,) = bottom
         known = finite.bound(x)
+        layer.image = tuple(x.shape[2:])
         if train:
             found = fused.max_pool(x, kernel, ceil)[:tops]
         elif tops == 2:
@@ -105,9 +108,7 @@ def _by_layer(layer: Layer, x: torch.Tensor, tops: int) -> Sequence[torch.Tensor
 def _unpool(layer: Layer) -> Operation:
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x, places = bottom
-        size = layer.size
-        if layer.scale:
-            size = (x.shape[2] * layer.scale, x.shape[3] * layer.scale)
+        size = layer.plane(tuple(x.shape))
         try:
             return [finite.carry(fused.unpool(x, places, size), finite.bound(x))]
         except RuntimeError:

@@ -223,6 +223,74 @@ def test_inputs_replace_data_layers():
     assert module(torch.ones(4, 3), torch.zeros(4)).item() == pytest.approx(np.log(5))
 
 
+# Pooled twice from 8 x 12: 4 x 6, then 2 x 3; netgen writes the sizes of odd images, as 3, out.
+UNPOOLED = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 6 dim: 12 } } }
+layer { name: "p1" type: "Pooling" bottom: "x" top: "p1" top: "m1"
+  pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "p2" type: "Pooling" bottom: "p1" top: "p2" top: "m2"
+  pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "u2" type: "Unpooling" bottom: "p2" bottom: "m2" top: "u2"
+  unpooling_param { output_h: 3 output_w: 6 } }
+layer { name: "u1" type: "Unpooling" bottom: "u2" bottom: "m1" top: "u1"
+  unpooling_param { scale: 2 } }
+layer { name: "other" type: "Power" bottom: "m1" top: "other" }
+"""
+
+
+def _unpooled(x):
+    """What UNPOOLED gives: the pixels that are the largest of 4 x 4, where they are."""
+    planes = x.reshape(-1, *x.shape[2:])
+    found = torch.zeros_like(planes)
+    for plane, into in zip(planes, found, strict=True):
+        for i in range(0, x.shape[2], 4):
+            for j in range(0, x.shape[3], 4):
+                part = plane[i : i + 4, j : j + 4]
+                into[i : i + 4, j : j + 4] = torch.where(part == part.max(), part, 0)
+    return found.reshape(x.shape)
+
+
+@pytest.mark.parametrize("size", [(6, 12), (9, 11), (16, 24), (13, 7)])
+def test_unpooling_at_any_image_size(size):
+    x = torch.randperm(2 * size[0] * size[1]).reshape(1, 2, *size) + 1.0
+    module = caffe.to_module(message(UNPOOLED), outputs=["u1"])
+    assert torch.equal(module(x), _unpooled(x))
+    given = caffe.to_module(message(UNPOOLED), inputs={"x": x.shape}, outputs=["u1"])
+    assert torch.equal(given(x), _unpooled(x))
+    net = caffe.Net(message(UNPOOLED), caffe.TEST)
+    net.blobs["x"].reshape(*x.shape)
+    net.reshape()
+    assert net.blobs["u1"].shape == x.shape
+    for net.observed in (True, False):
+        assert torch.equal(torch.from_numpy(net.forward(x=x.numpy())["u1"]), _unpooled(x))
+
+
+def test_unpooling_of_another_size_than_the_pooled_image_keeps_it():
+    text = UNPOOLED.split('layer { name: "u1"')[0].replace("output_h: 3", "output_h: 4")
+    module = caffe.to_module(message(text), outputs=["u2"])
+    assert module(torch.rand(1, 2, 6, 12)).shape == (1, 2, 4, 6)
+    assert module(torch.rand(1, 2, 5, 12)).shape == (1, 2, 4, 6)
+
+
+def test_unpooling_without_a_size_needs_the_pooled_image():
+    text = UNPOOLED.replace("unpooling_param { scale: 2 }", "")
+    assert caffe.to_module(message(text), outputs=["u1"])(torch.rand(1, 2, 5, 9)).shape[2:] == (
+        5,
+        9,
+    )
+    with pytest.raises(caffe.CaffeError, match=r"'u1'.*needs output_h and output_w, or scale: no"):
+        caffe.to_module(message(text.replace('bottom: "m1"', 'bottom: "u2"', 1)))
+
+
+def test_compiled_at_several_sizes():
+    module = caffe.to_module(message(UNPOOLED), outputs=["u1"])
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    for size in ((6, 12), (9, 11), (7, 16)):
+        x = torch.randperm(2 * size[0] * size[1]).reshape(1, 2, *size) + 1.0
+        assert torch.equal(compiled(x), _unpooled(x))
+
+
 def test_dummy_data_is_an_input_that_need_not_be_given():
     text = (
         'layer { name: "d" type: "DummyData" top: "a" dummy_data_param { shape { dim: 3 } '
@@ -324,6 +392,14 @@ def test_exports(net, batch):
         module.state_dict()
     )
     torch.testing.assert_close(program.module()(**batch)["prob"], module(**batch)["prob"])
+
+
+def test_exports_in_training_mode(net, batch):
+    module = caffe.to_module(net, outputs=["prob"]).train()
+    program = torch.export.export(module, (), batch).module()
+    torch.manual_seed(0)
+    first = program(**batch)
+    assert not torch.equal(first, program(**batch))  # Dropout draws
 
 
 class Square(caffe.Layer):

@@ -8,6 +8,8 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
+from boundary import packed
+from caffe.errors import CaffeError
 from caffe.export import pairs
 from caffe.proto import caffe_pb2 as pb
 
@@ -97,3 +99,23 @@ def test_lists(tmp_path, monkeypatch):
     (tmp_path / "empty.txt").write_text("# nothing\n")
     with pytest.raises(caffe.CaffeError, match="no lines of nets"):
         pairs.jobs(Path("empty.txt"), None)
+
+
+def test_packed_models_need_no_other_file(tmp_path):
+    write(tmp_path, "one", "fc")
+    for name in ("a", "b"):
+        parts = {"net": tmp_path / "one.prototxt", "weights": tmp_path / "one.caffemodel"}
+        packed.write(tmp_path / f"{name}.fusenet", {}, parts, CaffeError)
+
+    def jobs_of(place):
+        return [(job.net.name, job.weights, job.out.name) for job in pairs.jobs(place, None)]
+
+    jobs = jobs_of(tmp_path)
+    assert jobs[:2] == [("a.fusenet", None, "a.onnx"), ("b.fusenet", None, "b.onnx")]
+    assert [job[0] for job in jobs[2:]] == ["one.prototxt"]
+    (tmp_path / "list.txt").write_text("a.fusenet\nb.fusenet c.onnx\n")
+    jobs = jobs_of(tmp_path / "list.txt")
+    assert jobs == [("a.fusenet", None, "a.onnx"), ("b.fusenet", None, "c.onnx")]
+    (tmp_path / "list.txt").write_text("a.fusenet w.caffemodel c.onnx\n")
+    with pytest.raises(CaffeError, match="expected a packed model and perhaps the file to write"):
+        pairs.jobs(tmp_path / "list.txt", None)

@@ -6,8 +6,8 @@ import json
 import re
 
 from eval_tools import evaluate
+from eval_tools.pages import fill
 from eval_tools.report import __main__ as command
-from eval_tools.report.page import _fill
 
 
 def test_the_page_refers_to_nothing_outside(report):
@@ -33,7 +33,7 @@ def test_names_cannot_break_out_of_the_page(model, toy, tmp_path):
 
 def test_parts_are_filled_in_once():
     """A part that reads like a place in the template stays as it is."""
-    assert _fill("{{a}} {{b}}", {"a": "{{b}}", "b": "{{a}}"}) == "{{b}} {{a}}"
+    assert fill("{{a}} {{b}}", {"a": "{{b}}", "b": "{{a}}"}) == "{{b}} {{a}}"
 
 
 def test_the_policy_names_the_pages_own_script_and_style(report):

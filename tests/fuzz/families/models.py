@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from boundary import packed
 from caffe.formats.prototext import parse, text
 from caffe.proto import caffe_pb2 as pb
+from data_tools.cli import DataError
+from fusenet import Predictor
 from fuzz import commands, mutate
-from fuzz.corpus.sound import write_lmdb
+from fuzz.corpus.sound import PACKED, write_lmdb
 from fuzz.families import Draw, Target, family
 from fuzz.families.hdf5 import hostile
 from fuzz.families.nets import WORDS
@@ -108,3 +116,37 @@ def predict(draw: Draw) -> Target:
 def onnx(draw: Draw) -> Target:
     """caffe.convert of spoiled nets and weights to ONNX."""
     return commands.script("convert", *_model(draw), "o.onnx")
+
+
+@family(0.6, asks=True)
+def packed_model(draw: Draw) -> Target:
+    """A packed model and fusenet.Predictor: spoiled bytes, facts, or parts with their true hash."""
+    how = draw.rng.randrange(3)
+    path = draw.copy("packed/tiny.fusenet", "m.fusenet")
+    if how == 0:
+        draw.bytes("packed/tiny.fusenet", path)
+    elif how == 1:
+        _with_facts(path, lambda facts: mutate.some_json(draw.rng, facts))
+    else:
+        victim = draw.pick(*PACKED)
+        files = {part: draw.copy(name, f"parts/{Path(name).name}") for part, name in PACKED.items()}
+        draw.bytes(PACKED[victim], files[victim])
+        packed.write(path, json.loads(draw.sound("lmdb/dataset.json")), files, DataError)
+
+    def run() -> None:
+        predictor = Predictor(path)
+        example = predictor.example()
+        if example:
+            predictor(*example)
+
+    return run
+
+
+def _with_facts(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Changes model.json."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members[packed.MANIFEST] = change(members[packed.MANIFEST])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)

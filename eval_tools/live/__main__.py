@@ -1,0 +1,92 @@
+"""Serves a page on this machine on which a model labels the frames that one gives it.
+
+Drop a colour and a depth file on the page to see labels, their shares and probabilities; nothing is
+written to disk, and nothing leaves this machine. With --camera, --realsense or --sequence the page
+shows frames as they come. The page is at the address that is printed, for this machine alone; end
+the command with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+
+from boundary import running
+from data_tools.cli import DataError, add_max_pixels, say, whole
+from eval_tools import cli
+from eval_tools.live import sources
+from eval_tools.live.model import Model
+from eval_tools.live.server import FIRST, LAST, Server
+from eval_tools.predictor import Predictor
+
+NAME = "python -m eval_tools.live"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "live")
+    cli.add_model(parser)
+    parser.add_argument(
+        "--dataset",
+        metavar="LMDB|JSON",
+        help="the net's training data, for the depth range, class names and colours (default: what "
+        "the packed model or the prototxt says)",
+    )
+    parser.add_argument("--gpu", type=whole(0), metavar="ID", help="run on that GPU")
+    parser.add_argument(
+        "--port",
+        type=whole(0, 65535),
+        metavar="N",
+        help=f"the page's port; 0 for any (default: the first of {FIRST} to {LAST} that is free)",
+    )
+    add_max_pixels(parser)
+    _add_frames(parser.add_argument_group("frames as they come"))
+    return parser
+
+
+def _add_frames(group: argparse._ArgumentGroup) -> None:
+    one = group.add_mutually_exclusive_group()
+    one.add_argument(
+        "--camera",
+        metavar="N",
+        help="the camera of that number (0 is the first), or a device's path; with depth where "
+        "OpenCV reads it",
+    )
+    one.add_argument(
+        "--realsense",
+        action="store_true",
+        help="the first RealSense camera (needs pyrealsense2: pip install 'fusenet[realsense]')",
+    )
+
+
+def frames(args: argparse.Namespace, depth: bool) -> sources.Frames | None:
+    """The frames that the options name; None if there are none. depth: whether it is looked at."""
+    if args.camera is not None:
+        return sources.camera(args.camera, depth)
+    if args.realsense:
+        return sources.realsense(depth)
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command, until it is ended. Raises DataError."""
+    args = cli.parsed(arguments(), argv)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", RuntimeWarning)
+        predictor = Predictor(
+            args.deploy, args.weights, dataset=args.dataset, gpu=args.gpu, trust=args.trust
+        )
+    for warning in told:
+        if warning.category is RuntimeWarning:
+            say(str(warning.message))
+    found = frames(args, predictor.takes_depth)
+    with Server(Model(predictor), found, args.port) as server:
+        print(server.url, flush=True)
+        say("the page is for this machine alone; Ctrl-C ends it")
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    # Ctrl-C ends it at once: requests in other threads have nothing to clear up.
+    running.run(NAME, main, (DataError,), at_once=True)

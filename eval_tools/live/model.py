@@ -1,0 +1,174 @@
+"""The model behind the page: what the page says of it, and its answers for frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from boundary import packed
+from boundary.errors import shown
+from data_tools import images
+from data_tools.cli import DataError
+from data_tools.depth import DepthUnit
+from data_tools.record import nearest
+from eval_tools import drawings
+from eval_tools.inference import at_size
+from eval_tools.live import message
+from eval_tools.predictor import Predictor, Unit, unit_for
+
+# The pixels of a frame that the page shows; larger frames are shrunk. Full HD is within it. The
+# scores of 40 labels take 320 MB for so many.
+MOST_PIXELS = 2**21
+STEPS = 1000  # of depth on the page in a metre; 16 bits hold 65 m
+
+
+@dataclass(frozen=True)
+class Given:
+    """A frame to label. color: H x W x 3 uint8, BGR, or None. depth: H x W in `unit`, or None.
+
+    unit: None for millimetres in integers and metres in floats. seconds: what reading took.
+    """
+
+    name: str
+    color: np.ndarray | None = None
+    depth: np.ndarray | None = None
+    unit: Unit | None = None
+    seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Model:
+    """A Predictor, and its answers in the form that the page takes."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        path = predictor.model
+        self._info = packed.read(path, DataError).info if packed.is_packed(path) else {}
+        self._example = predictor.example()
+
+    def facts(self) -> dict[str, Any]:
+        """What the page says of the model, and needs to know to show labels."""
+        p = self.predictor
+        return {
+            "model": shown(Path(p.model).name),
+            "names": list(p.names),
+            "colors": p.colors.tolist(),
+            "size": list(p.size),
+            "fit": p.fit,
+            "color": p.takes_color,
+            "depth": p.takes_depth,
+            "depth_range": p.depth_range,
+            "depth_range_assumed": p.depth_range_assumed,
+            "place": "CPU" if p.gpu is None else f"GPU {p.gpu}",
+            "figures": _figures(self._info.get("figures")),
+            "example": self._example is not None,
+        }
+
+    def example(self) -> Given:
+        """The packed model's example. Raises DataError if it has none."""
+        if self._example is None:
+            raise DataError(f"{shown(self.predictor.model)}: has no example")
+        return Given("the model's example", *self._example)
+
+    def read(self, facts: dict[str, Any], blocks: dict[str, bytes]) -> Given:
+        """The frame of dropped files, of which the net's own count. Raises DataError."""
+        p = self.predictor
+        looks = {"color": p.takes_color, "depth": p.takes_depth}
+        return read(facts, blocks, [part for part, wanted in looks.items() if wanted])
+
+    def answer(self, given: Given) -> bytes:
+        """The message with a frame's labels (see page.js). Raises DataError."""
+        p = self.predictor
+        frame, notes = _shrunk(given)
+        start = time.perf_counter()
+        color = frame.color if p.takes_color else None
+        depth = frame.depth if p.takes_depth else None
+        labels, confidence = p.with_confidence(color, depth, frame.unit)
+        seconds = time.perf_counter() - start
+        size = labels.shape[::-1]
+        blocks = {"labels": labels.tobytes(), "confidence": _bytes(confidence)}
+        if color is not None:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
+            blocks["color"] = cv2.imencode(".jpg", color, quality)[1].tobytes()
+        scaled = False
+        if depth is not None:
+            unit = unit_for(frame.unit, depth)
+            scaled = unit.kind == "scaled"
+            blocks["depth"] = _steps(depth, unit, size)
+        return message.pack(
+            {
+                "name": given.name,
+                "width": size[0],
+                "height": size[1],
+                "scaled": scaled,
+                "seconds": {"read": given.seconds, "label": seconds},
+                "notes": notes,
+                **given.facts,
+            },
+            blocks,
+        )
+
+
+def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) -> Given:
+    """The frame of dropped files.
+
+    facts: the names of 'color' and 'depth', and 'unit'. blocks: the files' bytes. parts: those of
+    the two that are looked at. Raises DataError if one of them cannot be read.
+    """
+    start = time.perf_counter()
+    names = {part: str(facts.get(part) or part)[-80:] for part in parts if part in blocks}
+    found: dict[str, np.ndarray] = {}
+    for part, name in names.items():
+        if part == "color":
+            found[part] = images.decode_color(blocks[part], f"colour {shown(name)}")
+        else:
+            suffix = Path(name).suffix.lower()
+            found[part] = images.decode_depth(blocks[part], suffix, f"depth {shown(name)}")
+    unit = facts.get("unit")
+    seconds = time.perf_counter() - start
+    return Given(" and ".join(names.values()), **found, unit=str(unit) if unit else None,
+                 seconds=seconds)  # fmt: skip
+
+
+def _figures(found: Any) -> list[dict[str, Any]]:
+    """What the page says of a packed model's evaluations."""
+    rows = found if isinstance(found, list) else []
+    kept = ("frames", "mean_iou", "global_accuracy")
+    return [
+        {key: row[key] for key in kept if isinstance(row.get(key), int | float)}
+        for row in rows
+        if isinstance(row, dict)
+    ]
+
+
+def _shrunk(given: Given) -> tuple[Given, list[str]]:
+    """A frame of at most MOST_PIXELS, and what was done to it."""
+    shape = next((a.shape for a in (given.color, given.depth) if a is not None), None)
+    if shape is None:
+        raise DataError("neither colour nor depth is given")
+    height, width = shape[:2]
+    if height * width <= MOST_PIXELS:
+        return given, []
+    part = (MOST_PIXELS / (height * width)) ** 0.5
+    size = max(1, int(width * part)), max(1, int(height * part))
+    color = None if given.color is None else drawings.smooth(given.color, size)
+    depth = None if given.depth is None else nearest(given.depth, size)
+    note = f"The frame of {width}x{height} is shown and labelled at {size[0]}x{size[1]}."
+    return Given(given.name, color, depth, given.unit, given.seconds, given.facts), [note]
+
+
+def _bytes(confidence: np.ndarray) -> bytes:
+    return np.rint(255 * confidence).astype(np.uint8).tobytes()
+
+
+def _steps(depth: np.ndarray, unit: DepthUnit, size: tuple[int, int]) -> bytes:
+    """Depth as the page takes it: 16 bits, millimetres; or 0..255 if it has no unit."""
+    metres = unit.metres(at_size(nearest, depth, size))
+    steps = metres * (1 if unit.kind == "scaled" else STEPS)
+    return np.clip(np.rint(steps), 0, 2**16 - 1).astype("<u2").tobytes()

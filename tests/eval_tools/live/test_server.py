@@ -1,0 +1,290 @@
+"""The server: who is answered, how much is taken, and what it answers."""
+
+import json
+import re
+import socket
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+from fuzz.corpus.sound import exr
+
+from data_tools.cli import DataError
+from eval_tools.live import message
+from eval_tools.live import server as module
+from eval_tools.live.model import Model
+from eval_tools.live.server import MOST_BYTES, MOST_WAITING, Server
+
+
+def files(frame, ending=".png"):
+    """The blocks of a frame's files."""
+    bgr, depth = frame
+    return {
+        "color": cv2.imencode(".png", bgr)[1].tobytes(),
+        "depth": cv2.imencode(ending, depth)[1].tobytes(),
+    }
+
+
+FACTS = {"unit": "mm", "color": "a.png", "depth": "b.png"}
+
+
+def error(body):
+    return json.loads(body)["error"]
+
+
+def test_it_listens_on_the_loopback_interface_alone(server):
+    assert server.server_address[0] == "127.0.0.1"
+    assert server.url == f"http://127.0.0.1:{server.server_address[1]}/"
+
+
+def test_the_pages_files(client, server):
+    for path, kind in (("/", "html"), ("/page.css", "css"), ("/page.js", "javascript")):
+        status, headers, body = client.send("GET", path)
+        assert status == 200
+        assert headers["Content-Type"] == f"text/{kind}; charset=utf-8"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["Cache-Control"] == "no-store"
+        assert not re.search(rb"(?:src|href)=.(?!/page|data:,|#)", body)
+    assert client.send("GET", "/?x=1")[0] == 200
+    for path in ("/page.py", "/../model.py", "/label", "/page.html"):
+        assert client.send("GET", path)[0] == 404
+    assert client.send("POST", "/", b"")[0] == 404
+    assert client.send("DELETE", "/")[0] == 501
+
+
+def test_names_cannot_break_out_of_the_page(client):
+    page = client.send("GET", "/")[2].decode()
+    assert "<b>green" not in page
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
+    assert data["names"][2] == "<b>green</b>"
+    assert data["figures"] == [{"frames": 654, "mean_iou": 0.453}]
+
+
+def test_only_this_machines_names_are_answered(client):
+    port = client.host.partition(":")[2]
+    for host in (client.host, f"localhost:{port}", "localhost", "127.0.0.1:9999"):
+        assert client.send("GET", "/", Host=host)[0] == 200  # 9999: through a tunnel
+    for host in (
+        "evil.example",
+        f"evil.example:{port}",
+        "127.0.0.1.evil.example",
+        "",
+        None,
+        "[::1]",
+    ):
+        status, _, body = client.send("GET", "/", Host=host)
+        assert status == 403
+        assert client.host in error(body)
+        assert client.server.token.encode() not in body
+
+
+def test_only_the_page_itself_is_answered(client, tools):
+    body = message.pack(FACTS, files(tools.draw()))
+    assert client.send("POST", "/label", body)[0] == 200
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": None},
+        {"Origin": f"https://{client.host}"},
+        {"X_FuseNet_Token": None},
+        {"X_FuseNet_Token": "x"},
+        {"X_FuseNet_Token": "\xe4"},
+    ):
+        for path in ("/label", "/frame"):
+            status, answered, text = client.send("POST", path, body, **headers)
+            assert status == 403
+            assert answered["Connection"] == "close"
+            assert "another page" in error(text) or "load it again" in error(text)
+
+
+def test_no_other_page_is_allowed_by_headers(client):
+    headers = client.send("GET", "/")[1]
+    assert not [name for name in headers if name.lower().startswith("access-control")]
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_uploads_are_limited_before_they_are_read(client):
+    for length, status in ((str(MOST_BYTES + 1), 413), ("9" * 40, 413), ("-1", 411), ("x", 411),
+                           (None, 411), ("\xb2", 411)):  # fmt: skip
+        found = client.send("POST", "/label", None, Content_Length=length)
+        assert found[0] == status
+    assert client.send("POST", "/frame", None, Content_Length=str(2**16 + 1))[0] == 413
+
+
+def test_labels_are_the_predictors(client, predictor, tools):
+    for seed, size in ((1, (24, 32)), (2, (30, 90)), (3, (48, 36))):
+        bgr, depth = tools.draw(seed, size)
+        facts, blocks = client.label(FACTS, **files((bgr, depth)))
+        labels = np.frombuffer(blocks["labels"], np.uint8).reshape(size)
+        np.testing.assert_array_equal(labels, predictor(bgr, depth, "mm"))
+        confidence = np.frombuffer(blocks["confidence"], np.uint8).reshape(size)
+        best = predictor.probabilities(bgr, depth, "mm").max(0)
+        assert np.abs(confidence / 255 - best).max() < 0.002 + 0.5 / 255
+        shown = np.frombuffer(blocks["depth"], np.uint16).reshape(size)
+        np.testing.assert_array_equal(shown, depth)
+        assert (facts["width"], facts["height"]) == size[::-1]
+        assert facts["name"] == "a.png and b.png"
+        picture = cv2.imdecode(np.frombuffer(blocks["color"], np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == bgr.shape
+
+
+def test_units(client, predictor, tools):
+    bgr, depth = tools.draw(4)
+    for unit in ("mm", "5000", "m", ""):
+        stored = depth.astype(np.float32) / 1000 if unit == "m" else depth
+        ending = ".exr" if unit == "m" else ".png"
+        blocks = files((bgr, depth))
+        if unit == "m":
+            blocks["depth"] = exr(stored, 0)
+        facts = {**FACTS, "unit": unit, "depth": f"b{ending}"}
+        _, found = client.label(facts, **blocks)
+        labels = np.frombuffer(found["labels"], np.uint8).reshape(depth.shape)
+        np.testing.assert_array_equal(labels, predictor(bgr, stored, unit or None))
+        shown = np.frombuffer(found["depth"], np.uint16).reshape(depth.shape)
+        expected = depth // 5 if unit == "5000" else depth
+        assert np.abs(shown.astype(int) - expected).max() <= 1
+    small = (depth // 32).astype(np.uint8)
+    facts, found = client.label({**FACTS, "unit": "scaled"}, **files((bgr, small)))
+    assert facts["scaled"]
+    np.testing.assert_array_equal(np.frombuffer(found["depth"], np.uint16), small.ravel())
+
+
+def test_the_example(client, predictor):
+    facts, blocks = client.label({"example": True})
+    bgr, depth, unit = predictor.example()
+    labels = np.frombuffer(blocks["labels"], np.uint8).reshape(depth.shape)
+    np.testing.assert_array_equal(labels, predictor(bgr, depth, unit))
+    assert facts["name"] == "the model's example"
+
+
+@pytest.mark.parametrize(
+    ("change", "blocks", "said"),
+    [
+        ({}, {"color": b"no picture"}, "colour a.png: not a picture that can be read"),
+        ({}, {"depth": b""}, "depth b.png: not a picture that can be read"),
+        ({"depth": "b.npy"}, {"depth": b"x"}, "depth b.npy: not a NumPy array"),
+        ({"depth": "b.EXR"}, {"depth": b"12345678"}, "not an OpenEXR file"),
+        ({"depth": "../../etc/passwd"}, {"depth": b"x"}, "depth ../../etc/passwd: not a picture"),
+        ({"unit": "furlong"}, {}, "'furlong' is neither a number"),
+        ({"unit": "0.001"}, {}, "expected steps"),
+        ({"unit": ["mm"]}, {}, "neither a number"),
+        ({"color": 3, "depth": None}, {"depth": b"x"}, "depth depth: not a picture"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(client, tools, change, blocks, said):
+    given = {**files(tools.draw()), **blocks}
+    status, _, body = client.send("POST", "/label", message.pack({**FACTS, **change}, given))
+    assert status == 400
+    assert said in error(body)
+    assert len(error(body)) <= 300
+    assert "\n" not in error(body)
+
+
+def test_what_does_not_belong_together(client, tools, monkeypatch):
+    bgr, depth = tools.draw()
+    assert "looks at depth" in client.label(FACTS, color=files((bgr, depth))["color"])
+    assert "neither colour nor depth" in client.label(FACTS)
+    assert "expected one aspect ratio" in client.label(FACTS, **files((bgr, depth[:, :12])))
+    assert "no reading" in client.label(FACTS, **files((bgr, 0 * depth)))
+    assert "there is no camera" in error(client.send("POST", "/frame", message.pack({}, {}))[2])
+    assert "the page's message" in error(client.send("POST", "/label", b"x")[2])
+    monkeypatch.setenv("FUSENET_MAX_PIXELS", "100")
+    assert "at most 100 are read" in client.label(FACTS, **files((bgr, depth)))
+
+
+def test_what_is_uploaded_is_in_no_file(client, tools, monkeypatch):
+    def never(path, *args, **kwargs):
+        raise AssertionError(f"{path} is opened")
+
+    for place in ("builtins.open", "io.open", "os.open", "cv2.imread", "cv2.imwrite"):
+        monkeypatch.setattr(place, never)
+    bgr, depth = tools.draw()
+    blocks = files((bgr, depth))
+    assert isinstance(client.label(FACTS, **blocks), tuple)
+    for name, data in (("b.npy", b"junk"), ("b.exr", b"12345678"), ("b.png", b"")):
+        assert "depth b." in client.label({**FACTS, "depth": name}, **{**blocks, "depth": data})
+
+
+def test_large_frames_are_shrunk_and_said(client, tools, monkeypatch):
+    from eval_tools.live import model
+
+    monkeypatch.setattr(model, "MOST_PIXELS", 200)
+    facts, blocks = client.label(FACTS, **files(tools.draw()))
+    assert (facts["width"], facts["height"]) == (16, 12)
+    assert facts["notes"] == ["The frame of 32x24 is shown and labelled at 16x12."]
+    assert len(blocks["labels"]) == 192
+
+
+def test_requests_take_turns(predictor, tools, monkeypatch):
+    """At most one is worked on at a time; all are answered rightly; beyond the queue, 503."""
+    with tools.serving(predictor) as server:
+        client, busy, seen = tools.Client(server), [], []
+        right = server.model.answer
+
+        def answer(given):
+            busy.append(1)
+            seen.append(len(busy))
+            time.sleep(0.05)
+            busy.pop()
+            return right(given)
+
+        monkeypatch.setattr(server.model, "answer", answer)
+        frames = [tools.draw(seed) for seed in range(MOST_WAITING)]
+        results = [None] * len(frames)
+
+        def ask(place):
+            results[place] = client.label(FACTS, **files(frames[place]))
+
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(frames))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(seen) == {1}
+        for (bgr, depth), (_, blocks) in zip(frames, results, strict=True):
+            labels = np.frombuffer(blocks["labels"], np.uint8).reshape(depth.shape)
+            np.testing.assert_array_equal(labels, predictor(bgr, depth, "mm"))
+        for _ in range(MOST_WAITING):
+            server._places.acquire()
+        assert "too many requests wait" in client.label(FACTS, **files(frames[0]))
+
+
+def test_one_bad_request_leaves_the_server_at_work(client, server, tools, monkeypatch, capfd):
+    def bug(*args):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.model, "read", bug)
+        status, _, body = client.send("POST", "/label", message.pack(FACTS, {}))
+        assert status == 500
+        assert error(body).startswith("MemoryError: no room")
+    link = socket.create_connection(server.server_address)
+    head = f"POST /label HTTP/1.1\r\nHost: {client.host}\r\nOrigin: http://{client.host}\r\n"
+    link.sendall(f"{head}X-FuseNet-Token: {server.token}\r\nContent-Length: 99\r\n\r\nx".encode())
+    link.close()  # in the middle of its upload
+    for junk in (
+        b"\x16\x03\x01\0\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200,
+    ):
+        with socket.create_connection(server.server_address) as link:
+            link.sendall(junk + b"\r\n")
+            link.recv(1000)
+    assert isinstance(client.label(FACTS, **files(tools.draw())), tuple)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_port_that_is_taken(server, predictor, monkeypatch):
+    taken = server.server_address[1]
+    with pytest.raises(DataError, match=rf"port {taken}: Address already in use \(see --port\)"):
+        Server(Model(predictor), None, taken)
+    monkeypatch.setattr(module, "FIRST", taken)
+    monkeypatch.setattr(module, "LAST", taken + 50)
+    with Server(Model(predictor)) as other:
+        assert taken < other.server_address[1] <= taken + 50
+    monkeypatch.setattr(module, "LAST", taken)
+    with pytest.raises(DataError, match="Address already in use"):
+        Server(Model(predictor))
