@@ -3,6 +3,7 @@
     python -m caffe.convert deploy.prototxt weights.caffemodel net.onnx
     python -m caffe.convert --for opencv deploy.prototxt weights.caffemodel net.onnx
     python -m caffe.convert --for opencv FOLDER     all nets of a folder, or of a list
+    python -m caffe.convert --with-preprocessing deploy.prototxt weights.caffemodel net.onnx
 
 What is written follows from the ending of OUT:
   .onnx                       the net in TEST phase with its weights, as ONNX
@@ -21,7 +22,7 @@ import argparse
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,8 @@ from caffe.export.comparing import Difference, compared, judge, measured
 from caffe.export.module import Shapes, load_net, to_module
 from caffe.export.onnx import write_graph
 from caffe.export.state_dict import load_state_dict, read_names, read_state_dict, state_dict
+from caffe.export.whole import command as whole_frames
+from caffe.export.whole.command import Frames
 from caffe.formats.files import atomic_write
 from caffe.formats.meaning import set_fork
 from caffe.formats.onnx import TARGETS, Target
@@ -95,12 +98,14 @@ class Written:
     """What is known of an ONNX file that was written.
 
     differences: of each output; empty if nothing was compared. program: what was compared with, and
-    its version. remark: why it is not the program that the file is for.
+    its version. remark: why it is not the program that the file is for. frame: what labels of a
+    whole frame showed.
     """
 
     differences: Mapping[str, Difference]
     program: str = ""
     remark: str = ""
+    frame: str = ""
 
 
 def to_onnx(
@@ -153,15 +158,18 @@ def write_onnx(
     check: bool = True,
     target: str = "onnxruntime",
     raw_detections: bool = False,
+    frames: Frames | None = None,
 ) -> Written:
-    """to_onnx, which see; also says which program compared."""
+    """to_onnx, which see; also says which program compared. frames: for a file that takes whole
+    frames and gives their labels.
+    """
     try:
         import onnx
     except ImportError:
         raise CaffeError(
             "writing ONNX needs the package onnx: pip install 'fusenet[onnx]'"
         ) from None
-    outputs = list(outputs or computed_outputs(net))
+    outputs = [frames.taken.score] if frames else list(outputs or computed_outputs(net))
     if raw_detections:
         outputs = without_detections(net, outputs)
     model = write_graph(net, outputs, max_unpool, dynamic_batch, target_of(target))
@@ -172,6 +180,12 @@ def write_onnx(
     written = Written({})
     if check:
         written = _checked(net, content, outputs, dynamic_batch, target_of(target))
+    if frames:
+        model = frames.around(model, target_of(target))
+        onnx.checker.check_model(model, full_check=True)
+        content = model.SerializeToString()
+        shown = whole_frames.checked(frames, content, target_of(target)) if check else ""
+        written = replace(written, frame=shown)
     with atomic_write(path) as beside:
         beside.write_bytes(content)
     return written
@@ -406,6 +420,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--no-check", action="store_true", help="do not compare with the program's answers"
     )
+    whole_frames.add_options(parser)
     group = parser.add_argument_group("PyTorch state dicts as WEIGHTS")
     group.add_argument(
         "--names",
@@ -420,6 +435,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
     parser = _parser()
     args = parser.parse_args(arguments)
+    whole_frames.check_options(parser, args)
     if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
         set_crop_alignment(True)
     if args.fork:  # else CAFFE_FORK holds
@@ -446,8 +462,12 @@ def _convert(
     if place := _not_finite(net):
         say(f"{weights or prototxt}: warning: {place} holds NaN or infinity")
     if kind != "onnx":
+        if args.with_preprocessing:
+            raise CaffeError(f"{out}: --with-preprocessing is for ONNX files (.onnx)")
         save(net, out)
         return None
+    asked = args.with_preprocessing
+    frames = whole_frames.frames_of(args, net, prototxt, weights) if asked else None
     return write_onnx(
         net,
         out,
@@ -457,6 +477,7 @@ def _convert(
         check=not args.no_check,
         target=args.target,
         raw_detections=args.raw_detections,
+        frames=frames,
     )
 
 
@@ -507,7 +528,8 @@ def _verdict(written: Written | None, unchecked: bool) -> str:
         f"as {written.program} computes it; largest difference, in shares of the largest value: "
         f"{worst}"
     )
-    return "; ".join(filter(None, [compared if written.program else "", written.remark]))
+    parts = [compared if written.program else "", written.frame, written.remark]
+    return "; ".join(filter(None, parts))
 
 
 def _say(path: str, verdict: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -61,22 +62,27 @@ def _one_channel(depth: np.ndarray, where: str) -> np.ndarray:
 
 
 def read_label(
-    path: str | Path, classes: ClassTable | None = None, ignore_unknown: bool = False
+    path: str | Path,
+    classes: ClassTable | None = None,
+    ignore_unknown: bool = False,
+    numbers: Callable[[np.ndarray], np.ndarray] = lambda stored: stored,
 ) -> np.ndarray:
     """H x W of labels.
 
     A palette PNG gives its indices. If the class table has colours, palette and colour images give
-    the labels of their colours. Raises UnknownLabel for a colour that is not in the table, unless
-    ignore_unknown, which makes it UNKNOWN, and DataError for a colour image without a table.
+    the labels of their colours. numbers: what labels become that are stored as numbers.
+
+    Raises UnknownLabel for a colour that is not in the table, unless ignore_unknown, which makes it
+    UNKNOWN, and DataError for a colour image without a table.
     """
     has_colors = classes is not None and classes.colors is not None
     if Path(path).suffix.lower() == ".npy":
-        return _read_npy(path)
+        return numbers(_read_npy(path))
     if not has_colors and _has_palette(path):
-        return _palette_indices(path)
+        return numbers(_palette_indices(path))
     label = _read(path, cv2.IMREAD_UNCHANGED)
     if label.ndim == 2:
-        return label
+        return numbers(label)
     if not has_colors:
         raise DataError(
             f"{path}: label is a colour picture; give a table of classes with their "

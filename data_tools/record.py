@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +13,8 @@ import numpy as np
 
 from boundary.reading import reading
 from caffe.proto import caffe_pb2
+from data_tools.align import align
+from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.fit import ASPECT_TOLERANCE, Placement, describe, placement
@@ -62,7 +66,8 @@ class RecordFormat:
     """The format of records. size: (width, height); None keeps the colour image's.
 
     classes: the highest allowed label. ignore_unknown: whether other labels become 0. fit: what is
-    done to frames of another aspect ratio (data_tools.fit).
+    done to frames of another aspect ratio (data_tools.fit). rig: the cameras, if depth has to be
+    projected into the colour camera (data_tools.align).
     """
 
     size: tuple[int, int] | None = None
@@ -72,6 +77,7 @@ class RecordFormat:
     classes: int = 255
     ignore_unknown: bool = False
     fit: str = "stretch"
+    rig: Rig | None = None
 
     def describe(self) -> dict[str, Any]:
         """The options for dataset.json."""
@@ -82,6 +88,7 @@ class RecordFormat:
             "depth_range": str(self.range),
             "float_depth": self.float_depth,
             **({"unknown": "ignore"} if self.ignore_unknown else {}),
+            **({"rig": self.rig.describe()} if self.rig else {}),
         }
 
     def encode(self, frame: Frame) -> bytes:
@@ -90,8 +97,8 @@ class RecordFormat:
 
     def encode_noted(self, frame: Frame) -> Encoded:
         """As encode, with what is to be said of the frame."""
-        frame, unknown = self._known(frame)
-        datum = to_datum(self.planes(frame), frame.scene)
+        frame, unknown = self._known(self.aligned(frame))
+        datum = to_datum(self._planes(frame), frame.scene)
         return Encoded(datum, unknown, self._notes(frame))
 
     def _notes(self, frame: Frame) -> tuple[Note, ...]:
@@ -112,12 +119,33 @@ class RecordFormat:
         count = int(np.count_nonzero(unknown))
         return (replace(frame, label=np.where(unknown, 0, label)) if count else frame), count
 
+    def aligned(self, frame: Frame) -> Frame:
+        """The frame with its depth in the colour camera's picture and size, in the same unit.
+
+        It is the frame itself if there is no rig. Raises DataError for unusable colour or depth,
+        and for sizes that the rig's intrinsics do not fit.
+        """
+        if self.rig is None:
+            return frame
+        with _naming(frame, "color"):
+            check_color(frame.color)
+        with _naming(frame, "depth"):
+            self.unit.check(frame.depth)
+            if self.unit.kind != "steps":
+                raise DataError(f"depth of the unit {self.unit} cannot be projected")
+            metres = align(self.unit.metres(frame.depth), self.rig, frame.color.shape[1::-1])
+        return replace(frame, depth=metres * np.float32(self.unit.steps))
+
     def planes(self, frame: Frame) -> np.ndarray:
         """frame -> 5 x H x W, uint8 or float32: blue, green, red, depth 0..255, label.
 
-        Colour is resized bilinearly, depth and label by nearest neighbour, as `fit` says; then
-        depth is mapped to 0..255. Raises DataError for parts that are unusable or do not match.
+        Depth is aligned, if there is a rig. Colour is resized bilinearly, depth and label by
+        nearest neighbour, as `fit` says; then depth is mapped to 0..255. Raises DataError for parts
+        that are unusable or do not match.
         """
+        return self._planes(self.aligned(frame))
+
+    def _planes(self, frame: Frame) -> np.ndarray:
         self.check(frame)
         size = self.size or frame.color.shape[1::-1]
         placed = self.placement(frame)
@@ -142,11 +170,18 @@ class RecordFormat:
         for part, check in checks.items():
             if getattr(frame, part) is None:
                 continue
-            try:
+            with _naming(frame, part):
                 check()
-            except DataError as error:
-                file = frame.files.get(part)
-                raise type(error)(f"{file}: {error}" if file else str(error)) from error
+
+
+@contextmanager
+def _naming(frame: Frame, part: str) -> Iterator[None]:
+    """Names the file of a part of the frame, if there is one, in a DataError within."""
+    try:
+        yield
+    except DataError as error:
+        file = frame.files.get(part)
+        raise type(error)(f"{file}: {error}" if file else str(error)) from error
 
 
 def bilinear(color: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from data_tools.camera import Extrinsics, Intrinsics
+
 FAR = np.float32(1e9)
 TEXELS = 256
 TEXELS_PER_METRE = 96
@@ -121,11 +123,30 @@ class Seen:
 
 
 class Renderer:
-    """Renders scenes at one size. view: horizontal field of view in radians."""
+    """Renders scenes at one size. view: horizontal field of view in radians.
 
-    def __init__(self, width: int, height: int, view: float = np.radians(60)):
+    intrinsics: those of the camera, of this size, instead of the view. extrinsics: from the scene's
+    camera to this one, which renders what a second camera beside it sees.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        view: float = np.radians(60),
+        intrinsics: Intrinsics | None = None,
+        extrinsics: Extrinsics | None = None,
+    ):
         self.size = (width, height)
+        self._extrinsics = extrinsics
         self._right, self._up = _pixel_grid(width, height, view)
+        # Whether all pixels of a column look equally far to the right, and those of a row up.
+        self._regular = intrinsics is None or not intrinsics.distortion
+        if intrinsics is not None:
+            x, y = intrinsics.scaled(self.size).rays()
+            if self._regular:
+                x, y = x[:1], y[:, :1]
+            self._right, self._up = x.astype(np.float32), -y.astype(np.float32)
 
     def render(self, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """scene -> colour (H x W x 3, BGR, float32 0..1), depth (H x W, metres), label (uint8)."""
@@ -137,6 +158,8 @@ class Renderer:
         self._axes = np.array(
             [[cy, 0, -sy], [-sy * sp, cp, -cy * sp], [sy * cp, sp, cy * cp]], np.float32
         )
+        if self._extrinsics is not None:
+            self._move(self._extrinsics)
         right, up, forward = self._axes
         rays = (self._right * right[i] + (self._up * up[i] + forward[i]) for i in range(3))
         # No ray is parallel to a plane, so that nothing is divided by zero.
@@ -152,6 +175,15 @@ class Renderer:
             if not solid.painted:
                 self._draw(number, self.depth, solid.label)
         return self.color, self.depth, self.label
+
+    def _move(self, extrinsics: Extrinsics) -> None:
+        """Moves the camera from the scene's one to the second."""
+        # Cameras have y down, the renderer up.
+        flip = np.array([[1.0], [-1.0], [1.0]])
+        axes = flip * self._axes
+        back = axes.T @ extrinsics.matrix.T @ np.array(extrinsics.translation)
+        self._origin = (self._origin - back).astype(np.float32)
+        self._axes = (flip * (extrinsics.matrix @ axes)).astype(np.float32)
 
     def seen(self) -> list[Seen]:
         """The solids that the last image shows, painted ones, too."""
@@ -261,7 +293,7 @@ class Renderer:
         right, up, forward = self._axes @ corners.T
         if (forward < 0.05).all():
             return None
-        if (forward < 0.05).any():
+        if (forward < 0.05).any() or not self._regular:
             return slice(0, self.size[1]), slice(0, self.size[0])
         columns = np.searchsorted(
             self._right[0], [(right / forward).min(), (right / forward).max()]

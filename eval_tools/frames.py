@@ -95,11 +95,13 @@ def record(
     Raises:
         DataError: a part is unusable, or the two show different fields of view.
     """
+    if color is None and form.rig:
+        raise DataError("depth is to be projected into the colour picture, and there is none")
     if color is None:
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
         depth = np.zeros(color.shape[:2], np.uint8)
-        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"))
+        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"), rig=None)
     frame = Frame(color, depth, files=files or {})
     planes = form.planes(frame)
     placement = form.placement(frame)

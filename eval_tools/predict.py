@@ -1,4 +1,4 @@
-"""Labels frames with a trained net: one frame, folders of frames, or an LMDB.
+"""Labels frames with a trained net: one frame, folders of frames, a recording, or an LMDB.
 
 For each frame the command writes OUT/NAME.png, its labels as a palette PNG (the indices are the
 labels), and on request NAME_overlay.png and NAME_probability.png (the probability of the predicted
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ from boundary.errors import shown
 from boundary.writing import write_bytes
 from data_tools import framing
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
-from data_tools.depth import DepthRange
-from data_tools.record import nearest
-from eval_tools import cli, drawings, scannet
+from data_tools.depth import DepthRange, DepthUnit
+from data_tools.record import RecordFormat, nearest
+from data_tools.recordings import kinds
+from eval_tools import cli, drawings, scannet, video
 from eval_tools.frames import (
     Source,
     dataset_info,
@@ -34,6 +36,7 @@ from eval_tools.frames import (
     named,
     names_of,
     read,
+    record,
     record_format,
     reshaped,
     trained_on,
@@ -52,6 +55,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, "predict")
     cli.add_model(parser)
     _add_frames(parser.add_argument_group("frames"))
+    kinds.add_options(parser.add_argument_group("recording (--sequence)"))
     cli.add_inference(parser)
     _add_output(parser.add_argument_group("output"))
     return parser
@@ -61,6 +65,12 @@ def _add_frames(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--rgb", metavar="F", help="colour: an image, a folder, or a pattern with *")
     group.add_argument("--depth", metavar="F", help="depth: the same; PNG (16-bit), EXR, NPY, TIFF")
     group.add_argument("--lmdb", metavar="LMDB", help="records of data_tools instead of files")
+    group.add_argument(
+        "--sequence",
+        type=Path,
+        metavar="SOURCE",
+        help="a camera's recording, as data_tools.sequence reads it, instead of files",
+    )
     framing.add_options(group)
     framing.add_fit(group, None, "as the net was trained, if --dataset says so, else crop")
     group.add_argument(
@@ -103,6 +113,18 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="also write the probabilities of the predicted labels",
     )
+    group.add_argument(
+        "--video",
+        type=Path,
+        metavar="OUT.mp4",
+        help="also write a video: colour, depth and labels side by side (.mp4 or .avi)",
+    )
+    group.add_argument(
+        "--fps",
+        type=video.rate,
+        metavar="N",
+        help="frames of the video a second (default: the recording's, or 10)",
+    )
     cli.add_labels(group)
     group.add_argument(
         "--submission",
@@ -119,8 +141,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command. Raises DataError."""
     parser = arguments()
     args = cli.parsed(parser, argv)
-    if (args.lmdb is None) == (args.rgb is None and args.depth is None):
-        parser.error("expected --rgb and --depth, or --lmdb")
+    given = [args.lmdb, args.sequence, args.rgb or args.depth]
+    if sum(one is not None for one in given) != 1:
+        parser.error("expected --rgb and --depth, or --sequence, or --lmdb")
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
     source = args.dataset or (args.lmdb if args.weights else args.deploy)
     info = dataset_info(source) if source else {}
@@ -129,13 +152,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     info = with_classes(info, args.deploy, network.values)
     labels = label_set(network.values, info, args.names, args.classes)
     output = Output(args, labels)
-    frames, inputs = _records(args, network) if args.lmdb else _files(args, network)
+    rate = None
+    if args.sequence:
+        frames, inputs, rate = _sequence(args, network)
+    else:
+        frames, inputs = _records(args, network) if args.lmdb else _files(args, network)
     output.check(list(inputs), [file for files in inputs.values() for file in files])
-    _run(args, network, progress(frames, len(inputs), "frames"), output)
+    with video.opened(args.video, args.fps or rate, labels.colors) as film:
+        _run(args, network, progress(frames, len(inputs), "frames"), output, film)
 
 
 def _run(
-    args: argparse.Namespace, network: Network, frames: Iterable[Record], output: Output
+    args: argparse.Namespace,
+    network: Network,
+    frames: Iterable[Record],
+    output: Output,
+    film: video.Film | None,
 ) -> None:
     wanted = args.size if args.size != "original" else None
     for batch in batches(frames, args.batch_size, lambda frame: (frame.size, frame.picture.shape)):
@@ -146,6 +178,8 @@ def _run(
             batch, segment(network, batch, options, args.probabilities), strict=True
         ):
             output.write(frame, found)
+            if film is not None:
+                film.add(frame, found.label, whole=args.size is not None)
 
 
 def _records(
@@ -176,11 +210,32 @@ def _files(
         if needed and given is None:
             raise DataError(f"{args.deploy} looks at {option[2:]}: {option} is missing")
     pairs = Source(args.rgb, args.depth).pairs()
-    unit = args.depth_unit or default_unit(next(iter(pairs.values())))
-    trained = trained_on(args.deploy, args.dataset)
-    form = record_format(network, unit, trained, args.depth_range, args.fit)
+    if framing.rig(args) and (args.rgb is None or args.depth is None):
+        raise DataError("--intrinsics needs --rgb and --depth: depth is projected into colour")
+    form = _form(args, network, args.depth_unit or default_unit(next(iter(pairs.values()))))
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
+
+
+def _sequence(
+    args: argparse.Namespace, network: Network
+) -> tuple[Iterator[Record], dict[str, list[Path]], float | None]:
+    """The recording's frames as those of `_files`, the files by name, and frames a second."""
+    recording = kinds.open_recording(args.sequence, args, kinds.settings(args))
+    form = _form(args, network, args.depth_unit or recording.unit())
+    names = recording.names
+    inputs: dict[str, list[Path]] = {name: [] for name in names}
+    inputs[names[0]] = recording.inputs()
+    loaded = ((name, recording.load(index)) for index, name in enumerate(names))
+    frames = (record(one.color, one.depth, name, form, one.files) for name, one in loaded)
+    return frames, inputs, recording.rate()
+
+
+def _form(args: argparse.Namespace, network: Network, unit: DepthUnit) -> RecordFormat:
+    """How files' frames become the net's inputs. unit: of their depth."""
+    trained = trained_on(args.deploy, args.dataset)
+    form = record_format(network, unit, trained, args.depth_range, args.fit)
+    return replace(form, rig=framing.rig(args))
 
 
 class Output:
@@ -206,7 +261,8 @@ class Output:
         elif out.exists() and not out.is_dir():
             raise DataError(f"{out}: not a folder")
         legend = [("the legend", out / LEGEND)] if self._args.overlay and not self._file else []
-        check_distinct([*legend, *self._outputs(frames)], self._inputs(inputs))
+        film = [("--video", self._args.video)] if self._args.video else []
+        check_distinct([*legend, *film, *self._outputs(frames)], self._inputs(inputs))
         if not self._file:
             out.mkdir(parents=True, exist_ok=True)
         for _, path in legend:

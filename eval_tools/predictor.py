@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -18,6 +18,7 @@ from boundary.errors import shown
 from caffe.errors import CaffeError
 from caffe.process import device, log
 from data_tools import images
+from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
 from eval_tools import drawings
@@ -82,6 +83,8 @@ class Predictor:
         gpu: the number of a GPU; None: the CPU.
         batch_size: how many frames of one size run at once.
         trust: whether the net's layers may run Python code and write files.
+        rig: the cameras, if depth is not in the colour camera's picture: a data_tools.camera.Rig,
+            which data_tools.calibration.rig reads from files or knows by a camera's name.
     Raises:
         ValueError: (data_tools.cli.DataError) for a file or a frame that cannot be used; the
             message is one line.
@@ -105,10 +108,11 @@ class Predictor:
         gpu: int | None = None,
         batch_size: int = 1,
         trust: bool = False,
+        rig: Rig | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, expected at least 1")
-        self.model, self.gpu, self.batch_size = Path(model), gpu, batch_size
+        self.model, self.gpu, self.batch_size, self.rig = Path(model), gpu, batch_size, rig
         with _engine(gpu):
             self._network = load(model, weights, gpu, trusted=trust, warn=_warn)
         info = dataset_info(dataset) if dataset else {}
@@ -259,6 +263,7 @@ class Predictor:
             if depth is not None:
                 depth = _in_bits(depth, known)
             form = record_format(self._network, known, self._trained, tell=lambda text: None)
+            form = replace(form, rig=self.rig)
             name = f"frame {number}: " if given.count > 1 else ""
             try:
                 yield record(color, depth, "frame", form)

@@ -43,7 +43,8 @@ class Target:
     count the padding of AveragePool where they are told to. pads_convolutions: also those of one
     place, and dilated ones of single channels. selects: the size of a tensor may
     depend on values (Compress). saturates: Tanh and Softplus are right for large values, too.
-    most_axes: of a blob. free_batch: the batch size may be left open.
+    most_axes: of a blob. free_batch: the batch size may be left open. doubles: float64 is computed
+    as such, not in float32. free_size: images of the file's inputs may have any size.
     """
 
     name: str
@@ -57,13 +58,16 @@ class Target:
     saturates: bool = True
     most_axes: int = 0  # 0: no limit
     free_batch: bool = True
+    doubles: bool = True
+    free_size: bool = True
 
 
 # OpenCV 5.0: its new engine lacks MaxUnpool and Compress, and counts a maximum's place in its own
 # plane; it ignores the padding of 1x1 convolutions, its classic engine (OpenCV 4's, too) that of
 # dilated depthwise ones, and count_include_pad. Tanh is NaN from 45 on in both, Softplus infinity
 # from 89 on. Both convolve over three axes of space at most.
-# OpenVINO 2026.4 lacks MaxUnpool. TensorRT 10: docs/operators.md of onnx-tensorrt.
+# OpenVINO 2026.4 lacks MaxUnpool, and its CPU plugin computes float64 in float32.
+# TensorRT 10: docs/operators.md of onnx-tensorrt.
 TARGETS = {
     target.name: target
     for target in (
@@ -79,7 +83,7 @@ TARGETS = {
             saturates=False,
             most_axes=5,
         ),
-        Target("openvino", "OpenVINO", "pip install openvino"),
+        Target("openvino", "OpenVINO", "pip install openvino", doubles=False),
         Target(
             "tensorrt",
             "TensorRT",
@@ -88,6 +92,7 @@ TARGETS = {
             selects=False,
             most_axes=5,
             free_batch=False,
+            free_size=False,
         ),
     )
 }

@@ -14,7 +14,10 @@ from netgen import label_weights
 
 @family(0.7)
 def class_table(draw: Draw) -> Target:
-    """A spoiled table of classes."""
+    """A spoiled table of classes, or list of names, or label map."""
+    if draw.chance(0.3):
+        draw.text(draw.pick("tables/names.txt", "annotations/masks/labelmap.txt"), "t.txt")
+        return lambda: classes.parse("t.txt")
     draw.text("tables/[cp]*.csv", "t.csv")
     return lambda: classes.read_table("t.csv")
 

@@ -1,0 +1,1 @@
+"""ONNX files that take a camera's whole frame and label it."""

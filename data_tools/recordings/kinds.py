@@ -1,0 +1,146 @@
+"""All kinds of recordings: which one a folder or file is, and the options that open it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from boundary.errors import shown
+from data_tools import cli
+from data_tools.cli import DataError
+from data_tools.recordings import (
+    bag,
+    open3d,
+    record3d,
+    scannet_export,
+    selection,
+    seven_scenes,
+    tum,
+    video,
+)
+from data_tools.recordings.association import MAX_GAP, MILLISECOND, parse_gap
+from data_tools.recordings.base import Kind, Recording, Settings
+from data_tools.recordings.selection import Position
+
+# In the order in which they are tried: what looks for more comes first.
+KINDS = {
+    module.KIND.name: module.KIND
+    for module in (bag, seven_scenes, tum, record3d, scannet_export, open3d, video)
+}
+
+
+class Unrecognised(DataError):
+    """No kind of recording; the message lists the kinds."""
+
+    longest = 2000
+
+
+def recognise(where: Path) -> Kind:
+    """The kind of recording at `where`. Raises DataError, listing the kinds, if it is none."""
+    if not where.exists():
+        raise DataError(f"{shown(where)}: no such folder or file")
+    found = next((kind for kind in KINDS.values() if kind.recognise(where)), None)
+    if found is None:
+        listed = "; ".join(f"{kind.name} ({kind.needs})" for kind in KINDS.values())
+        hint = ""
+        if where.suffix.lower() == ".r3d":
+            hint = " (from Record3D: export it as EXR + RGB)"
+        raise Unrecognised(
+            f"{shown(where)}: not recognised as a recording{hint}; expected one of: {listed}"
+        )
+    return found
+
+
+def add_options(group: Any, taken: tuple[str, ...] = ()) -> None:
+    """Adds the options on a recording to a parser or to a group of one."""
+    group.add_argument(
+        "--kind",
+        choices=list(KINDS),
+        help="the kind of recording (default: recognised by its files, and said)",
+    )
+    group.add_argument(
+        "--max-gap",
+        type=_gap,
+        default=MAX_GAP,
+        metavar="TIME",
+        help="pair colour and depth pictures that are closer in time than this, e.g. 20ms "
+        "(the default), the closest first and each once",
+    )
+    group.add_argument(
+        "--start",
+        type=Position.parse,
+        metavar="N|Ts",
+        help="begin at this pair, counted from 0, or at this time after the first, e.g. 4.5s",
+    )
+    group.add_argument(
+        "--end", type=Position.parse, metavar="N|Ts", help="stop before this pair or time"
+    )
+    group.add_argument(
+        "--every", type=cli.whole(1), default=1, metavar="N", help="every Nth of these pairs"
+    )
+    group.add_argument("--color-topic", metavar="TOPIC", help="the topic of colour in a bag")
+    group.add_argument("--depth-topic", metavar="TOPIC", help="the topic of depth in a bag")
+
+
+def _gap(text: str) -> int:
+    try:
+        return parse_gap(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """The settings from arguments that add_options defined. Labels are not read."""
+    return Settings(args.max_gap, args.color_topic, args.depth_topic, labels=False)
+
+
+def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Recording:
+    """The recording at `where` with the frames that the options select; says what was found.
+
+    Raises DataError if there is none, or no frame in it.
+    """
+    kind = KINDS[args.kind] if args.kind else recognise(where)
+    if not where.exists():
+        raise DataError(f"{shown(where)}: no such folder or file")
+    recording = kind.open(where, how)
+    found = recording.association
+    if not found.pairs:
+        raise DataError(
+            f"{shown(where)}: {kind.title}, {found.color} colour and {found.depth} depth frames, "
+            f"but none belong together ({found.rule}){_remedy(recording)}"
+        )
+    taken = selection.chosen(found.pairs, args.start, args.end, args.every, kind.title)
+    recording.keep(taken)
+    told = f"{shown(where)}: {kind.title}, {found.color} colour and {found.depth} depth frames, "
+    told += f"{len(found.pairs)} pairs"
+    cli.say(told if len(taken) == len(found.pairs) else f"{told}, of which {len(taken)} are taken")
+    if any(found.lonely.values()):
+        left = [f"{len(names)} {'colour' if part == 'color' else part} frames "
+                f"({names[0]}{', ...' if len(names) > 1 else ''})"
+                for part, names in found.lonely.items() if names]  # fmt: skip
+        cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")
+    return recording
+
+
+def _remedy(recording: Recording) -> str:
+    """What --max-gap would have to be, if the frames have times."""
+    if "time" not in recording.association.rule:
+        return ""
+    return "; --max-gap sets another limit"
+
+
+def describe(recording: Recording, args: argparse.Namespace) -> dict[str, Any]:
+    """The facts about source and options for dataset.json."""
+    return {
+        "source": {"recording": shown(recording.where), "kind": recording.kind_name},
+        "association": recording.association.describe(),
+        "options": {
+            "max_gap_ms": args.max_gap / MILLISECOND,
+            "start": str(args.start) if args.start else None,
+            "end": str(args.end) if args.end else None,
+            "every": args.every,
+            **{option: getattr(args, option) for option in ("color_topic", "depth_topic")
+               if getattr(args, option)},
+        },
+    }  # fmt: skip

@@ -1,0 +1,122 @@
+"""Converts a recording of an RGB-D camera to an LMDB, or to a folder of pairs of pictures.
+
+SOURCE is a folder or file as the camera's program wrote it: TUM RGB-D, 7-Scenes, a scene of
+ScanNet, Open3D or Redwood, Record3D, a video with depth pictures, or a bag of RealSense, ROS 1 or
+ROS 2. The kind is recognised by the files and said; --kind overrides. Colour and depth pictures
+with times are paired with the nearest in time, others by their numbers; what has no partner is
+counted and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from data_tools import build, classes, cli, framing
+from data_tools.build import Output
+from data_tools.cli import DataError
+from data_tools.folder import record_format
+from data_tools.recordings import kinds, pairs
+from data_tools.recordings.base import Recording, Settings
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser = cli.parser(__doc__, "sequence")
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the recording: folder or file")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the LMDB, or the folder")
+    parser.add_argument(
+        "--to", choices=("lmdb", "folder"), default="lmdb", help="what to write (default: lmdb); "
+        "a folder has rgb/, depth/ and perhaps label/, for labelling tools and data_tools.folder"
+    )  # fmt: skip
+    kinds.add_options(parser.add_argument_group("recording"))
+    framing.add_options(parser)
+    group = parser.add_argument_group("labels of ScanNet")
+    group.add_argument(
+        "--label-map",
+        type=Path,
+        metavar="TSV",
+        help="scannetv2-labels.combined.tsv: raw ids in label-filt/ become NYUv2's 40 classes",
+    )
+    group.add_argument("--no-labels", action="store_true", help="leave labels out")
+    parser.add_argument(
+        "--classes", metavar="N|TABLE.csv", help="number of classes of the labels, or their table"
+    )
+    parser.add_argument(
+        "--val-fraction",
+        type=cli.fraction,
+        metavar="F",
+        help="write the last frames, this fraction of all, to OUT_val instead of OUT",
+    )
+    build.add_arguments(parser, None, fit="crop")
+    return parser
+
+
+def outputs(args: argparse.Namespace, count: int) -> list[Output]:
+    """What to write. Frames that follow each other are alike, so the validation frames are the last
+    ones, and not drawn by chance. Raises DataError if there are too few frames for two parts."""
+    if args.val_fraction is None:
+        return [Output(args.out, range(count))]
+    if count < 2:
+        raise DataError("--val-fraction needs at least two frames")
+    held_out = min(max(round(count * args.val_fraction), 1), count - 1)
+    beside = args.out.with_name(args.out.name + "_val")
+    return [
+        Output(args.out, range(count - held_out), {"split": "train"}),
+        Output(beside, range(count - held_out, count), {"split": "val"}),
+    ]
+
+
+def describe(args: argparse.Namespace, recording: Recording) -> dict[str, Any]:
+    """The facts for dataset.json."""
+    known = kinds.describe(recording, args)
+    known["options"]["val_fraction"] = args.val_fraction
+    if args.label_map:
+        known["options"]["label_map"] = str(args.label_map)
+    return {"tool": "data_tools.sequence", **known, **recording.facts()}
+
+
+def write_folders(args: argparse.Namespace, recording: Recording, info: dict[str, Any]) -> None:
+    """Writes the folders of `--to folder` and says how data_tools.folder reads them."""
+    unit = args.depth_unit or recording.unit()
+    info = {**info, "options": {**info["options"], "depth_unit": str(unit)}}
+    for output in outputs(args, len(recording.names)):
+        facts = {**info, **output.info}
+        count = pairs.write(recording, output.indices, output.path, facts, args.skip_bad)
+        print(f"{output.path}: {count} frames, depth in {unit}")
+
+
+def main() -> None:
+    """`python -m data_tools.sequence`."""
+    args = cli.parse(arguments())
+    if args.to == "folder" and (args.size or args.depth_range or args.float_depth or args.force):
+        args.usage.error(
+            "--size, --depth-range, --float-depth and --force are for LMDBs; a folder of pairs has "
+            "the recording's own pictures"
+        )
+    how = Settings(
+        args.max_gap,
+        args.color_topic,
+        args.depth_topic,
+        not args.no_labels,
+        args.label_map,
+        args.unknown == "ignore",
+    )
+    recording = kinds.open_recording(args.source, args, how)
+    info = describe(args, recording)
+    if args.to == "folder":
+        write_folders(args, recording, info)
+        return
+    args.depth_unit = args.depth_unit or recording.unit()
+    table = classes.parse(args.classes) if args.classes else None
+    if table is None and "classes" in info:
+        table = classes.benchmark("nyuv2-40")
+    format = record_format(args, recording, table)
+    info |= table.describe() if table else {}
+    parts = outputs(args, len(recording.names))
+    build.build(recording, parts, format, info, build.options(args))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,197 @@
+"""data_tools.sequence as its users run it: selection, folders of pairs, resuming, bad frames."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import layouts
+import lmdb
+import numpy as np
+import pytest
+
+from data_tools.recordings.association import SECOND, Pair
+from data_tools.recordings.selection import Position, chosen
+from data_tools.store import read_info
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def recording(tmp_path, rendered):
+    """A TUM recording of six frames at rec/: times 100 to 100.167 s."""
+    return layouts.tum(tmp_path / "rec", rendered)
+
+
+def test_frames_are_chosen_by_number_time_and_step(command, recording, records):
+    command("sequence", "rec", "all")
+    everything = records("all")
+    for options, expected in {
+        ("--every", 2): [0, 2, 4],
+        ("--start", 2): [2, 3, 4, 5],
+        ("--end", 2): [0, 1],
+        ("--start", 1, "--end", 5, "--every", 3): [1, 4],
+        ("--start", "0.06s"): [2, 3, 4, 5],
+        ("--end", "0.1s"): [0, 1, 2],  # the frame at 0.1 s is the first that is left out
+        ("--start", "0.03s", "--end", 3): [1, 2],
+        ("--end", 100): [0, 1, 2, 3, 4, 5],
+    }.items():
+        said = command("sequence", "rec", "db", "--force", *options).stderr
+        assert records("db") == [everything[i] for i in expected], options
+        if len(expected) < 6:
+            assert f"6 pairs, of which {len(expected)} are taken" in said
+    options = read_info("db")["options"]
+    assert (options["end"], options["every"], options["max_gap_ms"]) == ("100", 1, 20)
+    line = command("sequence", "rec", "d", "--start", 6, code=1).stderr
+    assert "no frame is left by --start 6 and --end 6: the recording has 6 in 0.2 s" in line
+    frame = np.zeros((3, 4, 3), np.uint8), np.ones((3, 4), np.uint16)
+    layouts.open3d(recording.parent / "numbers", [frame], ".png")
+    line = command("sequence", "numbers", "d", "--end", "2s", code=1).stderr
+    assert "--end 2s: the frames of this recording (Open3D or Redwood) have no times" in line
+
+
+def test_places_in_a_recording():
+    pairs = [Pair(str(i), 0, 0, None, 5 * SECOND + i * SECOND // 4) for i in range(8)]
+    position = Position.parse
+    assert chosen(pairs, position("0.25s"), position("1s"), 1, "k") == [1, 2, 3]
+    assert chosen(pairs, None, None, 3, "k") == [0, 3, 6]
+    for wrong in ("-1", "1.5", "1m", "s", "1e3s", ""):
+        with pytest.raises(Exception, match="neither a number of frames such as 120 nor a time"):
+            position(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--every", "0"],
+        ["--start", "-1"],
+        ["--max-gap", "20"],
+        ["--kind", "kinect"],
+        ["--val-fraction", "1"],
+        ["--to", "folder", "--size", "20x15"],
+        ["--to", "folder", "--force"],
+    ],
+)
+def test_bad_usage_is_2(command, recording, wrong):
+    said = command("sequence", "rec", "db", *wrong, code=2).stderr
+    assert "usage: python -m data_tools.sequence" in said
+
+
+def test_the_last_frames_are_for_validation(command, recording, names):
+    command("sequence", "rec", "db", "--val-fraction", 0.3)
+    assert names("db") == ["100.000000", "100.033333", "100.066667", "100.100000"]
+    assert names("db_val") == ["100.133333", "100.166667"]
+    assert (read_info("db")["split"], read_info("db_val")["split"]) == ("train", "val")
+    command("sequence", "rec", "pairs", "--to", "folder", "--val-fraction", 0.1)
+    assert [len(list(Path(name, "rgb").iterdir())) for name in ("pairs", "pairs_val")] == [5, 1]
+    line = command("sequence", "rec", "x", "--end", 1, "--val-fraction", 0.5, code=1).stderr
+    assert "--val-fraction needs at least two frames" in line
+
+
+def test_a_folder_of_pairs_gives_the_same_records(command, recording, records, names, tmp_path):
+    result = command("sequence", "rec", "pairs", "--to", "folder")
+    assert result.stdout == "pairs: 6 frames, depth in 5000 steps per metre\n"
+    command("sequence", "rec", "direct")
+    command("folder", "--rgb", "pairs/rgb", "--depth", "pairs/depth", "--depth-unit", 5000, "db")
+    assert records("db") == records("direct")
+    assert names("db") == names("direct")
+    # Files are copied as they are, under colour's name.
+    assert (tmp_path / "pairs/depth/100.000000.png").read_bytes() == (
+        tmp_path / "rec/depth/100.004000.png"
+    ).read_bytes()
+    facts = json.loads((tmp_path / "pairs/dataset.json").read_text())
+    assert facts["source"] == {"recording": "rec", "kind": "tum"}
+    assert facts["frames"]["100.033333"] == {"time": 100.033333, "gap_ms": 4.0}
+    line = command("sequence", "rec", "pairs", "--to", "folder", code=1).stderr
+    assert "pairs: exists already" in line
+
+
+def test_bad_frames_are_named_or_left_out(command, recording, names, tmp_path):
+    (recording / "rgb/100.033333.png").write_bytes(b"no picture")
+    (recording / "depth/100.004000.png").write_bytes(b"no picture")  # the first depth
+    for more in ([], ["--to", "folder"]):
+        result = command("sequence", "rec", "out", *more, code=1)
+        assert "100.033333: rec/rgb/100.033333.png: not a picture that can be read" in result.stderr
+        assert "2 of 6 frames cannot be used" in result.stderr
+        assert not (tmp_path / "out").exists()
+    assert "left out frame 100.000000" in command("sequence", "rec", "db", "--skip-bad").stderr
+    assert read_info("db")["skipped"] == ["100.000000", "100.033333"]
+    assert read_info("db")["options"]["depth_unit"] == "5000 steps per metre"
+    command("sequence", "rec", "pairs", "--to", "folder", "--skip-bad")
+    assert len(list((tmp_path / "pairs/depth").iterdir())) == 4
+    for path in (recording / "depth").iterdir():
+        path.write_bytes(b"no picture")
+    line = command("sequence", "rec", "none", "--skip-bad", code=1).stderr
+    assert "depth/100.004000.png: not a picture that can be read" in line
+
+
+def test_eight_bit_depth_asks_for_its_unit(command, tmp_path, rendered, records):
+    frames = [(color, (depth // 32).astype(np.uint8)) for color, depth in rendered]
+    layouts.open3d(tmp_path / "rec", frames, ".png")
+    line = command("sequence", "rec", "db", code=1).stderr
+    assert "if it is already scaled to 0..255 say --depth-unit scaled" in line
+    command("sequence", "rec", "db", "--depth-unit", "scaled")
+    command("folder", *layouts.folder(tmp_path / "plain", frames), "--depth-unit", "scaled", "w")
+    assert records("db") == records("w")
+
+
+# Runs the command in a process that kills itself after some commits, each of one record or more.
+KILLED = """
+import os, signal, sys
+from data_tools import sequence, store
+
+commit = store.Writer.commit
+
+def commit_and_die(writer):
+    global left
+    some = bool(writer._batch)
+    commit(writer)
+    left -= some
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":  # workers import this file, too
+    left = int(sys.argv.pop(1))
+    store.BATCH_SECONDS, store.Writer.commit = 0, commit_and_die
+    sequence.main()
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_runs_resume(tmp_path, command, records, rendered, workers):
+    """What a killed run committed stays, and the result is that of an unbroken run."""
+    layouts.tum(tmp_path / "rec", rendered * 4)
+    (tmp_path / "killed.py").write_text(KILLED)
+    command("sequence", "rec", "whole")
+    more = ["rec", "db", "--workers", str(workers)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    partial, counts = tmp_path / "db.fusenet-partial", [0]
+    for commits in (3, 5):
+        run = subprocess.run([sys.executable, "killed.py", str(commits), *more], cwd=tmp_path,
+                             env=environment, stderr=subprocess.DEVNULL, check=False)  # fmt: skip
+        assert run.returncode == -signal.SIGKILL
+        with lmdb.open(str(partial), readonly=True, lock=False) as env:
+            counts.append(env.stat()["entries"])
+        assert counts[-1] >= counts[-2] + commits
+        assert not (tmp_path / "db").exists()
+    assert counts[-1] < 24
+    command("sequence", *more)
+    assert records("db") == records("whole")
+    assert read_info("db") == read_info("whole")
+    assert not partial.exists()
+
+
+def test_colour_and_depth_of_other_sizes_and_aspects(command, tmp_path, rendered, records):
+    small = [(color, cv2.resize(depth, (20, 15), interpolation=cv2.INTER_NEAREST))
+             for color, depth in rendered]  # fmt: skip
+    layouts.open3d(tmp_path / "rec", small, ".png")
+    said = command("sequence", "rec", "db", "--size", "20x20").stderr
+    assert "000000: 40x30 is cropped to 30x30 in its middle for 20x20" in said
+    command("folder", *layouts.folder(tmp_path / "plain", small), "w", "--size", "20x20")
+    assert records("db") == records("w")
+    narrow = [(color, depth[:, :30]) for color, depth in rendered]
+    layouts.open3d(tmp_path / "odd", narrow, ".png")
+    assert "expected one aspect ratio" in command("sequence", "odd", "o", code=1).stderr
