@@ -17,6 +17,7 @@ from data_tools import build, classes, cli, framing
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.folder import record_format
+from data_tools.record import RecordFormat
 from data_tools.recordings import kinds, pairs
 from data_tools.recordings.base import Recording, Settings
 
@@ -79,12 +80,13 @@ def describe(args: argparse.Namespace, recording: Recording) -> dict[str, Any]:
 
 def write_folders(args: argparse.Namespace, recording: Recording, info: dict[str, Any]) -> None:
     """Writes the folders of `--to folder` and says how data_tools.folder reads them."""
-    unit = args.depth_unit or recording.unit()
-    info = {**info, "options": {**info["options"], "depth_unit": str(unit)}}
+    form = RecordFormat(unit=args.depth_unit, **framing.fields(args))
+    told = {key: value for key, value in form.describe().items() if key in ("depth_unit", "rig")}
+    info = {**info, "options": {**info["options"], **told}}
     for output in outputs(args, len(recording.names)):
         facts = {**info, **output.info}
-        count = pairs.write(recording, output.indices, output.path, facts, args.skip_bad)
-        print(f"{output.path}: {count} frames, depth in {unit}")
+        count = pairs.write(recording, output.indices, output.path, form, facts, args.skip_bad)
+        print(f"{output.path}: {count} frames, depth in {form.unit}")
 
 
 def main() -> None:
@@ -104,11 +106,11 @@ def main() -> None:
         args.unknown == "ignore",
     )
     recording = kinds.open_recording(args.source, args, how)
+    args.depth_unit = args.depth_unit or recording.unit()
     info = describe(args, recording)
     if args.to == "folder":
         write_folders(args, recording, info)
         return
-    args.depth_unit = args.depth_unit or recording.unit()
     table = classes.parse(args.classes) if args.classes else None
     if table is None and "classes" in info:
         table = classes.benchmark("nyuv2-40")
