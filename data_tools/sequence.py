@@ -92,10 +92,11 @@ def write_folders(args: argparse.Namespace, recording: Recording, info: dict[str
 def main() -> None:
     """`python -m data_tools.sequence`."""
     args = cli.parse(arguments())
-    if args.to == "folder" and (args.size or args.depth_range or args.float_depth or args.force):
+    for_lmdbs = ("size", "depth_range", "float_depth", "force", "no_reading", "strict")
+    if args.to == "folder" and any(getattr(args, name) for name in for_lmdbs):
         args.usage.error(
-            "--size, --depth-range, --float-depth and --force are for LMDBs; a folder of pairs has "
-            "the recording's own pictures"
+            "--size, --depth-range, --float-depth, --force, --no-reading and --strict are for "
+            "LMDBs; a folder of pairs has the recording's own pictures"
         )
     how = Settings(
         args.max_gap,
