@@ -17,6 +17,7 @@ import numpy as np
 from boundary.text import shown
 from boundary.writing import write_text
 from data_tools.cli import DataError, check_distinct, progress, say, size, whole
+from data_tools.labelling import Labelling, add_numbers
 from eval_tools import cli, compare, drawings, survey, tables
 from eval_tools.caffe_log import read_log
 from eval_tools.frames import mismatch, reshaped, with_classes
@@ -62,6 +63,7 @@ def _add_scored(group: argparse._ArgumentGroup) -> None:
         help="other labels, for --size: an LMDB with the same keys, or label images with the "
         "records' names, with or without the number in front",
     )
+    add_numbers(group, "--labels")
     group.add_argument(
         "--group",
         metavar="KEY",
@@ -114,7 +116,8 @@ def evaluate(
 ) -> Tally:
     """Scores one model as the options say. Raises DataError for unusable input."""
     records = Records(args.lmdb)
-    truths = Truths(records, args.labels)
+    how = Labelling(ignore=args.ignore_label, zero_based=args.zero_based)
+    truths = Truths(records, args.labels, how)
     network, labels = _load(args, records, deploy, weights)
     return score(
         network,
