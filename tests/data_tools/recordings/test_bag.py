@@ -36,6 +36,18 @@ def test_bags_give_the_folders_records(command, tmp_path, rendered, records, nam
         assert records("file") == records("wanted")
 
 
+def test_real_frames_in_bags(command, tmp_path, real, records):
+    for number, (color, suffix, depth, unit) in enumerate(real):
+        if depth.dtype == np.uint16:
+            decoded = cv2.imdecode(np.frombuffer(color, np.uint8), cv2.IMREAD_COLOR)
+            write(tmp_path / f"{number}.bag", [(decoded, depth)])
+            options = ["--depth-unit", unit, "--size", "160x120"]
+            command("sequence", f"{number}.bag", f"db{number}", *options)
+            where = layouts.folder(tmp_path / f"plain{number}", [(color, depth)], suffix)
+            command("folder", *where, f"wanted{number}", *options)
+            assert records(f"db{number}") == records(f"wanted{number}")
+
+
 def test_workers_read_bags_of_their_own(command, tmp_path, rendered, records, monkeypatch):
     monkeypatch.setattr(bag.BagRecording, "block", 2)
     write(tmp_path / "r.bag", rendered)

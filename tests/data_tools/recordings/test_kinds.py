@@ -86,8 +86,8 @@ TIMES = [("1.000000", "1.012000"), ("1.033000", "1.041000"), ("1.066000", "1.150
 TUM_PAIRS = ["1.000000", "1.033000", "1.100000", "1.133000", "1.166000"]
 TUM_SAID = (
     "rec: TUM RGB-D, 6 colour and 6 depth frames, 5 pairs\n"
-    "rec: without a partner (nearest in time, within 20 ms): 1 colour frames (rgb/1.066000.png) "
-    "and 1 depth frames (depth/1.300000.png)\n"
+    "rec: without a partner (nearest in time, within 20 ms): 1 colour frame (rgb/1.066000.png) "
+    "and 1 depth frame (depth/1.300000.png)\n"
 )
 
 
@@ -151,8 +151,8 @@ def test_redwoods_timestamps_pair_by_time_and_not_by_number(command, tmp_path, r
         "time": 0.033,
         "gap_ms": -13.0,
     }
-    assert "1 colour frames (image/0000001-000000000000.png)" in said
-    assert "1 depth frames (depth/0000002-000000053000.png)" in said
+    assert "1 colour frame (image/0000001-000000000000.png)" in said
+    assert "1 depth frame (depth/0000002-000000053000.png)" in said
 
 
 def test_65535_is_no_reading_in_7_scenes(command, tmp_path, rendered, records):
@@ -178,8 +178,8 @@ def test_unpaired_numbers_are_named(command, tmp_path, rendered, names):
     said = command("sequence", "rec", "db").stderr
     assert "6 colour and 5 depth frames, 4 pairs" in said
     assert (
-        "without a partner (equal numbers in the names): 2 colour frames (color/000002.png, ...) "
-        "and 1 depth frames (depth/12.png)"
+        "without a partner (equal numbers in the names): 2 colour frames (color/000002.png, "
+        "color/000003.png) and 1 depth frame (depth/12.png)"
     ) in said
     assert names("db") == ["000000", "000001", "000004", "000005"]
 
@@ -255,13 +255,31 @@ def test_video_frames_meet_the_depth_of_their_number(command, tmp_path, codec, f
     assert rule == f"depth picture {first} is the video's first frame, and so on"
 
 
+def test_videos_give_the_folders_records(command, tmp_path, rendered, records):
+    layouts.stray(tmp_path / "rec", rendered)
+    capture = cv2.VideoCapture(str(tmp_path / "rec/rgb.avi"))
+    decoded = [capture.read()[1] for _ in rendered]
+    frames = [(color, depth) for color, (_, depth) in zip(decoded, rendered, strict=True)]
+    command("folder", *layouts.folder(tmp_path / "plain", frames), "wanted")
+    command("sequence", "rec", "db")
+    assert records("db") == records("wanted")
+
+
+def test_many_without_a_partner_are_counted(command, tmp_path, rendered):
+    layouts.open3d(tmp_path / "rec", rendered, ".png")
+    for number in range(1, 6):
+        (tmp_path / f"rec/depth/00000{number}.png").unlink()
+    said = command("sequence", "rec", "db").stderr
+    assert "5 colour frames (color/000001.png, color/000002.png, color/000003.png, ...)\n" in said
+
+
 def test_videos_are_the_same_with_workers_and_gaps(command, tmp_path, records, monkeypatch):
     monkeypatch.setattr("data_tools.recordings.video.Video.block", 3)
     layouts.stray(tmp_path / "rec", painted(10))
     for number in (2, 7):
         (tmp_path / f"rec/depth/{number:06d}.png").unlink()
     said = command("sequence", "rec", "one").stderr
-    assert "2 colour frames (frame 2 of rgb.avi, ...)" in said
+    assert "2 colour frames (frame 2 of rgb.avi, frame 7 of rgb.avi)" in said
     command("sequence", "rec/rgb.avi", "file")
     command("sequence", "rec", "two", "--workers", 2)
     assert records("one") == records("two") == records("file")
