@@ -151,12 +151,14 @@ def read_lines(path: PathLike, error: type[InputError], paths: bool = False) -> 
     return lines[:-1] if lines and not lines[-1] else lines
 
 
-def read_json(path: PathLike, error: type[InputError], kind: type | None = dict) -> Any:
-    """The value in a JSON file, of type `kind` unless that is None.
+def read_json(
+    path: PathLike, error: type[InputError], kind: type | None = dict, most: int = MAX_TABLE
+) -> Any:
+    """The value in a JSON file of at most `most` bytes, of type `kind` unless that is None.
 
     Raises `error` if the file cannot be read, is no JSON, or holds a value of another type.
     """
-    text = read_text(path, error, most=MAX_TABLE)
+    text = read_text(path, error, most=most)
     with reading(path, "JSON", error):
         value = json.loads(text)
     if kind is not None and not isinstance(value, kind):

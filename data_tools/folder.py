@@ -12,22 +12,21 @@ import argparse
 import random
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_tools import build, classes, cli, framing, images, pattern
+from data_tools import build, cli, framing, images, labelling, pattern
 from data_tools.build import Output
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
+from data_tools.labelling import Labelling
+from data_tools.matching import stem
 from data_tools.record import Frame, RecordFormat
-
-# Trailing words of file names that tell the kind of a file, not the frame.
-KIND = re.compile(
-    r"[._-](rgb|colou?r|image|img|depth|depths|abs|labels?|seg|segmentation|mask|gt)$", re.I
-)
 
 
 class Files:
@@ -43,11 +42,12 @@ class Files:
         table: ClassTable | None,
         skip_unpaired: bool = False,
         named: Callable[[Path], str] | None = None,
-        ignore_unknown: bool = False,
+        labels: Labelling | None = None,
     ):
         """named: the name of a file in a folder, by which it is paired (default: `stem`).
-        ignore_unknown: as images.read_label's."""
-        self._table, self._ignore_unknown = table, ignore_unknown
+        labels: how labels are read (default: as pictures, by `table`); its annotations stand for
+        label files."""
+        self._labels = labels or Labelling(table)
         named = named or stem
         parts = {
             "color": find(rgb, images.COLOR, named),
@@ -62,19 +62,20 @@ class Files:
             # A single frame whose files are given one by one; their names may differ.
             name = next(iter(parts["color"]))
             parts = {kind: {name: next(iter(files.values()))} for kind, files in parts.items()}
+        if self._labels.annotations:
+            found = self._labels.annotated(parts["color"])
+            alone = len(parts["color"]) == 1 and Path(rgb).is_file()
+            parts["label"] = {n: found[n] for n in found if n in parts["color"] or not alone}
         self.names = pair(parts, skip_unpaired)
         self._files = parts
 
     def load(self, index: int) -> Frame:
         """Reads frame `index` from its files."""
         files = {part: files[self.names[index]] for part, files in self._files.items()}
-        label = files.get("label")
-        return Frame(
-            images.read_color(files["color"]),
-            images.read_depth(files["depth"]),
-            None if label is None else images.read_label(label, self._table, self._ignore_unknown),
-            files={part: str(file) for part, file in files.items()},
-        )
+        read = None
+        if "label" in files:
+            read = partial(self._labels.read, files["label"])
+        return images.read_frame(files, read)
 
     def about(self, index: int) -> dict[str, Any]:
         """Nothing: the name is in the key."""
@@ -120,18 +121,14 @@ def find(
     found: dict[str, Path] = {}
     for file, name in files.items():
         if name in found:
-            raise DataError(f"{found[name]} and {file} are both '{name}': expected one of them")
+            raise DataError(
+                f"{found[name]} and {file} are both '{name}': expected one of them; a pattern "
+                "chooses, such as 'frames/*_rgb.png'"
+            )
         found[name] = file
     if not found:
         raise DataError(f"{where}: holds none of the files looked for ({' '.join(suffixes)})")
     return found
-
-
-def stem(path: Path) -> str:
-    """The name that pairs a file: its path without suffix and without a trailing word of KIND."""
-    text = path.with_suffix("").as_posix()
-    short = KIND.sub("", text)
-    return short if Path(short).name else text
 
 
 def pair(parts: dict[str, dict[str, Path]], skip_unpaired: bool) -> list[str]:
@@ -149,11 +146,29 @@ def pair(parts: dict[str, dict[str, Path]], skip_unpaired: bool) -> list[str]:
         if len(lonely) > 1:
             text += f" ({len(lonely)} {kind} files lack a partner)"
         if not skip_unpaired:
-            raise DataError(text)
+            raise DataError(f"{text}; --skip-bad leaves such files out")
         cli.say(f"left out: {text}")
     if not common:
         raise DataError("no frame has all its files")
-    return sorted(common, key=natural)
+    names = sorted(common, key=natural)
+    _check_apart(parts, names)
+    return names
+
+
+def _check_apart(parts: dict[str, dict[str, Path]], names: list[str]) -> None:
+    """Raises DataError if one file is two parts of a frame: two options name one folder, say."""
+    for name in names:
+        found: dict[tuple[int, int], str] = {}
+        for kind, files in parts.items():
+            if not isinstance(files[name], Path):  # a drawing of a labelling tool
+                continue
+            with suppress(OSError):  # what reads the file says what is wrong with it
+                facts = files[name].stat()
+                other = found.setdefault((facts.st_dev, facts.st_ino), kind)
+                if other != kind:
+                    raise DataError(
+                        f"{files[name]}: is both the {other} and the {kind} of frame '{name}'"
+                    )
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
@@ -170,18 +185,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--depth", required=True, metavar="DIR", help="depth: PNG (16-bit), EXR, NPY or TIFF"
     )
-    parser.add_argument(
-        "--label",
-        metavar="DIR",
-        help="labels: PNG (plain, palette or colours) or NPY; without this option every "
-        "label is 0, which is good only for prediction",
-    )
     framing.add_options(parser)
-    parser.add_argument(
-        "--classes",
-        metavar="N|TABLE.csv",
-        help="number of classes, or a table of them: label,name[,r,g,b]",
-    )
+    labelling.add_options(parser.add_argument_group("labels"))
     parser.add_argument(
         "--val-fraction",
         type=cli.fraction,
@@ -228,24 +233,18 @@ def outputs(args: argparse.Namespace, count: int) -> list[Output]:
 def main() -> None:
     """`python -m data_tools.folder`."""
     args = cli.parse(arguments())
-    table = classes.parse(args.classes) if args.classes else None
-    files = Files(
-        args.rgb,
-        args.depth,
-        args.label,
-        table,
-        args.skip_bad,
-        ignore_unknown=args.unknown == "ignore",
-    )
+    labels = labelling.from_args(args)
+    table = labels.table
+    files = Files(args.rgb, args.depth, labels.label, table, args.skip_bad, labels=labels)
     info = {
         "tool": "data_tools.folder",
-        "source": {"rgb": args.rgb, "depth": args.depth, "label": args.label},
-        "options": {"val_fraction": args.val_fraction, "seed": args.seed},
-        "labeled": args.label is not None,
-        **(table.describe() if table else {}),
+        "source": {"rgb": args.rgb, "depth": args.depth, "label": labels.source},
+        "options": {"val_fraction": args.val_fraction, "seed": args.seed, **labels.describe()},
+        **labels.facts(),
     }
     format = record_format(args, files, table)
-    build.build(files, outputs(args, len(files.names)), format, info, build.options(args))
+    made = build.build(files, outputs(args, len(files.names)), format, info, build.options(args))
+    labelling.tell(args.out, made, labels)
 
 
 if __name__ == "__main__":

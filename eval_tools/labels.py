@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from boundary.reading import read_lines
-from data_tools.classes import IGNORED, ClassTable, benchmark, palette, read_table
+from data_tools.classes import BENCHMARKS, IGNORED, ClassTable, benchmark, palette, read_table
 from data_tools.cli import DataError
 
 MOST = 256  # labels in a picture
-BENCHMARKS = ("nyuv2-40", "nyuv2-13", "sunrgbd-37")
 # The labels of NYUv2's 40 that ScanNet's benchmark scores (Dai et al., CVPR 2017).
 SCANNET_20 = (*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39)
 

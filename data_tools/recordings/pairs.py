@@ -17,12 +17,13 @@ from data_tools import build, cli, info, store
 from data_tools.cli import DataError
 from data_tools.record import Frame, RecordFormat
 from data_tools.recordings.base import Recording
+from data_tools.recordings.labelled import Labelled
 
 FOLDERS = {"color": "rgb", "depth": "depth", "label": "label"}
 
 
 def write(
-    recording: Recording,
+    recording: Recording | Labelled,
     indices: Sequence[int],
     out: Path,
     form: RecordFormat,

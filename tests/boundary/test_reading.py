@@ -105,6 +105,9 @@ def test_json(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(Bad, match=r"a\.json: not JSON: it is nested too deep"):
         read_json(path, Bad)
+    path.write_text('{"a": 12345}')
+    with pytest.raises(Bad, match=r"a\.json: holds more than 8 bytes"):
+        read_json(path, Bad, most=8)
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

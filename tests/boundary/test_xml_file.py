@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from boundary import xml_file
 from boundary.errors import InputError
 from boundary.xml_file import MAX_DEPTH, read_xml
 
@@ -28,6 +29,16 @@ def test_a_tree(tmp_path) -> None:
 
 BOMB = b'<!DOCTYPE a [<!ENTITY l "l"><!ENTITY m "&l;&l;">]>\n<a>&m;</a>'
 OUTSIDE = b'<!DOCTYPE a [<!ENTITY p SYSTEM "file:///etc/hostname">]>\n<a>&p;</a>'
+
+
+def test_a_longer_file_is_read_where_that_is_told(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(xml_file, "MAX_NODES", 5)
+    (tmp_path / "a.xml").write_bytes(b"<a>" + b"x" * 100 + b"<b c='1' d='2'/></a>")
+    assert read_xml(tmp_path / "a.xml", "a", Wrong, 200).find("b").attrib == {"c": "1", "d": "2"}
+    with pytest.raises(Wrong, match="holds more than 50 bytes"):
+        read_xml(tmp_path / "a.xml", "a", Wrong, 50)
+    with pytest.raises(Wrong, match="not XML: more than 5 elements and attributes"):
+        read(tmp_path, b"<a><b c='1' d='2'/><b/><b/></a>")
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,32 @@ def test_broken_tables_are_refused(tmp_path, text, message):
         classes.read_table(tmp_path / "t.csv")
 
 
+def test_benchmarks_by_name():
+    assert classes.parse("nyuv2-13") == classes.benchmark("nyuv2-13")
+
+
+def test_a_list_of_names(tmp_path):
+    names = tmp_path / "labels.txt"
+    names.write_text("__ignore__\n_background_\n# mine\nwall\n\n Dining table \n")
+    assert classes.parse(str(names)).names == ("(ignored)", "wall", "Dining table")
+    names.write_text("__ignore__\n")
+    with pytest.raises(DataError, match=r"labels\.txt: 0 names, expected 1 to 255, one a line"):
+        classes.parse(str(names))
+
+
+def test_cvats_label_map(tmp_path):
+    path = tmp_path / "labelmap.txt"
+    path.write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nwall:1,2,3::\n")
+    table = classes.parse(str(path))
+    assert table.names == ("(ignored)", "wall")
+    assert table.colors == ((0, 0, 0), (1, 2, 3))
+    path.write_text("wall:1,2,3::\nsofa:1,2::\n")
+    with pytest.raises(
+        DataError, match=r"labelmap\.txt:2: 'sofa:1,2::', expected name:r,g,b:parts"
+    ):
+        classes.parse(str(path))
+
+
 def test_tables_as_other_programs_save_them(tmp_path):
     table = tmp_path / "t.csv"
     text = "Label;Name;R;G;B\r\n0;(ignored);0;0;0\r\n1;Tür;1;2;3\r\n"

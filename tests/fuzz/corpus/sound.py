@@ -6,6 +6,7 @@ they change.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.append(str(ROOT / "tests" / "data_tools"))
 
 import bags  # noqa: E402
+import camera_files  # noqa: E402
 import layouts  # noqa: E402
 import mat_files  # noqa: E402
 
@@ -102,6 +104,19 @@ VOC = """<?xml version="1.0"?>
 </annotation>
 """
 
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><task><labels>
+  <label><name>chair</name><color>#3d3df5</color><type>any</type></label>
+  <label><name>table</name><color>#fa3253</color><type>any</type></label></labels></task></meta>
+  <image id="0" name="rgb.png" width="8" height="6">
+    <polygon label="chair" points="1.50,1.00;6.00,1.20;5.00,4.00" z_order="1"/>
+    <box label="table" xtl="2.00" ytl="1.00" xbr="7.50" ybr="3.00" rotation="30.0" z_order="0"/>
+    <mask label="chair" rle="1, 2, 3" left="2" top="1" width="3" height="2" z_order="2"/>
+    <ellipse label="table" cx="4.00" cy="3.00" rx="2.00" ry="1.50" rotation="10.0" z_order="0"/>
+    <polyline label="chair" points="1.00,1.00;2.00,2.00" z_order="0"/>
+  </image></annotations>
+"""
+
 SOLVERS = {
     "sgd": 'type: "SGD" momentum: 0.9 weight_decay: 0.001 lr_policy: "step" gamma: 0.5 stepsize: 2',
     "adam": 'type: "Adam" momentum: 0.9 momentum2: 0.999 delta: 1e-8 lr_policy: "fixed"',
@@ -139,6 +154,7 @@ def write(folder: Path) -> None:
             state_dicts, port, packed_models, recordings,
         ):  # fmt: skip
             make(rng)
+        annotations()
 
 
 @contextlib.contextmanager
@@ -180,6 +196,14 @@ def texts(rng: np.random.Generator) -> None:
     _text("tables/modules.txt", "features.0 conv # first\nclassifier score\n")
     _text("tables/windows.csv", "filename,ymin,xmin,ymax,xmax\nrgb.png,0,0,4,4\nrgb.png,1,1,5,6\n")
     _text("tables/detect.txt", "rgb.png\nbmp.bmp\n")
+    for name in ("ROWS", "REALSENSE", "PRINTED", "PRINTED_MOTION", "K4A", "ROS1", "ROS2",
+                 "ROS_FILE", "OPENCV", "SCANNET"):  # fmt: skip
+        _text(f"cameras/{name.lower()}.txt", getattr(camera_files, name))
+    named = json.loads((ROOT / "data_tools" / "tables" / "cameras.json").read_text())
+    for name, camera in named.items():
+        _text(f"cameras/{name}.json", json.dumps(camera))
+    _text("cameras/one.json", json.dumps(named["kinect-v1"]["color"]))
+    _text("cameras/place.json", json.dumps(named["kinect-v1"]["extrinsics"]))
     _text("logs/train.log", LOG)
     _text("logs/short.log", "\n".join(LOG.splitlines()[4:7]) + "\n")
     _text("lists/images.txt", "rgb.png 0\nbmp.bmp 1\njpeg.jpg 2\n")
@@ -547,6 +571,29 @@ def folders(rng: np.random.Generator) -> None:
             _frame_file(rng, top / part / f"000000.{ending}", part)
 
 
+def packed_models(rng: np.random.Generator) -> None:
+    """A net, its weights and an example in one file."""
+    Path("packed").mkdir()
+    info = {
+        "tool": "fusenet 0.1.0",
+        "options": {"size": [8, 6], "fit": "crop", "depth_range": "0:8 m", "float_depth": False},
+        "classes": NAMES,
+        "palette": [[10 * label] * 3 for label in range(5)],
+        "figures": [{"mean_iou": 0.5}],
+        "example": {"depth_unit": "mm"},
+    }
+    packed.write("packed/tiny.fusenet", info, PACKED, DataError)
+
+
+# The parts of that file.
+PACKED = {
+    "net": "nets/deploy.prototxt",
+    "weights": "weights/tiny.caffemodel",
+    "color": "pictures/rgb.png",
+    "depth": "pictures/depth.png",
+}
+
+
 def recordings(rng: np.random.Generator) -> None:
     """Recordings of three frames, one of each kind."""
     frames = [
@@ -573,24 +620,58 @@ def recordings(rng: np.random.Generator) -> None:
         bags.write(top / storage.lower(), frames, storage)
 
 
-def packed_models(rng: np.random.Generator) -> None:
-    """A net, its weights and an example in one file."""
-    Path("packed").mkdir()
-    info = {
-        "tool": "fusenet 0.1.0",
-        "options": {"size": [8, 6], "fit": "crop", "depth_range": "0:8 m", "float_depth": False},
-        "classes": NAMES,
-        "palette": [[10 * label] * 3 for label in range(5)],
-        "figures": [{"mean_iou": 0.5}],
-        "example": {"depth_unit": "mm"},
-    }
-    packed.write("packed/tiny.fusenet", info, PACKED, DataError)
+# ---------------------------------------------------------------------------------------------
+# Files of labelling tools
+# ---------------------------------------------------------------------------------------------
 
 
-# The parts of that file.
-PACKED = {
-    "net": "nets/deploy.prototxt",
-    "weights": "weights/tiny.caffemodel",
-    "color": "pictures/rgb.png",
-    "depth": "pictures/depth.png",
-}
+def annotations() -> None:
+    """Each tool's files for pictures/rgb.png, which has 8x6 pixels."""
+    _text("annotations/cvat/annotations.xml", CVAT)
+    _text("annotations/masks/labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\n"
+          "chair:61,61,245::\ntable:250,50,83::\n")  # fmt: skip
+    drawn = np.zeros((6, 8, 3), np.uint8)
+    drawn[1:4, 2:5] = (245, 61, 61)  # BGR
+    data = cv2.imencode(".png", drawn)[1].tobytes()
+    for name in ("masks/SegmentationClass/rgb.png", "panoptic/panoptic/rgb.png"):
+        Path("annotations", name).parent.mkdir(parents=True)
+        Path("annotations", name).write_bytes(data)
+    mask = cv2.imencode(".png", np.eye(3, dtype=np.uint8))[1].tobytes()
+    corners = {"polygon": [[1, 1], [6.5, 1], [5, 4]], "rectangle": [[1, 1], [4, 3]],
+               "circle": [[4, 3], [5, 3]], "mask": [[1, 1], [3, 3]], "point": [[1, 1]]}  # fmt: skip
+    shapes = [{"label": "chair", "points": points, "shape_type": kind,
+               "mask": base64.b64encode(mask).decode() if kind == "mask" else None}
+              for kind, points in corners.items()]  # fmt: skip
+    _text("annotations/labelme/rgb.json", json.dumps({
+        "version": "5.5.0", "shapes": shapes, "imagePath": "rgb.png", "imageData": None,
+        "imageHeight": 6, "imageWidth": 8}))  # fmt: skip
+    categories = [{"id": 7, "name": "chair", "color": [1, 2, 3]}, {"id": 9, "name": "table"}]
+    images = [{"id": 1, "file_name": "rgb.png", "width": 8, "height": 6}]
+    segments: list = [[[1, 1, 6, 1, 5, 4]], {"counts": [7, 3, 38], "size": [6, 8]},
+                      {"counts": "73V1", "size": [6, 8]}]  # fmt: skip
+    _text("annotations/coco/instances.json", json.dumps({
+        "images": images, "categories": categories,
+        "annotations": [{"id": i, "image_id": 1, "category_id": 7, "iscrowd": 0,
+                         "segmentation": part} for i, part in enumerate(segments)]}))  # fmt: skip
+    number = 61 + 256 * 61 + 65536 * 245
+    _text("annotations/panoptic/panoptic.json", json.dumps({
+        "images": images, "categories": categories, "annotations": [
+            {"image_id": 1, "file_name": "rgb.png",
+             "segments_info": [{"id": number, "category_id": 9}]}]}))  # fmt: skip
+    head = f"{8 * 6 * 4:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}"
+    stroke = f"{head}000111{'11111111' * 8}110{183:08b}{'0' * 8}".ljust(152, "0")
+    values = [
+        {"points": [[10, 10], [80, 15], [60, 70]], "polygonlabels": ["chair"]},
+        {"x": 20, "y": 20, "width": 30, "height": 40, "rotation": 15, "rectanglelabels": ["table"]},
+        {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "rotation": 0, "ellipselabels": ["table"]},
+        {"format": "rle", "rle": [int(stroke[i : i + 8], 2) for i in range(0, len(stroke), 8)],
+         "brushlabels": ["chair"]},
+    ]  # fmt: skip
+    common = {"original_width": 8, "original_height": 6, "image_rotation": 0}
+    results = [
+        {"id": str(i), **common, "type": list(value)[-1], "value": value}
+        for i, value in enumerate(values)
+    ]
+    _text("annotations/studio/export.json", json.dumps([{
+        "id": 1, "data": {"image": "/data/upload/1/0a1b2c3d-rgb.png"},
+        "annotations": [{"id": 2, "was_cancelled": False, "result": results}]}]))  # fmt: skip

@@ -89,3 +89,24 @@ def annotations(draw: Draw) -> Target:
     more = draw.pick([], [], ["--skip-bad"], ["--unknown", "ignore"], ["--any-size"])
     places = ("voc/list.txt", "voc", "voc/labels.prototxt", "out")
     return commands.data_tool("annoset", *places, *more)
+
+
+@family(1.5)
+def labels_from(draw: Draw) -> Target:
+    """data_tools.folder on spoiled files of labelling tools."""
+    kind = draw.pick("cvat", "cvat", "masks", "labelme", "coco", "coco", "panoptic", "studio")
+    draw.copy(f"annotations/{kind}", "from")
+    draw.copy("pictures/rgb.png", "rgb.png")
+    draw.copy("pictures/depth.png", "depth.png")
+    (name,) = (path.name for path in draw.seeds(f"annotations/{kind}/*.*"))
+    spoil = draw.json if name.endswith(".json") else draw.text
+    if kind in ("masks", "panoptic") and draw.chance(0.5):
+        folder = "SegmentationClass" if kind == "masks" else "panoptic"
+        draw.bytes("pictures/*.png", f"from/{folder}/rgb.png")
+    elif draw.chance(0.2):
+        draw.bytes(f"annotations/{kind}/{name}", f"from/{name}")
+    else:
+        spoil(f"annotations/{kind}/{name}", f"from/{name}")
+    more = draw.pick([], [], ["--skip-bad"], ["--unknown", "ignore"], ["--classes", "nyuv2-40"])
+    where = ["--rgb", "rgb.png", "--depth", "depth.png", "--labels-from", "from"]
+    return commands.data_tool("folder", *where, "out", *more)

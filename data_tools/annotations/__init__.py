@@ -1,0 +1,1 @@
+"""Labels from labelling tools: CVAT, LabelMe, COCO, Label Studio."""
