@@ -48,7 +48,7 @@ def recognise(where: Path) -> Kind:
         listed = "; ".join(f"{kind.name} ({kind.needs})" for kind in KINDS.values())
         hint = ""
         if where.suffix.lower() == ".r3d":
-            hint = " (from Record3D: export it as EXR + RGB)"
+            hint = " (from Record3D: export it as EXR + JPG)"
         raise Unrecognised(
             f"{shown(where)}: not recognised as a recording{hint}; expected one of: {listed}"
         )
@@ -118,7 +118,8 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
     told = f"{shown(where)}: {kind.title}, {found.color} colour and {found.depth} depth frames, "
     told += f"{len(found.pairs)} pairs"
     told += " (by the times of recording)" if "as recorded" in found.rule else ""
-    cli.say(told if len(taken) == len(found.pairs) else f"{told}, of which {len(taken)} are taken")
+    told += f", of which {len(taken)} are taken" if len(taken) < len(found.pairs) else ""
+    cli.say(f"{told}; depth unit: {getattr(args, 'depth_unit', None) or recording.unit()}")
     if any(found.lonely.values()):
         left = [_named(part, names) for part, names in found.lonely.items() if names]
         cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")

@@ -23,7 +23,7 @@ from bags import MS, START, Maker, write
 def test_bags_give_the_folders_records(command, tmp_path, rendered, records, names, name, storage):
     write(tmp_path / name, rendered, storage)
     said = command("sequence", name, "db").stderr
-    assert f"{name}: ROS bag, 6 colour and 6 depth frames, 6 pairs\n" in said
+    assert f"{name}: ROS bag, 6 colour and 6 depth frames, 6 pairs; " in said
     command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted")
     assert records("db") == records("wanted")
     assert names("db")[1] == "1600000000.033000000"
