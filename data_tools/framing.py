@@ -26,13 +26,13 @@ from data_tools.record import RecordFormat
 LOOKS = 8  # frames that are looked at for values that stand for "no reading"
 
 
-def add_options(group: Any) -> None:
-    """Adds the options to a parser or to a group of one."""
+def add_options(group: Any, unit: str = "mm for integers, m for floats") -> None:
+    """Adds the options to a parser or to a group of one. unit: the default unit, in words."""
     group.add_argument(
         "--depth-unit",
         type=DepthUnit.parse,
         metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
-        help="unit of the stored depth (default: mm for integers, m for floats)",
+        help=f"unit of the stored depth (default: {unit})",
     )
     group.add_argument(
         "--no-reading",

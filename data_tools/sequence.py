@@ -34,7 +34,7 @@ def arguments() -> argparse.ArgumentParser:
         "a folder has rgb/, depth/ and perhaps label/, for labelling tools and data_tools.folder"
     )  # fmt: skip
     kinds.add_options(parser.add_argument_group("recording"))
-    framing.add_options(parser)
+    framing.add_options(parser, "that of the kind for integers, m for floats")
     labelling.add_options(parser.add_argument_group("labels"))
     group = parser.add_argument_group("labels of ScanNet")
     group.add_argument(
