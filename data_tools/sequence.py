@@ -18,6 +18,7 @@ from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.folder import record_format
 from data_tools.recordings import kinds, pairs
+from data_tools.recordings.aligned import Aligned
 from data_tools.recordings.base import Recording, Settings
 
 
@@ -80,10 +81,13 @@ def describe(args: argparse.Namespace, recording: Recording) -> dict[str, Any]:
 def write_folders(args: argparse.Namespace, recording: Recording, info: dict[str, Any]) -> None:
     """Writes the folders of `--to folder` and says how data_tools.folder reads them."""
     unit = args.depth_unit or recording.unit()
-    info = {**info, "options": {**info["options"], "depth_unit": str(unit)}}
+    rig = framing.rig(args)
+    told = {"depth_unit": str(unit), **({"rig": rig.describe()} if rig else {})}
+    info = {**info, "options": {**info["options"], **told}}
+    source = Aligned(recording, rig, unit) if rig else recording
     for output in outputs(args, len(recording.names)):
         facts = {**info, **output.info}
-        count = pairs.write(recording, output.indices, output.path, facts, args.skip_bad)
+        count = pairs.write(source, output.indices, output.path, facts, args.skip_bad)
         print(f"{output.path}: {count} frames, depth in {unit}")
 
 

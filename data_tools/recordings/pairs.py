@@ -16,13 +16,18 @@ from boundary import writing
 from data_tools import build, cli, info, store
 from data_tools.cli import DataError
 from data_tools.record import Frame
+from data_tools.recordings.aligned import Aligned
 from data_tools.recordings.base import Recording
 
 FOLDERS = {"color": "rgb", "depth": "depth", "label": "label"}
 
 
 def write(
-    recording: Recording, indices: Sequence[int], out: Path, facts: dict[str, Any], skip_bad: bool
+    recording: Recording | Aligned,
+    indices: Sequence[int],
+    out: Path,
+    facts: dict[str, Any],
+    skip_bad: bool,
 ) -> int:
     """Writes OUT/rgb, OUT/depth and, if there are labels, OUT/label; returns the number of frames.
 

@@ -262,6 +262,25 @@ def test_folder_aligns_and_records_the_cameras(command, files, box):
     assert (next(Reader("back").planes())[1][3] != depth).mean() > 0.05
 
 
+def test_sequence_aligns_records_and_folders_of_pairs(command, files, tmp_path):
+    for part in ("rgb", "depth"):
+        (tmp_path / "rec" / part).mkdir(parents=True)
+        picture = (tmp_path / part / "a.png").read_bytes()
+        for number in range(2):
+            (tmp_path / "rec" / part / f"{number}.5.png").write_bytes(picture)
+    more = ("--depth-unit", "mm", *files[4:])
+    command("sequence", "rec", "direct", "--depth-range", "0:5", *more)
+    command("sequence", "rec", "pairs", "--to", "folder", *more)
+    stored = cv2.imread(str(tmp_path / "pairs/depth/0.5.png"), cv2.IMREAD_UNCHANGED)
+    assert (stored.shape, stored.dtype) == ((360, 640), np.uint16)
+    told = json.loads((tmp_path / "pairs/dataset.json").read_text())["options"]
+    assert told["rig"] == rig(extrinsics=ASIDE).describe()
+    where = ("--rgb", "pairs/rgb", "--depth", "pairs/depth")
+    command("folder", *where, "again", "--depth-range", "0:5")
+    found, wanted = (next(Reader(name).planes())[1][3] for name in ("again", "direct"))
+    np.testing.assert_allclose(found, wanted, atol=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
