@@ -21,7 +21,7 @@ PLACE = Extrinsics(translation=(0.05, 0.0, 0.0))
 
 @pytest.fixture
 def files(tmp_path):
-    """Paths by name: a frame's rgb, its depth in millimetres, the same aligned in metres, cameras."""
+    """Paths by name: colour, depth in millimetres, the same aligned in metres, and the cameras."""
     random = np.random.default_rng(0)
     depth = np.repeat(random.integers(600, 3000, (40, 4), np.uint16), 10, axis=1)
     told = {"color": COLOR.describe(), "depth": DEPTH.describe(), "extrinsics": PLACE.describe()}
@@ -47,8 +47,8 @@ def test_predict_and_predictor_align(model, files, tmp_path):
     assert len(np.unique(wanted)) > 2
     bgr, raw = cv2.imread(files["rgb.png"]), cv2.imread(files["depth.png"], cv2.IMREAD_UNCHANGED)
     found = Predictor(*model, rig=rig(files["rig.json"]))(bgr, raw, unit="mm")
-    aligned = Predictor(*model)(bgr, np.load(files["near.npy"]), unit="m")
-    assert (found == aligned).mean() > 0.999
+    near = Predictor(*model)(bgr, np.load(files["near.npy"]), unit="m")
+    assert (found == near).mean() > 0.999
 
 
 def test_depth_cannot_be_projected_into_no_colour(model, files, tmp_path):
