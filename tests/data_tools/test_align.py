@@ -228,6 +228,9 @@ def test_records_hold_aligned_depth(box):
     assert both.mean() > 0.9
     assert (np.abs(found - wanted * 51)[both] < 2).mean() > 0.99
     assert form.encode(frame)
+    away = replace(form, rig=rig(extrinsics=moved((0, 0, -1.9))))
+    with pytest.raises(DataError, match="none of its readings is in the colour picture"):
+        away.planes(replace(frame, depth=np.full((240, 320), 900, np.uint16)))
     frame.files["depth"] = "d.png"
     frame.depth = frame.depth[:100]
     with pytest.raises(DataError, match=r"d\.png: depth is 320x100; its camera's"):
@@ -251,7 +254,10 @@ def files(tmp_path, box):
 
 
 def test_folder_aligns_and_records_the_cameras(command, files, box):
-    command("folder", *files, "out", "--depth-range", "0:5")
+    said = command("folder", *files, "out", "--depth-range", "0:5").stderr
+    share = round(100 * (align(box[0], rig(extrinsics=ASIDE), COLOR.size) > 0).mean())
+    line = f"a: depth 320x240 is projected into colour 640x360: readings on {share}% of it"
+    assert f"{line} (--intrinsics)\n" in said
     told = read_info("out")["options"]["rig"]
     assert told == rig(extrinsics=ASIDE).describe()
     depth = next(Reader("out").planes())[1][3]
