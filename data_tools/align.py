@@ -33,11 +33,9 @@ def align(depth: np.ndarray, rig: Rig, size: tuple[int, int]) -> np.ndarray:
     size: (width, height) of the colour picture. Raises DataError if depth or colour has a size that
     the rig's intrinsics do not fit.
     """
-    height, width = depth.shape
-    eye, color = rig.depth.at((width, height), "depth"), rig.color.at(size, "colour")
-    if eye == color and rig.extrinsics == Extrinsics():  # aligned already
+    if rig.is_one(depth.shape[1::-1], size):
         return np.asarray(depth, np.float32)
-    return _projection(eye, color, rig.extrinsics).project(depth)
+    return _projection(*rig.at(depth.shape[1::-1], size), rig.extrinsics).project(depth)
 
 
 @lru_cache(maxsize=4)

@@ -150,8 +150,9 @@ class RecordFormat:
     def aligned(self, frame: Frame) -> Frame:
         """The frame with its depth in the colour camera's picture and size, in the same unit.
 
-        It is the frame itself if there is no rig. Raises DataError for unusable colour or depth,
-        for sizes that the rig's intrinsics do not fit, and if no reading is left.
+        It is the frame itself if there is no rig, or if it is aligned already. Raises DataError for
+        unusable colour or depth, for sizes that the rig's intrinsics do not fit, and if no reading
+        is left.
         """
         if self.rig is None:
             return frame
@@ -160,6 +161,8 @@ class RecordFormat:
             check_color(frame.color)
         with _naming(frame, "depth"):
             self.unit.check(frame.depth)
+            if self.rig.is_one(frame.depth.shape[1::-1], size):
+                return frame
             if self.unit.kind != "steps":
                 raise DataError(f"depth of the unit {self.unit} cannot be projected")
             measured = self.unit.metres(frame.depth)

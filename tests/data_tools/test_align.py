@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_tools import calibration
 from data_tools.align import align
 from data_tools.camera import Camera, Extrinsics, Intrinsics, Rig
 from data_tools.cli import DataError
@@ -200,6 +201,8 @@ def test_aligned_depth_stays_as_it_is():
     depth = np.random.default_rng(0).uniform(0, 5, (240, 320)).astype(np.float32)
     same = rig(DEPTH, DEPTH, Extrinsics())
     np.testing.assert_array_equal(align(depth, same, (320, 240)), depth)
+    frame = Frame(np.zeros((480, 640, 3), np.uint8), np.full((480, 640), 900, np.uint16))
+    assert RecordFormat(rig=calibration.rig("tum-freiburg2")).aligned(frame) is frame
 
 
 def test_no_reading_in_view_is_no_reading():
