@@ -193,8 +193,8 @@ def arguments() -> argparse.ArgumentParser:
         "--sheet",
         type=Path,
         metavar="sheet.png",
-        help="draw frames: colour, depth with a colour bar (in metres, if the range is fixed), label, "
-        "overlay, and the edges of depth over colour",
+        help="draw frames: colour, depth with a colour bar (in metres, if the range is fixed), "
+        "label, overlay, and the edges of depth over colour",
     )
     parser.add_argument(
         "--frames",

@@ -42,9 +42,7 @@ def sheet(reader: Reader, frames: int, width: int = 240) -> np.ndarray:
     if not rows:
         raise DataError(f"{reader.path}: has no five-channel record to draw")
     columns = max(len(pictures) for _, pictures in rows)
-    return np.vstack(
-        [part for title, pictures in rows for part in _titled(title, pictures, columns)]
-    )
+    return np.vstack([part for row in rows for part in _titled(*row, columns)])
 
 
 def captions(reader: Reader) -> str:
@@ -121,7 +119,7 @@ def _depth_in_words(depth: np.ndarray, fixed: DepthRange | None) -> str:
 
 
 def _titled(title: str, pictures: list[np.ndarray], columns: int) -> list[np.ndarray]:
-    height, width = pictures[0].shape[:2]
+    width = pictures[0].shape[1]
     pictures = pictures + [np.full_like(pictures[0], 255)] * (columns - len(pictures))
     strip = np.full((STRIP, columns * width, 3), 255, np.uint8)
     cv2.putText(strip, title, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
