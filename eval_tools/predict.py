@@ -221,7 +221,7 @@ def _files(
         if needed and given is None:
             raise DataError(f"{args.deploy} looks at {option[2:]}: {option} is missing")
     pairs = Source(args.rgb, args.depth).pairs()
-    if framing.rig(args) and (args.rgb is None or args.depth is None):
+    if args.intrinsics and None in (args.rgb, args.depth):
         raise DataError("--intrinsics needs --rgb and --depth: depth is projected into colour")
     form = _form(args, network, args.depth_unit or default_unit(next(iter(pairs.values()))))
     if args.depth is not None:
