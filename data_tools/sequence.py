@@ -18,6 +18,7 @@ from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.folder import record_format
 from data_tools.labelling import Labelling
+from data_tools.record import RecordFormat
 from data_tools.recordings import kinds, pairs
 from data_tools.recordings.base import Recording, Settings
 from data_tools.recordings.labelled import Labelled
@@ -95,21 +96,23 @@ def write_folders(
     args: argparse.Namespace, recording: Recording | Labelled, info: dict[str, Any]
 ) -> None:
     """Writes the folders of `--to folder` and says how data_tools.folder reads them."""
-    unit = args.depth_unit or recording.unit()
-    info = {**info, "options": {**info["options"], "depth_unit": str(unit)}}
+    form = RecordFormat(unit=args.depth_unit, **framing.fields(args))
+    told = {key: value for key, value in form.describe().items() if key in ("depth_unit", "rig")}
+    info = {**info, "options": {**info["options"], **told}}
     for output in outputs(args, len(recording.names)):
         facts = {**info, **output.info}
-        count = pairs.write(recording, output.indices, output.path, facts, args.skip_bad)
-        print(f"{output.path}: {count} frames, depth in {unit}")
+        count = pairs.write(recording, output.indices, output.path, form, facts, args.skip_bad)
+        print(f"{output.path}: {count} frames, depth in {form.unit}")
 
 
 def main() -> None:
     """`python -m data_tools.sequence`."""
     args = cli.parse(arguments())
-    if args.to == "folder" and (args.size or args.depth_range or args.float_depth or args.force):
+    for_lmdbs = ("size", "depth_range", "float_depth", "force", "no_reading", "strict")
+    if args.to == "folder" and any(getattr(args, name) for name in for_lmdbs):
         args.usage.error(
-            "--size, --depth-range, --float-depth and --force are for LMDBs; a folder of pairs has "
-            "the recording's own pictures"
+            "--size, --depth-range, --float-depth, --force, --no-reading and --strict are for "
+            "LMDBs; a folder of pairs has the recording's own pictures"
         )
     labels = labelling.from_args(args)
     if labels.describe() and not labels.given:
@@ -123,12 +126,12 @@ def main() -> None:
         args.unknown == "ignore",
     )
     recording = kinds.open_recording(args.source, args, how)
+    args.depth_unit = args.depth_unit or recording.unit()
     info = describe(args, recording)
     recording, info = with_labels(recording, labels, info)
     if args.to == "folder":
         write_folders(args, recording, info)
         return
-    args.depth_unit = args.depth_unit or recording.unit()
     table = labels.table
     if table is None and "classes" in info:
         table = classes.benchmark("nyuv2-40")
