@@ -37,6 +37,19 @@ def add_options(group: Any) -> None:
         help="labels: PNG (plain, palette or colours) or NPY; without this option and "
         "--labels-from every label is 0, which is good only for prediction",
     )
+    add_tool(group, source)
+    group.add_argument(
+        "--classes",
+        metavar="N|TABLE|nyuv2-40|...",
+        help="number of classes, or a table of them: a .csv of label,name[,r,g,b], a .txt of one "
+        "name a line, CVAT's labelmap.txt, nyuv2-40, nyuv2-13 or sunrgbd-37; names of "
+        "--labels-from are looked up in it (default there: the tool's own names)",
+    )
+    add_numbers(group)
+
+
+def add_tool(group: Any, source: Any) -> None:
+    """Adds --labels-from to `source`, among options of which one may be given, and its kind."""
     source.add_argument(
         "--labels-from",
         type=Path,
@@ -48,14 +61,6 @@ def add_options(group: Any) -> None:
         choices=tuple(kinds.NEEDS),
         help="the form of --labels-from (default: recognised by the files)",
     )
-    group.add_argument(
-        "--classes",
-        metavar="N|TABLE|nyuv2-40|...",
-        help="number of classes, or a table of them: a .csv of label,name[,r,g,b], a .txt of one "
-        "name a line, CVAT's labelmap.txt, nyuv2-40, nyuv2-13 or sunrgbd-37; names of "
-        "--labels-from are looked up in it (default there: the tool's own names)",
-    )
-    add_numbers(group)
 
 
 def add_numbers(group: Any, where: str = "label files") -> None:
@@ -227,7 +232,7 @@ def from_args(args: argparse.Namespace) -> Labelling:
         args.usage.error(f"--zero-based, --ignore-label: the labels of {found.kind} are names")
     if table is not None and re.fullmatch("[0-9]+", args.classes):
         args.usage.error(f"--classes {args.classes}: the labels of {found.kind} are names")
-    _say(found)
+    introduce(found)
     return Labelling(table or own_table(found), None, found, **common)
 
 
@@ -245,7 +250,8 @@ def own_table(found: Annotations) -> ClassTable:
     return ClassTable((IGNORED, *names), ((0, 0, 0), *colors))
 
 
-def _say(found: Annotations) -> None:
+def introduce(found: Annotations) -> None:
+    """Says what the files of a labelling tool hold."""
     empty = sum(picture.empty for picture in found.pictures)
     nothing = f", {empty} of them without shapes" if empty else ""
     cli.say(

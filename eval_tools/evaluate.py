@@ -16,12 +16,15 @@ import numpy as np
 
 from boundary.text import shown
 from boundary.writing import write_text
+from data_tools.annotations import kinds
+from data_tools.annotations.base import Annotations
+from data_tools.classes import ClassTable
 from data_tools.cli import DataError, check_distinct, say, size, whole
-from data_tools.labelling import Labelling, add_numbers
+from data_tools.labelling import Labelling, add_numbers, add_tool, introduce
 from eval_tools import cli, compare, drawings, tables
 from eval_tools.caffe_log import read_log
 from eval_tools.frames import mismatch, reshaped, with_classes
-from eval_tools.labels import label_set
+from eval_tools.labels import LabelSet, label_set
 from eval_tools.network import load
 from eval_tools.records import Records
 from eval_tools.report import Report
@@ -57,13 +60,15 @@ def _add_scored(group: argparse._ArgumentGroup) -> None:
         help="score at this resolution: frames are resized to the net's inputs, and its scores "
         "are resized bilinearly (default: the net is reshaped to the records)",
     )
-    group.add_argument(
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
         "--labels",
         metavar="LMDB|DIR",
         help="other labels, for --size: an LMDB with the same keys, or label images with the "
         "records' names, with or without the number in front",
     )
     add_numbers(group, "--labels")
+    add_tool(group, source)
     group.add_argument(
         "--group",
         metavar="KEY",
@@ -113,11 +118,13 @@ def evaluate(
     weights: str | None,
     name: str,
     watch: Watcher | None = None,
+    annotations: Annotations | None = None,
 ) -> Tally:
-    """Scores one model as the options say. Raises DataError for unusable input."""
+    """Scores one model as the options say. annotations: what --labels-from holds.
+
+    Raises DataError for unusable input.
+    """
     records = Records(args.lmdb)
-    how = Labelling(ignore=args.ignore_label, zero_based=args.zero_based)
-    truths = Truths(records, args.labels, how)
     network = load(deploy, weights, args.gpu, args.score, args.scene, args.trust)
     if warning := mismatch(records, deploy):
         say(warning)
@@ -125,6 +132,7 @@ def evaluate(
         say(note)
     info = with_classes(records.info, deploy, network.values)
     labels = label_set(network.values, info, args.names, args.classes)
+    truths = Truths(records, args.labels, _labelling(args, labels, annotations))
     return score(
         network,
         records,
@@ -138,11 +146,32 @@ def evaluate(
     )
 
 
+def _labelling(args: argparse.Namespace, labels: LabelSet, found: Annotations | None) -> Labelling:
+    """How the true labels are read that do not come from records; names are the net's."""
+    if found is None:
+        return Labelling(ignore=args.ignore_label, zero_based=args.zero_based)
+    if args.ignore_label or args.zero_based:
+        raise DataError("--ignore-label and --zero-based go with the pictures of --labels DIR")
+    return Labelling(ClassTable(labels.names), annotations=found)
+
+
+def _annotations(args: argparse.Namespace) -> Annotations | None:
+    """What --labels-from holds, and says so."""
+    if args.labels_from is None:
+        return None
+    found = kinds.read(args.labels_from, args.labels_kind)
+    if found is None:
+        raise DataError(f"{args.labels_from}: holds pictures; --labels takes them")
+    introduce(found)
+    return found
+
+
 def compared(args: argparse.Namespace, watch: Watcher | None = None) -> list[Result]:
     """Scores the model and those to compare it with. Raises DataError."""
     models = [(args.deploy, args.weights), *map(tuple, args.versus)]
+    annotations = _annotations(args)
     tallies = [
-        evaluate(args, deploy, weights, name, watch if i == 0 else None)
+        evaluate(args, deploy, weights, name, watch if i == 0 else None, annotations)
         for i, ((deploy, weights), name) in enumerate(zip(models, _names(models), strict=True))
     ]
     for tally in tallies[1:]:
@@ -207,6 +236,7 @@ def _check_files(args: argparse.Namespace) -> None:
         cli.check_output(path)
     outputs += [("--confusion's scenes", _of_scenes(path)) for path in args.confusion]
     inputs = [("LMDB", args.lmdb), *cli.model_files(args), *cli.label_files(args.labels)]
+    inputs += [("--labels-from", args.labels_from)] if args.labels_from else []
     inputs += [("--versus", path) for model in args.versus for path in model if path]
     inputs += [("--log", path) for path in args.log]
     check_distinct(outputs, inputs)
