@@ -100,7 +100,7 @@ def score(
             kind = records.about(frame.key).get(group, "(none)") if group else None
             matrix = tally.add(frame.key, truth, found.label, None if kind is None else str(kind))
             if found.scene is not None:
-                names = _scene_names(records.info, network.scenes)
+                names = scene_names(records.info, network.scenes)
                 _check_scene(frame, network)
                 tally.add_scene(frame.scene, found.scene, names)
             if watch:
@@ -147,8 +147,8 @@ class Truths:
         if source is None:
             if records.info.get("labeled") is False:
                 raise DataError(
-                    f"{self.where}: its frames have no labels, as dataset.json says; predict takes "
-                    "them, or --labels says where labels are"
+                    f"{self.where}: its frames have no labels, as dataset.json says; predict and "
+                    "eval_tools.report take them, or --labels says where labels are"
                 )
             return
         if (Path(source) / "data.mdb").is_file():
@@ -212,7 +212,8 @@ def _check_scene(frame: Record, network: Network) -> None:
         )
 
 
-def _scene_names(info: dict[str, Any], scenes: int) -> list[str]:
+def scene_names(info: dict[str, Any], scenes: int) -> list[str]:
+    """The names of a net's scenes: those of a dataset.json with as many, else numbers."""
     found = info.get("scenes")
     if isinstance(found, list) and len(found) == scenes:
         return [str(name) for name in found]

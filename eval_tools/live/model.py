@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from boundary import packed
 from boundary.errors import shown
 from boundary.pictures import orientation
 from data_tools import images, turning
+from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
-from data_tools.record import Frame, nearest
+from data_tools.fit import describe
+from data_tools.record import Frame, RecordFormat, nearest
 from eval_tools import drawings
 from eval_tools.inference import at_size
 from eval_tools.live import message
@@ -26,6 +29,7 @@ from eval_tools.predictor import Predictor, Unit, unit_for
 # The pixels of a frame that the page shows; larger frames are shrunk. Full HD is within it. The
 # scores of 40 labels take 320 MB for so many.
 MOST_PIXELS = 2**21
+MOST_MOVING = 2**19  # of frames that come one after another; 960x540 is within it
 STEPS = 1000  # of depth on the page in a metre; 16 bits hold 65 m
 
 
@@ -33,7 +37,9 @@ STEPS = 1000  # of depth on the page in a metre; 16 bits hold 65 m
 class Given:
     """A frame to label. color: H x W x 3 uint8, BGR, or None. depth: H x W in `unit`, or None.
 
-    unit: None for millimetres in integers and metres in floats. seconds: what reading took.
+    unit: None for millimetres in integers and metres in floats. seconds: what reading took. facts:
+    what else the page is told. most: pixels; larger frames are shrunk. aligned: whether depth is in
+    the colour camera's picture already, whatever cameras the model is told of.
     """
 
     name: str
@@ -42,13 +48,21 @@ class Given:
     unit: Unit | None = None
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
+    most: int = MOST_PIXELS
+    aligned: bool = False
 
 
 class Model:
-    """A Predictor, and its answers in the form that the page takes."""
+    """A Predictor, and its answers in the form that the page takes.
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    rig: the cameras, if depth is to be projected into the colour camera's picture. unit: of dropped
+    files, until the page's user chooses another.
+    """
+
+    def __init__(
+        self, predictor: Predictor, rig: Rig | None = None, unit: DepthUnit | None = None
+    ) -> None:
+        self.predictor, self._rig, self._unit = predictor, rig, unit
         path = predictor.model
         self._info = packed.read(path, DataError).info if packed.is_packed(path) else {}
         self._example = predictor.example()
@@ -69,13 +83,15 @@ class Model:
             "place": "CPU" if p.gpu is None else f"GPU {p.gpu}",
             "figures": _figures(self._info.get("figures")),
             "example": self._example is not None,
+            "aligns": self._rig is not None,
+            "unit": _option(self._unit),
         }
 
     def example(self) -> Given:
         """The packed model's example. Raises DataError if it has none."""
         if self._example is None:
             raise DataError(f"{shown(self.predictor.model)}: has no example")
-        return Given("the model's example", *self._example)
+        return Given("the model's example", *self._example, aligned=True)
 
     def read(self, facts: dict[str, Any], blocks: dict[str, bytes]) -> Given:
         """The frame of dropped files, of which the net's own count. Raises DataError."""
@@ -86,13 +102,15 @@ class Model:
     def answer(self, given: Given) -> bytes:
         """The message with a frame's labels (see page.js). Raises DataError."""
         p = self.predictor
-        frame, notes = _shrunk(given)
         start = time.perf_counter()
+        frame, notes = _shrunk(self._aligned(given))
         color = frame.color if p.takes_color else None
         depth = frame.depth if p.takes_depth else None
         labels, confidence = p.with_confidence(color, depth, frame.unit)
         seconds = time.perf_counter() - start
         size = labels.shape[::-1]
+        if told := describe(p.fit, size, p.size):
+            notes.append(f"The frame of {told}.")
         blocks = {"labels": labels.tobytes(), "confidence": _bytes(confidence)}
         if color is not None:
             quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
@@ -114,6 +132,14 @@ class Model:
             },
             blocks,
         )
+
+    def _aligned(self, given: Given) -> Given:
+        """A frame with its depth in the colour camera's picture."""
+        if self._rig is None or given.aligned or given.color is None or given.depth is None:
+            return given
+        form = RecordFormat(unit=unit_for(given.unit, given.depth), rig=self._rig)
+        depth = form.aligned(Frame(given.color, given.depth)).depth
+        return replace(given, depth=depth, unit=form.unit)
 
 
 def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) -> Given:
@@ -140,31 +166,41 @@ def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) 
                  seconds=seconds)  # fmt: skip
 
 
+def _option(unit: DepthUnit | None) -> str:
+    """A unit as the page's list has it."""
+    option = unit.option if unit else ""
+    return {"1000": "mm", "1": "m"}.get(option, option)
+
+
 def _figures(found: Any) -> list[dict[str, Any]]:
     """What the page says of a packed model's evaluations."""
     rows = found if isinstance(found, list) else []
     kept = ("frames", "mean_iou", "global_accuracy")
     return [
-        {key: row[key] for key in kept if isinstance(row.get(key), int | float)}
+        {key: row[key] for key in kept if _is_number(row.get(key))}
         for row in rows
         if isinstance(row, dict)
     ]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _shrunk(given: Given) -> tuple[Given, list[str]]:
-    """A frame of at most MOST_PIXELS, and what was done to it."""
+    """A frame of no more pixels than it may have, and what was done to it."""
     shape = next((a.shape for a in (given.color, given.depth) if a is not None), None)
     if shape is None:
         raise DataError("neither colour nor depth is given")
     height, width = shape[:2]
-    if height * width <= MOST_PIXELS:
+    if height * width <= given.most:
         return given, []
-    part = (MOST_PIXELS / (height * width)) ** 0.5
+    part = (given.most / (height * width)) ** 0.5
     size = max(1, int(width * part)), max(1, int(height * part))
     color = None if given.color is None else drawings.smooth(given.color, size)
     depth = None if given.depth is None else nearest(given.depth, size)
     note = f"The frame of {width}x{height} is shown and labelled at {size[0]}x{size[1]}."
-    return Given(given.name, color, depth, given.unit, given.seconds, given.facts), [note]
+    return replace(given, color=color, depth=depth), [note]
 
 
 def _bytes(confidence: np.ndarray) -> bytes:

@@ -134,6 +134,7 @@ async function take(files, part = null) {
     if (free) found[free] = file;
   }
   Object.assign(state.files, found);
+  $("drop").open = true;
   for (const [kind, file] of Object.entries(found)) showName(kind, file);
   labelFiles();
 }
@@ -169,6 +170,12 @@ function watchFiles() {
   }
   for (const part of ["color", "depth"]) $(`${part}-slot`).hidden = !data[part];
   $("unit-choice").hidden = !data.depth;
+  $("unit").value = data.unit;
+  if ($("unit").selectedIndex < 0) {
+    $("unit").value = "other";
+    $("steps").value = data.unit;
+  }
+  $("steps-choice").hidden = $("unit").value !== "other";
   $("unit").addEventListener("change", () => {
     $("steps-choice").hidden = $("unit").value !== "other";
     if (!state.example) labelFiles();
@@ -277,6 +284,7 @@ function go(at) {
 
 function buildPlayer() {
   $("player").hidden = $("play-keys").hidden = !source;
+  $("drop").open = !source;
   if (!source) return;
   for (const id of ["steps-through", "seek-choice", "step-keys"]) $(id).hidden = !isRecording;
   $("seek").max = isRecording ? source.count - 1 : 0;
@@ -295,6 +303,8 @@ function show(frame) {
   state.frame = frame;
   $("result").hidden = false;
   $("name").textContent = frame.name;
+  // A screen reader need not hear the times of each of many frames.
+  $("status").setAttribute("aria-live", state.playing ? "off" : "polite");
   tell(described(frame));
   $("notes").replaceChildren(...frame.notes.map((text) => {
     const item = document.createElement("li");
@@ -437,6 +447,7 @@ function describeModel() {
     parts.push(`depth range ${data.depth_range}`
       + (data.depth_range_assumed ? " (assumed: nothing says how the net was trained)" : ""));
   }
+  if (data.aligns) parts.push("depth is projected into the colour picture");
   for (const { frames, mean_iou: iou } of data.figures) {
     if (iou !== undefined) parts.push(`mean IoU ${percent(iou)} on ${frames ?? "its"} test frames`);
   }

@@ -16,7 +16,7 @@ from boundary.reading import reading
 from data_tools.build import Source
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthUnit
-from eval_tools.live.model import Given
+from eval_tools.live.model import MOST_MOVING, Given
 
 PATIENCE = 5.0  # seconds for a camera's next frame
 
@@ -69,6 +69,7 @@ class Recording:
             self._unit,
             time.perf_counter() - start,
             {"at": place},
+            MOST_MOVING,
         )
 
 
@@ -79,13 +80,17 @@ class Camera:
     passed over, so that what is shown is never old.
 
     read: gives colour and depth of the next frame; raises DataError if there is none. It is called
-    once here, so that a camera that gives none is told at once.
+    once here, so that a camera that gives none is told at once. aligned: as of Given.
     """
 
     def __init__(
-        self, read: Callable[[], Pictures], name: str, unit: DepthUnit | None = None
+        self,
+        read: Callable[[], Pictures],
+        name: str,
+        unit: DepthUnit | None = None,
+        aligned: bool = False,
     ) -> None:
-        self._read, self._name, self._unit = read, name, unit
+        self._read, self._name, self._unit, self._aligned = read, name, unit, aligned
         self._pictures, self._number = read(), 0
         self._error: str | None = None
         self._came = threading.Condition()
@@ -107,7 +112,16 @@ class Camera:
                 )
             (color, depth), number = self._pictures, self._number
         seconds = time.perf_counter() - start
-        return Given(f"{self._name}", color, depth, self._unit, seconds, {"at": number})
+        return Given(
+            self._name,
+            color,
+            depth,
+            self._unit,
+            seconds,
+            {"at": number},
+            MOST_MOVING,
+            self._aligned,
+        )
 
     def _follow(self) -> None:
         while self._error is None:
@@ -123,11 +137,11 @@ class Camera:
                 self._came.notify_all()
 
 
-def camera(place: str, depth: bool) -> Camera:
+def camera(place: str, depth: bool, unit: DepthUnit | None = None) -> Camera:
     """A camera that OpenCV reads. place: its number, or a device's path such as /dev/video0.
 
     depth: whether the net looks at depth. OpenCV reads that of Orbbec cameras and, if it was built
-    so, through OpenNI 2.
+    so, through OpenNI 2. unit: that of depth (default: millimetres).
 
     Raises:
         DataError: there is no such camera, or it gives no frames.
@@ -140,7 +154,7 @@ def camera(place: str, depth: bool) -> Camera:
     for kind in ("OBSENSOR", "OPENNI2"):
         with suppress(DataError, AttributeError):
             opened = _opened(place, getattr(cv2, f"CAP_{kind}"), name)
-            return Camera(_deep(opened, kind, name), name, DepthUnit.parse("mm"))
+            return Camera(_deep(opened, kind, name), name, unit or DepthUnit.parse("mm"))
     raise DataError(
         f"{name}: the net looks at depth, and OpenCV reads none from it (it does from Orbbec's "
         "cameras); for a RealSense say --realsense"
@@ -225,4 +239,4 @@ def realsense(depth: bool) -> Camera:
         color = np.array(frames.get_color_frame().get_data())  # a copy: the buffer is used again
         return color, np.array(frames.get_depth_frame().get_data()) if depth else None
 
-    return Camera(read, name, DepthUnit("steps", 1 / scale))
+    return Camera(read, name, DepthUnit("steps", 1 / scale), aligned=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_tools.cli import DataError
+from data_tools.depth import DepthUnit
 from data_tools.record import Frame
 from eval_tools.live.sources import Camera, Recording
 
@@ -155,6 +156,14 @@ def test_units(opened, predictor, files):
     np.testing.assert_array_equal(labels(opened), predictor(bgr, stored, 2000))
 
 
+@pytest.mark.parametrize(("option", "chosen"), [("5000", "5000"), ("2500", "other"), ("mm", "mm")])
+def test_the_unit_of_the_command_line_is_chosen(page, predictor, tools, option, chosen):
+    with tools.serving(predictor, unit=DepthUnit.parse(option)) as server:
+        page.open(server.url)
+        assert page.js("[$('unit').value, unit()]") == [chosen, option]
+        assert page.js("$('steps-choice').hidden") == (chosen != "other")
+
+
 def test_what_cannot_be_read_is_one_line_and_goes_away(opened, files, tmp_path):
     bad = tmp_path / "bad_depth.png"
     bad.write_bytes(b"no picture")
@@ -240,11 +249,12 @@ def test_everything_can_be_reached_by_keyboard(opened, files):
     shown(opened, "f1_rgb.png and f1_depth.png")
     opened.js("document.activeElement.blur(); document.querySelector('.skip').focus()")
     reached = []
-    for _ in range(12):
+    name = "document.activeElement.id || document.activeElement.value || 'summary'"
+    for _ in range(13):
         opened.key("Tab")
-        reached.append(opened.js("document.activeElement.id || document.activeElement.value"))
-    assert reached == ["color-file", "depth-file", "unit", "example", "overlay", "strength", "all",
-                       "none", "1", "2", "3", "4"]  # fmt: skip
+        reached.append(opened.js(name))
+    above = ["summary", "color-file", "depth-file", "unit", "example", "overlay", "strength"]
+    assert reached == [*above, "all", "none", "1", "2", "3", "4"]
 
 
 # -- frames as they come ---------------------------------------------------------------------------
