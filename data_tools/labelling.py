@@ -1,14 +1,14 @@
 """Where frames' labels come from: pictures of labels, or the files of a labelling tool.
 
-data_tools.folder and data_tools.sequence share the options. `Labelling` reads a frame's labels, and
-`concerns` says what in a whole data set looks wrong.
+data_tools.folder, data_tools.sequence and eval_tools.evaluate share the options. `Labelling` reads
+a frame's labels.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from data_tools.matching import match
 from data_tools.record import UNKNOWN, UnknownLabel
 
 STANDS_FOR_NONE = (255, 65535, -1)  # values by which others mark pixels without a label
-MANY = 8  # classes that a message names
 
 
 def add_options(group: Any) -> None:
@@ -157,6 +156,15 @@ class Labelling:
             )
         return source.draw(lambda name: self.number(name, str(source)), size)
 
+    def stores_numbers(self, path: Path) -> bool:
+        """Whether a picture of labels holds numbers, and not colours of the table.
+
+        Raises as read.
+        """
+        seen: list[np.ndarray] = []
+        images.read_label(path, self.table, True, lambda stored: seen.append(stored) or stored)
+        return bool(seen)
+
     def number(self, name: str, where: str) -> int:
         """The label of a class's name in a tool's files. Raises as read, naming `where`."""
         name = name.strip()
@@ -259,8 +267,8 @@ def introduce(found: Annotations) -> None:
         f"{len(found.names)} classes"
     )
     if found.left_out:
-        kinds_ = ", ".join(f"{count} x {kind}" for kind, count in sorted(found.left_out.items()))
-        cli.say(f"{found.path}: left out, as they tell no area: {kinds_}")
+        things = ", ".join(f"{count} x {shown(k)}" for k, count in sorted(found.left_out.items()))
+        cli.say(f"{found.path}: left out, as they tell no area: {things}")
     for note in found.notes:
         cli.say(f"{found.path}: {note}")
     alike: dict[str, list[str]] = {}
@@ -268,69 +276,5 @@ def introduce(found: Annotations) -> None:
         alike.setdefault(name.casefold(), []).append(name)
     for names in alike.values():
         if len(names) > 1:
-            cli.say(f"{found.path}: {' and '.join(names)} count as different classes")
-
-
-def tell(where: str | Path, results: Iterable[Mapping[str, Any]], labelling: Labelling) -> None:
-    """Says what looks wrong with the labels of finished LMDBs. results: their dataset.json."""
-    pixels = np.zeros(256, np.int64)
-    for result in results:
-        for label, count in result["label_pixels"].items():
-            pixels[int(label)] += count
-    if labelling.given:
-        for text in concerns(pixels, labelling):
-            cli.say(f"{where}: {text}")
-
-
-def concerns(pixels: np.ndarray, labelling: Labelling) -> list[str]:
-    """What looks wrong with a data set's labels. pixels: those of each label, 256 counts."""
-    table = labelling.table
-    if not pixels.sum():
-        return []
-    if table is None:
-        return _taken_for_none(pixels)
-    absent = [label for label in range(1, table.highest + 1) if not pixels[label]]
-    found = []
-    if (
-        labelling.annotations is None
-        and not labelling.zero_based
-        and _shifted(pixels, absent, table)
-    ):
-        share = pixels[0] / pixels.sum()
-        found.append(
-            f"label 0 (ignored) has {share:.0%} of the pixels, and the highest, {table.highest} "
-            f"({shown(table.names[-1])}), never occurs; if labels count from 0, pass --zero-based"
-        )
-    if absent:
-        named = ", ".join(f"{label} ({shown(table.names[label])})" for label in absent[:MANY])
-        more = f" and {len(absent) - MANY} more" if len(absent) > MANY else ""
-        found.append(f"{len(absent)} of {table.highest} classes never occur: {named}{more}")
-    return found
-
-
-def _shifted(pixels: np.ndarray, absent: Sequence[int], table: ClassTable) -> bool:
-    """Whether labels look as if they counted from 0.
-
-    Then label 0 is a class with a large share, the highest label cannot occur, and the one below
-    is there, as are most others. With few classes left over, sound labels look otherwise.
-    """
-    large = pixels[0] >= 0.1 * pixels.sum()
-    return bool(
-        large
-        and table.highest > 1
-        and pixels[table.highest] == 0
-        and pixels[table.highest - 1] > 0
-        and len(absent) <= 1 + table.highest // 4
-    )
-
-
-def _taken_for_none(pixels: np.ndarray) -> list[str]:
-    """Label 255 far above all others, where no classes were told."""
-    others = np.flatnonzero(pixels[:255])
-    if not pixels[255] or (len(others) and others[-1] >= 128):
-        return []
-    highest = int(others[-1]) if len(others) else 0
-    return [
-        f"label 255 has {pixels[255] / pixels.sum():.0%} of the pixels, and no other is above "
-        f"{highest}; if it stands for no class, pass --ignore-label 255"
-    ]
+            told = " and ".join(map(shown, names))
+            cli.say(f"{found.path}: {told} count as different classes")
