@@ -93,7 +93,7 @@ class Labelling:
 
     table: the classes; None if they were not told. label: where pictures of labels are, as --label.
     annotations: a tool's files instead of them. ignore, zero_based: the options. ignore_unknown:
-    labels that no class has become UNKNOWN. benchmark: the table's name, if it is a benchmark's.
+    labels that no class has become UNKNOWN.
     """
 
     table: ClassTable | None = None
@@ -102,7 +102,6 @@ class Labelling:
     ignore: Sequence[int] = ()
     zero_based: bool = False
     ignore_unknown: bool = False
-    benchmark: str | None = None
     _found: dict[str, int] = field(default_factory=dict, repr=False)
 
     @property
@@ -121,9 +120,8 @@ class Labelling:
         return self.table.highest if self.table else 255
 
     def facts(self) -> dict[str, Any]:
-        """dataset.json's `labeled` and, if they are known, `classes`, `palette` and `dataset`."""
-        named = {"dataset": self.benchmark} if self.benchmark else {}
-        return {**named, "labeled": self.given, **(self.table.describe() if self.table else {})}
+        """dataset.json's `labeled` and, if they are known, `classes` and `palette`."""
+        return {"labeled": self.given, **(self.table.describe() if self.table else {})}
 
     def describe(self) -> dict[str, Any]:
         """The options for dataset.json; only those that were given."""
@@ -228,7 +226,6 @@ def from_args(args: argparse.Namespace) -> Labelling:
         "ignore": tuple(dict.fromkeys(args.ignore_label)),
         "zero_based": args.zero_based,
         "ignore_unknown": args.unknown == "ignore",
-        "benchmark": args.classes if args.classes in classes.BENCHMARKS else None,
     }
     if not args.labels_from:
         return Labelling(table, args.label, **common)
