@@ -114,21 +114,25 @@ class Intrinsics:
         return self._undistorted(seen_x, seen_y)
 
     def _undistorted(self, seen_x: np.ndarray, seen_y: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Newton's method on `distort`."""
-        x, y = seen_x.copy(), seen_y.copy()
+        """Newton's method on `distort`, for each pixel until it is there."""
+        shape, seen_x, seen_y = seen_x.shape, seen_x.ravel(), seen_y.ravel()
+        found_x, found_y = np.full(seen_x.shape, np.nan), np.full(seen_x.shape, np.nan)
+        x, y, left = seen_x.copy(), seen_y.copy(), np.arange(seen_x.size)
         with np.errstate(all="ignore"):
             for _ in range(_NEWTON_STEPS):
                 at_x, at_y = self.distort(x, y)
-                off_x, off_y = at_x - seen_x, at_y - seen_y
-                size = np.hypot(off_x, off_y)
-                if not (size > 1e-9).any():
+                off_x, off_y = at_x - seen_x[left], at_y - seen_y[left]
+                away = np.hypot(off_x, off_y) > 1e-9
+                there = ~away & (x * x + y * y <= self.reach())
+                found_x[left[there]], found_y[left[there]] = x[there], y[there]
+                if not away.any():
                     break
+                x, y, left, off_x, off_y = (part[away] for part in (x, y, left, off_x, off_y))
                 xx, xy, yy = self._slopes(x, y)
                 det = xx * yy - xy * xy
-                x -= (off_x * yy - off_y * xy) / det
-                y -= (off_y * xx - off_x * xy) / det
-            good = (size * max(self.fx, self.fy) < 1e-3) & (x * x + y * y <= self.reach())
-        return np.where(good, x, np.nan), np.where(good, y, np.nan)
+                x = x - (off_x * yy - off_y * xy) / det
+                y = y - (off_y * xx - off_x * xy) / det
+        return found_x.reshape(shape), found_y.reshape(shape)
 
     def _slopes(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
         """The derivatives of `distort`: of x by x, of x by y (which is that of y by x), of y by

@@ -6,13 +6,24 @@ data_tools.folder, data_tools.sequence and eval_tools.predict share them.
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
+
+import cv2
+import numpy as np
 
 from data_tools import calibration
 from data_tools.camera import Rig
-from data_tools.cli import DataError
+from data_tools.cli import DataError, say
 from data_tools.depth import DepthUnit
+from data_tools.doctor import holes
 from data_tools.fit import FITS
+from data_tools.record import RecordFormat
+
+LOOKS = 8  # frames that are looked at for values that stand for "no reading"
 
 
 def add_options(group: Any) -> None:
@@ -23,7 +34,33 @@ def add_options(group: Any) -> None:
         metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
         help="unit of the stored depth (default: mm for integers, m for floats)",
     )
+    group.add_argument(
+        "--no-reading",
+        type=_no_reading,
+        action="append",
+        metavar="V|none",
+        help="a value of the stored depth that stands for no reading, as 0 does; may be repeated. "
+        "By default, one that is far behind all readings is found and said; none: there is none",
+    )
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="what the depth doctor warns of (docs/data.md) makes a frame unusable",
+    )
     add_rig(group)
+
+
+def _no_reading(text: str) -> float | None:
+    """argparse type: a number, or None for `none`."""
+    if text == "none":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor none")
+    return value
 
 
 def add_rig(group: Any) -> None:
@@ -86,4 +123,36 @@ def add_fit(group: Any, default: str | None, told: str | None = None) -> None:
 
 def fields(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of RecordFormat that these options give."""
-    return {"fit": args.fit, "rig": rig(args)}
+    return {"fit": args.fit, "rig": rig(args), **doctor_fields(args)}
+
+
+def doctor_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """The doctor's fields; none for data sets, whose depth is known and has no such options."""
+    if "no_reading" not in args:
+        return {}
+    given = args.no_reading
+    values = None if given is None else tuple(value for value in given if value is not None)
+    return {"no_reading": values, "doctor": True, "strict": args.strict}
+
+
+def settled(
+    form: RecordFormat, depth: Callable[[int], np.ndarray], count: int, where: str
+) -> RecordFormat:
+    """The format with the values that stand for "no reading", found if no option says them.
+
+    depth: gives the depth of one of `count` frames as stored; some frames are looked at. where:
+    what the message on stderr begins with.
+    """
+    if form.no_reading is not None:
+        return form
+    found = holes.agreed(_some(depth, count), form.unit)
+    for value in found.values():
+        say(f"{where}: {holes.told(value)}")
+    return replace(form, no_reading=tuple(found))
+
+
+def _some(depth: Callable[[int], np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """The depth of frames here and there; unusable ones, which are told of later, are left out."""
+    for index in np.unique(np.linspace(0, count - 1, LOOKS).astype(int)):
+        with suppress(DataError, OSError, cv2.error):
+            yield depth(int(index))

@@ -58,20 +58,20 @@ def add_options(group: Any) -> None:
     add_numbers(group)
 
 
-def add_numbers(group: Any) -> None:
-    """Adds the options on labels that are stored as numbers."""
+def add_numbers(group: Any, where: str = "label files") -> None:
+    """Adds the options on labels that are stored as numbers. where: what holds them, in words."""
     group.add_argument(
         "--ignore-label",
         type=_values,
         action="extend",
         default=[],
         metavar="V[,V]",
-        help="values of label files that stand for no class, e.g. 255: they become 0",
+        help=f"values in {where} that stand for no class, e.g. 255: they become 0",
     )
     group.add_argument(
         "--zero-based",
         action="store_true",
-        help="label files count classes from 0: each becomes one more, after --ignore-label",
+        help=f"{where} count classes from 0: each becomes one more, after --ignore-label",
     )
 
 

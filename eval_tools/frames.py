@@ -74,6 +74,9 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
     Raises:
         DataError: a file is unusable, or the two show different fields of view.
     """
+    if "colour" in files and "depth" in files:
+        both = {"color": files["colour"], "depth": files["depth"]}
+        return record_of(images.read_frame(both), name, form)
     color = images.read_color(files["colour"]) if "colour" in files else None
     depth = images.read_depth(files["depth"]) if "depth" in files else None
     paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
@@ -101,11 +104,23 @@ def record(
         color = np.full((*depth.shape, 3), 128, np.uint8)
     if depth is None:
         depth = np.zeros(color.shape[:2], np.uint8)
-        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"), rig=None)
-    frame = Frame(color, depth, files=files or {})
-    planes = form.planes(frame)
-    placement = form.placement(frame)
-    return Record(name, planes[:3].transpose(1, 2, 0), planes[3], guide=color, placement=placement)
+        form = replace(
+            form, unit=DepthUnit("scaled"), range=DepthRange("none"), rig=None, doctor=False
+        )
+    return record_of(Frame(color, depth, files=files or {}), name, form)
+
+
+def record_of(frame: Frame, name: str, form: RecordFormat) -> Record:
+    """The record of a frame. Raises DataError as record."""
+    planes, notes = form.noted_planes(frame)
+    return Record(
+        name,
+        planes[:3].transpose(1, 2, 0),
+        planes[3],
+        guide=frame.color,
+        placement=form.placement(frame),
+        notes=notes,
+    )
 
 
 def default_unit(files: dict[str, Path]) -> DepthUnit:

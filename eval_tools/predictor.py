@@ -15,14 +15,24 @@ import numpy as np
 
 from boundary import packed
 from boundary.errors import shown
+from boundary.pictures import orientation
 from caffe.errors import CaffeError
 from caffe.process import device, log
-from data_tools import images
+from data_tools import images, turning
 from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
+from data_tools.record import Frame
 from eval_tools import drawings
-from eval_tools.frames import dataset_info, parse_range, record, record_format, trained_on, unit_of
+from eval_tools.frames import (
+    dataset_info,
+    parse_range,
+    record,
+    record_format,
+    trained_on,
+    unit_of,
+    with_classes,
+)
 from eval_tools.inference import Options, Segmented, at_size, batches, segment
 from eval_tools.labels import label_set
 from eval_tools.network import load
@@ -107,8 +117,9 @@ class Predictor:
         self.model, self.gpu, self.batch_size, self.rig = Path(model), gpu, batch_size, rig
         with _engine(gpu):
             self._network = load(model, weights, gpu, trusted=trust, warn=_warn)
-        source = dataset or (None if weights else model)
-        labels = label_set(self._network.values, dataset_info(source) if source else {})
+        info = dataset_info(dataset) if dataset else {}
+        values = self._network.values
+        labels = label_set(values, with_classes(info, model, values))
         self.names: tuple[str, ...] = labels.names
         self.colors: np.ndarray = labels.colors
         self.size: tuple[int, int] = self._network.size[::-1]
@@ -227,6 +238,9 @@ class Predictor:
                 parts[part] = images.decode_depth(data, Path(model.parts[part]).suffix, where)
         if not parts:
             return None
+        if len(parts) == 2:
+            frame = Frame(**parts, files={"color": f"{shown(self.model)}: example"})
+            parts["depth"] = turning.turned(frame, orientation(model.part("color"))).depth
         facts = model.info.get("example")
         unit = facts.get("depth_unit") if isinstance(facts, dict) else None
         return parts.get("color"), parts.get("depth"), unit if isinstance(unit, str) else None

@@ -114,6 +114,7 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
     recording.keep(taken)
     told = f"{shown(where)}: {kind.title}, {found.color} colour and {found.depth} depth frames, "
     told += f"{len(found.pairs)} pairs"
+    told += " (by the times of recording)" if "as recorded" in found.rule else ""
     cli.say(told if len(taken) == len(found.pairs) else f"{told}, of which {len(taken)} are taken")
     if any(found.lonely.values()):
         left = [f"{len(names)} {'colour' if part == 'color' else part} frames "

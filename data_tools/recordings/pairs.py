@@ -15,20 +15,27 @@ import numpy as np
 from boundary import writing
 from data_tools import build, cli, info, store
 from data_tools.cli import DataError
-from data_tools.record import Frame
+from data_tools.record import Frame, RecordFormat
 from data_tools.recordings.base import Recording
+from data_tools.recordings.labelled import Labelled
 
 FOLDERS = {"color": "rgb", "depth": "depth", "label": "label"}
 
 
 def write(
-    recording: Recording, indices: Sequence[int], out: Path, facts: dict[str, Any], skip_bad: bool
+    recording: Recording | Labelled,
+    indices: Sequence[int],
+    out: Path,
+    form: RecordFormat,
+    facts: dict[str, Any],
+    skip_bad: bool,
 ) -> int:
     """Writes OUT/rgb, OUT/depth and, if there are labels, OUT/label; returns the number of frames.
 
-    Files are copied as they are where they hold what `load` gives; other parts become PNG, or NPY
-    for floats. OUT appears when it is complete. Raises DataError if it exists, or for a frame that
-    cannot be read, unless skip_bad.
+    form: its unit is that of the depth, which is aligned if it has cameras. Files are copied as
+    they are where they hold what `load` gives; other parts become PNG, or NPY for floats. OUT
+    appears when it is complete. Raises DataError if it exists, or for a frame that cannot be read,
+    unless skip_bad.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     bad: dict[str, str] = {}
@@ -37,13 +44,18 @@ def write(
         for index in cli.progress(indices, len(indices), "frames"):
             name = recording.names[index]
             try:
-                frame = recording.load(index)
+                loaded = recording.load(index)
+                frame = form.aligned(loaded)
             except (DataError, OSError) as error:
                 bad[name] = cli.describe(error)
                 continue
+            files = recording.files(index)
+            if frame is not loaded:
+                files.pop("depth", None)
+                frame = replace(frame, depth=_stored(frame.depth, loaded.depth.dtype))
             frame, count = _known(frame)
             unknown += [count] if count else []
-            _write_frame(partial, name, frame, recording.files(index))
+            _write_frame(partial, name, frame, files)
         build.report(bad, len(indices), skip_bad)
         if len(bad) == len(indices):
             raise DataError(f"{out}: none of its frames can be used")
@@ -64,6 +76,13 @@ def write(
                 writing.sync(Path(folder, name))
     build.tell_unknown(out, facts)
     return len(frames)
+
+
+def _stored(depth: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Aligned depth (floats, in the recording's unit) in whole steps, if the recording's is."""
+    if kind.kind == "f":
+        return depth
+    return np.clip(np.rint(depth), 0, np.iinfo(np.uint16).max).astype(np.uint16)
 
 
 def _known(frame: Frame) -> tuple[Frame, int]:

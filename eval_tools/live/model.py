@@ -14,7 +14,8 @@ import numpy as np
 
 from boundary import packed
 from boundary.errors import shown
-from data_tools import images
+from boundary.pictures import orientation
+from data_tools import images, turning
 from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
@@ -156,6 +157,9 @@ def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) 
         else:
             suffix = Path(name).suffix.lower()
             found[part] = images.decode_depth(blocks[part], suffix, f"depth {shown(name)}")
+    if len(found) == 2:
+        frame = Frame(**found, files={"color": f"colour {shown(names['color'])}"})
+        found["depth"] = turning.turned(frame, orientation(blocks["color"])).depth
     unit = facts.get("unit")
     seconds = time.perf_counter() - start
     return Given(" and ".join(names.values()), **found, unit=str(unit) if unit else None,

@@ -440,6 +440,22 @@ def test_files_to_write_are_distinct_and_no_inputs(model, data, tmp_path, toy):
     evaluate.main([*model, str(data[0]), "--json", "/dev/null", "--markdown", "/dev/null"])
 
 
+def test_pictures_of_labels_as_others_store_them(model, tmp_path, toy):
+    frames = toy.frames(2)
+    path = toy.lmdb(tmp_path / "lmdb", frames, {"classes": toy.names})
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    for name, (_, truth) in frames.items():
+        label = truth.astype(np.uint8)
+        assert cv2.imwrite(str(folder / f"{name}.png"), np.where(label, label - 1, 255))
+    others = ["--size", "16x12", "--labels", folder, "--ignore-label", "255", "--zero-based"]
+    assert run(tmp_path, *model, path, *others)["global_accuracy"] == pytest.approx(
+        expected(frames).global_accuracy
+    )
+    with pytest.raises(DataError, match="--ignore-label and --zero-based go with the pictures of"):
+        run(tmp_path, *model, path, "--zero-based")
+
+
 def test_labels_in_the_folder_that_convert_writes(model, tmp_path, toy, monkeypatch):
     frames = toy.frames(3)
     frames = {f"kitchen/{name}": maps for name, maps in frames.items()}

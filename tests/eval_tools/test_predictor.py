@@ -100,6 +100,12 @@ def test_two_files_and_a_dataset(model, tmp_path):
     np.testing.assert_array_equal(found(bgr, depth), wanted)
 
 
+def test_a_dataset_without_names_leaves_those_of_the_packed_model(one, tmp_path):
+    (tmp_path / "dataset.json").write_text('{"options": {"depth_range": "valid"}}')
+    found = Predictor(one, dataset=tmp_path / "dataset.json")
+    assert (found.names, found.depth_range) == (tuple(NAMES), "valid")
+
+
 def test_without_a_known_rule_it_is_the_authors_and_told_as_assumed(model, tmp_path):
     bgr, depth = draw()
     found = Predictor(*model)
@@ -131,9 +137,11 @@ def test_batches_and_lists(predictor):
     np.testing.assert_array_equal(batch, np.stack(alone))
     frames[1] = draw(7, (30, 40))
     alone[1] = predictor(*frames[1])
-    listed = predictor(*map(list, zip(*frames, strict=True)))
-    for found, wanted in zip(listed, alone, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for form in (list, tuple):
+        listed = predictor(*map(form, zip(*frames, strict=True)))
+        assert type(listed) is form
+        for found, wanted in zip(listed, alone, strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_several_frames_run_at_once(one):

@@ -201,6 +201,21 @@ def test_messages_without_a_stamp_and_with_equal_ones(command, tmp_path, rendere
         assert np.array_equal(cv2.imread(f"pairs/depth/{name}.png", -1), depth)
 
 
+def test_sensors_with_clocks_of_their_own(command, tmp_path, rendered, records):
+    """The headers are years apart; the messages were recorded 5 ms apart."""
+    with Maker(tmp_path / "r.bag") as out:
+        for i, (picture, depth) in enumerate(rendered):
+            came = START + i * 33 * MS
+            out.image("/c", "bgr8", picture, i * 33 * MS + 1, came)
+            out.image("/d", "16UC1", depth, came, came + 5 * MS)
+    said = command("sequence", "r.bag", "db").stderr
+    assert "6 colour and 6 depth frames, 6 pairs (by the times of recording)" in said
+    command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted")
+    assert records("db") == records("wanted")
+    rule = read_info("db")["association"]["rule"]
+    assert rule == "nearest in time, within 20 ms, as recorded; the headers' times never meet"
+
+
 def test_bags_that_cannot_be_read_are_one_line(command, tmp_path, rendered):
     whole = write(tmp_path / "r.bag", rendered).read_bytes()
     for name, data in {"empty": b"", "none": b"no bag", "cut": whole[: len(whole) // 2],

@@ -13,6 +13,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from data_tools.record import from_datum
 from data_tools.recordings.association import SECOND, Pair
 from data_tools.recordings.selection import Position, chosen
 from data_tools.store import read_info
@@ -195,3 +196,29 @@ def test_colour_and_depth_of_other_sizes_and_aspects(command, tmp_path, rendered
     narrow = [(color, depth[:, :30]) for color, depth in rendered]
     layouts.open3d(tmp_path / "odd", narrow, ".png")
     assert "expected one aspect ratio" in command("sequence", "odd", "o", code=1).stderr
+
+
+def test_depth_is_aligned_for_records_and_for_folders(command, tmp_path, rendered, records):
+    """With the cameras' calibrations; a folder of pairs then needs them no more."""
+    color = {"width": 40, "height": 30, "fx": 35.0, "fy": 35.0, "cx": 19.5, "cy": 14.5}
+    depth = {"width": 40, "height": 30, "fx": 30.0, "fy": 30.0, "cx": 19.5, "cy": 14.5}
+    motion = {"rotation": [1, 0, 0, 0, 1, 0, 0, 0, 1], "translation": [0.05, 0.0, 0.0]}
+    for name, what in (("color", color), ("depth", depth), ("motion", motion)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(what))
+    cameras = ["--intrinsics", "color.json", "--depth-intrinsics", "depth.json",
+               "--extrinsics", "motion.json", "--depth-range", "0:8"]  # fmt: skip
+    layouts.open3d(tmp_path / "rec", rendered, ".png")
+    command("sequence", "rec", "db", *cameras)
+    command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted", *cameras)
+    assert records("db") == records("wanted")
+    command("sequence", "rec", "raw", "--depth-range", "0:8")
+    assert records("db") != records("raw")
+    command("sequence", "rec", "pairs", "--to", "folder", *cameras[:-2])
+    assert "rig" in json.loads((tmp_path / "pairs/dataset.json").read_text())["options"]
+    command("folder", "--rgb", "pairs/rgb", "--depth", "pairs/depth", "again",
+            "--depth-range", "0:8")  # fmt: skip
+    assert cv2.imread("pairs/depth/000000.png", -1).dtype == np.uint16
+    for one, other in zip(records("again"), records("db"), strict=True):
+        difference = np.abs(from_datum(one)[0].astype(int) - from_datum(other)[0])
+        assert difference.max() <= 1  # whole millimetres
+        assert (difference > 0).mean() < 0.02

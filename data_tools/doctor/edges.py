@@ -1,0 +1,157 @@
+"""Whether the edges of depth and colour meet: finds shifts, mirror images and rotations.
+
+The edges of depth (jumps and creases of 1 / z, which is linear across planes) are correlated with
+those of colour over all shifts, by Fourier transforms, for the frame as it is and for depth turned
+or mirrored. Scores are in standard deviations of the correlation over all shifts. Where the frame
+is sound, the score without a shift stands out; a frame is complained of only if another one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+
+import cv2
+import numpy as np
+
+from data_tools.doctor.sample import Sample
+from data_tools.notes import Finding
+
+AROUND = 31  # pixels: edges are compared with those around them
+TOLERANCE = 2  # pixels of the grid: an offset up to here is none
+REACH, TURN_REACH = 0.15, 0.04  # shifts up to this part of the longer side are looked for
+CLEAR = 6.0  # a score that stands out among turns
+CLEAR_SHIFT = 8.5  # and among shifts, which are many more
+SHIFT, TURN = 3.0, 4.5  # by how much another score must exceed the one without a shift
+PART = 0.65  # and which part of it the one without a shift must not exceed
+SOUND = 9.0  # where the score without a shift is so high, no turns are looked for
+LEAST_SHIFT = 4  # pixels of the grid
+PROJECT = "--intrinsics, --depth-intrinsics and --extrinsics project depth into the colour camera"
+
+Turn = Callable[[np.ndarray], np.ndarray]
+TURNS: dict[str, Turn] = {
+    "mirrored": lambda plane: plane[:, ::-1],
+    "upside down and mirrored": lambda plane: plane[::-1],
+    "turned by 180 degrees": lambda plane: plane[::-1, ::-1],
+}
+SQUARE_TURNS: dict[str, Turn] = {  # of square pictures; others of this kind differ in size
+    "turned by 90 degrees": lambda plane: np.rot90(plane, 1),
+    "turned by 90 degrees the other way": lambda plane: np.rot90(plane, -1),
+    "transposed": lambda plane: plane.T,
+    "transposed and turned by 180 degrees": lambda plane: plane[::-1, ::-1].T,
+}
+
+
+@dataclass(frozen=True)
+class Match:
+    """still: the best score near no shift. best: the best of all, at the shift (x, y) of depth
+    against colour, in pixels of the grid."""
+
+    still: float
+    best: float
+    shift: tuple[int, int]
+
+
+def examine(sample: Sample) -> list[Finding]:
+    """A finding on a frame whose depth is shifted, mirrored or turned against its colour."""
+    colors, depth = _spectrum(color_edges(sample.color)), depth_edges(sample.metres)
+    as_is = match(colors, depth)
+    if as_is is None:
+        return []
+    if as_is.still < SOUND:
+        name, turned = _turned(colors, depth)
+        if turned > as_is.best and _clearly(turned, as_is.still, TURN):
+            what = f"depth seems to be {name} against colour: {_scores(turned, as_is)}"
+            return [Finding("edges", what, "turn it back")]
+    x, y = as_is.shift
+    if (
+        np.hypot(x, y) < LEAST_SHIFT
+        or as_is.best < CLEAR_SHIFT
+        or not _clearly(as_is.best, as_is.still, SHIFT)
+    ):
+        return []
+    ways = [(x, "right", "left"), (y, "down", "up")]
+    words = [f"{abs(n) * sample.scale:.0f} pixels {b if n > 0 else a}" for n, b, a in ways if n]
+    what = f"depth lies {' and '.join(words)} of its place in colour"
+    return [Finding("edges", f"{what}: {_scores(as_is.best, as_is)}", PROJECT)]
+
+
+def _turned(colors: np.ndarray, depth: np.ndarray) -> tuple[str, float]:
+    """How depth has to be turned for the best match, and its score."""
+    square = depth.shape[0] == depth.shape[1]
+    turns = {**TURNS, **(SQUARE_TURNS if square else {})}
+    found = {name: match(colors, turn(depth), TURN_REACH) for name, turn in turns.items()}
+    return max(((name, one.best) for name, one in found.items() if one), key=lambda one: one[1])
+
+
+def _scores(best: float, as_is: Match) -> str:
+    return f"so their edges meet with a score of {best:.1f}, as they are with {as_is.still:.1f}"
+
+
+def _clearly(best: float, still: float, margin: float) -> bool:
+    return best >= CLEAR and best - still >= margin and still <= PART * best
+
+
+def matched(color: np.ndarray, metres: np.ndarray) -> Match | None:
+    """The match of a frame's colour (H x W x 3 uint8) and depth (H x W) as they are."""
+    return match(_spectrum(color_edges(color)), depth_edges(metres))
+
+
+def match(colors: np.ndarray, depth: np.ndarray, reach: float = REACH) -> Match | None:
+    """The match of depth's edges (H x W) with the spectrum of colour's; None without edges."""
+    around = np.ascontiguousarray(depth - cv2.blur(depth, (AROUND, AROUND)))
+    if not around.any() or not colors.any():
+        return None
+    product = cv2.mulSpectrums(_spectrum(around), colors, 0, conjB=True)
+    scores = cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_REAL_OUTPUT | cv2.DFT_SCALE)
+    scores = np.fft.fftshift(scores) / max(float(scores.std()), 1e-12)
+    height, width = scores.shape
+    row, column = height // 2, width // 2
+    far = max(TOLERANCE, min(round(reach * max(height, width)), row - 1, column - 1))
+    near = scores[row - far : row + far + 1, column - far : column + far + 1]
+    y, x = np.unravel_index(near.argmax(), near.shape)
+    still = scores[row - TOLERANCE : row + TOLERANCE + 1,
+                   column - TOLERANCE : column + TOLERANCE + 1]  # fmt: skip
+    return Match(float(still.max()), float(near.max()), (int(x) - far, int(y) - far))
+
+
+def _spectrum(edges: np.ndarray) -> np.ndarray:
+    return cv2.dft(edges)
+
+
+def color_edges(color: np.ndarray) -> np.ndarray:
+    """H x W float32: the strength of colour's edges, relative to those around, 0 on average."""
+    smooth = cv2.GaussianBlur(color, (3, 3), 0)
+    across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0)
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+    strength = reduce(np.maximum, cv2.split(cv2.magnitude(across, down)))
+    size = (AROUND, AROUND)
+    strength /= cv2.blur(strength, size) + 0.3 * float(strength.mean()) + 1e-6
+    strength = np.minimum(strength, 4)
+    return strength - cv2.blur(strength, size)
+
+
+def depth_edges(metres: np.ndarray) -> np.ndarray:
+    """H x W float32, 0..1: jumps and creases of depth (H x W, 0 = no reading). A hole has none."""
+    near = np.divide(1, metres, out=np.zeros_like(metres), where=metres > 0).astype(np.float32)
+    rows, columns = _along_rows(near), _along_rows(np.ascontiguousarray(near.T)).T
+    return np.ascontiguousarray(np.maximum(rows, columns))
+
+
+def _along_rows(near: np.ndarray, step: int = 3) -> np.ndarray:
+    """near: H x W of 1 / metres, 0 = no reading."""
+    edges = np.zeros_like(near)
+    left, middle, right = near[:, : -2 * step], near[:, step:-step], near[:, 2 * step :]
+    least = np.minimum(np.minimum(left, right), middle)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crease = np.abs(left + right - 2 * middle) / least
+        ratio = near[:, 1:] / near[:, :-1]
+        jump = np.maximum(ratio, 1 / ratio) - 1
+    crease = np.where(least > 0, np.clip((crease - 0.03) / 0.09, 0, 1) * 0.6, 0)
+    seen = (near[:, 1:] > 0) & (near[:, :-1] > 0)
+    jump = np.where(seen, np.clip((jump - 0.05) / 0.1, 0, 1), 0)
+    edges[:, step:-step] = crease
+    edges[:, 1:] = np.maximum(edges[:, 1:], jump)
+    edges[:, :-1] = np.maximum(edges[:, :-1], jump)
+    return edges
