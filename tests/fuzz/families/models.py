@@ -114,8 +114,12 @@ def predict(draw: Draw) -> Target:
 
 @family(0.1, asks=True)
 def onnx(draw: Draw) -> Target:
-    """caffe.convert of spoiled nets and weights to ONNX."""
-    return commands.script("convert", *_model(draw), "o.onnx")
+    """caffe.convert of spoiled nets and weights to ONNX; for whole frames, with spoiled facts."""
+    model, more = _model(draw), []
+    if draw.chance(0.4):
+        draw.json("lmdb/dataset.json", "d.json")
+        more = ["--with-preprocessing", "--no-check", "--dataset", "d.json"]
+    return commands.script("convert", *more, *model, "o.onnx")
 
 
 @family(0.6, asks=True)
