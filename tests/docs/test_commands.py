@@ -15,19 +15,16 @@ import cv2
 import numpy as np
 import printed
 import pytest
+import stage
 import torch
 
 import caffe
 from caffe.export import programs
 from caffe.formats.onnx import TARGETS
 from caffe.layers import REGISTRY
-from data_tools.classes import benchmark
-from data_tools.record import to_datum
-from data_tools.store import Writer, key
 
-GOLDEN = printed.ROOT / "tests" / "golden"
-# Pages whose commands another test runs.
-ELSEWHERE = {"docs/own_frames.md": "tests/docs/test_own_frames.py"}
+# The page that goes through everything: all that it prints runs in one folder, from top to bottom.
+WALK = "docs/own_frames.md"
 
 # Commands by a regular expression, and why they are not run.
 EXCUSED = {
@@ -46,6 +43,8 @@ EXCUSED = {
     "tests/data_tools/test_port_weights.py has files of their form",
     r"python -m data_tools\.vgg_surgery .*": "VGG-16's weights are a download of 500 MB; "
     "tests/data_tools/test_vgg_surgery.py has files of its form",
+    r"python -m data_tools\.folder .* --labels-from annotations\.xml lmdb/mine .*": "for those who "
+    "drew labels; the next command is for the others",
     r"python -m data_tools\.annoset .*": "VOC is a download; tests/data_tools/test_annoset.py has "
     "files of its form",
     r"caffe train .* -weights VGG_ILSVRC_16_layers_fc_reduced\.caffemodel": "trains SSD300",
@@ -89,18 +88,21 @@ SMALLER = (
     (r"^(python -m netgen solver)", r"\1 --max-iter 2 --test-epochs 0"),
     (r"--count 1000?\b", "--count 3"),
     (r" -gpu 0\b", ""),
+    (r"--intrinsics kinect-v2\b", "--intrinsics kinect-v1"),  # its pictures are 4:3
     (r"-iterations (10|654)\b", "-iterations 2"),
+)
+SMALLER_WALK = (
+    (r"--count 400\b", "--count 10"),
+    (r"--width-multiplier 0\.25", "--width-multiplier 0.02"),
+    (r"--max-iter 600\b", "--max-iter 2"),
+    (r"(--test-interval|--snapshot) 200\b", r"\1 1"),
+    (r"mine_iter_600\b", "mine_iter_2"),
 )
 SMALLER_PROGRAMS = (("caffe.set_mode_gpu()", "caffe.set_mode_cpu()"), ("step(100)", "step(2)"))
 
-BLOCKS = [
-    block
-    for page in printed.pages()
-    if page.relative_to(printed.ROOT).as_posix() not in ELSEWHERE
-    for block in printed.blocks(page)
-]
-SHELL = [block for block in BLOCKS if block.kind == "shell"]
-PROGRAMS = [block for block in BLOCKS if block.kind == "python"]
+BLOCKS = [block for page in printed.pages() for block in printed.blocks(page)]
+SHELL = [block for block in BLOCKS if block.kind == "shell" and block.page != WALK]
+PROGRAMS = [block for block in BLOCKS if block.kind == "python" and block.page != WALK]
 
 
 def excuse(command: str) -> str | None:
@@ -113,136 +115,31 @@ def excuse_program(block: printed.Block) -> str | None:
     return next((w for begin, w in EXCUSED_PROGRAMS.items() if block.text.startswith(begin)), None)
 
 
-def smaller(command: str) -> str:
+def smaller(command: str, rules: tuple[tuple[str, str], ...] = SMALLER) -> str:
     """The command with less to do."""
-    for form, instead in SMALLER:
+    for form, instead in rules:
         command = re.sub(form, instead, command)
     return command
 
 
-# -------------------------------------------------------------------------------------------------
-# The folder in which they run
-# -------------------------------------------------------------------------------------------------
-
-SIZE = (64, 48)
-FRAMES = ("kv2/a", "kv2/b", "xtion/c", "xtion/d", "e")
-
-
-def planes(seed: int) -> np.ndarray:
-    """A record of five channels, uint8 (5, 48, 64), with labels 1 to 4."""
-    random = np.random.default_rng(seed)
-    found = random.integers(40, 200, (5, SIZE[1], SIZE[0]), np.uint8)
-    found[4] = np.arange(1, 5).repeat(SIZE[0] // 4)
-    return found
-
-
-def write_lmdbs() -> None:
-    """LMDBs of the names that the pages use, all alike."""
-    writer = Writer(Path("lmdb/trainval"), "plan")
-    for i, name in enumerate(FRAMES):
-        writer.put(key(i, name), to_datum(planes(i)))
-    table = benchmark("nyuv2-40")
-    options = {"depth_range": "0:8 m", "float_depth": False}
-    writer.finish({"dataset": "nyuv2-40", "options": options, **table.describe()})
-    for name in ("test", "train", "a", "b", "sun", "nyuv2-40_trainval", "nyuv2-40_test"):
-        shutil.copytree("lmdb/trainval", f"lmdb/{name}")
-
-
-def write_frames() -> None:
-    """Folders of frames, single ones, lists and tables."""
-    parts = [f"{folder}/{part}" for folder in RECORDINGS for part in ("rgb", "depth")]
-    for name in ("rgb", "depth", "label", "frames", "photos", *parts):
-        Path(name).mkdir(parents=True)
-    lines = []
-    for i in range(6):
-        frame = planes(i)
-        color = frame[:3].transpose(1, 2, 0)
-        depth, label = frame[3].astype(np.uint16) * 25, frame[4]
-        times = f"{1305031102 + i / 10:.6f}"
-        for path, picture in (
-            (f"rgb/{i}.png", color), (f"depth/{i}.png", depth), (f"label/{i}.png", label),
-            (f"frames/{i}_rgb.png", color), (f"frames/{i}_depth.png", depth),
-            (f"frames/{i}_label.png", label), (f"photos/{i}.png", color),
-            *((f"{folder}/rgb/{times}.png", color) for folder in RECORDINGS),
-            *((f"{folder}/depth/{times}.png", depth) for folder in RECORDINGS),
-        ):  # fmt: skip
-            assert cv2.imwrite(path, picture)
-        lines.append(f"{i}_rgb.png {i}_depth.png {i}_label.png")
-    for name in ("train.txt", "test.txt"):
-        Path(name).write_text("\n".join(lines) + "\n")
-    for name in ("frame.png", "color.png", "picture.jpg"):
-        assert cv2.imwrite(name, color)
-    assert cv2.imwrite("depth.png", depth)
-    names = [f"{i},class {i}" for i in range(5)]
-    Path("classes.csv").write_text("\n".join(["label,name", *names]) + "\n")
-    Path("table.csv").write_text("from,to,name\n1,1,wall\n2,2,floor\n3,0,\n4,2,floor\n")
-
-
-RECORDINGS = ("recording", "rgbd_dataset_freiburg1_desk")
-
-
-def write_nets() -> None:
-    """Small nets, their weights in several forms, a run that can be resumed, and logs."""
-    net = "sf5 --dataset nyuv2-40 --size 64x48 --width-multiplier 0.02"
-    lmdbs = "--source lmdb/trainval --test-source lmdb/test --batch-size 2"
-    printed.run(f"python -m netgen {net} --deploy > deploy.prototxt")
-    printed.run(f"python -m netgen {net} {lmdbs} > train.prototxt")
-    solver = "--max-iter 2 --snapshot 1 --test-epochs 0 --snapshot-prefix run"
-    printed.run(f"python -m netgen solver --net train.prototxt {solver} > solver.prototxt")
-    printed.run("caffe train -solver solver.prototxt")
-    Path("run_iter_1.solverstate").rename("run_iter_5000.solverstate")
-    resume = Path("run_iter_1.solverstate.resume")
-    if resume.exists():
-        resume.rename("run_iter_5000.solverstate.resume")
-    names = ("run_iter_5000", "snapshot", "net", "init", "a", "b", "weights")
-    for name in names:
-        shutil.copy("run_iter_2.caffemodel", f"{name}.caffemodel")
-    state = caffe.to_module("deploy.prototxt", "net.caffemodel").state_dict()
-    torch.save(state, "model.pth")
-    Path("models").mkdir()
-    for name in ("deploy.prototxt", "net.caffemodel"):
-        shutil.copy(name, "models")
-    Path("models/net.caffemodel").rename("models/deploy.caffemodel")
-    for name in ("train", "sf5", "rgb"):
-        shutil.copy(GOLDEN / "interop" / "reference_train.log", f"{name}.log")
-
-
-def write_classifier() -> None:
-    """A net that classifies pictures, and a mean, for the tools of BVLC's examples."""
-    Path("deploy.prototxt").write_text(
-        'layer { name: "data" type: "Input" top: "data" '
-        "input_param { shape { dim: 1 dim: 3 dim: 32 dim: 32 } } }\n"
-        'layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" '
-        "inner_product_param { num_output: 4 } }\n"
-        'layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }\n'
-    )
-    caffe.Net("deploy.prototxt", caffe.TEST).save("net.caffemodel")
-    mean = caffe.io.array_to_blobproto(np.full((1, 3, 256, 256), 100.0))
-    Path("mean.binaryproto").write_bytes(mean.SerializeToString())
-
-
 # What a page's commands need besides.
-BEFORE = {"docs/pycaffe.md": write_classifier}
+BEFORE = {"docs/pycaffe.md": stage.write_classifier}
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory):
+def prepared(tmp_path_factory):
     """A folder with all inputs."""
     folder = tmp_path_factory.mktemp("stage")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_lmdbs()
-        write_frames()
-        write_nets()
-        pack = "deploy.prototxt snapshot.caffemodel model.fusenet --dataset lmdb/trainval"
-        printed.run(f"python -m eval_tools.pack {pack}")
+        stage.write_all()
     return folder
 
 
 @pytest.fixture
-def copy(stage, tmp_path, monkeypatch):
+def copy(prepared, tmp_path, monkeypatch):
     """A copy of that folder, as the working directory."""
-    shutil.copytree(stage, tmp_path / "copy")
+    shutil.copytree(prepared, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     monkeypatch.syspath_prepend(str(tmp_path / "copy"))
     return tmp_path / "copy"
@@ -273,6 +170,8 @@ def skip_without_programs(commands: list[str]) -> None:
     for command in commands:
         if ".onnx" in command or "--for" in command:
             pytest.importorskip("onnx", reason="the package onnx is not installed")
+        if "--labels-from" in command:
+            pytest.importorskip("pycocotools", reason="pycocotools is not installed")
         name = re.search(r"--for (\w+)", command)
         if name and not programs.is_installed(TARGETS[name[1]]):
             pytest.skip(f"{name[1]} is not installed")
@@ -280,7 +179,7 @@ def skip_without_programs(commands: list[str]) -> None:
 
 def stand_ins() -> dict[str, object]:
     """What programs take for granted: a frame, and the libraries."""
-    bgr = planes(0)[:3].transpose(1, 2, 0).copy()
+    bgr = stage.planes(0)[:3].transpose(1, 2, 0).copy()
     big = cv2.resize(bgr, (640, 480))
     depth = np.full((480, 640), 2000, np.uint16)
     truth = np.ones((4, 4), np.uint8)
@@ -323,11 +222,12 @@ def test_printed_programs_run(page, request, as_before):
 
 
 def of_pycaffe() -> dict[str, object]:
-    return {"image": planes(0)[:3], "depth": planes(0)[3]}
+    return {"image": stage.planes(0)[:3], "depth": stage.planes(0)[3]}
 
 
 def of_readme() -> dict[str, object]:
-    return {"bgr": planes(0)[:3].transpose(1, 2, 0), "depth": planes(0)[3].astype(np.uint16)}
+    frame = stage.planes(0)
+    return {"bgr": frame[:3].transpose(1, 2, 0), "depth": frame[3].astype(np.uint16)}
 
 
 def of_convert() -> dict[str, object]:
@@ -337,30 +237,40 @@ def of_convert() -> dict[str, object]:
 SPECIAL = {"docs/convert.md": of_convert, "docs/pycaffe.md": of_pycaffe, "README.md": of_readme}
 
 
-def test_pages_of_other_tests_have_them():
-    for page, test in ELSEWHERE.items():
-        if (printed.ROOT / page).exists():
-            assert (printed.ROOT / test).exists(), f"{page} is not tested: {test} is missing"
+def test_a_walk_through_everything(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = [block for block in BLOCKS if block.page == WALK]
+    skip_without_programs([c for block in blocks if block.kind == "shell" for c in block.commands])
+    for block in blocks:
+        if block.kind == "python":
+            exec(compile("\n" * (block.line - 1) + block.text, block.page, "exec"), {})
+        for command in block.commands if block.kind == "shell" else ():
+            if excuse(command) is None:
+                printed.run(smaller(command, SMALLER_WALK))
+    wanted = ("report.html", "mine.fusenet", "labels.mp4", "overlay.png", "mine.onnx")
+    assert [name for name in wanted if not Path(name).exists()] == []
 
 
 def test_no_excuse_is_out_of_date():
-    commands = [command for block in SHELL for command in block.commands]
+    commands = [c for block in BLOCKS if block.kind == "shell" for c in block.commands]
     for form in EXCUSED:
         assert any(re.fullmatch(form, command) for command in commands), form
     for begin in EXCUSED_PROGRAMS:
         assert any(block.text.startswith(begin) for block in PROGRAMS), begin
 
 
-def test_no_two_examples_write_the_same_lmdb():
-    """A reader who tries one page after the other is not told that it exists already."""
+def test_no_two_examples_of_a_page_write_the_same_lmdb():
+    """A reader who tries one after the other is not told that it exists already."""
     writes = re.compile(
         r"data_tools\.(?:folder .*?|sequence \S+ |synth |convert (?:\S+ )+?)(lmdb/\S+)(?= --| *$)"
     )
-    found: dict[str, str] = {}
-    for block in SHELL:
-        for command in block.commands:
-            for path in writes.findall(command):
-                assert found.setdefault(path, command) == command, f"{found[path]}\n{command}"
+    found: dict[tuple[str, str], str] = {}
+    for block in BLOCKS:
+        for command in block.commands if block.kind == "shell" else ():
+            for path in writes.findall(command) if excuse(command) is None else ():
+                first = found.setdefault((block.page, path), command)
+                assert first == command, f"{block.page}: {first}\n{command}"
+    assert len(found) > 10
 
 
 @pytest.mark.parametrize(
