@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.cli import DataError
-from data_tools.fit import ASPECT_TOLERANCE
+from data_tools.fit import ASPECT_TOLERANCE, Size
 
 COEFFICIENTS = (0, 4, 5, 8)  # numbers of distortion coefficients that OpenCV's model has
 MOST_SIDE = 2**16  # pixels
@@ -38,7 +38,7 @@ class Intrinsics:
     cx: float
     cy: float
     distortion: tuple[float, ...] = ()
-    size: tuple[int, int] | None = None
+    size: Size | None = None
 
     def check(self) -> Intrinsics:
         """Itself. Raises DataError for values that no camera has."""
@@ -62,7 +62,7 @@ class Intrinsics:
                 )
         return self
 
-    def scaled(self, size: tuple[int, int]) -> Intrinsics:
+    def scaled(self, size: Size) -> Intrinsics:
         """The same camera at another size, (width, height)."""
         if self.size is None or self.size == size:
             return Intrinsics(self.fx, self.fy, self.cx, self.cy, self.distortion, size)
@@ -173,7 +173,7 @@ class Camera:
 
     modes: tuple[Intrinsics, ...]
 
-    def at(self, size: tuple[int, int], what: str) -> Intrinsics:
+    def at(self, size: Size, what: str) -> Intrinsics:
         """Its intrinsics for pictures of `size`, (width, height): those of that size, else those of
         another size with the same aspect ratio, scaled.
 
@@ -198,11 +198,11 @@ class Camera:
         return modes[0] if len(modes) == 1 else modes
 
 
-def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+def _same_aspect(one: Size, other: Size) -> bool:
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= ASPECT_TOLERANCE
 
 
-def _of_this_size(mode: Intrinsics, size: tuple[int, int], what: str) -> Intrinsics:
+def _of_this_size(mode: Intrinsics, size: Size, what: str) -> Intrinsics:
     """Intrinsics of no known size, which must have their principal point near the middle."""
     if not (0.3 < mode.cx / size[0] < 0.7 and 0.3 < mode.cy / size[1] < 0.7):
         raise DataError(
@@ -264,6 +264,18 @@ class Rig:
     color: Camera
     depth: Camera
     extrinsics: Extrinsics
+
+    def at(self, depth: Size, color: Size) -> tuple[Intrinsics, Intrinsics]:
+        """The intrinsics of depth and colour for pictures of these sizes.
+
+        Raises DataError if one does not fit.
+        """
+        return self.depth.at(depth, "depth"), self.color.at(color, "colour")
+
+    def is_one(self, depth: Size, color: Size) -> bool:
+        """Whether pictures of these sizes are aligned already. Raises as `at`."""
+        one, other = self.at(depth, color)
+        return one == other and self.extrinsics == Extrinsics()
 
     def describe(self) -> dict[str, Any]:
         """As JSON, which data_tools.calibration reads."""

@@ -136,7 +136,11 @@ def doctor_fields(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def settled(
-    form: RecordFormat, depth: Callable[[int], np.ndarray], count: int, where: str
+    form: RecordFormat,
+    depth: Callable[[int], np.ndarray],
+    count: int,
+    where: str,
+    tell: Callable[[str], object] = say,
 ) -> RecordFormat:
     """The format with the values that stand for "no reading", found if no option says them.
 
@@ -147,7 +151,7 @@ def settled(
         return form
     found = holes.agreed(_some(depth, count), form.unit)
     for value in found.values():
-        say(f"{where}: {holes.told(value)}")
+        tell(f"{where}: {holes.told(value)}")
     return replace(form, no_reading=tuple(found))
 
 

@@ -150,19 +150,33 @@ class RecordFormat:
     def aligned(self, frame: Frame) -> Frame:
         """The frame with its depth in the colour camera's picture and size, in the same unit.
 
-        It is the frame itself if there is no rig. Raises DataError for unusable colour or depth,
-        and for sizes that the rig's intrinsics do not fit.
+        It is the frame itself if there is no rig, or if it is aligned already. Raises DataError for
+        unusable colour or depth, for sizes that the rig's intrinsics do not fit, and if no reading
+        is left.
         """
         if self.rig is None:
             return frame
+        size = frame.color.shape[1::-1]
         with _naming(frame, "color"):
             check_color(frame.color)
         with _naming(frame, "depth"):
             self.unit.check(frame.depth)
+            if self.rig.is_one(frame.depth.shape[1::-1], size):
+                return frame
             if self.unit.kind != "steps":
                 raise DataError(f"depth of the unit {self.unit} cannot be projected")
-            metres = align(self.unit.metres(frame.depth), self.rig, frame.color.shape[1::-1])
-        return replace(frame, depth=metres * np.float32(self.unit.steps))
+            measured = self.unit.metres(frame.depth)
+            metres = align(measured, self.rig, size)
+            if measured.any() and not metres.any():
+                raise DataError("none of its readings is in the colour picture: is the rig right?")
+        height, width = frame.depth.shape
+        told = Note(
+            "align",
+            f"depth {width}x{height} is projected into colour {size[0]}x{size[1]}: readings on "
+            f"{np.count_nonzero(metres) / metres.size:.0%} of it (--intrinsics)",
+        )
+        depth = metres * np.float32(self.unit.steps)
+        return replace(frame, depth=depth, notes=(*frame.notes, told))
 
     def planes(self, frame: Frame) -> np.ndarray:
         """frame -> 5 x H x W, uint8 or float32: blue, green, red, depth 0..255, label.

@@ -81,6 +81,10 @@ class Labelled:
         found = self._recording.files(index)
         return {part: file for part, file in found.items() if part != "label"}
 
+    def label_pictures(self) -> list[Path]:
+        """The frames' pictures of labels; none if labels do not come from pictures."""
+        return [found.file for found in self._found if isinstance(found, Stored)]
+
     def unit(self) -> DepthUnit:
         """The recording's unit of depth."""
         return self._recording.unit()
