@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools import build, cli, framing, images, labelling, pattern
+from data_tools import build, cli, framing, images, label_check, labelling, pattern
 from data_tools.build import Output
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
@@ -94,6 +94,11 @@ class Files:
             except DataError as error:
                 first = first or error
         raise first or DataError("no frame has all its files")
+
+    def label_pictures(self) -> list[Path]:
+        """The frames' pictures of labels; none if labels do not come from pictures."""
+        found = self._files.get("label", {})
+        return [found[name] for name in self.names if isinstance(found.get(name), Path)]
 
 
 def find(
@@ -244,7 +249,7 @@ def main() -> None:
     }
     format = record_format(args, files, table)
     made = build.build(files, outputs(args, len(files.names)), format, info, build.options(args))
-    labelling.tell(args.out, made, labels)
+    label_check.tell(args.out, made, labels, files.label_pictures())
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ from data_tools.record import RecordFormat
 LOOKS = 8  # frames that are looked at for values that stand for "no reading"
 
 
-def add_options(group: Any) -> None:
-    """Adds the options to a parser or to a group of one."""
+def add_options(group: Any, unit: str = "mm for integers, m for floats") -> None:
+    """Adds the options to a parser or to a group of one. unit: the default unit, in words."""
     group.add_argument(
         "--depth-unit",
         type=DepthUnit.parse,
         metavar="STEPS_PER_METRE|mm|m|sunrgbd|scaled",
-        help="unit of the stored depth (default: mm for integers, m for floats)",
+        help=f"unit of the stored depth (default: {unit})",
     )
     group.add_argument(
         "--no-reading",
@@ -136,7 +136,11 @@ def doctor_fields(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def settled(
-    form: RecordFormat, depth: Callable[[int], np.ndarray], count: int, where: str
+    form: RecordFormat,
+    depth: Callable[[int], np.ndarray],
+    count: int,
+    where: str,
+    tell: Callable[[str], object] = say,
 ) -> RecordFormat:
     """The format with the values that stand for "no reading", found if no option says them.
 
@@ -147,7 +151,7 @@ def settled(
         return form
     found = holes.agreed(_some(depth, count), form.unit)
     for value in found.values():
-        say(f"{where}: {holes.told(value)}")
+        tell(f"{where}: {holes.told(value)}")
     return replace(form, no_reading=tuple(found))
 
 

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from data_tools import build, classes, cli, framing, labelling
+from data_tools import build, classes, cli, framing, label_check, labelling
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.folder import record_format
@@ -34,7 +34,7 @@ def arguments() -> argparse.ArgumentParser:
         "a folder has rgb/, depth/ and perhaps label/, for labelling tools and data_tools.folder"
     )  # fmt: skip
     kinds.add_options(parser.add_argument_group("recording"))
-    framing.add_options(parser)
+    framing.add_options(parser, "that of the kind for integers, m for floats")
     labelling.add_options(parser.add_argument_group("labels"))
     group = parser.add_argument_group("labels of ScanNet")
     group.add_argument(
@@ -139,7 +139,7 @@ def main() -> None:
     parts = outputs(args, len(recording.names))
     made = build.build(recording, parts, format, info, build.options(args))
     if labels.given:
-        labelling.tell(args.out, made, labels)
+        label_check.tell(args.out, made, labels, recording.label_pictures())
 
 
 if __name__ == "__main__":

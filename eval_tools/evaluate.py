@@ -16,8 +16,11 @@ import numpy as np
 
 from boundary.text import shown
 from boundary.writing import write_text
+from data_tools.annotations import kinds
+from data_tools.annotations.base import Annotations
+from data_tools.classes import ClassTable
 from data_tools.cli import DataError, check_distinct, progress, say, size, whole
-from data_tools.labelling import Labelling, add_numbers
+from data_tools.labelling import Labelling, add_numbers, add_tool, introduce
 from eval_tools import cli, compare, drawings, survey, tables
 from eval_tools.caffe_log import read_log
 from eval_tools.frames import mismatch, reshaped, with_classes
@@ -57,13 +60,15 @@ def _add_scored(group: argparse._ArgumentGroup) -> None:
         help="score at this resolution: frames are resized to the net's inputs, and its scores "
         "are resized bilinearly (default: the net is reshaped to the records)",
     )
-    group.add_argument(
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
         "--labels",
         metavar="LMDB|DIR",
         help="other labels, for --size: an LMDB with the same keys, or label images with the "
         "records' names, with or without the number in front",
     )
     add_numbers(group, "--labels")
+    add_tool(group, source)
     group.add_argument(
         "--group",
         metavar="KEY",
@@ -113,12 +118,15 @@ def evaluate(
     weights: str | None,
     name: str,
     watch: Watcher | None = None,
+    annotations: Annotations | None = None,
 ) -> Tally:
-    """Scores one model as the options say. Raises DataError for unusable input."""
+    """Scores one model as the options say. annotations: what --labels-from holds.
+
+    Raises DataError for unusable input.
+    """
     records = Records(args.lmdb)
-    how = Labelling(ignore=args.ignore_label, zero_based=args.zero_based)
-    truths = Truths(records, args.labels, how)
     network, labels = _load(args, records, deploy, weights)
+    truths = Truths(records, args.labels, _labelling(args, labels, annotations))
     return score(
         network,
         records,
@@ -130,6 +138,26 @@ def evaluate(
         group=args.group,
         watch=watch,
     )
+
+
+def _labelling(args: argparse.Namespace, labels: LabelSet, found: Annotations | None) -> Labelling:
+    """How the true labels are read that do not come from records; names are the net's."""
+    if found is None:
+        return Labelling(ignore=args.ignore_label, zero_based=args.zero_based)
+    if args.ignore_label or args.zero_based:
+        raise DataError("--ignore-label and --zero-based go with the pictures of --labels DIR")
+    return Labelling(ClassTable(labels.names), annotations=found)
+
+
+def _annotations(args: argparse.Namespace) -> Annotations | None:
+    """What --labels-from holds, and says so."""
+    if args.labels_from is None:
+        return None
+    found = kinds.read(args.labels_from, args.labels_kind)
+    if found is None:
+        raise DataError(f"{args.labels_from}: holds pictures; --labels takes them")
+    introduce(found)
+    return found
 
 
 def _load(
@@ -153,10 +181,11 @@ def _models(args: argparse.Namespace) -> list[tuple[str, str | None, str]]:
 
 def compared(args: argparse.Namespace, report: Report | None = None) -> list[Result]:
     """Scores the model and those to compare it with. Raises DataError."""
+    annotations = _annotations(args)
     tallies = []
     for model in _models(args):
         watch = report.other() if report and tallies else report
-        tallies.append(evaluate(args, *model, watch))
+        tallies.append(evaluate(args, *model, watch, annotations))
     _check_alike([(tally.name, tally.labels) for tally in tallies])
     if args.bootstrap == 0 or len(tallies[0].keys) < 2:
         return [Result(tally) for tally in tallies]
@@ -219,7 +248,7 @@ def run(args: argparse.Namespace) -> None:
 
 def without_labels(args: argparse.Namespace) -> bool:
     """Whether the frames are known to have no true labels, and --labels names none."""
-    if args.labels is not None:
+    if args.labels is not None or args.labels_from is not None:
         return False
     records = Records(args.lmdb)
     return records.info.get("labeled") is False or next(iter(records)).label is None
@@ -259,6 +288,7 @@ def _check_files(args: argparse.Namespace) -> None:
         cli.check_output(path)
     outputs += [("--confusion's scenes", _of_scenes(path)) for path in args.confusion]
     inputs = [("LMDB", args.lmdb), *cli.model_files(args), *cli.label_files(args.labels)]
+    inputs += [("--labels-from", args.labels_from)] if args.labels_from else []
     inputs += [("--versus", path) for model in args.versus for path in model if path]
     inputs += [("--log", path) for path in args.log]
     check_distinct(outputs, inputs)

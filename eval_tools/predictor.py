@@ -18,11 +18,11 @@ from boundary.errors import shown
 from boundary.pictures import orientation
 from caffe.errors import CaffeError
 from caffe.process import device, log
-from data_tools import images, turning
+from data_tools import framing, images, turning
 from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
-from data_tools.record import Frame
+from data_tools.record import Frame, RecordFormat
 from eval_tools import drawings
 from eval_tools.frames import (
     dataset_info,
@@ -84,6 +84,9 @@ class Predictor:
             colours; by default the packed model, or a comment in the prototxt, says them.
         gpu: the number of a GPU; None: the CPU.
         batch_size: how many frames of one size run at once.
+        no_reading: values of stored depth that mean "no reading", as 0 does. None: one that is far
+            behind all others in the frames of a call is found, as by eval_tools.predict; say them,
+            or (), for a camera's stream, whose frames are then all treated alike.
         trust: whether the net's layers may run Python code and write files.
         rig: the cameras, if depth is not in the colour camera's picture: a data_tools.camera.Rig,
             which data_tools.calibration.rig reads from files or knows by a camera's name.
@@ -109,12 +112,16 @@ class Predictor:
         dataset: str | Path | None = None,
         gpu: int | None = None,
         batch_size: int = 1,
+        no_reading: float | Sequence[float] | None = None,
         trust: bool = False,
         rig: Rig | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, expected at least 1")
         self.model, self.gpu, self.batch_size, self.rig = Path(model), gpu, batch_size, rig
+        if isinstance(no_reading, int | float):
+            no_reading = (no_reading,)
+        self.no_reading = None if no_reading is None else tuple(map(float, no_reading))
         with _engine(gpu):
             self._network = load(model, weights, gpu, trusted=trust, warn=_warn)
         info = dataset_info(dataset) if dataset else {}
@@ -261,19 +268,30 @@ class Predictor:
 
     def _records(self, given: _Given, unit: Unit | None) -> Iterator[Record]:
         """The frames as inputs of the net."""
-        for number in range(given.count):
+        depths = [None] * given.count if given.depth is None else list(map(_numpy, given.depth))
+        if not depths:
+            return
+        form = self._form(depths, unit)
+        for number, depth in enumerate(depths):
             color = None if given.color is None else _numpy(given.color[number])
-            depth = None if given.depth is None else _numpy(given.depth[number])
             known = unit_for(unit, depth)
             if depth is not None:
                 depth = _in_bits(depth, known)
-            form = record_format(self._network, known, self._trained, tell=lambda text: None)
-            form = replace(form, rig=self.rig)
             name = f"frame {number}: " if given.count > 1 else ""
             try:
-                yield record(color, depth, "frame", form)
+                yield record(color, depth, "frame", replace(form, unit=known))
             except DataError as error:
                 raise DataError(f"{name}{error}") from error
+
+    def _form(self, depths: Sequence[np.ndarray | None], unit: Unit | None) -> RecordFormat:
+        """How the frames of a call become inputs, as eval_tools.predict does with its files."""
+        known = unit_for(unit, depths[0])
+        form = record_format(self._network, known, self._trained, tell=_unsaid)
+        form = replace(form, rig=self.rig)
+        if depths[0] is None or not self.takes_depth:
+            return form
+        form = replace(form, no_reading=self.no_reading)
+        return framing.settled(form, lambda i: depths[i], len(depths), "", _unsaid)
 
     def _segmented(self, frames: Iterator[Record], asked: dict) -> Iterator[Segmented]:
         """The frames' labels, from batches of one size; as eval_tools.predict --size original."""
@@ -292,6 +310,10 @@ def _engine(gpu: int | None) -> Iterator[None]:
             yield
     except CaffeError as error:
         raise DataError(str(error)) from error
+
+
+def _unsaid(text: str) -> None:
+    """What eval_tools.predict would say on stderr."""
 
 
 def _warn(text: str) -> None:

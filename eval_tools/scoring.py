@@ -11,6 +11,7 @@ import numpy as np
 
 from boundary.errors import shown
 from boundary.names import original
+from data_tools.annotations.base import Annotated
 from data_tools.cli import DataError, progress
 from data_tools.images import LABEL
 from data_tools.labelling import Labelling
@@ -110,7 +111,8 @@ def score(
 
 
 class Truths:
-    """The source of the true labels: the records themselves, another LMDB, or a folder.
+    """The source of the true labels: the records themselves, another LMDB, a folder, or the files
+    of a labelling tool.
 
     In a folder, a frame's label is the image with the record's key as its name, as convert writes
     it, or else with the key without the leading number, as predict does.
@@ -126,14 +128,22 @@ class Truths:
         source: str | Path | None = None,
         labelling: Labelling | None = None,
     ) -> None:
-        """labelling: how pictures in a folder are read (default: as they are)."""
+        """labelling: how pictures in a folder are read (default: as they are), or the annotations
+        that are the source: a frame's is that of the picture with its name."""
         self._labelling = labelling or Labelling()
+        self._annotated: dict[str, Annotated] = {}
+        if self._labelling.annotations:
+            keys = records.keys()
+            colors = {key: Path(f"{short_name(key)}.png") for key in keys}
+            self._annotated, source = self._labelling.annotated(colors), self._labelling.source
         self.where = str(source if source is not None else records.path)
         self._lmdb: Records | None = None
         self._files: dict[str, Path] | None = None
         pictures = source is not None and not (Path(source) / "data.mdb").is_file()
-        if self._labelling.describe() and not pictures:
+        if (self._labelling.ignore or self._labelling.zero_based) and not pictures:
             raise DataError("--ignore-label and --zero-based go with the pictures of --labels DIR")
+        if self._annotated:
+            return
         if source is None:
             if records.info.get("labeled") is False:
                 raise DataError(
@@ -171,6 +181,10 @@ class Truths:
         return label
 
     def _find(self, frame: Record) -> np.ndarray | None:
+        if self._annotated:
+            if frame.key not in self._annotated:
+                raise DataError(f"{self.where}: no picture named {shown(short_name(frame.key))}")
+            return self._labelling.read(self._annotated[frame.key], frame.color.shape[1::-1])
         if self._lmdb is not None:
             return self._lmdb.get(frame.key).label
         if self._files is not None:

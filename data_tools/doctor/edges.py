@@ -19,6 +19,7 @@ from data_tools.doctor.sample import Sample
 from data_tools.notes import Finding
 
 AROUND = 31  # pixels: edges are compared with those around them
+LEAST_SIDE = 16  # pixels of the grid
 TOLERANCE = 2  # pixels of the grid: an offset up to here is none
 REACH, TURN_REACH = 0.15, 0.04  # shifts up to this part of the longer side are looked for
 CLEAR = 6.0  # a score that stands out among turns
@@ -100,6 +101,8 @@ def matched(color: np.ndarray, metres: np.ndarray) -> Match | None:
 
 def match(colors: np.ndarray, depth: np.ndarray, reach: float = REACH) -> Match | None:
     """The match of depth's edges (H x W) with the spectrum of colour's; None without edges."""
+    if min(depth.shape) < LEAST_SIDE:
+        return None
     around = np.ascontiguousarray(depth - cv2.blur(depth, (AROUND, AROUND)))
     if not around.any() or not colors.any():
         return None

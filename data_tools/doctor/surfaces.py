@@ -21,36 +21,36 @@ SIDE = 160  # pixels; readings are averaged to this width, against noise
 STEP = 16  # pixels between the three places of a difference
 CHANGE = (0.12, 0.6)  # |g|: less drowns in noise
 EVEN = 2.5  # the ratio of the steps between five places on a line that may be a plane
-FEWEST, MANY = 500, 1500  # places that are needed for a clear verdict, and for any
+FEWEST, MANY = 500, 2500  # places that are needed for a clear verdict, and for any
 AROUND = 0.25  # of a ratio
 PLANE = 0.85  # the ratio that distances have in practice
 
 
 def examine(sample: Sample) -> list[Finding]:
-    """A finding on depth that is inverse or reversed."""
-    kind = judged(ratios(sample.metres), affine=sample.unit.kind == "scaled")
+    """A finding on depth that is inverse or reversed.
+
+    Depth without a unit is not judged: who scaled it may have subtracted something, and then ratios
+    are smaller.
+    """
+    kind = None if sample.unit.kind == "scaled" else judged(ratios(sample.metres))
     if not kind:
         return []
     what = f"depth bends as {kind} does, not as distance: flat surfaces are curved"
     return [Finding("inverse", what, "convert it to distances")]
 
 
-def judged(found: np.ndarray, affine: bool = False) -> str | None:
-    """'disparity' or 'reversed depth', if the ratios say so clearly; else None.
-
-    affine: something may have been subtracted from the depth, which makes ratios smaller.
-    """
+def judged(found: np.ndarray) -> str | None:
+    """'disparity' or 'reversed depth', if the ratios say so clearly; else None."""
     if len(found) < FEWEST:
         return None
     linear = float((np.abs(found) < AROUND).mean())
     distance = float((np.abs(found - PLANE) < AROUND).mean())
     negative = float((found < -AROUND).mean())
-    positive = float((found > AROUND).mean())
-    if negative > 0.6 and distance < 0.1:
+    if negative > 0.65 and distance < 0.08:
         return "reversed depth"
-    if linear > 0.4 and (positive < 0.2 if affine else distance < 0.15):
+    if linear > 0.5 and distance < 0.1:
         return "disparity"
-    if not affine and len(found) >= MANY and np.median(found) < 0.2:
+    if len(found) >= MANY and np.median(found) < 0.1:
         return "disparity" if linear > negative else "reversed depth"
     return None
 

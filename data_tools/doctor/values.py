@@ -18,14 +18,14 @@ FLAT = 0.002  # the spread of nearly all readings, relative to their median
 AT_LIMIT, AT_HIGHEST = 0.5, 0.65  # shares of the readings that are at a limit, at the highest
 FEWEST_VALUES = 8  # different readings
 COARSE_VALUES, COARSE_METRES = 256, 0.01  # steps up to the highest reading, and their least size
-GREY = 0.98  # the correlation of depth with the colour picture's brightness
+GREY = 0.96  # the correlation of depth with the colour picture's brightness
 
 
 def examine(sample: Sample) -> list[Finding]:
     """The first of these that is wrong; what follows would be wrong for its reason."""
     if not sample.sorted.size:
         return [Finding("missing", "depth has no reading")]
-    for look in (_missing, _flat, _saturated, _noise, _few, _grey, _coarse):
+    for look in (_missing, _flat, _saturated, _grey, _noise, _few, _coarse):
         if found := look(sample):
             return [found]
     return []
@@ -94,7 +94,9 @@ def _roughness(raw: np.ndarray, beside: np.ndarray, unit: DepthUnit) -> float:
     if not seen.any():
         return 0.0
     one, two = one[seen], two[seen]
-    return float(np.percentile(np.abs(one - two) / np.maximum(one, two), 75))
+    # What has no unit may begin anywhere, so that low values say nothing.
+    whole = np.maximum(one, two) if unit.kind != "scaled" else 255.0
+    return float(np.percentile(np.abs(one - two) / whole, 75))
 
 
 def _few(sample: Sample) -> Finding | None:

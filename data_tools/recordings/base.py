@@ -167,7 +167,8 @@ def picture(where: Path, file: Path) -> Picture:
 
 def listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """The files in a folder (not below it) with one of these suffixes, in natural order; none if
-    there is no folder."""
+    there is no folder. The folder's name may have capitals."""
+    folder = _actual(folder)
     if not folder.is_dir():
         return []
     files = [
@@ -178,10 +179,20 @@ def listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return sorted(files, key=lambda file: natural(file.name))
 
 
+def _actual(folder: Path) -> Path:
+    """The folder, or one beside it whose name differs in capitals only."""
+    if folder.is_dir() or not folder.parent.is_dir():
+        return folder
+    beside = sorted(path for path in folder.parent.iterdir()
+                    if path.name.lower() == folder.name.lower() and path.is_dir())  # fmt: skip
+    return beside[0] if beside else folder
+
+
 def needed(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """As listed. Raises DataError if there are none."""
     found = listed(folder, suffixes)
     if not found:
+        folder = _actual(folder)
         lacks = "holds none of the files looked for" if folder.is_dir() else "no such folder"
         raise DataError(f"{shown(folder)}: {lacks} ({' '.join(suffixes)})")
     return found

@@ -38,8 +38,6 @@ class Labelled:
     Raises DataError if none has, or if it is not clear which frame a picture belongs to.
     """
 
-    block = 1
-
     def __init__(self, recording: Recording, labels: Labelling):
         """Leaves the frames without labels out of the recording, and says how many there are."""
         colors = {
@@ -65,7 +63,7 @@ class Labelled:
         recording.keep(taken)
         self._recording, self._labels = recording, labels
         self._found = [matched[name] for name in recording.names]
-        self.names = recording.names
+        self.names, self.block = recording.names, recording.block
 
     def load(self, index: int) -> Frame:
         """Frame `index`. Raises DataError if it or its labels cannot be read."""
@@ -82,6 +80,10 @@ class Labelled:
         """As the recording's, without labels: those are written anew."""
         found = self._recording.files(index)
         return {part: file for part, file in found.items() if part != "label"}
+
+    def label_pictures(self) -> list[Path]:
+        """The frames' pictures of labels; none if labels do not come from pictures."""
+        return [found.file for found in self._found if isinstance(found, Stored)]
 
     def unit(self) -> DepthUnit:
         """The recording's unit of depth."""

@@ -149,12 +149,12 @@ def _depth_folder(where: Path, video: Path) -> Path:
     """The folder of depth pictures: depth/ in or beside it, or VIDEO_depth/."""
     folder = where if where.is_dir() else where.parent
     named = folder / f"{video.stem}_depth"
-    return named if named.is_dir() else folder / "depth"
+    return named if named.is_dir() else folder / "depth"  # `listed` finds Depth/, too
 
 
 def _recognise(where: Path) -> bool:
     videos = _video(where)
-    return len(videos) == 1 and _depth_folder(where, videos[0]).is_dir()
+    return len(videos) == 1 and bool(listed(_depth_folder(where, videos[0]), images.DEPTH))
 
 
 def _open(where: Path, settings: Settings) -> Recording:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from boundary import running
 from boundary.errors import shown
 from data_tools import framing
 from data_tools.cli import DataError, add_max_pixels, say, whole
+from data_tools.depth import DepthUnit
+from data_tools.record import RecordFormat
 from data_tools.recordings import kinds
 from eval_tools import cli
 from eval_tools.live import sources
@@ -72,17 +75,25 @@ def _add_frames(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def frames(args: argparse.Namespace, depth: bool) -> sources.Frames | None:
-    """The frames that the options name; None if there are none. depth: whether it is looked at."""
+def frames(args: argparse.Namespace, depth: bool, form: RecordFormat) -> sources.Frames | None:
+    """The frames that the options name; None if there are none.
+
+    depth: whether it is looked at. form: how it is prepared.
+    """
+    form = replace(form, doctor=False)  # it looks at single frames
     if args.camera is not None:
-        return sources.camera(args.camera, depth, args.depth_unit)
+        form = replace(form, unit=args.depth_unit or DepthUnit.parse("mm"))
+        return sources.camera(args.camera, depth, replace(form, no_reading=form.no_reading or ()))
     if args.realsense:
         return sources.realsense(depth)
-    if args.sequence is not None:
-        recording = kinds.open_recording(args.sequence, args, kinds.settings(args))
-        unit = args.depth_unit or (recording.unit() if depth else None)
-        return sources.Recording(recording, shown(args.sequence), unit)
-    return None
+    if args.sequence is None:
+        return None
+    recording = kinds.open_recording(args.sequence, args, kinds.settings(args))
+    if depth:
+        form = replace(form, unit=args.depth_unit or recording.unit())
+        count = len(recording.names)
+        form = framing.settled(form, lambda i: recording.load(i).depth, count, args.sequence)
+    return sources.Recording(recording, shown(args.sequence), form)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -96,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for warning in told:
         if warning.category is RuntimeWarning:
             say(str(warning.message))
-    rig = framing.rig(args)
-    found = frames(args, predictor.takes_depth)
-    with Server(Model(predictor, rig, args.depth_unit), found, args.port) as server:
+    form = RecordFormat(rig=framing.rig(args), **framing.doctor_fields(args))
+    found = frames(args, predictor.takes_depth, form)
+    with Server(Model(predictor, form, args.depth_unit), found, args.port) as server:
         print(server.url, flush=True)
         say("the page is for this machine alone; Ctrl-C ends it")
         server.serve_forever()

@@ -16,9 +16,10 @@ from boundary import packed
 from boundary.errors import shown
 from boundary.pictures import orientation
 from data_tools import images, turning
-from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
+from data_tools.doctor import frame as doctor
+from data_tools.doctor import holes
 from data_tools.fit import describe
 from data_tools.record import Frame, RecordFormat, nearest
 from eval_tools import drawings
@@ -37,32 +38,43 @@ STEPS = 1000  # of depth on the page in a metre; 16 bits hold 65 m
 class Given:
     """A frame to label. color: H x W x 3 uint8, BGR, or None. depth: H x W in `unit`, or None.
 
-    unit: None for millimetres in integers and metres in floats. seconds: what reading took. facts:
-    what else the page is told. most: pixels; larger frames are shrunk. aligned: whether depth is in
-    the colour camera's picture already, whatever cameras the model is told of.
+    unit: None for millimetres in integers and metres in floats. form: how depth is prepared (values
+    that are no readings, cameras, the depth doctor); None: as dropped files. seconds: what reading
+    took. notes: what is to be said of it. facts: what else the page is told. most: pixels; larger
+    frames are shrunk.
     """
 
     name: str
     color: np.ndarray | None = None
     depth: np.ndarray | None = None
     unit: Unit | None = None
+    form: RecordFormat | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     most: int = MOST_PIXELS
-    aligned: bool = False
+
+
+# Of dropped files: the doctor looks at depth, and finds the value that stands for "no reading".
+DROPPED = RecordFormat(no_reading=None, doctor=True)
+# Of depth that is in the colour camera's picture, and whose holes are 0.
+READY = RecordFormat(unit=DepthUnit.parse("mm"), no_reading=())
 
 
 class Model:
     """A Predictor, and its answers in the form that the page takes.
 
-    rig: the cameras, if depth is to be projected into the colour camera's picture. unit: of dropped
-    files, until the page's user chooses another.
+    form: how depth of dropped files is prepared. unit: theirs, until the page's user chooses
+    another.
     """
 
     def __init__(
-        self, predictor: Predictor, rig: Rig | None = None, unit: DepthUnit | None = None
+        self,
+        predictor: Predictor,
+        form: RecordFormat = DROPPED,
+        unit: DepthUnit | None = None,
     ) -> None:
-        self.predictor, self._rig, self._unit = predictor, rig, unit
+        self.predictor, self._form, self._unit = predictor, form, unit
         path = predictor.model
         self._info = packed.read(path, DataError).info if packed.is_packed(path) else {}
         self._example = predictor.example()
@@ -83,7 +95,7 @@ class Model:
             "place": "CPU" if p.gpu is None else f"GPU {p.gpu}",
             "figures": _figures(self._info.get("figures")),
             "example": self._example is not None,
-            "aligns": self._rig is not None,
+            "aligns": self._form.rig is not None,
             "unit": _option(self._unit),
         }
 
@@ -91,7 +103,7 @@ class Model:
         """The packed model's example. Raises DataError if it has none."""
         if self._example is None:
             raise DataError(f"{shown(self.predictor.model)}: has no example")
-        return Given("the model's example", *self._example, aligned=True)
+        return Given("the model's example", *self._example, form=READY)
 
     def read(self, facts: dict[str, Any], blocks: dict[str, bytes]) -> Given:
         """The frame of dropped files, of which the net's own count. Raises DataError."""
@@ -103,14 +115,14 @@ class Model:
         """The message with a frame's labels (see page.js). Raises DataError."""
         p = self.predictor
         start = time.perf_counter()
-        frame, notes = _shrunk(self._aligned(given))
+        frame = _shrunk(self._prepared(given))
         color = frame.color if p.takes_color else None
         depth = frame.depth if p.takes_depth else None
         labels, confidence = p.with_confidence(color, depth, frame.unit)
         seconds = time.perf_counter() - start
         size = labels.shape[::-1]
-        if told := describe(p.fit, size, p.size):
-            notes.append(f"The frame of {told}.")
+        told = describe(p.fit, size, p.size)
+        notes = [*frame.notes, *([f"the frame of {told}"] if told else [])]
         blocks = {"labels": labels.tobytes(), "confidence": _bytes(confidence)}
         if color is not None:
             quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
@@ -133,13 +145,37 @@ class Model:
             blocks,
         )
 
-    def _aligned(self, given: Given) -> Given:
-        """A frame with its depth in the colour camera's picture."""
-        if self._rig is None or given.aligned or given.color is None or given.depth is None:
+    def _prepared(self, given: Given) -> Given:
+        """A frame whose depth is in the colour camera's picture, and has 0 for all holes.
+
+        Raises DataError if colour and depth do not belong together, or if the doctor, told to be
+        strict, finds something.
+        """
+        if given.depth is None or not self.predictor.takes_depth:
             return given
-        form = RecordFormat(unit=unit_for(given.unit, given.depth), rig=self._rig)
-        depth = form.aligned(Frame(given.color, given.depth)).depth
-        return replace(given, depth=depth, unit=form.unit)
+        unit = unit_for(given.unit, given.depth)
+        form = replace(given.form or self._form, unit=unit)
+        notes = list(given.notes)
+        if form.no_reading is None:
+            found = holes.agreed([given.depth], unit)
+            notes += map(holes.told, found.values())
+            form = replace(form, no_reading=tuple(found))
+        color = given.color
+        if color is None:
+            color = np.zeros((*given.depth.shape, 3), np.uint8)
+        frame = form.prepared(Frame(color, given.depth))
+        form.check(frame)
+        if form.doctor:
+            problems = doctor.examine(frame.color, frame.depth, unit)
+            if problems and form.strict:
+                raise DataError("; ".join(map(str, problems)))
+            notes += map(str, problems)
+        return replace(given, depth=frame.depth, unit=unit, notes=tuple(map(_for_page, notes)))
+
+
+def _for_page(note: str) -> str:
+    """A note in which the unit is not an option, but one of the page's list."""
+    return note.replace("no --depth-unit", "no unit").replace("--depth-unit", "the unit")
 
 
 def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) -> Given:
@@ -157,13 +193,19 @@ def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) 
         else:
             suffix = Path(name).suffix.lower()
             found[part] = images.decode_depth(blocks[part], suffix, f"depth {shown(name)}")
+    notes: tuple[str, ...] = ()
     if len(found) == 2:
         frame = Frame(**found, files={"color": f"colour {shown(names['color'])}"})
-        found["depth"] = turning.turned(frame, orientation(blocks["color"])).depth
+        frame = turning.turned(frame, orientation(blocks["color"]))
+        found["depth"], notes = frame.depth, tuple(note.text for note in frame.notes)
     unit = facts.get("unit")
-    seconds = time.perf_counter() - start
-    return Given(" and ".join(names.values()), **found, unit=str(unit) if unit else None,
-                 seconds=seconds)  # fmt: skip
+    return Given(
+        " and ".join(names.values()),
+        **found,
+        unit=str(unit) if unit else None,
+        seconds=time.perf_counter() - start,
+        notes=notes,
+    )
 
 
 def _option(unit: DepthUnit | None) -> str:
@@ -187,20 +229,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _shrunk(given: Given) -> tuple[Given, list[str]]:
-    """A frame of no more pixels than it may have, and what was done to it."""
+def _shrunk(given: Given) -> Given:
+    """A frame of no more pixels than it may have."""
     shape = next((a.shape for a in (given.color, given.depth) if a is not None), None)
     if shape is None:
         raise DataError("neither colour nor depth is given")
     height, width = shape[:2]
     if height * width <= given.most:
-        return given, []
+        return given
     part = (given.most / (height * width)) ** 0.5
     size = max(1, int(width * part)), max(1, int(height * part))
     color = None if given.color is None else drawings.smooth(given.color, size)
     depth = None if given.depth is None else nearest(given.depth, size)
-    note = f"The frame of {width}x{height} is shown and labelled at {size[0]}x{size[1]}."
-    return replace(given, color=color, depth=depth), [note]
+    note = f"the frame of {width}x{height} is shown and labelled at {size[0]}x{size[1]}"
+    return replace(given, color=color, depth=depth, notes=(*given.notes, note))
 
 
 def _bytes(confidence: np.ndarray) -> bytes:

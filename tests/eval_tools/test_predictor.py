@@ -114,6 +114,24 @@ def test_without_a_known_rule_it_is_the_authors_and_told_as_assumed(model, tmp_p
     np.testing.assert_array_equal(found(bgr, depth), predicted(tmp_path, bgr, depth, *model))
 
 
+def test_what_stands_for_no_reading_is_found_as_predict_does(model, tmp_path, capsys):
+    path = make(tmp_path / "m.fusenet", model, OPTIONS[1])
+    bgr, depth = draw()
+    depth[:, ::5] = 65535
+    wanted = predicted(tmp_path, bgr, depth, path)
+    assert "65535 is taken as no reading" in capsys.readouterr().err
+    found = Predictor(path)(bgr, depth)
+    assert capsys.readouterr().err == ""
+    np.testing.assert_array_equal(found, wanted)
+    kept = Predictor(path, no_reading=())(bgr, depth)
+    assert (kept != wanted).any()
+    np.testing.assert_array_equal(
+        kept, predicted(tmp_path, bgr, depth, path, "--no-reading", "none")
+    )
+    for said in (65535, [65535.0, 3]):
+        np.testing.assert_array_equal(Predictor(path, no_reading=said)(bgr, depth), wanted)
+
+
 @pytest.mark.skipif(not RGBD.is_dir(), reason="real frames are not there")
 def test_real_frames(predictor, one, tmp_path):
     for folder, depth_file, unit in (

@@ -23,7 +23,7 @@ from bags import MS, START, Maker, write
 def test_bags_give_the_folders_records(command, tmp_path, rendered, records, names, name, storage):
     write(tmp_path / name, rendered, storage)
     said = command("sequence", name, "db").stderr
-    assert f"{name}: ROS bag, 6 colour and 6 depth frames, 6 pairs\n" in said
+    assert f"{name}: ROS bag, 6 colour and 6 depth frames, 6 pairs; " in said
     command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted")
     assert records("db") == records("wanted")
     assert names("db")[1] == "1600000000.033000000"
@@ -34,6 +34,18 @@ def test_bags_give_the_folders_records(command, tmp_path, rendered, records, nam
         (file,) = [path for path in (tmp_path / name).iterdir() if path.suffix in bag.SUFFIXES]
         command("sequence", file, "file")
         assert records("file") == records("wanted")
+
+
+def test_real_frames_in_bags(command, tmp_path, real, records):
+    for number, (color, suffix, depth, unit) in enumerate(real):
+        if depth.dtype == np.uint16:
+            decoded = cv2.imdecode(np.frombuffer(color, np.uint8), cv2.IMREAD_COLOR)
+            write(tmp_path / f"{number}.bag", [(decoded, depth)])
+            options = ["--depth-unit", unit, "--size", "160x120"]
+            command("sequence", f"{number}.bag", f"db{number}", *options)
+            where = layouts.folder(tmp_path / f"plain{number}", [(color, depth)], suffix)
+            command("folder", *where, f"wanted{number}", *options)
+            assert records(f"db{number}") == records(f"wanted{number}")
 
 
 def test_workers_read_bags_of_their_own(command, tmp_path, rendered, records, monkeypatch):

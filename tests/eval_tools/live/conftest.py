@@ -61,7 +61,7 @@ class Client:
 
 @contextmanager
 def serving(predictor, frames=None, unit=None):
-    with Server(Model(predictor, None, unit), frames, 0) as server:
+    with Server(Model(predictor, unit=unit), frames, 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

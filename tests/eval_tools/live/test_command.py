@@ -15,6 +15,7 @@ from boundary import running
 from data_tools.cli import DataError
 from eval_tools.live import __main__ as command
 from eval_tools.live import message
+from eval_tools.live.model import DROPPED
 
 ROOT = Path(__file__).parents[3]
 
@@ -51,7 +52,7 @@ def test_the_frames_of_a_recording(predictor, tools, fusenet, tmp_path, capsys):
     args = command.arguments().parse_args(
         [str(fusenet), "--sequence", where, "--start", "1", "--every", "2"]
     )
-    recording = command.frames(args, depth=True)
+    recording = command.frames(args, True, DROPPED)
     assert "TUM RGB-D, 5 colour and 5 depth frames, 5 pairs, of which 2" in capsys.readouterr().err
     assert recording.facts()["count"] == 2
     assert np.allclose(recording.facts()["times"], [0, 2 / 30], atol=1e-3)
@@ -70,7 +71,7 @@ def test_the_frames_of_a_recording(predictor, tools, fusenet, tmp_path, capsys):
         assert b"there is no frame 2" in body
     args.sequence = tmp_path
     with pytest.raises(DataError, match="not recognised as a recording"):
-        command.frames(args, depth=True)
+        command.frames(args, True, DROPPED)
 
 
 @pytest.mark.parametrize(
