@@ -6,6 +6,7 @@ too; if its inputs cannot be made here, EXCUSED says why.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -178,6 +179,26 @@ def write_frames() -> None:
     Path("table.csv").write_text("from,to,name\n1,1,wall\n2,2,floor\n3,0,\n4,2,floor\n")
 
 
+def write_annotations() -> None:
+    """A chair in each picture of rgb/, as CVAT and COCO tell it."""
+    width, height = SIZE
+    files = sorted(path.name for path in Path("rgb").iterdir())
+    drawn = '<polygon label="chair" points="2,2;40,2;40,30" z_order="0"></polygon>'
+    told = "".join(
+        f'<image id="{i}" name="{name}" width="{width}" height="{height}">{drawn}</image>'
+        for i, name in enumerate(files)
+    )
+    Path("annotations.xml").write_text(f"<annotations>{told}</annotations>")
+    coco = {
+        "images": [{"id": i, "file_name": name, "width": width, "height": height}
+                   for i, name in enumerate(files)],
+        "annotations": [{"image_id": i, "category_id": 1, "segmentation": [[2, 2, 40, 2, 40, 30]]}
+                        for i in range(len(files))],
+        "categories": [{"id": 1, "name": "chair"}],
+    }  # fmt: skip
+    Path("instances.json").write_text(json.dumps(coco))
+
+
 RECORDINGS = ("recording", "rgbd_dataset_freiburg1_desk")
 
 
@@ -233,6 +254,7 @@ def stage(tmp_path_factory):
         patch.chdir(folder)
         write_lmdbs()
         write_frames()
+        write_annotations()
         write_nets()
         pack = "deploy.prototxt snapshot.caffemodel model.fusenet --dataset lmdb/trainval"
         printed.run(f"python -m eval_tools.pack {pack}")
