@@ -177,6 +177,8 @@ def build(
             if all(source.names[i] in bad for i in output.indices):
                 raise DataError(f"{output.path}: none of its frames can be used")
             facts = _facts(source, output, bad)
+            if not writer.fitted:  # --fit did nothing, and says nothing about other frames
+                facts["options"] = {k: v for k, v in info["options"].items() if k != "fit"}
             look = _survey(output, format) if format.doctor else None
             results.append(writer.finish({**info, **output.info, **facts}, look))
             print(summary(output.path, results[-1]))
@@ -314,7 +316,8 @@ def _write(
             bad[source.names[index]] = record
             continue
         for writer, key in wanted[index]:
-            writer.put(key, record.datum, record.unknown, record.facts)
+            fitted = any(note.kind == "fit" for note in record.notes)
+            writer.put(key, record.datum, record.unknown, record.facts, fitted)
         notes.add(said, source.names[index], record.notes)
     for writer in writers:
         writer.commit()

@@ -85,9 +85,9 @@ def read(name: str) -> Calibration:
     """The calibration in a file, or of a camera by its name. Raises DataError."""
     if name == IDENTITY:
         return Calibration(extrinsics=Extrinsics())
+    if name in _table() and not Path(name).is_file():
+        return calibration_json.parse(_table()[name])
     if not Path(name).exists():
-        if name in _table():
-            return calibration_json.parse(_table()[name])
         raise DataError(
             f"{shown(name)}: no such file, and no camera of this name; expected a file or one of "
             f"{', '.join(names())}"

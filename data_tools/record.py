@@ -282,10 +282,12 @@ def check_aspect(name: str, frame: Frame) -> None:
     height, width = frame.color.shape[:2]
     rows, columns = getattr(frame, name).shape
     if abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
-        turned = abs(rows * height / (columns * width) - 1) <= ASPECT_TOLERANCE
+        remedy = "; --intrinsics projects depth of another camera" if name == "depth" else ""
+        if abs(rows * height / (columns * width) - 1) <= ASPECT_TOLERANCE:
+            remedy = "; it seems to be turned by 90 degrees"
         raise DataError(
             f"{name} is {columns}x{rows} and colour {width}x{height}: expected one aspect ratio "
-            "(within 1 %)" + ("; it seems to be turned by 90 degrees" if turned else "")
+            f"(within 1 %){remedy}"
         )
 
 

@@ -28,7 +28,8 @@ Survey = Callable[[Iterator[tuple[bytes, bytes]], str], dict[str, Any]]
 INFO = info.NAME
 PLAN = "plan.json"
 UNKNOWN = "unknown.json"  # while an LMDB is built: key -> pixels whose unknown labels became 0
-FACTS = "facts.json"  # while an LMDB is built: key -> what reading the frame found
+# While an LMDB is built: key -> what reading the frame found; and whether a frame was fitted.
+FACTS = "facts.json"
 LABEL_MAP = "labelmap.prototxt"  # of an LMDB of boxes
 LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN, FACTS, LABEL_MAP}
 PARTIAL = ".fusenet-partial"  # ending of the folder in which an LMDB is built
@@ -95,7 +96,9 @@ class Writer:
             raise
         self._batch: list[tuple[bytes, bytes]] = []
         self._unknown: dict[str, int] = self._read(UNKNOWN)
-        self._facts: dict[str, dict[str, Any]] = self._read(FACTS)
+        facts = self._read(FACTS)
+        self._facts: dict[str, dict[str, Any]] = facts.get("frames", {})
+        self.fitted = bool(facts.get("fitted"))  # whether --fit changed a frame
         self._bytes = self._saved = 0
         self._since = time.monotonic()
         self._complete = self._finished = False
@@ -153,13 +156,20 @@ class Writer:
         return reading.read_json(path, DataError) if path.exists() else {}
 
     def put(
-        self, key: bytes, record: bytes, unknown: int = 0, facts: dict[str, Any] | None = None
+        self,
+        key: bytes,
+        record: bytes,
+        unknown: int = 0,
+        facts: dict[str, Any] | None = None,
+        fitted: bool = False,
     ) -> None:
         """Adds a record. It is on the disk after the next commit, which happens by itself.
 
         unknown: the number of its pixels whose unknown labels became 0, or of objects left out.
-        facts: what dataset.json's `frames` says of it, beside what finish is given.
+        facts: what dataset.json's `frames` says of it, beside what finish is given. fitted: whether
+        --fit changed the frame.
         """
+        self.fitted |= fitted
         self._batch.append((key, record))
         if unknown:
             self._unknown[name_of(key)] = unknown
@@ -171,10 +181,12 @@ class Writer:
 
     def commit(self) -> None:
         """Writes the batch to the disk; the map grows as needed."""
-        if self._saved != len(self._unknown) + len(self._facts):  # first: a kill loses none
+        known = len(self._unknown) + len(self._facts) + self.fitted
+        if self._saved != known:  # before the records: a kill loses none
             writing.write_text(self.partial / UNKNOWN, json.dumps(self._unknown), DataError)
-            writing.write_text(self.partial / FACTS, json.dumps(self._facts), DataError)
-            self._saved = len(self._unknown) + len(self._facts)
+            facts = {"frames": self._facts, "fitted": self.fitted}
+            writing.write_text(self.partial / FACTS, json.dumps(facts), DataError)
+            self._saved = known
         with lmdb_errors(self.partial):
             while True:
                 try:

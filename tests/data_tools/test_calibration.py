@@ -174,6 +174,22 @@ def test_names_have_their_sources():
     assert all("http" in camera["source"] for camera in table.values())
 
 
+def test_a_folder_does_not_hide_a_cameras_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kinect-v1").mkdir()
+    assert calibration.rig("kinect-v1").color.modes[0].size == (640, 480)
+    (tmp_path / "kinect-v2").write_text(REALSENSE)
+    assert calibration.rig("kinect-v2").extrinsics == MOVED
+
+
+def test_ros_says_the_direction_of_realsenses_extrinsics(write):
+    begin = 'header:\n  seq: 0\n  frame_id: "depth_to_color_extrinsics"\n'
+    message = f"{begin}{PRINTED_MOTION}\n---\n"
+    assert calibration.read(write(message)).extrinsics == MOVED
+    back = calibration.read(write(message.replace("depth_to_color", "color_to_depth"))).extrinsics
+    np.testing.assert_allclose(back.translation, MOVED.inverse().translation)
+
+
 def test_two_files_and_extrinsics_in_both_directions(write):
     color, depth = write(PRINTED, "color"), write(json.dumps(SIZED_LENS.describe()), "depth")
     motion = write(MOTIONS["4x4"], "motion")

@@ -16,6 +16,7 @@ import pytest
 from data_tools.record import from_datum
 from data_tools.recordings.association import SECOND, Pair
 from data_tools.recordings.selection import Position, chosen
+from data_tools.recordings.seven_scenes import SevenScenes
 from data_tools.store import read_info
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -182,6 +183,76 @@ def test_killed_runs_resume(tmp_path, command, records, rendered, workers):
     command("sequence", *more)
     assert records("db") == records("whole")
     assert read_info("db") == read_info("whole")
+    assert not partial.exists()
+
+
+# As above, for a folder of pairs: it dies when a frame is written but not noted yet, and leaves a
+# half line.
+KILLED_FOLDER = """
+import os, signal, sys
+from data_tools import sequence
+from data_tools.recordings import partial
+
+add, left = partial.PartialFolder.add, int(sys.argv.pop(1))
+
+def add_and_die(folder, name, facts):
+    global left
+    left -= 1
+    if left == 0:
+        with open(folder._home / partial.DONE, "a") as file:
+            file.write('["half')
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(folder, name, facts)
+
+partial.PartialFolder.add = add_and_die
+sequence.main()
+"""
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+
+
+def test_killed_folders_of_pairs_resume(tmp_path, command, rendered, monkeypatch):
+    layouts.seven_scenes(tmp_path / "rec", rendered)
+    (tmp_path / "killed.py").write_text(KILLED_FOLDER)
+    more = ["rec", "out", "--to", "folder"]
+    command("sequence", "rec", "whole", "--to", "folder")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "killed.py", "4", *more], cwd=tmp_path, env=environment,
+                         stderr=subprocess.DEVNULL, check=False)  # fmt: skip
+    assert run.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    loaded = []
+    load = SevenScenes.load
+    monkeypatch.setattr(SevenScenes, "load", lambda self, index: loaded.append(index) or
+                        load(self, index))  # fmt: skip
+    command("sequence", *more)
+    assert loaded == [3, 4, 5]
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert not (tmp_path / "out.fusenet-partial-pairs").exists()
+
+
+def test_other_folders_are_left_alone(tmp_path, command, recording):
+    partial = tmp_path / "out.fusenet-partial-pairs"
+    partial.mkdir()
+    (partial / "mine.txt").write_text("mine")
+    line = command("sequence", "rec", "out", "--to", "folder", code=1).stderr
+    assert "out.fusenet-partial-pairs: was not made by this command; move it away" in line
+    assert (partial / "mine.txt").read_text() == "mine"
+    (partial / "mine.txt").unlink()
+    partial.rmdir()
+    partial.write_text("")
+    line = command("sequence", "rec", "out", "--to", "folder", code=1).stderr
+    assert "out.fusenet-partial-pairs: is no folder" in line
+    partial.unlink()
+    # What is left of another plan goes.
+    (recording / "rgb/100.166667.png").write_bytes(b"no picture")
+    command("sequence", "rec", "out", "--to", "folder", code=1)
+    assert len(list((partial / "pairs/rgb").iterdir())) == 5
+    command("sequence", "rec", "out", "--to", "folder", "--end", 2)
+    assert len(list((tmp_path / "out/rgb").iterdir())) == 2
     assert not partial.exists()
 
 
