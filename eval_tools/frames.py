@@ -75,12 +75,16 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
         DataError: a file is unusable, or the two show different fields of view.
     """
     if "colour" in files and "depth" in files:
-        both = {"color": files["colour"], "depth": files["depth"]}
-        return record_of(images.read_frame(both), name, form)
+        return record_of(both(files), name, form)
     color = images.read_color(files["colour"]) if "colour" in files else None
     depth = images.read_depth(files["depth"]) if "depth" in files else None
     paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
     return record(color, depth, name, form, paths)
+
+
+def both(files: dict[str, Path]) -> Frame:
+    """The frame in the files 'colour' and 'depth'. Raises DataError if one is unusable."""
+    return images.read_frame({"color": files["colour"], "depth": files["depth"]})
 
 
 def record(
