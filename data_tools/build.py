@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
-import numpy as np
 
 from boundary.processes import held_back
 from data_tools import cli, framing, notes, store
@@ -194,11 +193,9 @@ def build(
 def _settled(format: RecordFormat, source: Source, outputs: Sequence[Output]) -> RecordFormat:
     """The format with the values that stand for "no reading" in the source's depth."""
     indices = sorted({index for output in outputs for index in output.indices})
-
-    def depth(index: int) -> np.ndarray:
-        return source.load(indices[index]).depth
-
-    return framing.settled(format, depth, len(indices), outputs[0].path.name)
+    count = min(len(indices), framing.near(source))
+    where = str(outputs[0].path)
+    return framing.settled(format, lambda i: source.load(indices[i]), count, where)
 
 
 def _survey(output: Output, format: RecordFormat) -> store.Survey:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -20,10 +20,18 @@ from data_tools.camera import Rig
 from data_tools.cli import DataError, say
 from data_tools.depth import DepthUnit
 from data_tools.doctor import holes
+from data_tools.doctor.together import Together
 from data_tools.fit import FITS
-from data_tools.record import RecordFormat
+from data_tools.record import Frame, RecordFormat
 
-LOOKS = 8  # frames that are looked at for values that stand for "no reading"
+LOOKS = 8  # frames that are looked at together
+
+
+class Source(Protocol):
+    """What `near` asks of a source of frames (build.Source)."""
+
+    names: Sequence[str]
+    block: int
 
 
 def add_options(group: Any, unit: str = "mm for integers, m for floats") -> None:
@@ -137,26 +145,47 @@ def doctor_fields(args: argparse.Namespace) -> dict[str, Any]:
 
 def settled(
     form: RecordFormat,
-    depth: Callable[[int], np.ndarray],
+    load: Callable[[int], Frame],
     count: int,
     where: str,
     tell: Callable[[str], object] = say,
 ) -> RecordFormat:
-    """The format with the values that stand for "no reading", found if no option says them.
+    """The format with the values that stand for "no reading", found if no option says them; and
+    what the doctor says of some frames together.
 
-    depth: gives the depth of one of `count` frames as stored; some frames are looked at. where:
-    what the message on stderr begins with.
+    load: gives one of `count` frames; a few are looked at. where: what messages begin with. tell:
+    what says them. Raises DataError if the doctor is strict.
     """
-    if form.no_reading is not None:
+    if form.no_reading is not None and not form.doctor:
         return form
-    found = holes.agreed(_some(depth, count), form.unit)
-    for value in found.values():
+    taken: dict[float, holes.Found] = {}
+    together = Together(form.unit)
+    for frame in _some(load, count):
+        if form.no_reading is None:
+            holes.take(taken, frame.depth, form.unit)
+        if not form.doctor:
+            continue
+        with suppress(DataError):
+            one = replace(form, no_reading=form.no_reading or tuple(taken)).prepared(frame)
+            together.add(one.color, one.depth)
+    for value in taken.values():
         tell(f"{where}: {holes.told(value)}")
-    return replace(form, no_reading=tuple(found))
+    found = together.findings()
+    if found and form.strict:
+        raise DataError(f"{where}: {'; '.join(map(str, found))}")
+    for one in found:
+        tell(f"{where}: {one.note.text}")
+    return form if form.no_reading is not None else replace(form, no_reading=tuple(taken))
 
 
-def _some(depth: Callable[[int], np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """The depth of frames here and there; unusable ones, which are told of later, are left out."""
+def near(source: Source) -> int:
+    """How many frames may be looked at here and there: all, or those of the first block where what
+    lies farther apart is slow to load."""
+    return len(source.names) if source.block == 1 else min(source.block, len(source.names))
+
+
+def _some(load: Callable[[int], Frame], count: int) -> Iterator[Frame]:
+    """Frames here and there; unusable ones, which are told of later, are left out."""
     for index in np.unique(np.linspace(0, count - 1, LOOKS).astype(int)):
         with suppress(DataError, OSError, cv2.error):
-            yield depth(int(index))
+            yield load(int(index))

@@ -24,6 +24,7 @@ from data_tools import cli, store
 from data_tools.cli import DataError
 from data_tools.doctor import records
 from data_tools.doctor.sets import Repeats
+from data_tools.doctor.together import Together
 from data_tools.record import CHANNELS, from_datum
 from data_tools.sheet import captions, sheet
 from data_tools.store import Reader
@@ -33,6 +34,8 @@ POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'"
 )
+
+TOGETHER = 16  # records that are looked at together
 
 
 @dataclass
@@ -56,6 +59,8 @@ def survey(reader: Reader) -> Report:
     """Reads every record once and fills the report."""
     report, seen, repeats = Report(), {}, Repeats()
     fixed = records.fixed_range(reader.info)
+    together = Together(records.unit_of(fixed))
+    every = max(1, len(reader) // TOGETHER)
     highest = len(reader.info["classes"]) - 1 if reader.info.get("classes") else 255
     labeled = reader.info.get("labeled", True)
     for key, record in cli.progress(reader, len(reader), "records"):
@@ -73,11 +78,13 @@ def survey(reader: Reader) -> Report:
         _note(report, planes, scene)
         odd = oddities(planes, highest, labeled)
         if not odd:
+            if report.records % every == 0:
+                together.add(records.colors(planes), planes[3])
             odd = [one.what for one in records.examine(planes, fixed)]
             if (first := repeats.add(name, planes)) is not None:
                 odd.append(f"the depth of {first}, though other colours")
         report.suspicious += [(name, what) for what in odd]
-    report.together = [one.what for one in repeats.findings()]
+    report.together = [one.what for one in repeats.findings() + together.findings()]
     report.holes /= max(report.records, 1)
     return report
 

@@ -25,7 +25,6 @@ from boundary.writing import write_bytes
 from data_tools import framing, notes
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.images import read_depth
 from data_tools.record import RecordFormat, nearest
 from data_tools.recordings import kinds
 from eval_tools import cli, drawings, scannet, video
@@ -42,6 +41,7 @@ from eval_tools.frames import (
     reshaped,
     trained_on,
     with_classes,
+    with_depth,
 )
 from eval_tools.inference import Segmented, at_size, batches, segment
 from eval_tools.labels import LabelSet, label_set
@@ -225,8 +225,8 @@ def _files(
         raise DataError("--intrinsics needs --rgb and --depth: depth is projected into colour")
     form = _form(args, network, args.depth_unit or default_unit(next(iter(pairs.values()))))
     if args.depth is not None:
-        depths = [files["depth"] for files in pairs.values()]
-        form = framing.settled(form, lambda i: read_depth(depths[i]), len(depths), args.depth)
+        every = list(pairs.values())
+        form = framing.settled(form, lambda i: with_depth(every[i]), len(every), args.depth)
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
 
@@ -238,7 +238,7 @@ def _sequence(
     recording = kinds.open_recording(args.sequence, args, kinds.settings(args))
     form = _form(args, network, args.depth_unit or recording.unit())
     names = recording.names
-    form = framing.settled(form, lambda i: recording.load(i).depth, len(names), args.sequence)
+    form = framing.settled(form, recording.load, framing.near(recording), args.sequence)
     inputs: dict[str, list[Path]] = {name: [] for name in names}
     inputs[names[0]] = recording.inputs()
     loaded = ((name, recording.load(index)) for index, name in enumerate(names))

@@ -26,6 +26,7 @@ from data_tools.record import Frame, RecordFormat
 from eval_tools import drawings
 from eval_tools.frames import (
     dataset_info,
+    grey,
     parse_range,
     record,
     record_format,
@@ -291,7 +292,11 @@ class Predictor:
         if depths[0] is None or not self.takes_depth:
             return form
         form = replace(form, no_reading=self.no_reading)
-        return framing.settled(form, lambda i: depths[i], len(depths), "", _unsaid)
+
+        def frame(index: int) -> Frame:
+            return Frame(grey(depths[index]), depths[index])
+
+        return framing.settled(form, frame, len(depths), "", _unsaid)
 
     def _segmented(self, frames: Iterator[Record], asked: dict) -> Iterator[Segmented]:
         """The frames' labels, from batches of one size; as eval_tools.predict --size original."""

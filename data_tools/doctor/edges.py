@@ -57,66 +57,90 @@ class Match:
 def examine(sample: Sample) -> list[Finding]:
     """A finding on a frame whose depth is shifted, mirrored or turned against its colour."""
     colors, depth = _spectrum(color_edges(sample.color)), depth_edges(sample.metres)
-    as_is = match(colors, depth)
-    if as_is is None:
+    found = _scores(colors, depth)
+    if found is None:
         return []
+    as_is = best(found)
     if as_is.still < SOUND:
         name, turned = _turned(colors, depth)
         if turned > as_is.best and _clearly(turned, as_is.still, TURN):
-            what = f"depth seems to be {name} against colour: {_scores(turned, as_is)}"
+            what = f"depth seems to be {name} against colour: {_told(turned, as_is)}"
             return [Finding("edges", what, "turn it back")]
-    x, y = as_is.shift
-    if (
-        np.hypot(x, y) < LEAST_SHIFT
-        or as_is.best < CLEAR_SHIFT
-        or not _clearly(as_is.best, as_is.still, SHIFT)
-    ):
+    return shifted(as_is, sample.scale)
+
+
+def shifted(found: Match, scale: float) -> list[Finding]:
+    """A finding on a match that is clearly better at a shift. scale: pixels of the colour picture
+    in one of the grid."""
+    x, y = found.shift
+    far = np.hypot(x, y) >= LEAST_SHIFT and found.best >= CLEAR_SHIFT
+    if not (far and _clearly(found.best, found.still, SHIFT)):
         return []
     ways = [(x, "right", "left"), (y, "down", "up")]
-    words = [f"{abs(n) * sample.scale:.0f} pixels {b if n > 0 else a}" for n, b, a in ways if n]
+    words = [f"{abs(n) * scale:.0f} pixels {b if n > 0 else a}" for n, b, a in ways if n]
     what = f"depth lies {' and '.join(words)} of its place in colour"
-    return [Finding("edges", f"{what}: {_scores(as_is.best, as_is)}", PROJECT)]
+    return [Finding("edges", f"{what}: {_told(found.best, found)}", PROJECT)]
 
 
 def _turned(colors: np.ndarray, depth: np.ndarray) -> tuple[str, float]:
     """How depth has to be turned for the best match, and its score."""
     square = depth.shape[0] == depth.shape[1]
     turns = {**TURNS, **(SQUARE_TURNS if square else {})}
-    found = {name: match(colors, turn(depth), TURN_REACH) for name, turn in turns.items()}
-    return max(((name, one.best) for name, one in found.items() if one), key=lambda one: one[1])
+    found = {name: _scores(colors, turn(depth)) for name, turn in turns.items()}
+    return max(
+        ((name, best(one, TURN_REACH).best) for name, one in found.items() if one is not None),
+        key=lambda one: one[1],
+        default=("", 0.0),
+    )
 
 
-def _scores(best: float, as_is: Match) -> str:
-    return f"so their edges meet with a score of {best:.1f}, as they are with {as_is.still:.1f}"
+def _told(score: float, as_is: Match) -> str:
+    return f"so their edges meet with a score of {score:.1f}, as they are with {as_is.still:.1f}"
 
 
-def _clearly(best: float, still: float, margin: float) -> bool:
-    return best >= CLEAR and best - still >= margin and still <= PART * best
+def _clearly(score: float, still: float, margin: float) -> bool:
+    return score >= CLEAR and score - still >= margin and still <= PART * score
 
 
 def matched(color: np.ndarray, metres: np.ndarray) -> Match | None:
     """The match of a frame's colour (H x W x 3 uint8) and depth (H x W) as they are."""
-    return match(_spectrum(color_edges(color)), depth_edges(metres))
+    found = scores(color, metres)
+    return None if found is None else best(found)
 
 
-def match(colors: np.ndarray, depth: np.ndarray, reach: float = REACH) -> Match | None:
-    """The match of depth's edges (H x W) with the spectrum of colour's; None without edges."""
+def scores(color: np.ndarray, metres: np.ndarray) -> np.ndarray | None:
+    """The scores of a frame (H x W x 3 uint8 and H x W) for all shifts of depth, H x W with no
+    shift in the middle; None without edges."""
+    return _scores(_spectrum(color_edges(color)), depth_edges(metres))
+
+
+def _scores(colors: np.ndarray, depth: np.ndarray) -> np.ndarray | None:
+    """colors: the spectrum of colour's edges. depth: the edges of depth."""
     if min(depth.shape) < LEAST_SIDE:
         return None
     around = np.ascontiguousarray(depth - cv2.blur(depth, (AROUND, AROUND)))
     if not around.any() or not colors.any():
         return None
     product = cv2.mulSpectrums(_spectrum(around), colors, 0, conjB=True)
-    scores = cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_REAL_OUTPUT | cv2.DFT_SCALE)
-    scores = np.fft.fftshift(scores) / max(float(scores.std()), 1e-12)
-    height, width = scores.shape
-    row, column = height // 2, width // 2
-    far = max(TOLERANCE, min(round(reach * max(height, width)), row - 1, column - 1))
-    near = scores[row - far : row + far + 1, column - far : column + far + 1]
+    found = cv2.dft(product, flags=cv2.DFT_INVERSE | cv2.DFT_REAL_OUTPUT | cv2.DFT_SCALE)
+    return np.fft.fftshift(found) / max(float(found.std()), 1e-12)
+
+
+def best(found: np.ndarray, reach: float = REACH) -> Match:
+    """The best of these scores near no shift, and up to `reach` of the longer side."""
+    height, width = found.shape
+    farthest = min(height // 2, width // 2) - 1
+    far = max(TOLERANCE, min(round(reach * max(height, width)), farthest))
+    near = _middle(found, far)
     y, x = np.unravel_index(near.argmax(), near.shape)
-    still = scores[row - TOLERANCE : row + TOLERANCE + 1,
-                   column - TOLERANCE : column + TOLERANCE + 1]  # fmt: skip
-    return Match(float(still.max()), float(near.max()), (int(x) - far, int(y) - far))
+    still = _middle(found, TOLERANCE).max()
+    return Match(float(still), float(near.max()), (int(x) - far, int(y) - far))
+
+
+def _middle(found: np.ndarray, far: int) -> np.ndarray:
+    """The scores of shifts up to `far` pixels each way."""
+    row, column = found.shape[0] // 2, found.shape[1] // 2
+    return found[row - far : row + far + 1, column - far : column + far + 1]
 
 
 def _spectrum(edges: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,15 +95,13 @@ def is_limit(value: float, dtype: np.dtype, unit: DepthUnit) -> bool:
     return far >= ROUND_FROM and abs(far - round(far)) < 1e-6 * far
 
 
-def agreed(depths: Iterable[np.ndarray], unit: DepthUnit) -> dict[float, Found]:
-    """The values that are surely none in any of the frames, with the frame that shows each best."""
-    best: dict[float, Found] = {}
-    for depth in depths:
-        found = find(depth, unit)
-        if found and found.sure:
-            known = best.get(found.value)
-            best[found.value] = found if not known or found.share > known.share else known
-    return best
+def take(taken: dict[float, Found], depth: np.ndarray, unit: DepthUnit) -> None:
+    """Adds the value of a frame's depth that is surely no reading, if there is one, to those of
+    other frames. The frame with most of them stands for a value."""
+    found = find(depth, unit)
+    if found and found.sure:
+        known = taken.get(found.value)
+        taken[found.value] = found if not known or found.share > known.share else known
 
 
 def told(found: Found) -> str:

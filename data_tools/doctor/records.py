@@ -28,13 +28,18 @@ def examine(planes: np.ndarray, fixed: DepthRange | None = None) -> list[Finding
 
     Distances, and values that stand for "no reading", are not in a record any more.
     """
-    # From 0 on, depth is a distance in some unit; else something was subtracted.
-    whole = fixed is not None and fixed.near == 0
-    unit = DepthUnit("steps", 255 / fixed.far) if whole else DepthUnit("scaled")
-    seen = sample(colors(planes), planes[3], unit)
+    seen = sample(colors(planes), planes[3], unit_of(fixed))
     if seen is None:
         return []
     return values.examine(seen) or surfaces.examine(seen) + edges.examine(seen)
+
+
+def unit_of(fixed: DepthRange | None) -> DepthUnit:
+    """The unit of 0..255. From 0 metres on, it is a part of a metre; else something was subtracted,
+    and it is none."""
+    if fixed is None or fixed.near:
+        return DepthUnit("scaled")
+    return DepthUnit("steps", 255 / fixed.far)
 
 
 def colors(planes: np.ndarray) -> np.ndarray:

@@ -32,7 +32,11 @@ def examine(sample: Sample) -> list[Finding]:
     Depth without a unit is not judged: who scaled it may have subtracted something, and then ratios
     are smaller.
     """
-    kind = None if sample.unit.kind == "scaled" else judged(ratios(sample.metres))
+    return [] if sample.unit.kind == "scaled" else told(judged(ratios(sample.metres)))
+
+
+def told(kind: str | None) -> list[Finding]:
+    """The finding on depth that is 'disparity' or 'reversed depth'."""
     if not kind:
         return []
     what = f"depth bends as {kind} does, not as distance: flat surfaces are curved"
@@ -43,16 +47,27 @@ def judged(found: np.ndarray) -> str | None:
     """'disparity' or 'reversed depth', if the ratios say so clearly; else None."""
     if len(found) < FEWEST:
         return None
-    linear = float((np.abs(found) < AROUND).mean())
-    distance = float((np.abs(found - PLANE) < AROUND).mean())
-    negative = float((found < -AROUND).mean())
+    linear, distance, negative = _shares(found)
     if negative > 0.65 and distance < 0.08:
         return "reversed depth"
     if linear > 0.5 and distance < 0.1:
         return "disparity"
-    if len(found) >= MANY and np.median(found) < 0.1:
-        return "disparity" if linear > negative else "reversed depth"
-    return None
+    return nearest(found) if len(found) >= MANY and np.median(found) < 0.1 else None
+
+
+def nearest(found: np.ndarray) -> str:
+    """What ratios that are not those of distances fit best."""
+    linear, _, negative = _shares(found)
+    return "disparity" if linear > negative else "reversed depth"
+
+
+def _shares(found: np.ndarray) -> tuple[float, float, float]:
+    """The shares of ratios near 0, near those of distances, and below 0."""
+    return (
+        float((np.abs(found) < AROUND).mean()),
+        float((np.abs(found - PLANE) < AROUND).mean()),
+        float((found < -AROUND).mean()),
+    )
 
 
 def ratios(metres: np.ndarray) -> np.ndarray:

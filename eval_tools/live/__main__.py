@@ -91,8 +91,7 @@ def frames(args: argparse.Namespace, depth: bool, form: RecordFormat) -> sources
     recording = kinds.open_recording(args.sequence, args, kinds.settings(args))
     if depth:
         form = replace(form, unit=args.depth_unit or recording.unit())
-        count = len(recording.names)
-        form = framing.settled(form, lambda i: recording.load(i).depth, count, args.sequence)
+        form = framing.settled(form, recording.load, framing.near(recording), args.sequence)
     return sources.Recording(recording, shown(args.sequence), form)
 
 

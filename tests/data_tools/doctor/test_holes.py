@@ -67,7 +67,9 @@ def test_a_value_that_may_be_a_reading_is_asked_about():
 
 def test_frames_agree():
     frames = [depth(65535), depth(3000, 0), depth(65535, 0.2), depth(10000, far=3000)]
-    found = holes.agreed(frames, MM)
+    found: dict[float, holes.Found] = {}
+    for frame in frames:
+        holes.take(found, frame, MM)
     assert set(found) == {65535, 10000}
     assert found[65535].share == pytest.approx(0.2, abs=0.02)
 
