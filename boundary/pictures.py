@@ -48,6 +48,25 @@ def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.n
     return image
 
 
+def orientation(data: bytes) -> int:
+    """The orientation in the EXIF data of a picture's bytes, 1 to 8; 1, upright, if there is none.
+
+    A TIFF's is not told: OpenCV turns such a picture, whatever it is asked for.
+    """
+    if not any(mark in data for mark in (b"Exif", b"eXIf", b"EXIF")):
+        return 1
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                found = 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)
+        except Exception:  # its plugins raise what they like for damaged metadata
+            return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
 def _claims_too_much(data: bytes) -> bool:
     """Whether a part of a PNG claims so many bytes that its decoder would take much memory.
 

@@ -33,11 +33,9 @@ def align(depth: np.ndarray, rig: Rig, size: tuple[int, int]) -> np.ndarray:
     size: (width, height) of the colour picture. Raises DataError if depth or colour has a size that
     the rig's intrinsics do not fit.
     """
-    height, width = depth.shape
-    eye, color = rig.depth.at((width, height), "depth"), rig.color.at(size, "colour")
-    if eye == color and rig.extrinsics == Extrinsics():  # aligned already
+    if rig.is_one(depth.shape[1::-1], size):
         return np.asarray(depth, np.float32)
-    return _projection(eye, color, rig.extrinsics).project(depth)
+    return _projection(*rig.at(depth.shape[1::-1], size), rig.extrinsics).project(depth)
 
 
 @lru_cache(maxsize=4)
@@ -71,7 +69,10 @@ class _Projection:
         self._rows = [_differences(ray, 0) for ray in self._rays]
         self._place = np.array(extrinsics.translation, np.float32)
         self._reach = np.float32(color.reach())
-        self._limits = _limits(color)
+        # What lies a tenth beside the picture may still reach into it.
+        low, high = color.view()
+        more = (high - low) / 10 + 1e-3
+        self._limits = (low - more).astype(np.float32), (high + more).astype(np.float32)
 
     def project(self, depth: np.ndarray) -> np.ndarray:
         """depth (H x W, metres) -> the colour camera's depth, float32 metres, 0 = no reading."""
@@ -83,11 +84,13 @@ class _Projection:
             nearest = _painted(shapes, width, height)
             if not len(shapes.left):
                 return np.zeros((height, width), np.float32)
-            a, b, c = (plane[nearest] for plane in shapes.planes[:3])
-            a *= np.arange(width, dtype=np.float32)
+            inverse, b, c = (plane.take(nearest, mode="clip") for plane in shapes.planes[:3])
+            inverse *= np.arange(width, dtype=np.float32)
             b *= np.arange(height, dtype=np.float32)[:, None]
-            inverse = a + b + c
-            return np.where((nearest >= 0) & (inverse > 0), 1 / inverse, np.float32(0))
+            inverse += b
+            inverse += c
+            inverse[(nearest < 0) | ~(inverse > 0)] = np.inf
+            return 1 / inverse
 
     def _points(self, depth: np.ndarray) -> _Points:
         x, y, z = (ray * depth + at for ray, at in zip(self._rays, self._place, strict=True))
@@ -119,16 +122,6 @@ class _Projection:
             some = np.flatnonzero(near.any(axis=axis))
             found.append(slice(max(some[0] - 2, 0), some[-1] + 3) if len(some) else slice(0, 1))
         return found[0], found[1]
-
-
-def _limits(color: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the greatest x and y of directions in a picture and a tenth around it."""
-    x, y = (part[np.isfinite(part)] for part in color.rays())
-    if not len(x):
-        return np.zeros(2, np.float32), np.zeros(2, np.float32)
-    low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
-    more = (high - low) / 10 + 1e-3
-    return (low - more).astype(np.float32), (high + more).astype(np.float32)
 
 
 def _differences(plane: np.ndarray, axis: int) -> np.ndarray:
@@ -256,11 +249,11 @@ def _quadrilaterals(points: _Points, width: int, height: int) -> _Quadrilaterals
     # 8 bits of a float's fraction are enough to tell surfaces apart, and quick to sort by.
     order = points.inverse.ravel()[index].view(np.uint32) >> 15
     index = index[np.argsort(order.astype(np.uint16), kind="stable")]
-    u, v = _picked(u, index), _picked(v, index)
-    x, y, inverse = (part.ravel()[index] for part in (points.x, points.y, points.inverse))
-    box = [part.ravel()[index].astype(np.int32) for part in (left, top, wide, high)]
-    skewed = bool(len(index)) and float(np.mean(np.abs(u.y) + np.abs(v.x))) > SKEW
-    return _Quadrilaterals(*box, _planes(u, v, x, y, inverse, skewed), skewed)
+    box = [part.ravel().take(index).astype(np.int32) for part in (left, top, wide, high)]
+    slant = (np.abs(u.y) + np.abs(v.x)).ravel().take(index[::16])
+    skewed = bool(len(slant)) and float(slant.mean()) > SKEW
+    planes = [plane.ravel().take(index) for plane in _planes(u, v, points, skewed)]
+    return _Quadrilaterals(*box, planes, skewed)
 
 
 def _reaches(side: _Side, way: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -269,30 +262,23 @@ def _reaches(side: _Side, way: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(one, other), np.maximum(one, other)
 
 
-def _picked(side: _Side, index: np.ndarray) -> _Side:
-    return _Side(*(part.ravel()[index] for part in vars(side).values()))
-
-
-def _planes(
-    u: _Side, v: _Side, x: np.ndarray, y: np.ndarray, inverse: np.ndarray, skewed: bool
-) -> list[np.ndarray]:
-    """The planes of _Quadrilaterals around the points x, y, of which each array has N; only the
-    first one if they fill their boxes."""
-    det = u.x * v.y - v.x * u.y
+def _planes(u: _Side, v: _Side, points: _Points, skewed: bool) -> list[np.ndarray]:
+    """The planes of _Quadrilaterals, each H x W; only the first one if they fill their boxes."""
+    x, y, det = points.x, points.y, u.x * v.y - v.x * u.y
     a = (u.slope * v.y - v.slope * u.y) / det
     b = (v.slope * u.x - u.slope * v.x) / det
-    rows = [a, b, inverse - a * x - b * y]
+    planes = [a, b, points.inverse - a * x - b * y]
     if not skewed:
-        return rows
+        return planes
     for side, a, b in ((u, v.y / det, -v.x / det), (v, -u.y / det, u.x / det)):
         half, middle = (side.before + side.behind) / 2, (side.behind - side.before) / 2
-        rows += [a / half, b / half, -(a * x + b * y + middle) / half]
-    return rows
+        planes += [a / half, b / half, -(a * x + b * y + middle) / half]
+    return planes
 
 
 def _painted(shapes: _Quadrilaterals, width: int, height: int) -> np.ndarray:
     """The number of the nearest quadrilateral at each pixel's centre, or -1; height x width."""
-    nearest = np.full(height * width, -1, np.int32)
+    nearest = np.full(height * width, -1, np.intp)
     ends = np.cumsum(shapes.wide * shapes.high, dtype=np.int64)
     start = 0
     while start < len(ends):

@@ -19,10 +19,18 @@ from typing import Any, Protocol
 import cv2
 
 from boundary.processes import held_back
-from data_tools import cli, framing, store
+from data_tools import cli, framing, notes, store
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import CHANNELS, Encoded, Frame, Note, RecordFormat, UnknownLabel
+from data_tools.doctor.sets import Repeats
+from data_tools.record import (
+    CHANNELS,
+    Encoded,
+    Frame,
+    RecordFormat,
+    UnknownLabel,
+    from_datum,
+)
 
 
 class Source(Protocol):
@@ -153,6 +161,7 @@ def build(
         if not output.indices:
             raise DataError(f"{output.path}: no frames for it")
     format = replace(format, ignore_unknown=options.ignore_unknown)
+    format = _settled(format, source, outputs)
     info = {**info, "options": {**info.get("options", {}), **format.describe()}}
     with ExitStack() as stack:
         writers = []
@@ -167,7 +176,10 @@ def build(
             if all(source.names[i] in bad for i in output.indices):
                 raise DataError(f"{output.path}: none of its frames can be used")
             facts = _facts(source, output, bad)
-            results.append(writer.finish({**info, **output.info, **facts}))
+            if not writer.fitted:  # --fit did nothing, and says nothing about other frames
+                facts["options"] = {k: v for k, v in info["options"].items() if k != "fit"}
+            look = _survey(output, format) if format.doctor else None
+            results.append(writer.finish({**info, **output.info, **facts}, look))
             print(summary(output.path, results[-1]))
             tell_unknown(output.path, results[-1])
             if not results[-1]["shape"]:
@@ -176,6 +188,39 @@ def build(
                     "one by one; pass --size"
                 )
         return results
+
+
+def _settled(format: RecordFormat, source: Source, outputs: Sequence[Output]) -> RecordFormat:
+    """The format with the values that stand for "no reading" in the source's depth."""
+    indices = sorted({index for output in outputs for index in output.indices})
+    count = min(len(indices), framing.near(source))
+    where = str(outputs[0].path)
+    return framing.settled(format, lambda i: source.load(indices[i]), count, where)
+
+
+def _survey(output: Output, format: RecordFormat) -> store.Survey:
+    """store.survey, during which the doctor looks for records that repeat each other."""
+
+    def look(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
+        repeats = Repeats()
+        facts = store.survey(_watched(records, repeats), where)
+        found = repeats.findings()
+        if found and format.strict:
+            raise DataError(f"{output.path}: {'; '.join(map(str, found))}")
+        for one in found:
+            cli.say(f"{output.path}: {one.note.text}")
+        return facts
+
+    return look
+
+
+def _watched(
+    records: Iterator[tuple[bytes, bytes]], repeats: Repeats
+) -> Iterator[tuple[bytes, bytes]]:
+    for key, record in records:
+        name = store.name_of(key)
+        repeats.add(name, from_datum(record, name)[0])
+        yield key, record
 
 
 def tell_unknown(path: Path, info: dict[str, Any]) -> None:
@@ -262,30 +307,19 @@ def _write(
         blocks.setdefault(index // source.block, []).append(index)
     records = _records(source, format, list(blocks.values()), workers)
     bad = {}
-    notes: dict[str, list[tuple[str, Note]]] = {}
+    said: notes.Notes = {}
     for index, record in cli.progress(records, total, "records", total - len(wanted)):
         if isinstance(record, str):
             bad[source.names[index]] = record
             continue
         for writer, key in wanted[index]:
-            writer.put(key, record.datum, record.unknown)
-        for note in record.notes:
-            notes.setdefault(note.kind, []).append((source.names[index], note))
+            fitted = any(note.kind == "fit" for note in record.notes)
+            writer.put(key, record.datum, record.unknown, record.facts, fitted)
+        notes.add(said, source.names[index], record.notes)
     for writer in writers:
         writer.commit()
-    tell(notes)
+    notes.tell(said)
     return bad
-
-
-def tell(notes: dict[str, list[tuple[str, Note]]]) -> None:
-    """Says one line for each kind of notes: the first frame with its text, and their number.
-
-    notes: kind -> frames' names and notes.
-    """
-    for found in notes.values():
-        name, note = found[0]
-        more = f" (so with {len(found)} frames)" if len(found) > 1 else ""
-        cli.say(f"{name}: {note.text}{more}")
 
 
 def _records(

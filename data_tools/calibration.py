@@ -85,9 +85,9 @@ def read(name: str) -> Calibration:
     """The calibration in a file, or of a camera by its name. Raises DataError."""
     if name == IDENTITY:
         return Calibration(extrinsics=Extrinsics())
+    if name in _table() and not Path(name).is_file():
+        return calibration_json.parse(_table()[name])
     if not Path(name).exists():
-        if name in _table():
-            return calibration_json.parse(_table()[name])
         raise DataError(
             f"{shown(name)}: no such file, and no camera of this name; expected a file or one of "
             f"{', '.join(names())}"
@@ -95,18 +95,12 @@ def read(name: str) -> Calibration:
     text = read_text(name, DataError, most=MOST_BYTES)
     with reading(name, "a camera's calibration", DataError):
         try:
-            return _parsed(text)
+            if text.lstrip()[:1] == "{" or text.lstrip()[:2] in ("[{", "[["):
+                try:
+                    return calibration_json.parse(json.loads(text))
+                except json.JSONDecodeError as problem:
+                    if "p[" not in text:  # pyrealsense2's intrinsics in a dict, as Python prints it
+                        raise DataError(f"not JSON: {problem}") from problem
+            return calibration_text.parse(text)
         except DataError as problem:
             raise DataError(f"{shown(name)}: {problem}") from problem
-
-
-def _parsed(text: str) -> Calibration:
-    if text.lstrip()[:1] == "{" or text.lstrip()[:2] in ("[{", "[["):
-        try:
-            value = json.loads(text)
-        except ValueError as problem:
-            if "p[" not in text:  # a dict of pyrealsense2's intrinsics, printed by Python
-                raise DataError(f"not JSON: {problem}") from problem
-        else:
-            return calibration_json.parse(value)
-    return calibration_text.parse(text)

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from data_tools.cli import DataError
-from data_tools.fit import ASPECT_TOLERANCE
+from data_tools.fit import ASPECT_TOLERANCE, Size
 
 COEFFICIENTS = (0, 4, 5, 8)  # numbers of distortion coefficients that OpenCV's model has
 MOST_SIDE = 2**16  # pixels
 MOST_APART = 2.0  # metres between the cameras of one device
 ROTATION_TOLERANCE = 5e-3
 _NEWTON_STEPS = 20
+_BLOCK = 2**18  # pixels whose directions are sought together
 _WIDEST = 8.0  # the tangent of the widest ray that is looked at
 
 
@@ -38,7 +39,7 @@ class Intrinsics:
     cx: float
     cy: float
     distortion: tuple[float, ...] = ()
-    size: tuple[int, int] | None = None
+    size: Size | None = None
 
     def check(self) -> Intrinsics:
         """Itself. Raises DataError for values that no camera has."""
@@ -62,7 +63,7 @@ class Intrinsics:
                 )
         return self
 
-    def scaled(self, size: tuple[int, int]) -> Intrinsics:
+    def scaled(self, size: Size) -> Intrinsics:
         """The same camera at another size, (width, height)."""
         if self.size is None or self.size == size:
             return Intrinsics(self.fx, self.fy, self.cx, self.cy, self.distortion, size)
@@ -107,28 +108,52 @@ class Intrinsics:
         """
         assert self.size is not None
         width, height = self.size
-        seen_x = np.broadcast_to((np.arange(width) - self.cx) / self.fx, (height, width))
-        seen_y = np.broadcast_to((np.arange(height)[:, None] - self.cy) / self.fy, (height, width))
-        if not any(self.distortion):
-            return seen_x.copy(), seen_y.copy()
-        return self._undistorted(seen_x, seen_y)
+        columns = np.arange(width, dtype=np.float64)
+        found = np.empty((2, height, width))
+        step = max(1, _BLOCK // width)
+        for row in range(0, height, step):
+            rows = np.arange(row, min(row + step, height), dtype=np.float64)
+            found[:, row : row + step] = self.directions(*np.meshgrid(columns, rows))
+        return found[0], found[1]
+
+    def directions(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The directions (x, y, 1) of places in the picture, in pixels; NaN as in `rays`."""
+        x, y = (x - self.cx) / self.fx, (y - self.cy) / self.fy
+        return self._undistorted(x, y) if any(self.distortion) else (x, y)
+
+    def view(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the greatest x and y of the directions that the picture shows."""
+        assert self.size is not None
+        width, height = self.size
+        across, down = np.linspace(0, width - 1, 64), np.linspace(0, height - 1, 64)
+        edges = [(across, 0 * across), (across, 0 * across + height - 1),
+                 (0 * down, down), (0 * down + width - 1, down)]  # fmt: skip
+        x, y = self.directions(*(np.concatenate(part) for part in zip(*edges, strict=True)))
+        if not np.isfinite(x).all():  # the picture shows all that the lens does
+            widest = min(self.reach() ** 0.5, _WIDEST)
+            return np.full(2, -widest), np.full(2, widest)
+        return np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
 
     def _undistorted(self, seen_x: np.ndarray, seen_y: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Newton's method on `distort`."""
-        x, y = seen_x.copy(), seen_y.copy()
+        """Newton's method on `distort`, for each pixel until it is there."""
+        shape, seen_x, seen_y = seen_x.shape, seen_x.ravel(), seen_y.ravel()
+        found_x, found_y = np.full(seen_x.shape, np.nan), np.full(seen_x.shape, np.nan)
+        x, y, left = seen_x.copy(), seen_y.copy(), np.arange(seen_x.size)
         with np.errstate(all="ignore"):
             for _ in range(_NEWTON_STEPS):
                 at_x, at_y = self.distort(x, y)
-                off_x, off_y = at_x - seen_x, at_y - seen_y
-                size = np.hypot(off_x, off_y)
-                if not (size > 1e-9).any():
+                off_x, off_y = at_x - seen_x[left], at_y - seen_y[left]
+                away = np.hypot(off_x, off_y) > 1e-9
+                there = ~away & (x * x + y * y <= self.reach())
+                found_x[left[there]], found_y[left[there]] = x[there], y[there]
+                if not away.any():
                     break
+                x, y, left, off_x, off_y = (part[away] for part in (x, y, left, off_x, off_y))
                 xx, xy, yy = self._slopes(x, y)
                 det = xx * yy - xy * xy
-                x -= (off_x * yy - off_y * xy) / det
-                y -= (off_y * xx - off_x * xy) / det
-            good = (size * max(self.fx, self.fy) < 1e-3) & (x * x + y * y <= self.reach())
-        return np.where(good, x, np.nan), np.where(good, y, np.nan)
+                x = x - (off_x * yy - off_y * xy) / det
+                y = y - (off_y * xx - off_x * xy) / det
+        return found_x.reshape(shape), found_y.reshape(shape)
 
     def _slopes(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
         """The derivatives of `distort`: of x by x, of x by y (which is that of y by x), of y by
@@ -169,7 +194,7 @@ class Camera:
 
     modes: tuple[Intrinsics, ...]
 
-    def at(self, size: tuple[int, int], what: str) -> Intrinsics:
+    def at(self, size: Size, what: str) -> Intrinsics:
         """Its intrinsics for pictures of `size`, (width, height): those of that size, else those of
         another size with the same aspect ratio, scaled.
 
@@ -194,11 +219,11 @@ class Camera:
         return modes[0] if len(modes) == 1 else modes
 
 
-def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+def _same_aspect(one: Size, other: Size) -> bool:
     return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= ASPECT_TOLERANCE
 
 
-def _of_this_size(mode: Intrinsics, size: tuple[int, int], what: str) -> Intrinsics:
+def _of_this_size(mode: Intrinsics, size: Size, what: str) -> Intrinsics:
     """Intrinsics of no known size, which must have their principal point near the middle."""
     if not (0.3 < mode.cx / size[0] < 0.7 and 0.3 < mode.cy / size[1] < 0.7):
         raise DataError(
@@ -260,6 +285,18 @@ class Rig:
     color: Camera
     depth: Camera
     extrinsics: Extrinsics
+
+    def at(self, depth: Size, color: Size) -> tuple[Intrinsics, Intrinsics]:
+        """The intrinsics of depth and colour for pictures of these sizes.
+
+        Raises DataError if one does not fit.
+        """
+        return self.depth.at(depth, "depth"), self.color.at(color, "colour")
+
+    def is_one(self, depth: Size, color: Size) -> bool:
+        """Whether pictures of these sizes are aligned already. Raises as `at`."""
+        one, other = self.at(depth, color)
+        return one == other and self.extrinsics == Extrinsics()
 
     def describe(self) -> dict[str, Any]:
         """As JSON, which data_tools.calibration reads."""

@@ -110,7 +110,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--classes",
-        metavar="N|TABLE.csv",
+        metavar="N|TABLE|nyuv2-40|...",
         help="the classes (default: those in dataset.json, else as many as occur)",
     )
     return parser

@@ -12,12 +12,14 @@ import argparse
 import random
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_tools import build, cli, framing, images, labelling, pattern
+from data_tools import build, cli, framing, images, label_check, labelling, pattern
 from data_tools.build import Output
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
@@ -70,14 +72,10 @@ class Files:
     def load(self, index: int) -> Frame:
         """Reads frame `index` from its files."""
         files = {part: files[self.names[index]] for part, files in self._files.items()}
-        label = files.get("label")
-        color = images.read_color(files["color"])
-        return Frame(
-            color,
-            images.read_depth(files["depth"]),
-            None if label is None else self._labels.read(label, color.shape[1::-1]),
-            files={part: str(file) for part, file in files.items()},
-        )
+        read = None
+        if "label" in files:
+            read = partial(self._labels.read, files["label"])
+        return images.read_frame(files, read)
 
     def about(self, index: int) -> dict[str, Any]:
         """Nothing: the name is in the key."""
@@ -96,6 +94,11 @@ class Files:
             except DataError as error:
                 first = first or error
         raise first or DataError("no frame has all its files")
+
+    def label_pictures(self) -> list[Path]:
+        """The frames' pictures of labels; none if labels do not come from pictures."""
+        found = self._files.get("label", {})
+        return [found[name] for name in self.names if isinstance(found.get(name), Path)]
 
 
 def find(
@@ -123,7 +126,10 @@ def find(
     found: dict[str, Path] = {}
     for file, name in files.items():
         if name in found:
-            raise DataError(f"{found[name]} and {file} are both '{name}': expected one of them")
+            raise DataError(
+                f"{found[name]} and {file} are both '{name}': expected one of them; a pattern "
+                "chooses, such as 'frames/*_rgb.png'"
+            )
         found[name] = file
     if not found:
         raise DataError(f"{where}: holds none of the files looked for ({' '.join(suffixes)})")
@@ -149,7 +155,25 @@ def pair(parts: dict[str, dict[str, Path]], skip_unpaired: bool) -> list[str]:
         cli.say(f"left out: {text}")
     if not common:
         raise DataError("no frame has all its files")
-    return sorted(common, key=natural)
+    names = sorted(common, key=natural)
+    _check_apart(parts, names)
+    return names
+
+
+def _check_apart(parts: dict[str, dict[str, Path]], names: list[str]) -> None:
+    """Raises DataError if one file is two parts of a frame: two options name one folder, say."""
+    for name in names:
+        found: dict[tuple[int, int], str] = {}
+        for kind, files in parts.items():
+            if not isinstance(files[name], Path):  # a drawing of a labelling tool
+                continue
+            with suppress(OSError):  # what reads the file says what is wrong with it
+                facts = files[name].stat()
+                other = found.setdefault((facts.st_dev, facts.st_ino), kind)
+                if other != kind:
+                    raise DataError(
+                        f"{files[name]}: is both the {other} and the {kind} of frame '{name}'"
+                    )
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
@@ -225,7 +249,7 @@ def main() -> None:
     }
     format = record_format(args, files, table)
     made = build.build(files, outputs(args, len(files.names)), format, info, build.options(args))
-    labelling.tell(args.out, made, labels)
+    label_check.tell(args.out, made, labels, files.label_pictures())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,12 +13,13 @@ import numpy as np
 from boundary.arrays import decode_npy, read_npy
 from boundary.errors import shown
 from boundary.limits import check_pixels
-from boundary.pictures import claimed_size, decode, read_picture
+from boundary.pictures import claimed_size, decode, orientation, read_picture
 from boundary.reading import check_plain, read_bytes, reading
+from data_tools import turning
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError
 from data_tools.exr import decode_exr
-from data_tools.record import UNKNOWN, UnknownLabel
+from data_tools.record import UNKNOWN, Frame, UnknownLabel
 
 COLOR = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
 DEPTH = (".png", ".exr", ".npy", ".tif", ".tiff", ".pgm")
@@ -25,13 +27,42 @@ LABEL = (".png", ".npy", ".bmp", ".tif", ".tiff", ".pgm")
 
 
 def read_color(path: str | Path) -> np.ndarray:
-    """H x W x 3 uint8, BGR. Raises DataError if it is no picture, or a too large one."""
-    return _read(path, cv2.IMREAD_COLOR)
+    """H x W x 3 uint8, BGR, upright. Raises DataError if it is no picture, or a too large one."""
+    return read_turned(path)[0]
+
+
+def read_turned(path: str | Path) -> tuple[np.ndarray, int]:
+    """As read_color, and the EXIF orientation from which it was turned upright; 1 if it was not."""
+    data = read_bytes(path, DataError, plain=True)
+    return decode_color(data, shown(path)), orientation(data)
+
+
+def orientation_of(path: str | Path) -> int:
+    """The EXIF orientation from which read_color turns a picture. Raises DataError."""
+    return orientation(read_bytes(path, DataError, plain=True))
+
+
+def read_frame(
+    files: dict[str, Any], label: Callable[[tuple[int, int]], np.ndarray] | None = None
+) -> Frame:
+    """The frame in the files 'color' and 'depth'. label: reads the label (H x W) of 'label', given
+    the colour picture's width and height.
+
+    Where EXIF data turn the colour picture, depth and label are turned in the same way, if they
+    were stored as the camera saw it. Raises as read_color and read_depth, and DataError if nothing
+    tells whether they have to be turned.
+    """
+    color, way = read_turned(files["color"])
+    depth = read_depth(files["depth"])
+    paths = {part: str(file) for part, file in files.items()}
+    frame = Frame(color, depth, label and label(color.shape[1::-1]), files=paths)
+    return turning.turned(frame, way)
 
 
 def decode_color(data: bytes, where: str) -> np.ndarray:
     """As read_color, from a file's bytes. where: begins the message of an error."""
-    return decode(data, cv2.IMREAD_COLOR, where, DataError)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return turning.upright(decode(data, flags, where, DataError), orientation(data))
 
 
 def read_depth(path: str | Path) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Reports the contents of an LMDB: counts, shapes, types, ranges, labels, suspicious records.
 
-A record is suspicious if it has no depth, labels of no class, or no labelled pixel, if it is equal
-to an earlier one, or if it is not a Datum of five channels.
+A record is suspicious if it has no depth, labels of no class, or no labelled pixel, if it or its
+depth is equal to an earlier one, if it is not a Datum of five channels, or if the depth doctor
+(docs/data.md) finds something.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ import numpy as np
 
 from boundary import writing
 from boundary.text import shown
-from data_tools import classes, cli, store
+from data_tools import cli, store
 from data_tools.cli import DataError
+from data_tools.doctor import records
+from data_tools.doctor.sets import Repeats
+from data_tools.doctor.together import Together
 from data_tools.record import CHANNELS, from_datum
+from data_tools.sheet import captions, sheet
 from data_tools.store import Reader
 
 # What the page may do in a browser: show its picture, with its own style; it has no scripts.
@@ -30,11 +35,14 @@ POLICY = (
     "form-action 'none'"
 )
 
+TOGETHER = 16  # records that are looked at together
+
 
 @dataclass
 class Report:
     """The result of a pass over an LMDB. shapes: 'CxHxW type' -> records. ranges: channel -> (min,
-    max). pixels, frames: label -> number. suspicious: (key, reason)."""
+    max). pixels, frames: label -> number. suspicious: (key, reason). together: what is wrong with
+    all of them."""
 
     records: int = 0
     shapes: dict[str, int] = field(default_factory=dict)
@@ -44,11 +52,15 @@ class Report:
     scenes: dict[int, int] = field(default_factory=dict)
     holes: float = 0.0
     suspicious: list[tuple[str, str]] = field(default_factory=list)
+    together: list[str] = field(default_factory=list)
 
 
 def survey(reader: Reader) -> Report:
     """Reads every record once and fills the report."""
-    report, seen = Report(), {}
+    report, seen, repeats = Report(), {}, Repeats()
+    fixed = records.fixed_range(reader.info)
+    together = Together(records.unit_of(fixed))
+    every = max(1, len(reader) // TOGETHER)
     highest = len(reader.info["classes"]) - 1 if reader.info.get("classes") else 255
     labeled = reader.info.get("labeled", True)
     for key, record in cli.progress(reader, len(reader), "records"):
@@ -64,7 +76,15 @@ def survey(reader: Reader) -> Report:
             report.suspicious.append((name, f"the same as {seen[digest]}"))
         seen.setdefault(digest, name)
         _note(report, planes, scene)
-        report.suspicious += [(name, what) for what in oddities(planes, highest, labeled)]
+        odd = oddities(planes, highest, labeled)
+        if not odd:
+            if report.records % every == 0:
+                together.add(records.colors(planes), planes[3])
+            odd = [one.what for one in records.examine(planes, fixed)]
+            if (first := repeats.add(name, planes)) is not None:
+                odd.append(f"the depth of {first}, though other colours")
+        report.suspicious += [(name, what) for what in odd]
+    report.together = [one.what for one in repeats.findings() + together.findings()]
     report.holes /= max(report.records, 1)
     return report
 
@@ -133,6 +153,7 @@ def text(reader: Reader, report: Report) -> str:
         f"{label:5}  {share:9.4f}  {frames:7}  {name}"
         for label, share, frames, name in label_rows(reader, report)
     ]
+    lines += ["", *report.together] if report.together else []
     lines += ["", f"suspicious records: {len(report.suspicious)}"]
     lines += [f"  {name}: {what}" for name, what in report.suspicious]
     return "\n".join(map(shown, lines))
@@ -145,43 +166,6 @@ def label_rows(reader: Reader, report: Report) -> list[tuple[int, float, int, st
     return [(int(label), 100 * report.pixels[label] / total, int(report.frames[label]),
              names[label] if label < len(names) else "")
             for label in np.flatnonzero(report.pixels)]  # fmt: skip
-
-
-def row_of(planes: np.ndarray, palette: np.ndarray, width: int) -> np.ndarray:
-    """Colour, depth, label and their overlay side by side: BGR uint8, each `width` wide."""
-    color = planes[:3].transpose(1, 2, 0).astype(np.uint8)
-    depth = cv2.applyColorMap(planes[3].astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    depth[planes[3] == 0] = 0
-    label = palette[np.clip(planes[4], 0, 255).astype(np.uint8)]
-    overlay = np.where((planes[4] > 0)[..., None], color // 2 + label // 2, color)
-    height = round(width * color.shape[0] / color.shape[1])
-    pictures = [cv2.resize(np.ascontiguousarray(picture.astype(np.uint8)), (width, height),
-                           interpolation=cv2.INTER_NEAREST)
-                for picture in (color, depth, label, overlay)]  # fmt: skip
-    return np.hstack(pictures)
-
-
-def sheet(reader: Reader, frames: int, width: int = 240) -> np.ndarray:
-    """A contact sheet of evenly spaced records, one row each under its key: BGR uint8."""
-    keys = reader.keys()
-    chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, frames).astype(int))]
-    colors = reader.info.get("palette") or []
-    colors = list(colors) + classes.palette(256)[len(colors) :]
-    palette = np.array(colors, np.uint8)[:, ::-1]
-    rows = []
-    for key in chosen:
-        try:
-            planes, _ = from_datum(reader.get(key))
-        except DataError:
-            continue
-        if len(planes) == len(CHANNELS):
-            strip = np.full((18, 4 * width, 3), 255, np.uint8)
-            cv2.putText(strip, key.decode(errors="replace"), (4, 13), cv2.FONT_HERSHEY_SIMPLEX,
-                        0.42, (0, 0, 0), 1, cv2.LINE_AA)  # fmt: skip
-            rows += [strip, row_of(planes, palette, width)]
-    if not rows:
-        raise DataError(f"{reader.path}: has no five-channel record to draw")
-    return np.vstack(rows)
 
 
 def page(reader: Reader, report: Report, picture: np.ndarray) -> str:
@@ -203,7 +187,7 @@ def page(reader: Reader, report: Report, picture: np.ndarray) -> str:
         f"<h1>{title}</h1><pre>{html.escape(text(reader, report).partition('label  ')[0])}</pre>"
         f"<h2>Labels</h2><table><tr><th>label<th>name<th>share %<th>frames<th>{rows}</table>"
         f"<h2>Suspicious records: {len(report.suspicious)}</h2><ul>{odd}</ul>"
-        "<h2>Frames</h2><p>colour, depth, label, overlay<p>"
+        f"<h2>Frames</h2><p>{html.escape(captions(reader))}<p>"
         f'<img src="data:image/png;base64,{data}">'
     )
 
@@ -213,7 +197,11 @@ def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, "inspect")
     parser.add_argument("lmdb", metavar="LMDB", type=Path)
     parser.add_argument(
-        "--sheet", type=Path, metavar="sheet.png", help="draw frames: colour, depth, label, overlay"
+        "--sheet",
+        type=Path,
+        metavar="sheet.png",
+        help="draw frames: colour, depth with a colour bar (in metres, if the range is fixed), "
+        "label, overlay, and the edges of depth over colour",
     )
     parser.add_argument(
         "--frames",

@@ -1,14 +1,14 @@
 """Where frames' labels come from: pictures of labels, or the files of a labelling tool.
 
-data_tools.folder and data_tools.sequence share the options. `Labelling` reads a frame's labels, and
-`concerns` says what in a whole data set looks wrong.
+data_tools.folder, data_tools.sequence and eval_tools.evaluate share the options. `Labelling` reads
+a frame's labels.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from data_tools.matching import match
 from data_tools.record import UNKNOWN, UnknownLabel
 
 STANDS_FOR_NONE = (255, 65535, -1)  # values by which others mark pixels without a label
-MANY = 8  # classes that a message names
 
 
 def add_options(group: Any) -> None:
@@ -37,6 +36,19 @@ def add_options(group: Any) -> None:
         help="labels: PNG (plain, palette or colours) or NPY; without this option and "
         "--labels-from every label is 0, which is good only for prediction",
     )
+    add_tool(group, source)
+    group.add_argument(
+        "--classes",
+        metavar="N|TABLE|nyuv2-40|...",
+        help="number of classes, or a table of them: a .csv of label,name[,r,g,b], a .txt of one "
+        "name a line, CVAT's labelmap.txt, nyuv2-40, nyuv2-13 or sunrgbd-37; names of "
+        "--labels-from are looked up in it (default there: the tool's own names)",
+    )
+    add_numbers(group)
+
+
+def add_tool(group: Any, source: Any) -> None:
+    """Adds --labels-from to `source`, among options of which one may be given, and its kind."""
     source.add_argument(
         "--labels-from",
         type=Path,
@@ -48,30 +60,22 @@ def add_options(group: Any) -> None:
         choices=tuple(kinds.NEEDS),
         help="the form of --labels-from (default: recognised by the files)",
     )
-    group.add_argument(
-        "--classes",
-        metavar="N|TABLE|nyuv2-40|...",
-        help="number of classes, or a table of them: a .csv of label,name[,r,g,b], a .txt of one "
-        "name a line, CVAT's labelmap.txt, nyuv2-40, nyuv2-13 or sunrgbd-37; names of "
-        "--labels-from are looked up in it (default there: the tool's own names)",
-    )
-    add_numbers(group)
 
 
-def add_numbers(group: Any) -> None:
-    """Adds the options on labels that are stored as numbers."""
+def add_numbers(group: Any, where: str = "label files") -> None:
+    """Adds the options on labels that are stored as numbers. where: what holds them, in words."""
     group.add_argument(
         "--ignore-label",
         type=_values,
         action="extend",
         default=[],
         metavar="V[,V]",
-        help="values of label files that stand for no class, e.g. 255: they become 0",
+        help=f"values in {where} that stand for no class, e.g. 255: they become 0",
     )
     group.add_argument(
         "--zero-based",
         action="store_true",
-        help="label files count classes from 0: each becomes one more, after --ignore-label",
+        help=f"{where} count classes from 0: each becomes one more, after --ignore-label",
     )
 
 
@@ -89,7 +93,7 @@ class Labelling:
 
     table: the classes; None if they were not told. label: where pictures of labels are, as --label.
     annotations: a tool's files instead of them. ignore, zero_based: the options. ignore_unknown:
-    labels that no class has become UNKNOWN. benchmark: the table's name, if it is a benchmark's.
+    labels that no class has become UNKNOWN.
     """
 
     table: ClassTable | None = None
@@ -98,7 +102,6 @@ class Labelling:
     ignore: Sequence[int] = ()
     zero_based: bool = False
     ignore_unknown: bool = False
-    benchmark: str | None = None
     _found: dict[str, int] = field(default_factory=dict, repr=False)
 
     @property
@@ -117,9 +120,8 @@ class Labelling:
         return self.table.highest if self.table else 255
 
     def facts(self) -> dict[str, Any]:
-        """dataset.json's `labeled` and, if they are known, `classes`, `palette` and `dataset`."""
-        named = {"dataset": self.benchmark} if self.benchmark else {}
-        return {**named, "labeled": self.given, **(self.table.describe() if self.table else {})}
+        """dataset.json's `labeled` and, if they are known, `classes` and `palette`."""
+        return {"labeled": self.given, **(self.table.describe() if self.table else {})}
 
     def describe(self) -> dict[str, Any]:
         """The options for dataset.json; only those that were given."""
@@ -151,6 +153,15 @@ class Labelling:
                 source, self.table, self.ignore_unknown, lambda n: self.numbers(n, shown(source))
             )
         return source.draw(lambda name: self.number(name, str(source)), size)
+
+    def stores_numbers(self, path: Path) -> bool:
+        """Whether a picture of labels holds numbers, and not colours of the table.
+
+        Raises as read.
+        """
+        seen: list[np.ndarray] = []
+        images.read_label(path, self.table, True, lambda stored: seen.append(stored) or stored)
+        return bool(seen)
 
     def number(self, name: str, where: str) -> int:
         """The label of a class's name in a tool's files. Raises as read, naming `where`."""
@@ -215,7 +226,6 @@ def from_args(args: argparse.Namespace) -> Labelling:
         "ignore": tuple(dict.fromkeys(args.ignore_label)),
         "zero_based": args.zero_based,
         "ignore_unknown": args.unknown == "ignore",
-        "benchmark": args.classes if args.classes in classes.BENCHMARKS else None,
     }
     if not args.labels_from:
         return Labelling(table, args.label, **common)
@@ -227,7 +237,7 @@ def from_args(args: argparse.Namespace) -> Labelling:
         args.usage.error(f"--zero-based, --ignore-label: the labels of {found.kind} are names")
     if table is not None and re.fullmatch("[0-9]+", args.classes):
         args.usage.error(f"--classes {args.classes}: the labels of {found.kind} are names")
-    _say(found)
+    introduce(found)
     return Labelling(table or own_table(found), None, found, **common)
 
 
@@ -245,7 +255,8 @@ def own_table(found: Annotations) -> ClassTable:
     return ClassTable((IGNORED, *names), ((0, 0, 0), *colors))
 
 
-def _say(found: Annotations) -> None:
+def introduce(found: Annotations) -> None:
+    """Says what the files of a labelling tool hold."""
     empty = sum(picture.empty for picture in found.pictures)
     nothing = f", {empty} of them without shapes" if empty else ""
     cli.say(
@@ -253,8 +264,8 @@ def _say(found: Annotations) -> None:
         f"{len(found.names)} classes"
     )
     if found.left_out:
-        kinds_ = ", ".join(f"{count} x {kind}" for kind, count in sorted(found.left_out.items()))
-        cli.say(f"{found.path}: left out, as they tell no area: {kinds_}")
+        things = ", ".join(f"{count} x {shown(k)}" for k, count in sorted(found.left_out.items()))
+        cli.say(f"{found.path}: left out, as they tell no area: {things}")
     for note in found.notes:
         cli.say(f"{found.path}: {note}")
     alike: dict[str, list[str]] = {}
@@ -262,69 +273,5 @@ def _say(found: Annotations) -> None:
         alike.setdefault(name.casefold(), []).append(name)
     for names in alike.values():
         if len(names) > 1:
-            cli.say(f"{found.path}: {' and '.join(names)} count as different classes")
-
-
-def tell(where: str | Path, results: Iterable[Mapping[str, Any]], labelling: Labelling) -> None:
-    """Says what looks wrong with the labels of finished LMDBs. results: their dataset.json."""
-    pixels = np.zeros(256, np.int64)
-    for result in results:
-        for label, count in result["label_pixels"].items():
-            pixels[int(label)] += count
-    if labelling.given:
-        for text in concerns(pixels, labelling):
-            cli.say(f"{where}: {text}")
-
-
-def concerns(pixels: np.ndarray, labelling: Labelling) -> list[str]:
-    """What looks wrong with a data set's labels. pixels: those of each label, 256 counts."""
-    table = labelling.table
-    if not pixels.sum():
-        return []
-    if table is None:
-        return _taken_for_none(pixels)
-    absent = [label for label in range(1, table.highest + 1) if not pixels[label]]
-    found = []
-    if (
-        labelling.annotations is None
-        and not labelling.zero_based
-        and _shifted(pixels, absent, table)
-    ):
-        share = pixels[0] / pixels.sum()
-        found.append(
-            f"label 0 (ignored) has {share:.0%} of the pixels, and the highest, {table.highest} "
-            f"({shown(table.names[-1])}), never occurs; if labels count from 0, pass --zero-based"
-        )
-    if absent:
-        named = ", ".join(f"{label} ({shown(table.names[label])})" for label in absent[:MANY])
-        more = f" and {len(absent) - MANY} more" if len(absent) > MANY else ""
-        found.append(f"{len(absent)} of {table.highest} classes never occur: {named}{more}")
-    return found
-
-
-def _shifted(pixels: np.ndarray, absent: Sequence[int], table: ClassTable) -> bool:
-    """Whether labels look as if they counted from 0.
-
-    Then label 0 is a class with a large share, the highest label cannot occur, and the one below
-    is there, as are most others. With few classes left over, sound labels look otherwise.
-    """
-    large = pixels[0] >= 0.1 * pixels.sum()
-    return bool(
-        large
-        and table.highest > 1
-        and pixels[table.highest] == 0
-        and pixels[table.highest - 1] > 0
-        and len(absent) <= 1 + table.highest // 4
-    )
-
-
-def _taken_for_none(pixels: np.ndarray) -> list[str]:
-    """Label 255 far above all others, where no classes were told."""
-    others = np.flatnonzero(pixels[:255])
-    if not pixels[255] or (len(others) and others[-1] >= 128):
-        return []
-    highest = int(others[-1]) if len(others) else 0
-    return [
-        f"label 255 has {pixels[255] / pixels.sum():.0%} of the pixels, and no other is above "
-        f"{highest}; if it stands for no class, pass --ignore-label 255"
-    ]
+            told = " and ".join(map(shown, names))
+            cli.say(f"{found.path}: {told} count as different classes")

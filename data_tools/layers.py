@@ -36,7 +36,7 @@ from data_tools import classes, images
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.fit import FITS
-from data_tools.record import Frame, RecordFormat
+from data_tools.record import RecordFormat
 
 MAX_COUNT = 2**31 - 1  # values of a blob; Caffe counts in ints
 THREADS = 2
@@ -47,8 +47,8 @@ BATCHES_AHEAD = 3
 class Settings:
     """The keys of param_str. source: the list's file. root: the folder that its paths are relative
     to. size: [width, height]; None for the images' own size, which must be the same for all.
-    shuffle: draw a new order each epoch. fit, depth_unit, depth_range, float_depth, classes: as the
-    options of data_tools.folder."""
+    shuffle: draw a new order each epoch. no_reading: values of the stored depth that are holes.
+    fit, depth_unit, depth_range, float_depth, classes: as the options of data_tools.folder."""
 
     source: str
     batch_size: int = 1
@@ -58,6 +58,7 @@ class Settings:
     seed: int = 0
     depth_unit: str = "mm"
     depth_range: str | None = None
+    no_reading: Sequence[float] = ()
     float_depth: bool = False
     classes: str | int | None = None
     fit: str = "crop"
@@ -109,7 +110,15 @@ class Settings:
             raise DataError(f"RGBDImages: {error}") from error
         size = (self.size[0], self.size[1]) if self.size else None
         highest = table.highest if table else 255
-        return RecordFormat(size, unit, depth_range, self.float_depth, highest, fit=self.fit)
+        return RecordFormat(
+            size,
+            unit,
+            depth_range,
+            self.float_depth,
+            highest,
+            fit=self.fit,
+            no_reading=tuple(self.no_reading),
+        )
 
 
 def _is_count(value: Any) -> bool:
@@ -135,6 +144,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "shuffle": (lambda v: isinstance(v, bool), "true or false"),
     "seed": (lambda v: _is_count(v) and 0 <= v < 2**63, "a whole number from 0 up"),
     "depth_unit": (_is_text, "a text"),
+    "no_reading": (
+        lambda v: isinstance(v, list) and all(isinstance(n, int | float) for n in v),
+        "a list of numbers",
+    ),
     "depth_range": (lambda v: v is None or _is_text(v), "a text"),
     "float_depth": (lambda v: isinstance(v, bool), "true or false"),
     "classes": (lambda v: v is None or _is_text(v) or _is_count(v), "a number or a path"),
@@ -201,13 +214,13 @@ class FrameList:
 
     def _load(self, index: int) -> tuple[np.ndarray, int]:
         paths, scene = self._frames[index]
-        files = dict(zip(("color", "depth", "label"), map(str, paths), strict=False))
+        files = dict(zip(("color", "depth", "label"), paths, strict=False))
         try:
             label = images.read_label(files["label"], self._table) if "label" in files else None
-            color, depth = images.read_color(files["color"]), images.read_depth(files["depth"])
+            frame = images.read_frame(files, lambda size: label)
         except (DataError, OSError) as error:
             raise DataError(f"{self._settings.source}: {describe(error)}") from error
-        return self._format.planes(Frame(color, depth, label, scene, files)), scene
+        return self._format.planes(frame), scene
 
     def close(self) -> None:
         """Stops reading ahead."""

@@ -17,7 +17,10 @@ from data_tools.align import align
 from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
+from data_tools.doctor import frame as doctor
+from data_tools.doctor import holes
 from data_tools.fit import ASPECT_TOLERANCE, Placement, describe, placement
+from data_tools.notes import Note
 
 UNKNOWN = -1  # a label that no class has, in a frame whose source ignores such labels
 CHANNELS = ("blue", "green", "red", "depth", "label")
@@ -33,7 +36,8 @@ class Frame:
 
     color: H x W x 3 uint8, BGR. depth: H x W in `unit` of the format, 0 = no reading.
     label: H x W, 0 = ignored; None if the frame has no ground truth. scene: the Datum's label.
-    files: the files of 'color', 'depth' and 'label', if any, for error messages.
+    files: the files of 'color', 'depth' and 'label', if any, for error messages. notes, facts: what
+    reading them found, to be said and to be recorded in dataset.json.
     """
 
     color: np.ndarray
@@ -41,24 +45,19 @@ class Frame:
     label: np.ndarray | None = None
     scene: int = 0
     files: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something worth saying about a frame. kind: notes of one kind are told together, as one
-    line with the first one's text."""
-
-    kind: str
-    text: str
+    notes: tuple[Note, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A frame as a serialised Datum; how many unknown labels became 0; and what is to be said."""
+    """A frame as a serialised Datum; how many unknown labels became 0; what is to be said; and the
+    frame's facts."""
 
     datum: bytes
     unknown: int = 0
     notes: tuple[Note, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,9 @@ class RecordFormat:
 
     classes: the highest allowed label. ignore_unknown: whether other labels become 0. fit: what is
     done to frames of another aspect ratio (data_tools.fit). rig: the cameras, if depth has to be
-    projected into the colour camera (data_tools.align).
+    projected into the colour camera (data_tools.align). no_reading: values of the stored depth that
+    are holes; None: framing.settled finds them. doctor: whether depth is examined
+    (data_tools.doctor); strict: whether what it finds makes a frame unusable.
     """
 
     size: tuple[int, int] | None = None
@@ -78,6 +79,9 @@ class RecordFormat:
     ignore_unknown: bool = False
     fit: str = "stretch"
     rig: Rig | None = None
+    no_reading: tuple[float, ...] | None = ()
+    doctor: bool = False
+    strict: bool = False
 
     def describe(self) -> dict[str, Any]:
         """The options for dataset.json."""
@@ -89,6 +93,8 @@ class RecordFormat:
             "float_depth": self.float_depth,
             **({"unknown": "ignore"} if self.ignore_unknown else {}),
             **({"rig": self.rig.describe()} if self.rig else {}),
+            **({"no_reading": list(self.no_reading)} if self.no_reading else {}),
+            **({"strict": True} if self.strict else {}),
         }
 
     def encode(self, frame: Frame) -> bytes:
@@ -97,14 +103,30 @@ class RecordFormat:
 
     def encode_noted(self, frame: Frame) -> Encoded:
         """As encode, with what is to be said of the frame."""
-        frame, unknown = self._known(self.aligned(frame))
-        datum = to_datum(self._planes(frame), frame.scene)
-        return Encoded(datum, unknown, self._notes(frame))
+        frame, unknown = self._known(frame)
+        planes, notes = self.noted_planes(frame)
+        return Encoded(to_datum(planes, frame.scene), unknown, notes, frame.facts)
+
+    def noted_planes(self, frame: Frame) -> tuple[np.ndarray, tuple[Note, ...]]:
+        """The frame's planes, as `planes` gives them, and what is to be said of it.
+
+        Raises DataError also for what the doctor finds, if it is strict.
+        """
+        frame = self.prepared(frame)
+        return self._planes(frame), frame.notes + self._notes(frame) + self._findings(frame)
 
     def _notes(self, frame: Frame) -> tuple[Note, ...]:
         size = frame.color.shape[1::-1]
         told = describe(self.fit, size, self.size or size)
         return (Note("fit", f"{told} (--fit {self.fit})"),) if told else ()
+
+    def _findings(self, frame: Frame) -> tuple[Note, ...]:
+        if not self.doctor:
+            return ()
+        found = doctor.examine(frame.color, frame.depth, self.unit)
+        if found and self.strict:
+            raise DataError("; ".join(map(str, found)))
+        return tuple(one.note for one in found)
 
     def placement(self, frame: Frame) -> Placement:
         """Where the frame is in its record."""
@@ -119,22 +141,42 @@ class RecordFormat:
         count = int(np.count_nonzero(unknown))
         return (replace(frame, label=np.where(unknown, 0, label)) if count else frame), count
 
+    def prepared(self, frame: Frame) -> Frame:
+        """The frame with holes where its depth stands for "no reading", and aligned."""
+        if self.no_reading and frame.depth.dtype.kind in "uif":
+            frame = replace(frame, depth=holes.without(frame.depth, self.no_reading))
+        return self.aligned(frame)
+
     def aligned(self, frame: Frame) -> Frame:
         """The frame with its depth in the colour camera's picture and size, in the same unit.
 
-        It is the frame itself if there is no rig. Raises DataError for unusable colour or depth,
-        and for sizes that the rig's intrinsics do not fit.
+        It is the frame itself if there is no rig, or if it is aligned already. Raises DataError for
+        unusable colour or depth, for sizes that the rig's intrinsics do not fit, and if no reading
+        is left.
         """
         if self.rig is None:
             return frame
+        size = frame.color.shape[1::-1]
         with _naming(frame, "color"):
             check_color(frame.color)
         with _naming(frame, "depth"):
             self.unit.check(frame.depth)
+            if self.rig.is_one(frame.depth.shape[1::-1], size):
+                return frame
             if self.unit.kind != "steps":
                 raise DataError(f"depth of the unit {self.unit} cannot be projected")
-            metres = align(self.unit.metres(frame.depth), self.rig, frame.color.shape[1::-1])
-        return replace(frame, depth=metres * np.float32(self.unit.steps))
+            measured = self.unit.metres(frame.depth)
+            metres = align(measured, self.rig, size)
+            if measured.any() and not metres.any():
+                raise DataError("none of its readings is in the colour picture: is the rig right?")
+        height, width = frame.depth.shape
+        told = Note(
+            "align",
+            f"depth {width}x{height} is projected into colour {size[0]}x{size[1]}: readings on "
+            f"{np.count_nonzero(metres) / metres.size:.0%} of it (--intrinsics)",
+        )
+        depth = metres * np.float32(self.unit.steps)
+        return replace(frame, depth=depth, notes=(*frame.notes, told))
 
     def planes(self, frame: Frame) -> np.ndarray:
         """frame -> 5 x H x W, uint8 or float32: blue, green, red, depth 0..255, label.
@@ -143,7 +185,7 @@ class RecordFormat:
         nearest neighbour, as `fit` says; then depth is mapped to 0..255. Raises DataError for parts
         that are unusable or do not match.
         """
-        return self._planes(self.aligned(frame))
+        return self._planes(self.prepared(frame))
 
     def _planes(self, frame: Frame) -> np.ndarray:
         self.check(frame)
@@ -240,9 +282,12 @@ def check_aspect(name: str, frame: Frame) -> None:
     height, width = frame.color.shape[:2]
     rows, columns = getattr(frame, name).shape
     if abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
+        remedy = "; --intrinsics projects depth of another camera" if name == "depth" else ""
+        if abs(rows * height / (columns * width) - 1) <= ASPECT_TOLERANCE:
+            remedy = "; it seems to be turned by 90 degrees"
         raise DataError(
             f"{name} is {columns}x{rows} and colour {width}x{height}: expected one aspect ratio "
-            "(within 1 %)"
+            f"(within 1 %){remedy}"
         )
 
 

@@ -13,12 +13,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from data_tools import build, classes, cli, framing
+from data_tools import build, classes, cli, framing, label_check, labelling
 from data_tools.build import Output
 from data_tools.cli import DataError
 from data_tools.folder import record_format
+from data_tools.labelling import Labelling
+from data_tools.record import RecordFormat
 from data_tools.recordings import kinds, pairs
 from data_tools.recordings.base import Recording, Settings
+from data_tools.recordings.labelled import Labelled
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -31,7 +34,8 @@ def arguments() -> argparse.ArgumentParser:
         "a folder has rgb/, depth/ and perhaps label/, for labelling tools and data_tools.folder"
     )  # fmt: skip
     kinds.add_options(parser.add_argument_group("recording"))
-    framing.add_options(parser)
+    framing.add_options(parser, "that of the kind for integers, m for floats")
+    labelling.add_options(parser.add_argument_group("labels"))
     group = parser.add_argument_group("labels of ScanNet")
     group.add_argument(
         "--label-map",
@@ -40,9 +44,6 @@ def arguments() -> argparse.ArgumentParser:
         help="scannetv2-labels.combined.tsv: raw ids in label-filt/ become NYUv2's 40 classes",
     )
     group.add_argument("--no-labels", action="store_true", help="leave labels out")
-    parser.add_argument(
-        "--classes", metavar="N|TABLE.csv", help="number of classes of the labels, or their table"
-    )
     parser.add_argument(
         "--val-fraction",
         type=cli.fraction,
@@ -77,45 +78,68 @@ def describe(args: argparse.Namespace, recording: Recording) -> dict[str, Any]:
     return {"tool": "data_tools.sequence", **known, **recording.facts()}
 
 
-def write_folders(args: argparse.Namespace, recording: Recording, info: dict[str, Any]) -> None:
+def with_labels(
+    recording: Recording, labels: Labelling, info: dict[str, Any]
+) -> tuple[Recording | Labelled, dict[str, Any]]:
+    """The recording with the labels that the options give, and the facts about both."""
+    facts = labels.facts() if labels.given or labels.table else {}
+    if not labels.given:
+        return recording, {**info, **facts, "labeled": info["labeled"]}
+    told = {
+        "source": {**info["source"], "label": labels.source},
+        "options": {**info["options"], **labels.describe()},
+    }
+    return Labelled(recording, labels), {**info, **facts, **told}
+
+
+def write_folders(
+    args: argparse.Namespace, recording: Recording | Labelled, info: dict[str, Any]
+) -> None:
     """Writes the folders of `--to folder` and says how data_tools.folder reads them."""
-    unit = args.depth_unit or recording.unit()
-    info = {**info, "options": {**info["options"], "depth_unit": str(unit)}}
+    form = RecordFormat(unit=args.depth_unit, **framing.fields(args))
+    told = {key: value for key, value in form.describe().items() if key in ("depth_unit", "rig")}
+    info = {**info, "options": {**info["options"], **told}}
     for output in outputs(args, len(recording.names)):
         facts = {**info, **output.info}
-        count = pairs.write(recording, output.indices, output.path, facts, args.skip_bad)
-        print(f"{output.path}: {count} frames, depth in {unit}")
+        count = pairs.write(recording, output.indices, output.path, form, facts, args.skip_bad)
+        print(f"{output.path}: {count} frames, depth in {form.unit}")
 
 
 def main() -> None:
     """`python -m data_tools.sequence`."""
     args = cli.parse(arguments())
-    if args.to == "folder" and (args.size or args.depth_range or args.float_depth or args.force):
+    for_lmdbs = ("size", "depth_range", "float_depth", "force", "no_reading", "strict")
+    if args.to == "folder" and any(getattr(args, name) for name in for_lmdbs):
         args.usage.error(
-            "--size, --depth-range, --float-depth and --force are for LMDBs; a folder of pairs has "
-            "the recording's own pictures"
+            "--size, --depth-range, --float-depth, --force, --no-reading and --strict are for "
+            "LMDBs; a folder of pairs has the recording's own pictures"
         )
+    labels = labelling.from_args(args)
+    if labels.describe() and not labels.given:
+        args.usage.error("--ignore-label and --zero-based go with --label")
     how = Settings(
         args.max_gap,
         args.color_topic,
         args.depth_topic,
-        not args.no_labels,
+        not args.no_labels and not labels.given,
         args.label_map,
         args.unknown == "ignore",
     )
     recording = kinds.open_recording(args.source, args, how)
+    args.depth_unit = args.depth_unit or recording.unit()
     info = describe(args, recording)
+    recording, info = with_labels(recording, labels, info)
     if args.to == "folder":
         write_folders(args, recording, info)
         return
-    args.depth_unit = args.depth_unit or recording.unit()
-    table = classes.parse(args.classes) if args.classes else None
+    table = labels.table
     if table is None and "classes" in info:
         table = classes.benchmark("nyuv2-40")
     format = record_format(args, recording, table)
-    info |= table.describe() if table else {}
     parts = outputs(args, len(recording.names))
-    build.build(recording, parts, format, info, build.options(args))
+    made = build.build(recording, parts, format, info, build.options(args))
+    if labels.given:
+        label_check.tell(args.out, made, labels, recording.label_pictures())
 
 
 if __name__ == "__main__":

@@ -28,8 +28,10 @@ Survey = Callable[[Iterator[tuple[bytes, bytes]], str], dict[str, Any]]
 INFO = info.NAME
 PLAN = "plan.json"
 UNKNOWN = "unknown.json"  # while an LMDB is built: key -> pixels whose unknown labels became 0
+# While an LMDB is built: key -> what reading the frame found; and whether a frame was fitted.
+FACTS = "facts.json"
 LABEL_MAP = "labelmap.prototxt"  # of an LMDB of boxes
-LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN, LABEL_MAP}
+LMDB_FILES = {"data.mdb", "lock.mdb", INFO, PLAN, UNKNOWN, FACTS, LABEL_MAP}
 PARTIAL = ".fusenet-partial"  # ending of the folder in which an LMDB is built
 REPLACED = "replaced"  # in it: the LMDB that it replaces, for a moment
 MAKER = "data_tools.store"  # the mark in the plan
@@ -93,8 +95,11 @@ class Writer:
             os.close(self._lock)
             raise
         self._batch: list[tuple[bytes, bytes]] = []
-        self._unknown = self._read_unknown()
-        self._bytes = self._unknown_saved = 0
+        self._unknown: dict[str, int] = self._read(UNKNOWN)
+        facts = self._read(FACTS)
+        self._facts: dict[str, dict[str, Any]] = facts.get("frames", {})
+        self.fitted = bool(facts.get("fitted"))  # whether --fit changed a frame
+        self._bytes = self._saved = 0
         self._since = time.monotonic()
         self._complete = self._finished = False
 
@@ -146,27 +151,42 @@ class Writer:
         with self._env.begin() as txn:
             return txn.get(key) is not None
 
-    def _read_unknown(self) -> dict[str, int]:
-        path = self.partial / UNKNOWN
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.partial / name
         return reading.read_json(path, DataError) if path.exists() else {}
 
-    def put(self, key: bytes, record: bytes, unknown: int = 0) -> None:
+    def put(
+        self,
+        key: bytes,
+        record: bytes,
+        unknown: int = 0,
+        facts: dict[str, Any] | None = None,
+        fitted: bool = False,
+    ) -> None:
         """Adds a record. It is on the disk after the next commit, which happens by itself.
 
         unknown: the number of its pixels whose unknown labels became 0, or of objects left out.
+        facts: what dataset.json's `frames` says of it, beside what finish is given. fitted: whether
+        --fit changed the frame.
         """
+        self.fitted |= fitted
         self._batch.append((key, record))
         if unknown:
             self._unknown[name_of(key)] = unknown
+        if facts:
+            self._facts[name_of(key)] = facts
         self._bytes += len(record)
         if self._bytes >= BATCH_BYTES or time.monotonic() - self._since >= BATCH_SECONDS:
             self.commit()
 
     def commit(self) -> None:
         """Writes the batch to the disk; the map grows as needed."""
-        if self._unknown_saved != len(self._unknown):  # before the records: a kill loses none
+        known = len(self._unknown) + len(self._facts) + self.fitted
+        if self._saved != known:  # before the records: a kill loses none
             writing.write_text(self.partial / UNKNOWN, json.dumps(self._unknown), DataError)
-            self._unknown_saved = len(self._unknown)
+            facts = {"frames": self._facts, "fitted": self.fitted}
+            writing.write_text(self.partial / FACTS, json.dumps(facts), DataError)
+            self._saved = known
         with lmdb_errors(self.partial):
             while True:
                 try:
@@ -205,6 +225,10 @@ class Writer:
         self.commit()
         with lmdb_errors(self.partial), self._env.begin() as txn:
             facts = {**facts, **(look or survey)(txn.cursor(), str(self.partial))}
+        if self._facts:
+            frames = facts["frames"] = dict(facts.get("frames", {}))
+            for name, found in self._facts.items():
+                frames[name] = {**frames.get(name, {}), **found}
         if self._unknown:
             facts["unknown_labels"] = unknown_labels(list(self._unknown.values()), unit)
         with lmdb_errors(self.partial):
@@ -309,7 +333,7 @@ def _tidy(final: Path) -> None:
     if os.path.lexists(final / REPLACED):
         _remove(final / REPLACED)
     # The plan goes last: it tells the next run that the rest is ours.
-    for name in ("lock.mdb", UNKNOWN, PLAN):
+    for name in ("lock.mdb", UNKNOWN, FACTS, PLAN):
         (final / name).unlink(missing_ok=True)
 
 

@@ -16,15 +16,19 @@ import numpy as np
 
 from boundary.text import shown
 from boundary.writing import write_text
-from data_tools.cli import DataError, check_distinct, say, size, whole
-from eval_tools import cli, compare, drawings, tables
+from data_tools.annotations import kinds
+from data_tools.annotations.base import Annotations
+from data_tools.classes import ClassTable
+from data_tools.cli import DataError, check_distinct, progress, say, size, whole
+from data_tools.labelling import Labelling, add_numbers, add_tool, introduce
+from eval_tools import cli, compare, drawings, survey, tables
 from eval_tools.caffe_log import read_log
 from eval_tools.frames import mismatch, reshaped, with_classes
-from eval_tools.labels import label_set
-from eval_tools.network import load
+from eval_tools.labels import LabelSet, label_set
+from eval_tools.network import Network, load
 from eval_tools.records import Records
 from eval_tools.report import Report
-from eval_tools.scoring import Tally, Truths, Watcher, score
+from eval_tools.scoring import Tally, Truths, Watcher, scene_names, score
 from eval_tools.tables import Result
 
 
@@ -56,12 +60,15 @@ def _add_scored(group: argparse._ArgumentGroup) -> None:
         help="score at this resolution: frames are resized to the net's inputs, and its scores "
         "are resized bilinearly (default: the net is reshaped to the records)",
     )
-    group.add_argument(
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
         "--labels",
         metavar="LMDB|DIR",
         help="other labels, for --size: an LMDB with the same keys, or label images with the "
         "records' names, with or without the number in front",
     )
+    add_numbers(group, "--labels")
+    add_tool(group, source)
     group.add_argument(
         "--group",
         metavar="KEY",
@@ -111,17 +118,15 @@ def evaluate(
     weights: str | None,
     name: str,
     watch: Watcher | None = None,
+    annotations: Annotations | None = None,
 ) -> Tally:
-    """Scores one model as the options say. Raises DataError for unusable input."""
+    """Scores one model as the options say. annotations: what --labels-from holds.
+
+    Raises DataError for unusable input.
+    """
     records = Records(args.lmdb)
-    truths = Truths(records, args.labels)
-    network = load(deploy, weights, args.gpu, args.score, args.scene, args.trust)
-    if warning := mismatch(records, deploy):
-        say(warning)
-    if args.size is None and (note := reshaped(records, network)):
-        say(note)
-    info = with_classes(records.info, deploy, network.values)
-    labels = label_set(network.values, info, args.names, args.classes)
+    network, labels = _load(args, records, deploy, weights)
+    truths = Truths(records, args.labels, _labelling(args, labels, annotations))
     return score(
         network,
         records,
@@ -135,20 +140,53 @@ def evaluate(
     )
 
 
-def compared(args: argparse.Namespace, watch: Watcher | None = None) -> list[Result]:
-    """Scores the model and those to compare it with. Raises DataError."""
+def _labelling(args: argparse.Namespace, labels: LabelSet, found: Annotations | None) -> Labelling:
+    """How the true labels are read that do not come from records; names are the net's."""
+    if found is None:
+        return Labelling(ignore=args.ignore_label, zero_based=args.zero_based)
+    if args.ignore_label or args.zero_based:
+        raise DataError("--ignore-label and --zero-based go with the pictures of --labels DIR")
+    return Labelling(ClassTable(labels.names), annotations=found)
+
+
+def _annotations(args: argparse.Namespace) -> Annotations | None:
+    """What --labels-from holds, and says so."""
+    if args.labels_from is None:
+        return None
+    found = kinds.read(args.labels_from, args.labels_kind)
+    if found is None:
+        raise DataError(f"{args.labels_from}: holds pictures; --labels takes them")
+    introduce(found)
+    return found
+
+
+def _load(
+    args: argparse.Namespace, records: Records, deploy: str, weights: str | None
+) -> tuple[Network, LabelSet]:
+    """A model and its labels. Says where it was trained on another depth or size."""
+    network = load(deploy, weights, args.gpu, args.score, args.scene, args.trust)
+    if warning := mismatch(records, deploy):
+        say(warning)
+    if args.size is None and (note := reshaped(records, network)):
+        say(note)
+    info = with_classes(records.info, deploy, network.values)
+    return network, label_set(network.values, info, args.names, args.classes)
+
+
+def _models(args: argparse.Namespace) -> list[tuple[str, str | None, str]]:
+    """DEPLOY, WEIGHTS and name of each model."""
     models = [(args.deploy, args.weights), *map(tuple, args.versus)]
-    tallies = [
-        evaluate(args, deploy, weights, name, watch if i == 0 else None)
-        for i, ((deploy, weights), name) in enumerate(zip(models, _names(models), strict=True))
-    ]
-    for tally in tallies[1:]:
-        if tally.labels.scored != tallies[0].labels.scored:
-            raise DataError(
-                f"{tallies[0].name} and {tally.name} score different labels "
-                f"({len(tallies[0].labels.scored)} and {len(tally.labels.scored)}); "
-                "--classes can name those that both have"
-            )
+    return [(*model, name) for model, name in zip(models, _names(models), strict=True)]
+
+
+def compared(args: argparse.Namespace, report: Report | None = None) -> list[Result]:
+    """Scores the model and those to compare it with. Raises DataError."""
+    annotations = _annotations(args)
+    tallies = []
+    for model in _models(args):
+        watch = report.other() if report and tallies else report
+        tallies.append(evaluate(args, *model, watch, annotations))
+    _check_alike([(tally.name, tally.labels) for tally in tallies])
     if args.bootstrap == 0 or len(tallies[0].keys) < 2:
         return [Result(tally) for tally in tallies]
     frames = [np.stack(tally.frames) for tally in tallies]
@@ -157,6 +195,16 @@ def compared(args: argparse.Namespace, watch: Watcher | None = None) -> list[Res
         difference = compare.paired(own, frames[0], args.bootstrap)
         results.append(Result(tally, compare.intervals(own, args.bootstrap), difference))
     return results
+
+
+def _check_alike(models: Sequence[tuple[str, LabelSet]]) -> None:
+    (first, labels), *others = models
+    for name, own in others:
+        if own.scored != labels.scored:
+            raise DataError(
+                f"{first} and {name} score different labels ({len(labels.scored)} and "
+                f"{len(own.scored)}); --classes can name those that both have"
+            )
 
 
 def _names(models: Sequence[tuple[str, str | None]]) -> list[str]:
@@ -181,8 +229,10 @@ def run(args: argparse.Namespace) -> None:
     for path in args.confusion:
         drawings.check_matrix_file(path)
     runs = [read_log(path) for path in args.log]
-    watch = Report(len(Records(args.lmdb))) if args.report else None
-    results = compared(args, watch)
+    report = None
+    if args.report:
+        report = Report(len(Records(args.lmdb)), models=1 + len(args.versus))
+    results = compared(args, report)
     found = tables.tables(results)
     print("\n\n".join([*(table.plain() for table in found), shown(tables.notes(results))]))
     if args.json:
@@ -192,8 +242,42 @@ def run(args: argparse.Namespace) -> None:
         write_text(args.markdown, "\n\n".join(parts) + "\n", DataError)
     for path in args.confusion:
         _write_confusion(path, results[0].tally)
-    if watch:
-        watch.write(args.report, results, str(args.lmdb), runs)
+    if report:
+        report.write(args.report, results, str(args.lmdb), runs)
+
+
+def without_labels(args: argparse.Namespace) -> bool:
+    """Whether the frames are known to have no true labels, and --labels names none."""
+    if args.labels is not None or args.labels_from is not None:
+        return False
+    records = Records(args.lmdb)
+    return records.info.get("labeled") is False or next(iter(records)).label is None
+
+
+def run_survey(args: argparse.Namespace) -> None:
+    """As `run`, with a report, for frames without labels: what the models say of them."""
+    _check_files(args)
+    for option, given in (("--confusion", args.confusion), ("--group", args.group)):
+        if given:
+            raise DataError(f"{args.lmdb}: its frames have no labels, which {option} needs")
+    runs = [read_log(path) for path in args.log]
+    records = Records(args.lmdb)
+    models = [(name, *_load(args, records, *model)) for *model, name in _models(args)]
+    _check_alike([(name, labels) for name, _, labels in models])
+    report = Report(len(records), models=len(models))
+    frames = progress(records, len(records), models[0][0])
+    options = [cli.options(args, args.size, args.classes)] * len(models)
+    surveys = survey.survey(models, frames, options, args.batch_size, report.unlabeled)
+    found = survey.tables(surveys)
+    print("\n\n".join([*(table.plain() for table in found), shown(survey.notes(surveys))]))
+    if args.json:
+        text = json.dumps(survey.numbers(surveys), indent=1) + "\n"
+        write_text(args.json, text, DataError)
+    if args.markdown:
+        parts = [tables.as_markdown(survey.notes(surveys)), *(one.markdown() for one in found)]
+        write_text(args.markdown, "\n\n".join(parts) + "\n", DataError)
+    scenes = scene_names(records.info, models[0][1].scenes)
+    report.write_survey(args.report, surveys, str(args.lmdb), scenes, runs)
 
 
 def _check_files(args: argparse.Namespace) -> None:
@@ -204,6 +288,7 @@ def _check_files(args: argparse.Namespace) -> None:
         cli.check_output(path)
     outputs += [("--confusion's scenes", _of_scenes(path)) for path in args.confusion]
     inputs = [("LMDB", args.lmdb), *cli.model_files(args), *cli.label_files(args.labels)]
+    inputs += [("--labels-from", args.labels_from)] if args.labels_from else []
     inputs += [("--versus", path) for model in args.versus for path in model if path]
     inputs += [("--log", path) for path in args.log]
     check_distinct(outputs, inputs)

@@ -74,10 +74,24 @@ def read(files: dict[str, Path], name: str, form: RecordFormat) -> Record:
     Raises:
         DataError: a file is unusable, or the two show different fields of view.
     """
-    color = images.read_color(files["colour"]) if "colour" in files else None
-    depth = images.read_depth(files["depth"]) if "depth" in files else None
-    paths = {"color": str(files.get("colour", "")), "depth": str(files.get("depth", ""))}
-    return record(color, depth, name, form, paths)
+    if "depth" in files:
+        return record_of(with_depth(files), name, form)
+    color = images.read_color(files["colour"])
+    return record(color, None, name, form, {"color": str(files["colour"])})
+
+
+def with_depth(files: dict[str, Path]) -> Frame:
+    """The frame in the file 'depth' and perhaps 'colour', else grey. Raises DataError if one of
+    them is unusable."""
+    if "colour" in files:
+        return images.read_frame({"color": files["colour"], "depth": files["depth"]})
+    depth = images.read_depth(files["depth"])
+    return Frame(grey(depth), depth, files={"depth": str(files["depth"])})
+
+
+def grey(depth: np.ndarray) -> np.ndarray:
+    """A colour picture, H x W x 3 uint8, for depth that has none."""
+    return np.full((*depth.shape, 3), 128, np.uint8)
 
 
 def record(
@@ -98,14 +112,26 @@ def record(
     if color is None and form.rig:
         raise DataError("depth is to be projected into the colour picture, and there is none")
     if color is None:
-        color = np.full((*depth.shape, 3), 128, np.uint8)
+        color = grey(depth)
     if depth is None:
         depth = np.zeros(color.shape[:2], np.uint8)
-        form = replace(form, unit=DepthUnit("scaled"), range=DepthRange("none"), rig=None)
-    frame = Frame(color, depth, files=files or {})
-    planes = form.planes(frame)
-    placement = form.placement(frame)
-    return Record(name, planes[:3].transpose(1, 2, 0), planes[3], guide=color, placement=placement)
+        form = replace(
+            form, unit=DepthUnit("scaled"), range=DepthRange("none"), rig=None, doctor=False
+        )
+    return record_of(Frame(color, depth, files=files or {}), name, form)
+
+
+def record_of(frame: Frame, name: str, form: RecordFormat) -> Record:
+    """The record of a frame. Raises DataError as record."""
+    planes, notes = form.noted_planes(frame)
+    return Record(
+        name,
+        planes[:3].transpose(1, 2, 0),
+        planes[3],
+        guide=frame.color,
+        placement=form.placement(frame),
+        notes=notes,
+    )
 
 
 def default_unit(files: dict[str, Path]) -> DepthUnit:

@@ -29,6 +29,7 @@ from eval_tools.frames import (
     record_format,
     recorded,
     trained_on,
+    with_classes,
 )
 from eval_tools.inference import Options, segment
 from eval_tools.labels import LabelSet, label_set
@@ -129,6 +130,7 @@ def _check_files(args: argparse.Namespace) -> None:
 def _facts(args: argparse.Namespace, network: Network) -> tuple[dict[str, Any], Trained | None]:
     """model.json, in the words of dataset.json where it has them; and the depth rule in it."""
     info = dataset_info(args.dataset) if args.dataset else {}
+    info = with_classes(info, args.deploy, network.values)
     labels = label_set(network.values, info, args.names)
     trained = _trained(args) if network.takes_depth else None
     options: dict[str, Any] = {"size": list(network.size[::-1])}

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from boundary import names
 from boundary.errors import shown
 from boundary.writing import write_bytes
-from data_tools import framing
+from data_tools import framing, notes
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.record import RecordFormat, nearest
@@ -36,11 +36,12 @@ from eval_tools.frames import (
     named,
     names_of,
     read,
-    record,
     record_format,
+    record_of,
     reshaped,
     trained_on,
     with_classes,
+    with_depth,
 )
 from eval_tools.inference import Segmented, at_size, batches, segment
 from eval_tools.labels import LabelSet, label_set
@@ -158,8 +159,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         frames, inputs = _records(args, network) if args.lmdb else _files(args, network)
     output.check(list(inputs), [file for files in inputs.values() for file in files])
+    said: notes.Notes = {}
+    frames = progress(_noted(frames, said), len(inputs), "frames")
     with video.opened(args.video, args.fps or rate, labels.colors) as film:
-        _run(args, network, progress(frames, len(inputs), "frames"), output, film)
+        _run(args, network, frames, output, film)
+    notes.tell(said)
+
+
+def _noted(frames: Iterable[Record], said: notes.Notes) -> Iterator[Record]:
+    """The frames; what is to be said of them is added to `said`."""
+    for frame in frames:
+        notes.add(said, shown(frame.key), frame.notes)
+        yield frame
 
 
 def _run(
@@ -210,9 +221,12 @@ def _files(
         if needed and given is None:
             raise DataError(f"{args.deploy} looks at {option[2:]}: {option} is missing")
     pairs = Source(args.rgb, args.depth).pairs()
-    if framing.rig(args) and (args.rgb is None or args.depth is None):
+    if args.intrinsics and None in (args.rgb, args.depth):
         raise DataError("--intrinsics needs --rgb and --depth: depth is projected into colour")
     form = _form(args, network, args.depth_unit or default_unit(next(iter(pairs.values()))))
+    if args.depth is not None:
+        every = list(pairs.values())
+        form = framing.settled(form, lambda i: with_depth(every[i]), len(every), args.depth)
     frames = (read(files, name, form) for name, files in pairs.items())
     return frames, {name: list(files.values()) for name, files in pairs.items()}
 
@@ -224,10 +238,11 @@ def _sequence(
     recording = kinds.open_recording(args.sequence, args, kinds.settings(args))
     form = _form(args, network, args.depth_unit or recording.unit())
     names = recording.names
+    form = framing.settled(form, recording.load, framing.near(recording), args.sequence)
     inputs: dict[str, list[Path]] = {name: [] for name in names}
     inputs[names[0]] = recording.inputs()
     loaded = ((name, recording.load(index)) for index, name in enumerate(names))
-    frames = (record(one.color, one.depth, name, form, one.files) for name, one in loaded)
+    frames = (record_of(one, name, form) for name, one in loaded)
     return frames, inputs, recording.rate()
 
 
@@ -235,7 +250,8 @@ def _form(args: argparse.Namespace, network: Network, unit: DepthUnit) -> Record
     """How files' frames become the net's inputs. unit: of their depth."""
     trained = trained_on(args.deploy, args.dataset)
     form = record_format(network, unit, trained, args.depth_range, args.fit)
-    return replace(form, rig=framing.rig(args))
+    doctor = framing.doctor_fields(args) if network.takes_depth else {}
+    return replace(form, rig=framing.rig(args), **doctor)
 
 
 class Output:

@@ -15,14 +15,25 @@ import numpy as np
 
 from boundary import packed
 from boundary.errors import shown
+from boundary.pictures import orientation
 from caffe.errors import CaffeError
 from caffe.process import device, log
-from data_tools import images
+from data_tools import framing, images, turning
 from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
+from data_tools.record import Frame, RecordFormat
 from eval_tools import drawings
-from eval_tools.frames import dataset_info, parse_range, record, record_format, trained_on, unit_of
+from eval_tools.frames import (
+    dataset_info,
+    grey,
+    parse_range,
+    record,
+    record_format,
+    trained_on,
+    unit_of,
+    with_classes,
+)
 from eval_tools.inference import Options, Segmented, at_size, batches, segment
 from eval_tools.labels import label_set
 from eval_tools.network import load
@@ -74,6 +85,9 @@ class Predictor:
             colours; by default the packed model, or a comment in the prototxt, says them.
         gpu: the number of a GPU; None: the CPU.
         batch_size: how many frames of one size run at once.
+        no_reading: values of stored depth that mean "no reading", as 0 does. None: one that is far
+            behind all others in the frames of a call is found, as by eval_tools.predict; say them,
+            or (), for a camera's stream, whose frames are then all treated alike.
         trust: whether the net's layers may run Python code and write files.
         rig: the cameras, if depth is not in the colour camera's picture: a data_tools.camera.Rig,
             which data_tools.calibration.rig reads from files or knows by a camera's name.
@@ -99,16 +113,21 @@ class Predictor:
         dataset: str | Path | None = None,
         gpu: int | None = None,
         batch_size: int = 1,
+        no_reading: float | Sequence[float] | None = None,
         trust: bool = False,
         rig: Rig | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, expected at least 1")
         self.model, self.gpu, self.batch_size, self.rig = Path(model), gpu, batch_size, rig
+        if isinstance(no_reading, int | float):
+            no_reading = (no_reading,)
+        self.no_reading = None if no_reading is None else tuple(map(float, no_reading))
         with _engine(gpu):
             self._network = load(model, weights, gpu, trusted=trust, warn=_warn)
-        source = dataset or (None if weights else model)
-        labels = label_set(self._network.values, dataset_info(source) if source else {})
+        info = dataset_info(dataset) if dataset else {}
+        values = self._network.values
+        labels = label_set(values, with_classes(info, model, values))
         self.names: tuple[str, ...] = labels.names
         self.colors: np.ndarray = labels.colors
         self.size: tuple[int, int] = self._network.size[::-1]
@@ -227,6 +246,9 @@ class Predictor:
                 parts[part] = images.decode_depth(data, Path(model.parts[part]).suffix, where)
         if not parts:
             return None
+        if len(parts) == 2:
+            frame = Frame(**parts, files={"color": f"{shown(self.model)}: example"})
+            parts["depth"] = turning.turned(frame, orientation(model.part("color"))).depth
         facts = model.info.get("example")
         unit = facts.get("depth_unit") if isinstance(facts, dict) else None
         return parts.get("color"), parts.get("depth"), unit if isinstance(unit, str) else None
@@ -247,19 +269,34 @@ class Predictor:
 
     def _records(self, given: _Given, unit: Unit | None) -> Iterator[Record]:
         """The frames as inputs of the net."""
-        for number in range(given.count):
+        depths = [None] * given.count if given.depth is None else list(map(_numpy, given.depth))
+        if not depths:
+            return
+        form = self._form(depths, unit)
+        for number, depth in enumerate(depths):
             color = None if given.color is None else _numpy(given.color[number])
-            depth = None if given.depth is None else _numpy(given.depth[number])
             known = unit_for(unit, depth)
             if depth is not None:
                 depth = _in_bits(depth, known)
-            form = record_format(self._network, known, self._trained, tell=lambda text: None)
-            form = replace(form, rig=self.rig)
             name = f"frame {number}: " if given.count > 1 else ""
             try:
-                yield record(color, depth, "frame", form)
+                yield record(color, depth, "frame", replace(form, unit=known))
             except DataError as error:
                 raise DataError(f"{name}{error}") from error
+
+    def _form(self, depths: Sequence[np.ndarray | None], unit: Unit | None) -> RecordFormat:
+        """How the frames of a call become inputs, as eval_tools.predict does with its files."""
+        known = unit_for(unit, depths[0])
+        form = record_format(self._network, known, self._trained, tell=_unsaid)
+        form = replace(form, rig=self.rig)
+        if depths[0] is None or not self.takes_depth:
+            return form
+        form = replace(form, no_reading=self.no_reading)
+
+        def frame(index: int) -> Frame:
+            return Frame(grey(depths[index]), depths[index])
+
+        return framing.settled(form, frame, len(depths), "", _unsaid)
 
     def _segmented(self, frames: Iterator[Record], asked: dict) -> Iterator[Segmented]:
         """The frames' labels, from batches of one size; as eval_tools.predict --size original."""
@@ -278,6 +315,10 @@ def _engine(gpu: int | None) -> Iterator[None]:
             yield
     except CaffeError as error:
         raise DataError(str(error)) from error
+
+
+def _unsaid(text: str) -> None:
+    """What eval_tools.predict would say on stderr."""
 
 
 def _warn(text: str) -> None:

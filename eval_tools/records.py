@@ -12,6 +12,7 @@ import numpy as np
 from boundary.errors import shown
 from data_tools.cli import DataError
 from data_tools.fit import Placement
+from data_tools.notes import Note
 from data_tools.record import from_datum
 from data_tools.store import Reader, name_of
 
@@ -26,7 +27,7 @@ class Record:
     `label` is (H, W) of integers, 0 = ignored, or None if the frame has no label channel.
     `scene` is the Datum's own label: the scene class, if the LMDB was made with scenes.
     `guide` is the colour image at a higher resolution, if there is one; `placement` says where that
-    image is in `color`.
+    image is in `color`. `notes` is what is to be said of the frame.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Record:
     scene: int = 0
     guide: np.ndarray | None = None
     placement: Placement = field(default_factory=Placement)
+    notes: tuple[Note, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -11,8 +11,10 @@ import numpy as np
 
 from boundary.errors import shown
 from boundary.names import original
+from data_tools.annotations.base import Annotated
 from data_tools.cli import DataError, progress
-from data_tools.images import LABEL, read_label
+from data_tools.images import LABEL
+from data_tools.labelling import Labelling
 from eval_tools.inference import Options, Segmented, batches, segment
 from eval_tools.labels import LabelSet
 from eval_tools.metrics import ConfusionMatrix
@@ -98,7 +100,7 @@ def score(
             kind = records.about(frame.key).get(group, "(none)") if group else None
             matrix = tally.add(frame.key, truth, found.label, None if kind is None else str(kind))
             if found.scene is not None:
-                names = _scene_names(records.info, network.scenes)
+                names = scene_names(records.info, network.scenes)
                 _check_scene(frame, network)
                 tally.add_scene(frame.scene, found.scene, names)
             if watch:
@@ -109,7 +111,8 @@ def score(
 
 
 class Truths:
-    """The source of the true labels: the records themselves, another LMDB, or a folder.
+    """The source of the true labels: the records themselves, another LMDB, a folder, or the files
+    of a labelling tool.
 
     In a folder, a frame's label is the image with the record's key as its name, as convert writes
     it, or else with the key without the leading number, as predict does.
@@ -119,15 +122,33 @@ class Truths:
             its label has another size.
     """
 
-    def __init__(self, records: Records, source: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        records: Records,
+        source: str | Path | None = None,
+        labelling: Labelling | None = None,
+    ) -> None:
+        """labelling: how pictures in a folder are read (default: as they are), or the annotations
+        that are the source: a frame's is that of the picture with its name."""
+        self._labelling = labelling or Labelling()
+        self._annotated: dict[str, Annotated] = {}
+        if self._labelling.annotations:
+            keys = records.keys()
+            colors = {key: Path(f"{short_name(key)}.png") for key in keys}
+            self._annotated, source = self._labelling.annotated(colors), self._labelling.source
         self.where = str(source if source is not None else records.path)
         self._lmdb: Records | None = None
         self._files: dict[str, Path] | None = None
+        pictures = source is not None and not (Path(source) / "data.mdb").is_file()
+        if (self._labelling.ignore or self._labelling.zero_based) and not pictures:
+            raise DataError("--ignore-label and --zero-based go with the pictures of --labels DIR")
+        if self._annotated:
+            return
         if source is None:
             if records.info.get("labeled") is False:
                 raise DataError(
-                    f"{self.where}: its frames have no labels, as dataset.json says; predict takes "
-                    "them, or --labels says where labels are"
+                    f"{self.where}: its frames have no labels, as dataset.json says; predict and "
+                    "eval_tools.report take them, or --labels says where labels are"
                 )
             return
         if (Path(source) / "data.mdb").is_file():
@@ -160,6 +181,10 @@ class Truths:
         return label
 
     def _find(self, frame: Record) -> np.ndarray | None:
+        if self._annotated:
+            if frame.key not in self._annotated:
+                raise DataError(f"{self.where}: no picture named {shown(short_name(frame.key))}")
+            return self._labelling.read(self._annotated[frame.key], frame.color.shape[1::-1])
         if self._lmdb is not None:
             return self._lmdb.get(frame.key).label
         if self._files is not None:
@@ -167,7 +192,7 @@ class Truths:
             name = next((name for name in names if name in self._files), None)
             if name is None:
                 raise DataError(f"{self.where}: no label picture named {shown(names[1])}")
-            return read_label(self._files[name], None)
+            return self._labelling.read(self._files[name], frame.color.shape[1::-1])
         return frame.label
 
 
@@ -187,7 +212,8 @@ def _check_scene(frame: Record, network: Network) -> None:
         )
 
 
-def _scene_names(info: dict[str, Any], scenes: int) -> list[str]:
+def scene_names(info: dict[str, Any], scenes: int) -> list[str]:
+    """The names of a net's scenes: those of a dataset.json with as many, else numbers."""
     found = info.get("scenes")
     if isinstance(found, list) and len(found) == scenes:
         return [str(name) for name in found]

@@ -109,9 +109,12 @@ class Annotations:
 
 
 def whole_number(value: Any, what: str) -> int:
-    """An integer that JSON or XML holds, as itself or in words. Raises DataError for others."""
+    """An integer that JSON or XML holds, as itself or in words. Raises DataError for others.
+
+    Some programs write all numbers with a fraction, 640.0.
+    """
     try:
-        found = int(str(value).strip()[:40])
+        found = int(str(value).strip().removesuffix(".0")[:40])
     except ValueError:
         found = None
     if found is None or isinstance(value, bool):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +186,22 @@ def _open(where: Path, settings: Settings) -> Recording:
             "depth": choose(where, "depth", parts, settings.depth_topic),
         }
         sides = [_pictures(bag, topics[part]) for part in topics]
-        return BagRecording(where, by_time(*sides, settings.max_gap), topics, _steps(bag))
+        return BagRecording(where, _paired(sides, settings.max_gap), topics, _steps(bag))
     finally:
         bag.close()
+
+
+def _paired(sides: list[list[Picture]], max_gap: int) -> Association:
+    """Pairs by the headers' times; by those of recording if the headers' never meet, as where the
+    sensors have clocks of their own."""
+    found = by_time(*sides, max_gap)
+    if found.pairs:
+        return found
+    came = [[replace(one, time=one.source.time) for one in side] for side in sides]
+    other = by_time(*came, max_gap)
+    if not other.pairs:
+        return found
+    return replace(other, rule=f"{other.rule}, as recorded; the headers' times never meet")
 
 
 def _parts(bag: Bag) -> dict[str, str | None]:

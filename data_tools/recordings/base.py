@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from boundary.errors import shown
-from data_tools import images
+from data_tools import images, turning
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
 from data_tools.folder import natural
@@ -85,7 +85,8 @@ class Recording:
         label = None if pair.label is None else self.read_label(pair)
         files = {"color": pair.color, "depth": pair.depth, "label": pair.label}
         told = {part: self.tell(file) for part, file in files.items() if file is not None}
-        return Frame(self.read_color(pair), self.read_depth(pair), label, files=told)
+        frame = Frame(self.read_color(pair), self.read_depth(pair), label, files=told)
+        return turning.turned(frame, self.orientation(pair))
 
     def about(self, index: int) -> dict[str, Any]:
         """The time of colour in seconds, and the gap to depth's in milliseconds, if known."""
@@ -96,6 +97,10 @@ class Recording:
     def read_color(self, pair: Pair) -> np.ndarray:
         """H x W x 3 uint8, BGR."""
         return images.read_color(pair.color)
+
+    def orientation(self, pair: Pair) -> int:
+        """The EXIF orientation from which read_color turns the picture; 1 if there is none."""
+        return images.orientation_of(pair.color) if isinstance(pair.color, Path) else 1
 
     def read_depth(self, pair: Pair) -> np.ndarray:
         """H x W as stored, 0 = no reading."""
@@ -162,7 +167,8 @@ def picture(where: Path, file: Path) -> Picture:
 
 def listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """The files in a folder (not below it) with one of these suffixes, in natural order; none if
-    there is no folder."""
+    there is no folder. The folder's name may have capitals."""
+    folder = _actual(folder)
     if not folder.is_dir():
         return []
     files = [
@@ -173,10 +179,20 @@ def listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return sorted(files, key=lambda file: natural(file.name))
 
 
+def _actual(folder: Path) -> Path:
+    """The folder, or one beside it whose name differs in capitals only."""
+    if folder.is_dir() or not folder.parent.is_dir():
+        return folder
+    beside = sorted(path for path in folder.parent.iterdir()
+                    if path.name.lower() == folder.name.lower() and path.is_dir())  # fmt: skip
+    return beside[0] if beside else folder
+
+
 def needed(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """As listed. Raises DataError if there are none."""
     found = listed(folder, suffixes)
     if not found:
+        folder = _actual(folder)
         lacks = "holds none of the files looked for" if folder.is_dir() else "no such folder"
         raise DataError(f"{shown(folder)}: {lacks} ({' '.join(suffixes)})")
     return found

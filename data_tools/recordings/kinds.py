@@ -30,6 +30,9 @@ KINDS = {
 }
 
 
+NAMED = 3  # pictures without a partner whose names are said
+
+
 class Unrecognised(DataError):
     """No kind of recording; the message lists the kinds."""
 
@@ -45,14 +48,14 @@ def recognise(where: Path) -> Kind:
         listed = "; ".join(f"{kind.name} ({kind.needs})" for kind in KINDS.values())
         hint = ""
         if where.suffix.lower() == ".r3d":
-            hint = " (from Record3D: export it as EXR + RGB)"
+            hint = " (from Record3D: export it as EXR + JPG)"
         raise Unrecognised(
             f"{shown(where)}: not recognised as a recording{hint}; expected one of: {listed}"
         )
     return found
 
 
-def add_options(group: Any, taken: tuple[str, ...] = ()) -> None:
+def add_options(group: Any) -> None:
     """Adds the options on a recording to a parser or to a group of one."""
     group.add_argument(
         "--kind",
@@ -114,13 +117,20 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
     recording.keep(taken)
     told = f"{shown(where)}: {kind.title}, {found.color} colour and {found.depth} depth frames, "
     told += f"{len(found.pairs)} pairs"
-    cli.say(told if len(taken) == len(found.pairs) else f"{told}, of which {len(taken)} are taken")
+    told += " (by the times of recording)" if "as recorded" in found.rule else ""
+    told += f", of which {len(taken)} are taken" if len(taken) < len(found.pairs) else ""
+    cli.say(f"{told}; depth unit: {getattr(args, 'depth_unit', None) or recording.unit()}")
     if any(found.lonely.values()):
-        left = [f"{len(names)} {'colour' if part == 'color' else part} frames "
-                f"({names[0]}{', ...' if len(names) > 1 else ''})"
-                for part, names in found.lonely.items() if names]  # fmt: skip
+        left = [_named(part, names) for part, names in found.lonely.items() if names]
         cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")
     return recording
+
+
+def _named(part: str, names: list[str]) -> str:
+    """The number of pictures without a partner, and the first ones."""
+    kind = "colour" if part == "color" else part
+    first = [*names[:NAMED], *(["..."] if len(names) > NAMED else [])]
+    return f"{len(names)} {kind} frame{'s' if len(names) > 1 else ''} ({', '.join(first)})"
 
 
 def _remedy(recording: Recording) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,57 +12,82 @@ import cv2
 import numpy as np
 
 from boundary import writing
+from boundary.reading import read_bytes
 from data_tools import build, cli, info, store
 from data_tools.cli import DataError
-from data_tools.record import Frame
+from data_tools.record import Frame, RecordFormat
 from data_tools.recordings.base import Recording
+from data_tools.recordings.labelled import Labelled
+from data_tools.recordings.partial import PartialFolder
 
 FOLDERS = {"color": "rgb", "depth": "depth", "label": "label"}
 
 
 def write(
-    recording: Recording, indices: Sequence[int], out: Path, facts: dict[str, Any], skip_bad: bool
+    recording: Recording | Labelled,
+    indices: Sequence[int],
+    out: Path,
+    form: RecordFormat,
+    facts: dict[str, Any],
+    skip_bad: bool,
 ) -> int:
     """Writes OUT/rgb, OUT/depth and, if there are labels, OUT/label; returns the number of frames.
 
-    Files are copied as they are where they hold what `load` gives; other parts become PNG, or NPY
-    for floats. OUT appears when it is complete. Raises DataError if it exists, or for a frame that
-    cannot be read, unless skip_bad.
+    form: its unit is that of the depth, which is aligned if it has cameras. Files are copied as
+    they are where they hold what `load` gives; other parts become PNG, or NPY for floats. OUT
+    appears when it is complete; a run that was killed is resumed. Raises DataError if OUT exists,
+    or for a frame that cannot be read, unless skip_bad.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    bad: dict[str, str] = {}
-    unknown: list[int] = []
-    with writing.atomic_folder(out, DataError) as partial:
+    names = [recording.names[index] for index in indices]
+    partial = PartialFolder(out, [facts, names])
+    try:
+        bad: dict[str, str] = {}
         for index in cli.progress(indices, len(indices), "frames"):
             name = recording.names[index]
+            if name in partial.done:
+                continue
             try:
-                frame = recording.load(index)
+                count = _write(recording, index, form, partial.folder)
             except (DataError, OSError) as error:
                 bad[name] = cli.describe(error)
                 continue
-            frame, count = _known(frame)
-            unknown += [count] if count else []
-            _write_frame(partial, name, frame, recording.files(index))
+            partial.add(name, {"unknown": count})
         build.report(bad, len(indices), skip_bad)
         if len(bad) == len(indices):
             raise DataError(f"{out}: none of its frames can be used")
-        frames = {
-            recording.names[index]: recording.about(index)
-            for index in indices
-            if recording.names[index] not in bad
-        }
-        facts = {**facts, "records": len(frames)}
+        facts = {**facts, "records": len(partial.done)}
         if bad:
             facts["skipped"] = sorted(bad)
-        if unknown:
+        if unknown := [done["unknown"] for done in partial.done.values() if done["unknown"]]:
             facts["unknown_labels"] = store.unknown_labels(unknown)
+        frames = {name: recording.about(index) for name, index in zip(names, indices, strict=True)
+                  if name not in bad}  # fmt: skip
         text = info.to_json({**facts, "frames": frames})
-        writing.write_text(partial / info.NAME, text, DataError)
-        for folder, _, files in os.walk(partial):
-            for name in (*files, "."):
-                writing.sync(Path(folder, name))
+        writing.write_text(partial.folder / info.NAME, text, DataError)
+        partial.finish()
+    finally:
+        partial.close()
     build.tell_unknown(out, facts)
     return len(frames)
+
+
+def _write(recording: Recording | Labelled, index: int, form: RecordFormat, root: Path) -> int:
+    """Writes a frame's files, and returns how many unknown labels became 0."""
+    loaded = recording.load(index)
+    frame, files = form.aligned(loaded), recording.files(index)
+    if frame is not loaded:
+        files.pop("depth", None)
+        frame = replace(frame, depth=_stored(frame.depth, loaded.depth.dtype))
+    frame, count = _known(frame)
+    _write_frame(root, recording.names[index], frame, files)
+    return count
+
+
+def _stored(depth: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Aligned depth (floats, in the recording's unit) in whole steps, if the recording's is."""
+    if kind.kind == "f":
+        return depth
+    return np.clip(np.rint(depth), 0, np.iinfo(np.uint16).max).astype(np.uint16)
 
 
 def _known(frame: Frame) -> tuple[Frame, int]:
@@ -80,12 +104,14 @@ def _write_frame(root: Path, name: str, frame: Frame, files: dict[str, Path]) ->
         plane = getattr(frame, part)
         if plane is None:
             continue
-        beside = root / folder / f"{name}.png"
-        beside.parent.mkdir(parents=True, exist_ok=True)
         if part in files:
-            shutil.copyfile(files[part], root / folder / f"{name}{files[part].suffix.lower()}")
+            suffix, data = files[part].suffix.lower(), read_bytes(files[part], DataError)
         elif plane.dtype in (np.uint8, np.uint16):
-            data = cv2.imencode(".png", plane)[1]
-            beside.write_bytes(data.tobytes())
+            suffix, data = ".png", cv2.imencode(".png", plane)[1].tobytes()
         else:
-            np.save(root / folder / f"{name}.npy", plane)
+            content = io.BytesIO()
+            np.save(content, plane)
+            suffix, data = ".npy", content.getvalue()
+        file = root / folder / f"{name}{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        writing.write_bytes(file, data, DataError)

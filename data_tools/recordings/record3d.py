@@ -1,6 +1,6 @@
 """Record3D (an app for iPhones) and programs like it: colour pictures, and depth as EXR in metres.
 
-The app's export "EXR + RGB" is a folder EXR_RGBD with `rgb/N.jpg`, `depth/N.exr` and
+The app's export "EXR + JPG sequence" is a folder EXR_RGBD with `rgb/N.jpg`, `depth/N.exr` and
 `metadata.json`, which says the frames a second. Depth is smaller than colour.
 """
 

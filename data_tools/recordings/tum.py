@@ -1,7 +1,8 @@
-"""TUM RGB-D: lists of timestamps and files, or files whose names are timestamps.
+"""TUM RGB-D: lists of timestamps and files, files whose names are timestamps, or a list of pairs.
 
 The benchmark's page (Sturm et al., IROS 2012) describes the lists `rgb.txt` and `depth.txt`:
-comments begin with #, other lines are `timestamp filename`. Depth has 5000 steps per metre.
+comments begin with #, other lines are `timestamp filename`. Depth has 5000 steps per metre. A list
+of pairs is what the benchmark's associate.py prints, and what ICL-NUIM has.
 """
 
 from __future__ import annotations
@@ -13,9 +14,18 @@ from boundary.errors import shown
 from boundary.reading import read_lines
 from data_tools import images
 from data_tools.cli import DataError
-from data_tools.recordings.association import Picture, by_time, key_of, nanoseconds, time_of
+from data_tools.recordings.association import (
+    Association,
+    Pair,
+    Picture,
+    by_time,
+    key_of,
+    nanoseconds,
+    time_of,
+)
 from data_tools.recordings.base import Kind, Recording, Settings, listed, needed, opened
 
+ASSOCIATIONS = ("associations.txt", "associate.txt", "association.txt")
 _STAMP = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,12})?")
 
 
@@ -23,7 +33,15 @@ def _recognise(where: Path) -> bool:
     if (where / "rgb.txt").is_file() and (where / "depth.txt").is_file():
         return True
     files = listed(where / "rgb", images.COLOR), listed(where / "depth", images.DEPTH)
-    return all(files) and all(_is_time(file.stem) for part in files for file in part)
+    if not all(files):
+        return False
+    return bool(_list_of_pairs(where)) or all(
+        _is_time(file.stem) for part in files for file in part
+    )
+
+
+def _list_of_pairs(where: Path) -> Path | None:
+    return next((where / name for name in ASSOCIATIONS if (where / name).is_file()), None)
 
 
 def _is_time(stem: str) -> bool:
@@ -35,6 +53,8 @@ def _open(where: Path, settings: Settings) -> Recording:
     if all(path.is_file() for path in lists):
         sides = [read_list(where, path) for path in lists]
         return Recording(where, KIND, by_time(*sides, settings.max_gap))
+    if listed_pairs := _list_of_pairs(where):
+        return Recording(where, KIND, read_pairs(where, listed_pairs))
     color = needed(where / "rgb", images.COLOR)
     depth = needed(where / "depth", images.DEPTH)
     return opened(where, KIND, color, depth, settings)
@@ -43,26 +63,56 @@ def _open(where: Path, settings: Settings) -> Recording:
 def read_list(where: Path, path: Path) -> list[Picture]:
     """The pictures that a list names. Raises DataError, naming the line, for anything else."""
     pictures = []
-    for number, line in enumerate(read_lines(path, DataError, paths=True), start=1):
-        if line.startswith("#") or not line.strip():
-            continue
-        # TUM's associate.py takes commas and tabs for blanks, too.
-        parts = re.split(r"[\s,]+", line.strip(), maxsplit=1)
-        if len(parts) != 2 or not _STAMP.fullmatch(parts[0]):
-            raise DataError(f"{shown(path)}:{number}: {line!r}: expected 'timestamp filename'")
+    for number, parts in _lines(path, 2):
+        if not _STAMP.fullmatch(parts[0]):
+            raise DataError(f"{shown(path)}:{number}: {parts[0]!r} is no timestamp in seconds")
         file = where / parts[1]
         pictures.append(
             Picture(file, shown(parts[1]), file.stem, nanoseconds(parts[0]), key_of(file.stem))
         )
-    if not pictures:
-        raise DataError(f"{shown(path)}: names no file")
     return pictures
+
+
+def read_pairs(where: Path, path: Path) -> Association:
+    """The pairs in a list. Raises DataError, naming the line, for anything else."""
+    pairs = []
+    for _, (one, first, other, second) in _lines(path, 4):
+        stamps, files = [one, other], [where / first, where / second]
+        if "depth" in Path(first).parts:  # ICL-NUIM names depth first
+            stamps, files = stamps[::-1], files[::-1]
+        times = [time_of(stamp) for stamp in stamps]  # ICL-NUIM's are numbers of frames
+        gap = None if None in times else times[1] - times[0]
+        pairs.append(Pair(files[0].stem, *files, None, times[0], gap))
+    names = {pair.name for pair in pairs}
+    if len(names) < len(pairs):
+        raise DataError(f"{shown(path)}: names a colour picture twice")
+    return Association(pairs, len(pairs), len(pairs), f"the list {shown(path.name)}")
+
+
+def _lines(path: Path, count: int) -> list[tuple[int, list[str]]]:
+    """The lines of a list and their numbers, in `count` parts: timestamps and files in turns.
+
+    TUM's associate.py takes commas and tabs for blanks, too. Raises DataError for other lines, and
+    if there are none.
+    """
+    found = []
+    for number, line in enumerate(read_lines(path, DataError, paths=True), start=1):
+        if line.startswith("#") or not line.strip():
+            continue
+        parts = re.split(r"[\s,]+", line.strip(), maxsplit=count - 1)
+        if len(parts) != count:
+            form = " ".join(["timestamp filename"] * (count // 2))
+            raise DataError(f"{shown(path)}:{number}: {line!r}: expected '{form}'")
+        found.append((number, parts))
+    if not found:
+        raise DataError(f"{shown(path)}: names no file")
+    return found
 
 
 KIND = Kind(
     "tum",
     "TUM RGB-D",
-    "rgb.txt and depth.txt, or rgb/ and depth/ with timestamps as names",
+    "rgb.txt and depth.txt, or rgb/ and depth/ with timestamps as names or with associations.txt",
     5000,
     _recognise,
     _open,

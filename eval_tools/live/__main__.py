@@ -11,9 +11,16 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from boundary import running
+from boundary.errors import shown
+from data_tools import framing
 from data_tools.cli import DataError, add_max_pixels, say, whole
+from data_tools.depth import DepthUnit
+from data_tools.record import RecordFormat
+from data_tools.recordings import kinds
 from eval_tools import cli
 from eval_tools.live import sources
 from eval_tools.live.model import Model
@@ -41,7 +48,9 @@ def arguments() -> argparse.ArgumentParser:
         help=f"the page's port; 0 for any (default: the first of {FIRST} to {LAST} that is free)",
     )
     add_max_pixels(parser)
+    framing.add_options(parser.add_argument_group("depth"))
     _add_frames(parser.add_argument_group("frames as they come"))
+    kinds.add_options(parser.add_argument_group("recording (--sequence)"))
     return parser
 
 
@@ -54,19 +63,36 @@ def _add_frames(group: argparse._ArgumentGroup) -> None:
         "OpenCV reads it",
     )
     one.add_argument(
+        "--sequence",
+        type=Path,
+        metavar="SOURCE",
+        help="a camera's recording, as data_tools.sequence reads it",
+    )
+    one.add_argument(
         "--realsense",
         action="store_true",
         help="the first RealSense camera (needs pyrealsense2: pip install 'fusenet[realsense]')",
     )
 
 
-def frames(args: argparse.Namespace, depth: bool) -> sources.Frames | None:
-    """The frames that the options name; None if there are none. depth: whether it is looked at."""
+def frames(args: argparse.Namespace, depth: bool, form: RecordFormat) -> sources.Frames | None:
+    """The frames that the options name; None if there are none.
+
+    depth: whether it is looked at. form: how it is prepared.
+    """
+    form = replace(form, doctor=False)  # it looks at single frames
     if args.camera is not None:
-        return sources.camera(args.camera, depth)
+        form = replace(form, unit=args.depth_unit or DepthUnit.parse("mm"))
+        return sources.camera(args.camera, depth, replace(form, no_reading=form.no_reading or ()))
     if args.realsense:
         return sources.realsense(depth)
-    return None
+    if args.sequence is None:
+        return None
+    recording = kinds.open_recording(args.sequence, args, kinds.settings(args))
+    if depth:
+        form = replace(form, unit=args.depth_unit or recording.unit())
+        form = framing.settled(form, recording.load, framing.near(recording), args.sequence)
+    return sources.Recording(recording, shown(args.sequence), form)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,8 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for warning in told:
         if warning.category is RuntimeWarning:
             say(str(warning.message))
-    found = frames(args, predictor.takes_depth)
-    with Server(Model(predictor), found, args.port) as server:
+    form = RecordFormat(rig=framing.rig(args), **framing.doctor_fields(args))
+    found = frames(args, predictor.takes_depth, form)
+    with Server(Model(predictor, form, args.depth_unit), found, args.port) as server:
         print(server.url, flush=True)
         say("the page is for this machine alone; Ctrl-C ends it")
         server.serve_forever()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import numpy as np
 
 from boundary import packed
 from boundary.errors import shown
-from data_tools import images
+from boundary.pictures import orientation
+from data_tools import images, turning
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
-from data_tools.record import nearest
+from data_tools.doctor import frame as doctor
+from data_tools.doctor import holes
+from data_tools.fit import describe
+from data_tools.record import Frame, RecordFormat, nearest
 from eval_tools import drawings
 from eval_tools.inference import at_size
 from eval_tools.live import message
@@ -25,6 +30,7 @@ from eval_tools.predictor import Predictor, Unit, unit_for
 # The pixels of a frame that the page shows; larger frames are shrunk. Full HD is within it. The
 # scores of 40 labels take 320 MB for so many.
 MOST_PIXELS = 2**21
+MOST_MOVING = 2**19  # of frames that come one after another; 960x540 is within it
 STEPS = 1000  # of depth on the page in a metre; 16 bits hold 65 m
 
 
@@ -32,22 +38,43 @@ STEPS = 1000  # of depth on the page in a metre; 16 bits hold 65 m
 class Given:
     """A frame to label. color: H x W x 3 uint8, BGR, or None. depth: H x W in `unit`, or None.
 
-    unit: None for millimetres in integers and metres in floats. seconds: what reading took.
+    unit: None for millimetres in integers and metres in floats. form: how depth is prepared (values
+    that are no readings, cameras, the depth doctor); None: as dropped files. seconds: what reading
+    took. notes: what is to be said of it. facts: what else the page is told. most: pixels; larger
+    frames are shrunk.
     """
 
     name: str
     color: np.ndarray | None = None
     depth: np.ndarray | None = None
     unit: Unit | None = None
+    form: RecordFormat | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    most: int = MOST_PIXELS
+
+
+# Of dropped files: the doctor looks at depth, and finds the value that stands for "no reading".
+DROPPED = RecordFormat(no_reading=None, doctor=True)
+# Of depth that is in the colour camera's picture, and whose holes are 0.
+READY = RecordFormat(unit=DepthUnit.parse("mm"), no_reading=())
 
 
 class Model:
-    """A Predictor, and its answers in the form that the page takes."""
+    """A Predictor, and its answers in the form that the page takes.
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    form: how depth of dropped files is prepared. unit: theirs, until the page's user chooses
+    another.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        form: RecordFormat = DROPPED,
+        unit: DepthUnit | None = None,
+    ) -> None:
+        self.predictor, self._form, self._unit = predictor, form, unit
         path = predictor.model
         self._info = packed.read(path, DataError).info if packed.is_packed(path) else {}
         self._example = predictor.example()
@@ -68,13 +95,15 @@ class Model:
             "place": "CPU" if p.gpu is None else f"GPU {p.gpu}",
             "figures": _figures(self._info.get("figures")),
             "example": self._example is not None,
+            "aligns": self._form.rig is not None,
+            "unit": _option(self._unit),
         }
 
     def example(self) -> Given:
         """The packed model's example. Raises DataError if it has none."""
         if self._example is None:
             raise DataError(f"{shown(self.predictor.model)}: has no example")
-        return Given("the model's example", *self._example)
+        return Given("the model's example", *self._example, form=READY)
 
     def read(self, facts: dict[str, Any], blocks: dict[str, bytes]) -> Given:
         """The frame of dropped files, of which the net's own count. Raises DataError."""
@@ -85,13 +114,15 @@ class Model:
     def answer(self, given: Given) -> bytes:
         """The message with a frame's labels (see page.js). Raises DataError."""
         p = self.predictor
-        frame, notes = _shrunk(given)
         start = time.perf_counter()
+        frame = _shrunk(self._prepared(given))
         color = frame.color if p.takes_color else None
         depth = frame.depth if p.takes_depth else None
         labels, confidence = p.with_confidence(color, depth, frame.unit)
         seconds = time.perf_counter() - start
         size = labels.shape[::-1]
+        told = describe(p.fit, size, p.size)
+        notes = [*frame.notes, *([f"the frame of {told}"] if told else [])]
         blocks = {"labels": labels.tobytes(), "confidence": _bytes(confidence)}
         if color is not None:
             quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
@@ -114,6 +145,38 @@ class Model:
             blocks,
         )
 
+    def _prepared(self, given: Given) -> Given:
+        """A frame whose depth is in the colour camera's picture, and has 0 for all holes.
+
+        Raises DataError if colour and depth do not belong together, or if the doctor, told to be
+        strict, finds something.
+        """
+        if given.depth is None or not self.predictor.takes_depth:
+            return given
+        unit = unit_for(given.unit, given.depth)
+        form = replace(given.form or self._form, unit=unit)
+        notes = list(given.notes)
+        if form.no_reading is None:
+            found = holes.agreed([given.depth], unit)
+            notes += map(holes.told, found.values())
+            form = replace(form, no_reading=tuple(found))
+        color = given.color
+        if color is None:
+            color = np.zeros((*given.depth.shape, 3), np.uint8)
+        frame = form.prepared(Frame(color, given.depth))
+        form.check(frame)
+        if form.doctor:
+            problems = doctor.examine(frame.color, frame.depth, unit)
+            if problems and form.strict:
+                raise DataError("; ".join(map(str, problems)))
+            notes += map(str, problems)
+        return replace(given, depth=frame.depth, unit=unit, notes=tuple(map(_for_page, notes)))
+
+
+def _for_page(note: str) -> str:
+    """A note in which the unit is not an option, but one of the page's list."""
+    return note.replace("no --depth-unit", "no unit").replace("--depth-unit", "the unit")
+
 
 def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) -> Given:
     """The frame of dropped files.
@@ -130,10 +193,25 @@ def read(facts: dict[str, Any], blocks: dict[str, bytes], parts: Sequence[str]) 
         else:
             suffix = Path(name).suffix.lower()
             found[part] = images.decode_depth(blocks[part], suffix, f"depth {shown(name)}")
+    notes: tuple[str, ...] = ()
+    if len(found) == 2:
+        frame = Frame(**found, files={"color": f"colour {shown(names['color'])}"})
+        frame = turning.turned(frame, orientation(blocks["color"]))
+        found["depth"], notes = frame.depth, tuple(note.text for note in frame.notes)
     unit = facts.get("unit")
-    seconds = time.perf_counter() - start
-    return Given(" and ".join(names.values()), **found, unit=str(unit) if unit else None,
-                 seconds=seconds)  # fmt: skip
+    return Given(
+        " and ".join(names.values()),
+        **found,
+        unit=str(unit) if unit else None,
+        seconds=time.perf_counter() - start,
+        notes=notes,
+    )
+
+
+def _option(unit: DepthUnit | None) -> str:
+    """A unit as the page's list has it."""
+    option = unit.option if unit else ""
+    return {"1000": "mm", "1": "m"}.get(option, option)
 
 
 def _figures(found: Any) -> list[dict[str, Any]]:
@@ -141,26 +219,30 @@ def _figures(found: Any) -> list[dict[str, Any]]:
     rows = found if isinstance(found, list) else []
     kept = ("frames", "mean_iou", "global_accuracy")
     return [
-        {key: row[key] for key in kept if isinstance(row.get(key), int | float)}
+        {key: row[key] for key in kept if _is_number(row.get(key))}
         for row in rows
         if isinstance(row, dict)
     ]
 
 
-def _shrunk(given: Given) -> tuple[Given, list[str]]:
-    """A frame of at most MOST_PIXELS, and what was done to it."""
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _shrunk(given: Given) -> Given:
+    """A frame of no more pixels than it may have."""
     shape = next((a.shape for a in (given.color, given.depth) if a is not None), None)
     if shape is None:
         raise DataError("neither colour nor depth is given")
     height, width = shape[:2]
-    if height * width <= MOST_PIXELS:
-        return given, []
-    part = (MOST_PIXELS / (height * width)) ** 0.5
+    if height * width <= given.most:
+        return given
+    part = (given.most / (height * width)) ** 0.5
     size = max(1, int(width * part)), max(1, int(height * part))
     color = None if given.color is None else drawings.smooth(given.color, size)
     depth = None if given.depth is None else nearest(given.depth, size)
-    note = f"The frame of {width}x{height} is shown and labelled at {size[0]}x{size[1]}."
-    return Given(given.name, color, depth, given.unit, given.seconds, given.facts), [note]
+    note = f"the frame of {width}x{height} is shown and labelled at {size[0]}x{size[1]}"
+    return replace(given, color=color, depth=depth, notes=(*given.notes, note))
 
 
 def _bytes(confidence: np.ndarray) -> bytes:

@@ -3,11 +3,13 @@ const data = JSON.parse($("data").textContent);
 const shown = new Set(data.names.keys());
 const PARTS = ["color", "depth"].filter((part) => data[part]);
 const WORDS = { color: "colour", depth: "depth" };
-// files: those that are dropped. playing: whether frames are asked for as they come. at: the number
-// of the one that is shown. came: when the last ones came. asked, run: count requests and runs, so
-// that an answer that is late is dropped.
+// files: those that are dropped. cross: the pixel that is marked; pixel: the one that is read.
+// playing: whether frames are asked for as they come. at: the number of the one that is shown.
+// came: when the last ones came. asked, run: count requests and runs, so that an answer that is late
+// is dropped.
 const state = {
-  files: {}, frame: null, cross: null, asked: 0, playing: false, run: 0, at: -1, came: [],
+  files: {}, frame: null, cross: null, pixel: null,
+  playing: false, at: -1, came: [], asked: 0, run: 0,
 };
 
 const percent = (share) => (share >= 0.0995 || share === 0 ? Math.round(100 * share)
@@ -112,7 +114,12 @@ async function kindOf(file) {
   if (/\.(jpe?g|webp|bmp|ppm)$/.test(name) || /(^|[^a-z])(rgb|colou?r)([^a-z]|$)/.test(name)) {
     return "color";
   }
-  const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  let head;
+  try {
+    head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  } catch (error) {  // it is a folder, say
+    throw new Error(`${file.name}: cannot be read: ${error.message}`);
+  }
   const isPng = head.length === 26 && head[1] === 0x50 && head[2] === 0x4e && head[3] === 0x47;
   if (!isPng) return null;
   const [bits, colors] = head.slice(24);
@@ -120,9 +127,29 @@ async function kindOf(file) {
   return bits === 16 ? "depth" : null;  // 8 bits of grey may be either
 }
 
-// Puts files where they belong. part: what they are, if the user has said it.
+// Labels files that were dropped or chosen. part: what they are, if the user has said it.
 async function take(files, part = null) {
+  if (!files.length) return;
   pause();
+  complain("");
+  try {
+    const found = await sorted(files, part);
+    Object.assign(state.files, found);
+    for (const [kind, file] of Object.entries(found)) showName(kind, file);
+  } catch (error) {
+    complain(error.message);
+    return;
+  }
+  $("drop").open = true;
+  labelFiles();
+}
+
+// What each file is, as {color, depth}. Throws an Error that says why that cannot be told.
+async function sorted(files, part) {
+  if (files.length > PARTS.length) {
+    const wanted = PARTS.map((kind) => WORDS[kind]).join(" and ");
+    throw new Error(`${files.length} files were dropped; expected ${wanted}.`);
+  }
   const found = {};
   const left = [];
   for (const file of files) {
@@ -131,11 +158,10 @@ async function take(files, part = null) {
   }
   for (const file of left) {
     const free = PARTS.find((kind) => !found[kind] && !(files.length === 1 && state.files[kind]));
-    if (free) found[free] = file;
+    if (!free) throw new Error(`${file.name}: is it colour or depth? Drop it on its field.`);
+    found[free] = file;
   }
-  Object.assign(state.files, found);
-  for (const [kind, file] of Object.entries(found)) showName(kind, file);
-  labelFiles();
+  return found;
 }
 
 // Lets the field for files say the name of a file that was dropped.
@@ -169,6 +195,12 @@ function watchFiles() {
   }
   for (const part of ["color", "depth"]) $(`${part}-slot`).hidden = !data[part];
   $("unit-choice").hidden = !data.depth;
+  $("unit").value = data.unit;
+  if ($("unit").selectedIndex < 0) {
+    $("unit").value = "other";
+    $("steps").value = data.unit;
+  }
+  $("steps-choice").hidden = $("unit").value !== "other";
   $("unit").addEventListener("change", () => {
     $("steps-choice").hidden = $("unit").value !== "other";
     if (!state.example) labelFiles();
@@ -277,6 +309,7 @@ function go(at) {
 
 function buildPlayer() {
   $("player").hidden = $("play-keys").hidden = !source;
+  $("drop").open = !source;
   if (!source) return;
   for (const id of ["steps-through", "seek-choice", "step-keys"]) $(id).hidden = !isRecording;
   $("seek").max = isRecording ? source.count - 1 : 0;
@@ -295,6 +328,8 @@ function show(frame) {
   state.frame = frame;
   $("result").hidden = false;
   $("name").textContent = frame.name;
+  // A screen reader need not hear the times of each of many frames.
+  $("status").setAttribute("aria-live", state.playing ? "off" : "polite");
   tell(described(frame));
   $("notes").replaceChildren(...frame.notes.map((text) => {
     const item = document.createElement("li");
@@ -303,6 +338,7 @@ function show(frame) {
   }));
   frame.depthLayer = depthLayer(frame);
   frame.ground = frame.color ?? frame.depthLayer;
+  for (const part of ["color", "depth"]) $(`${part}-view`).hidden = !frame[part];
   if (frame.color) compose("color", frame, frame.color);
   if (frame.depthLayer) compose("depth", frame, frame.depthLayer);
   compose("confidence", frame, paint(frame, (i) => {
@@ -313,11 +349,11 @@ function show(frame) {
   updateLegend();
   drawLabels();
   if (other) {
-    state.cross = null;
+    state.cross = state.pixel = null;
     $("cross").style.display = "none";
     readout();
-  } else if (state.cross) {
-    readout(...state.cross);
+  } else if (state.pixel) {
+    readout(...state.pixel);
   }
   document.body.dataset.frame = frame.name;
 }
@@ -391,6 +427,7 @@ function readout(x, y) {
     $("readout").textContent = "Point at a picture to read its pixels.";
     return;
   }
+  state.pixel = [x, y];
   const i = y * frame.width + x;
   const sure = frame.confidence[i];
   const label = frame.labels[i] || sure ? `${data.names[frame.labels[i]]}, probability `
@@ -437,6 +474,7 @@ function describeModel() {
     parts.push(`depth range ${data.depth_range}`
       + (data.depth_range_assumed ? " (assumed: nothing says how the net was trained)" : ""));
   }
+  if (data.aligns) parts.push("depth is projected into the colour picture");
   for (const { frames, mean_iou: iou } of data.figures) {
     if (iou !== undefined) parts.push(`mean IoU ${percent(iou)} on ${frames ?? "its"} test frames`);
   }

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import cv2
@@ -16,7 +17,8 @@ from boundary.reading import reading
 from data_tools.build import Source
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthUnit
-from eval_tools.live.model import Given
+from data_tools.record import RecordFormat
+from eval_tools.live.model import MOST_MOVING, READY, Given
 
 PATIENCE = 5.0  # seconds for a camera's next frame
 
@@ -36,11 +38,11 @@ class Frames(Protocol):
 class Recording:
     """The frames of a recording, by their index.
 
-    unit: that of their depth, None for the default.
+    form: the unit of depth, and how it is prepared.
     """
 
-    def __init__(self, source: Source, name: str, unit: DepthUnit | None = None) -> None:
-        self._source, self._name, self._unit = source, name, unit
+    def __init__(self, source: Source, name: str, form: RecordFormat = READY) -> None:
+        self._source, self._name, self._form = source, name, form
         self._reading = threading.Lock()  # a bag or a video reads one frame at a time
 
     def facts(self) -> dict[str, Any]:
@@ -66,9 +68,12 @@ class Recording:
             self._source.names[place],
             frame.color,
             frame.depth,
-            self._unit,
+            self._form.unit,
+            self._form,
             time.perf_counter() - start,
+            tuple(note.text for note in frame.notes),
             {"at": place},
+            MOST_MOVING,
         )
 
 
@@ -79,13 +84,12 @@ class Camera:
     passed over, so that what is shown is never old.
 
     read: gives colour and depth of the next frame; raises DataError if there is none. It is called
-    once here, so that a camera that gives none is told at once.
+    once here, so that a camera that gives none is told at once. form: the unit of depth, and how it
+    is prepared.
     """
 
-    def __init__(
-        self, read: Callable[[], Pictures], name: str, unit: DepthUnit | None = None
-    ) -> None:
-        self._read, self._name, self._unit = read, name, unit
+    def __init__(self, read: Callable[[], Pictures], name: str, form: RecordFormat = READY) -> None:
+        self._read, self._name, self._form = read, name, form
         self._pictures, self._number = read(), 0
         self._error: str | None = None
         self._came = threading.Condition()
@@ -107,7 +111,16 @@ class Camera:
                 )
             (color, depth), number = self._pictures, self._number
         seconds = time.perf_counter() - start
-        return Given(f"{self._name}", color, depth, self._unit, seconds, {"at": number})
+        return Given(
+            self._name,
+            color,
+            depth,
+            self._form.unit,
+            self._form,
+            seconds,
+            facts={"at": number},
+            most=MOST_MOVING,
+        )
 
     def _follow(self) -> None:
         while self._error is None:
@@ -123,11 +136,11 @@ class Camera:
                 self._came.notify_all()
 
 
-def camera(place: str, depth: bool) -> Camera:
+def camera(place: str, depth: bool, form: RecordFormat = READY) -> Camera:
     """A camera that OpenCV reads. place: its number, or a device's path such as /dev/video0.
 
     depth: whether the net looks at depth. OpenCV reads that of Orbbec cameras and, if it was built
-    so, through OpenNI 2.
+    so, through OpenNI 2. form: the unit of depth, and how it is prepared.
 
     Raises:
         DataError: there is no such camera, or it gives no frames.
@@ -140,7 +153,7 @@ def camera(place: str, depth: bool) -> Camera:
     for kind in ("OBSENSOR", "OPENNI2"):
         with suppress(DataError, AttributeError):
             opened = _opened(place, getattr(cv2, f"CAP_{kind}"), name)
-            return Camera(_deep(opened, kind, name), name, DepthUnit.parse("mm"))
+            return Camera(_deep(opened, kind, name), name, form)
     raise DataError(
         f"{name}: the net looks at depth, and OpenCV reads none from it (it does from Orbbec's "
         "cameras); for a RealSense say --realsense"
@@ -225,4 +238,4 @@ def realsense(depth: bool) -> Camera:
         color = np.array(frames.get_color_frame().get_data())  # a copy: the buffer is used again
         return color, np.array(frames.get_depth_frame().get_data()) if depth else None
 
-    return Camera(read, name, DepthUnit("steps", 1 / scale))
+    return Camera(read, name, replace(READY, unit=DepthUnit("steps", 1 / scale)))

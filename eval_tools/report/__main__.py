@@ -1,4 +1,7 @@
-"""Scores a net like `python -m eval_tools.evaluate` and writes the report, one HTML file."""
+"""Scores a net like `python -m eval_tools.evaluate` and writes the report, one HTML file.
+
+Frames without true labels are shown with the net's labels, and how sure it is of them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="the report (default: report.html)",
     )
     parser.set_defaults(report=Path("report.html"))  # evaluate's own --report has no default
-    evaluate.run(cli.parsed(parser, argv))
+    args = cli.parsed(parser, argv)
+    run = evaluate.run_survey if evaluate.without_labels(args) else evaluate.run
+    run(args)
 
 
 if __name__ == "__main__":

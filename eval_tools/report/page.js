@@ -1,5 +1,19 @@
-// The page's data: names and colours by label, the scored labels, and facts about each frame.
+// The page's data: names and colours by label, the scored labels, the models, and facts about each
+// frame, whose parts are in its script element in the order of data.parts.
 const data = JSON.parse(document.getElementById("data").textContent);
+const several = data.models.length > 1;
+// What a model is called: its name where there are others.
+const called = (model) => (several ? data.models[model] : "prediction");
+const end = (model) => (model ? String(model) : "");
+// What may stand on either side of the divider; the values are names of layers.
+const sides = {
+  ...(data.labeled ? { truth: "truth" } : {}),
+  ...Object.fromEntries(data.models.map((_, model) => ["model" + model, called(model)])),
+  color: "colour",
+};
+// What frames are ordered by.
+const measure = data.labeled ? "iou" : "confidence";
+const measured = data.labeled ? "IoU" : "confidence";
 const scored = new Set(data.scored);
 const shown = new Set(data.names.keys());
 const state = { order: [], at: 0, frame: null, cross: null };
@@ -26,27 +40,44 @@ async function block(index) {
   return $("f" + index).textContent.split(" ");
 }
 
+// Pictures become canvases (frame.color) and their values (frame.colorPixels), label maps values.
 async function load(index) {
-  const [color, depth, truth, found] = await block(index);
-  const [colorImage, depthImage, truthMap, foundMap] = await Promise.all([
-    picture(color), picture(depth), unpack(truth), unpack(found),
-  ]);
   const [width, height] = data.frames[index].size;
-  const frame = { index, width, height, truth: truthMap, found: foundMap };
-  for (const [name, image] of [["color", colorImage], ["depth", depthImage]]) {
-    const context = layer(frame).getContext("2d", { willReadFrequently: true });
-    context.drawImage(image, 0, 0, width, height);
-    frame[name] = context.canvas;
-    frame[name + "Pixels"] = context.getImageData(0, 0, width, height).data;
-  }
+  const frame = { index, width, height, found: [], layers: {} };
+  const parts = await block(index);
+  await Promise.all(data.parts.map(async (name, place) => {
+    if (["color", "depth", "confidence"].includes(name)) {
+      const image = await picture(parts[place]);
+      const context = layer(frame).getContext("2d", { willReadFrequently: true });
+      context.drawImage(image, 0, 0, width, height);
+      frame[name] = context.canvas;
+      frame[name + "Pixels"] = context.getImageData(0, 0, width, height).data;
+    } else if (name === "truth") {
+      frame.truth = await unpack(parts[place]);
+    } else {
+      const model = +name.slice(5);
+      const factor = model ? data.frames[index].others[model - 1].factor : 1;
+      frame.found[model] = spread(await unpack(parts[place]), width, height, factor);
+    }
+  }));
   return frame;
 }
 
-function errorLayer(frame) {
-  const { truth, found, colorPixels } = frame;
+// A label map of which only every factor-th pixel was kept, at full size.
+function spread(labels, width, height, factor) {
+  if (factor === 1) return labels;
+  const across = Math.ceil(width / factor);
+  return Uint8Array.from({ length: width * height }, (_, i) => (
+    labels[Math.floor(Math.floor(i / width) / factor) * across
+           + Math.floor((i % width) / factor)]));
+}
+
+// Where labels are not those of `truth`. all: whether every label counts, not only scored ones.
+function errorLayer(frame, truth, found, all) {
+  const { colorPixels } = frame;
   const off = packed(200, 150, 170);
   const on = packed(216, 27, 96);
-  const counts = Uint8Array.from(data.names, (_, label) => scored.has(label));
+  const counts = Uint8Array.from(data.names, (_, label) => all || scored.has(label));
   const visible = Uint8Array.from(data.names, (_, label) => shown.has(label));
   return paint(frame, (i) => {
     const grey = (colorPixels[4 * i] + colorPixels[4 * i + 1] + colorPixels[4 * i + 2]) / 12;
@@ -63,56 +94,84 @@ function drawCompare() {
   limitHeight("compare", frame);
   const context = compose("compare", frame, frame.color);
   context.globalAlpha = $("strength").value / 100;
-  for (const [image, from, to] of [[frame.truthLayer, 0, edge],
-                                   [frame.foundLayer, edge, frame.width]]) {
+  for (const [side, from, to] of [["left", 0, edge], ["right", edge, frame.width]]) {
+    const image = frame.layers[$(side).value];
     const size = [from, 0, to - from, frame.height];
-    if (to > from) context.drawImage(image, ...size, ...size);
+    if (image && to > from) context.drawImage(image, ...size, ...size);
   }
   $("divider").style.left = `calc(${100 * split}% - 1.5px)`;
-  $("split").setAttribute("aria-valuetext", `${$("split").value} % truth`);
+  $("split").setAttribute("aria-valuetext", `${$("split").value} % ${sides[$("left").value]}`);
 }
 
 function drawLabels() {
   const frame = state.frame;
-  frame.truthLayer = labelLayer(frame, frame.truth, data.colors, shown);
-  frame.foundLayer = labelLayer(frame, frame.found, data.colors, shown);
-  compose("truth", frame, frame.color, frame.truthLayer);
-  compose("prediction", frame, frame.color, frame.foundLayer);
-  compose("error", frame, errorLayer(frame));
+  const { truth, found, layers } = frame;
+  if (truth) {
+    layers.truth = labelLayer(frame, truth, data.colors, shown);
+    compose("truth", frame, frame.color, layers.truth);
+  }
+  found.forEach((labels, model) => {
+    layers["model" + model] = labelLayer(frame, labels, data.colors, shown);
+    compose("prediction" + end(model), frame, frame.color, layers["model" + model]);
+    if (truth) compose("error" + end(model), frame, errorLayer(frame, truth, labels, false));
+    else if (model) compose("error" + model, frame, errorLayer(frame, found[0], labels, true));
+  });
   drawCompare();
+}
+
+// The names of what stands on both sides, in the words beside the slider and of the picture.
+function nameSides() {
+  const [left, right] = [sides[$("left").value], sides[$("right").value]];
+  $("sides").textContent = `Divider: ${left} left, ${right} right`;
+  const text = `${left} left of the divider, ${right} right of it`;
+  $("compare").setAttribute("aria-label", text[0].toUpperCase() + text.slice(1));
 }
 
 const percent = (value) => (value === null ? "not defined" : (100 * value).toFixed(1) + " %");
 
 function describe(index) {
   const about = data.frames[index];
-  const parts = [`pixel accuracy ${percent(about.accuracy)}`, `mean IoU ${percent(about.iou)}`,
-                 `${about.pixels} scored pixels`, `${about.size.join("x")}`];
+  const own = [about, ...about.others].map((facts, model) => {
+    const of = several ? `${called(model)}: ` : "";
+    if (!data.labeled) {
+      const same = model ? `, ${percent(facts.same)} labelled alike` : "";
+      return `${of}mean confidence ${percent(facts.confidence)}, `
+        + `${percent(facts.unsure)} of the pixels below 50 %${same}`;
+    }
+    return `${of}pixel accuracy ${percent(facts.accuracy)}, mean IoU ${percent(facts.iou)}`;
+  });
+  const parts = [own.join("; ")];
+  if (data.labeled) parts.push(`${about.pixels} scored pixels`);
+  parts.push(`${about.size.join("x")}`);
   if (about.step > 1) parts.push(`every ${about.step}th pixel of the labels is shown`);
-  if (about.scene) {
-    const [truth, found] = about.scene.map((scene) => data.scenes[scene]);
-    parts.push(truth === found ? `scene ${truth}, recognised` : `scene ${truth}, taken for ${found}`);
-  }
+  if (about.scene) parts.push(describeScene(about));
   return parts.join(", ");
 }
 
-// Pixels of each label in truth and prediction, for the legend.
+function describeScene(about) {
+  const [truth, found] = about.scene.map((scene) => data.scenes[scene]);
+  if (!data.labeled) return `scene ${found}`;
+  return truth === found ? `scene ${truth}, recognised` : `scene ${truth}, taken for ${found}`;
+}
+
+// Pixels of each label in the truth, if there is one, and in the predictions, for the legend.
 function count(frame) {
-  const counts = data.names.map(() => [0, 0]);
-  for (let i = 0; i < frame.truth.length; i++) {
-    counts[frame.truth[i]][0]++;
-    counts[frame.found[i]][1]++;
-  }
+  const maps = frame.truth ? [frame.truth, ...frame.found] : frame.found;
+  const counts = data.names.map(() => maps.map(() => 0));
+  maps.forEach((labels, place) => {
+    for (let i = 0; i < labels.length; i++) counts[labels[i]][place]++;
+  });
   return counts;
 }
 
 function updateLegend() {
   const counts = count(state.frame);
-  counts.forEach(([truth, found], label) => {
+  counts.forEach((pixels, label) => {
     const row = $("l" + label);
     if (!row) return;
-    row.querySelector(".pixels").textContent = truth || found ? `${truth} / ${found}` : "";
-    row.hidden = !(truth || found) && data.names.length > 14;
+    const some = pixels.some((number) => number);
+    row.querySelector(".pixels").textContent = some ? pixels.join(" / ") : "";
+    row.hidden = !some && data.names.length > 14;
   });
 }
 
@@ -136,6 +195,7 @@ async function show(place) {
   updateLegend();
   compose("color", frame, frame.color);
   compose("depth", frame, frame.depth);
+  if (frame.confidence) compose("confidence", frame, frame.confidence);
   drawLabels();
   document.body.dataset.frame = index;
 }
@@ -144,12 +204,25 @@ function readout(x, y) {
   const frame = state.frame;
   const i = y * frame.width + x;
   const step = data.frames[frame.index].step;
-  const truth = data.names[frame.truth[i]];
-  const found = data.names[frame.found[i]];
   const [r, g, b] = frame.colorPixels.subarray(4 * i, 4 * i + 3);
-  $("readout").textContent = `x ${x * step}, y ${y * step}: truth ${truth}, prediction ${found}`
-    + (scored.has(frame.truth[i]) ? (truth === found ? " (right)" : " (wrong)") : " (not scored)")
+  $("readout").textContent = `x ${x * step}, y ${y * step}: ${labelsAt(frame, i)}`
     + `; depth about ${frame.depthPixels[4 * i]} of 255; colour ${r}, ${g}, ${b}`;
+}
+
+// What truth and models say of pixel i.
+function labelsAt(frame, i) {
+  const truth = frame.truth && frame.truth[i];
+  const parts = frame.truth ? [`truth ${data.names[truth]}`] : [];
+  frame.found.forEach((labels, model) => {
+    const right = labels[i] === truth ? " (right)" : " (wrong)";
+    const judged = !frame.truth ? "" : scored.has(truth) ? right : " (not scored)";
+    parts.push(`${called(model)} ${data.names[labels[i]]}${judged}`);
+  });
+  if (frame.confidence) {
+    const sure = Math.round(frame.confidencePixels[4 * i] / 2.55);
+    parts.push(`confidence${several ? ` of ${called(0)}` : ""} about ${sure} %`);
+  }
+  return parts.join(", ");
 }
 
 function setSplit(value) {
@@ -158,13 +231,13 @@ function setSplit(value) {
 }
 
 function watchPictures() {
-  for (const id of ["compare", "color", "depth", "truth", "prediction", "error"]) {
-    $(id).addEventListener("pointermove", (event) => {
+  for (const canvas of document.querySelectorAll(".stage canvas")) {
+    canvas.addEventListener("pointermove", (event) => {
       if (!state.frame) return;
       const at = pointed(event, state.frame);
       $("readout").setAttribute("aria-live", "off");
       readout(...at);
-      if (id === "compare" && event.buttons) setSplit(100 * at[0] / state.frame.width);
+      if (canvas.id === "compare" && event.buttons) setSplit(100 * at[0] / state.frame.width);
     });
   }
   $("compare").addEventListener("pointerdown", (event) => {
@@ -181,39 +254,94 @@ function watchPictures() {
   });
 }
 
-// The classes on which truth and prediction disagree in this frame.
+// The classes on which truth and predictions, or else the predictions, disagree in this frame.
 function confused() {
-  const found = new Set();
-  const { truth, found: guess } = state.frame;
-  for (let i = 0; i < truth.length; i++) {
-    if (scored.has(truth[i]) && truth[i] !== guess[i]) found.add(truth[i]).add(guess[i]);
+  const labels = new Set();
+  const { truth, found } = state.frame;
+  const judge = truth ?? found[0];
+  for (const guess of found) {
+    for (let i = 0; i < judge.length; i++) {
+      if ((!truth || scored.has(truth[i])) && judge[i] !== guess[i]) {
+        labels.add(judge[i]).add(guess[i]);
+      }
+    }
   }
-  return found;
+  return labels;
 }
 
-const byIou = (a, b) => (data.frames[a].iou ?? 2) - (data.frames[b].iou ?? 2);
+function describeLegend() {
+  $("wrong").addEventListener("click", () => state.frame && choose(confused(), shown, updateShown));
+  $("wrong").textContent = data.labeled ? "Confused here" : "Unlike here";
+  $("wrong").hidden = !data.labeled && !several;
+  const counted = [...(data.labeled ? ["truth"] : []), ...data.models.map((_, k) => called(k))];
+  $("counted").textContent = `Pixels in ${counted.join(" / ")}`;
+}
+
+const byMeasure = (a, b) => (data.frames[a][measure] ?? 2) - (data.frames[b][measure] ?? 2);
+
+// How much more one of the other models reaches than the first.
+const ahead = (index, model) => {
+  const { others, [measure]: own } = data.frames[index];
+  return data.labeled ? (others[model - 1].iou ?? 0) - (own ?? 0) : -others[model - 1].same;
+};
 
 function arrange() {
   const label = $("holding").value === "" ? null : +$("holding").value;
+  const holds = (facts) => facts.found.includes(label) || (facts.truth ?? []).includes(label);
   state.order = [...data.frames.keys()].filter((i) => label === null
-    || data.frames[i].truth.includes(label) || data.frames[i].found.includes(label));
-  if ($("order").value === "worst") state.order.sort(byIou);
-  if ($("order").value === "best") state.order.sort((a, b) => -byIou(a, b));
+    || [data.frames[i], ...data.frames[i].others].some(holds));
+  const [order, model] = $("order").value.split(" ");
+  if (order === "worst") state.order.sort(byMeasure);
+  if (order === "best") state.order.sort((a, b) => -byMeasure(a, b));
+  if (order === "behind") state.order.sort((a, b) => ahead(a, +model) - ahead(b, +model));
+  if (order === "ahead") state.order.sort((a, b) => ahead(b, +model) - ahead(a, +model));
   $("frame").replaceChildren(...state.order.map((i) => {
     const option = document.createElement("option");
     option.value = i;
-    option.textContent = `${data.frames[i].key} (IoU ${percent(data.frames[i].iou)})`;
+    option.textContent = `${data.frames[i].key} (${measured} ${percent(data.frames[i][measure])})`;
     return option;
   }));
 }
 
-function buildPicker() {
-  for (const label of data.scored) {
+function addOptions(id, options) {
+  for (const [value, text] of options) {
     const option = document.createElement("option");
-    option.value = label;
-    option.textContent = `with ${data.names[label]}`;
-    $("holding").append(option);
+    option.value = value;
+    option.textContent = text;
+    $(id).append(option);
   }
+}
+
+function orders() {
+  const [first, last] = data.labeled ? ["worst IoU", "best IoU"] : ["least sure", "surest"];
+  const found = [["worst", `${first} first`], ["best", `${last} first`], ["stored", "as stored"]];
+  data.models.slice(1).forEach((name, k) => {
+    if (!data.labeled) found.push([`ahead ${k + 1}`, `least like ${name} first`]);
+    else {
+      found.push([`ahead ${k + 1}`, `${name} ahead first`]);
+      found.push([`behind ${k + 1}`, `${name} behind first`]);
+    }
+  });
+  return found;
+}
+
+function buildSides() {
+  for (const id of ["left", "right"]) {
+    addOptions(id, Object.entries(sides));
+    $(id).addEventListener("change", () => {
+      nameSides();
+      if (state.frame) drawCompare();
+    });
+  }
+  // One model against another where there are two; else the truth, or the frame, against it.
+  $("left").value = data.labeled && !several ? "truth" : several ? "model0" : "color";
+  $("right").value = several ? "model1" : "model0";
+  nameSides();
+}
+
+function buildPicker() {
+  addOptions("order", orders());
+  addOptions("holding", data.scored.map((label) => [label, `with ${data.names[label]}`]));
   for (const id of ["order", "holding"]) {
     $(id).addEventListener("change", () => { arrange(); show(0); });
   }
@@ -227,7 +355,10 @@ function buildPicker() {
 
 // Six thumbnails each of the worst and best frames, loaded when they become visible.
 function buildEnds() {
-  const ranked = [...data.frames.keys()].filter((i) => data.frames[i].iou !== null).sort(byIou);
+  const ranked = [...data.frames.keys()].filter((i) => data.frames[i][measure] !== null)
+    .sort(byMeasure);
+  $("worst-title").textContent = data.labeled ? "Worst" : "Least sure";
+  $("best-title").textContent = data.labeled ? "Best" : "Surest";
   const seen = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
       if (!isIntersecting) continue;
@@ -244,7 +375,8 @@ function buildEnds() {
       const [image, name, iou] = item.firstChild.children;
       image.dataset.index = index;
       name.textContent = data.frames[index].key;
-      iou.textContent = `IoU ${percent(data.frames[index].iou)}`;
+      const value = percent(data.frames[index][measure]);
+      iou.textContent = data.labeled ? `IoU ${value}` : `${value} sure`;
       item.firstChild.addEventListener("click", () => {
         $("holding").value = "";
         arrange();
@@ -277,13 +409,16 @@ function buildTables() {
       });
     });
   }
-  document.querySelector("table.confusion").addEventListener("pointerover", (event) => {
-    const cell = event.target.closest("td");
-    if (!cell) return;
-    const column = cell.closest("table").tHead.rows[0].cells[cell.cellIndex];
-    $("cell").textContent = `True ${cell.parentNode.cells[0].textContent} as `
-      + `${column.textContent}: ${cell.dataset.n} pixels.`;
-  });
+  for (const table of document.querySelectorAll("table.confusion")) {
+    const said = table.closest("section").querySelector("output");
+    table.addEventListener("pointerover", (event) => {
+      const cell = event.target.closest("td");
+      if (!cell) return;
+      const column = table.tHead.rows[0].cells[cell.cellIndex];
+      said.textContent = `True ${cell.parentNode.cells[0].textContent} as `
+        + `${column.textContent}: ${cell.dataset.n} pixels.`;
+    });
+  }
 }
 
 function buildNav() {
@@ -297,8 +432,9 @@ function buildNav() {
 
 buildNav();
 buildLegend(data.names, data.colors, shown, updateShown);
-$("wrong").addEventListener("click", () => state.frame && choose(confused(), shown, updateShown));
+describeLegend();
 buildPicker();
+buildSides();
 buildEnds();
 buildTables();
 watchPictures();

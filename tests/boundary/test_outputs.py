@@ -43,6 +43,7 @@ COMMANDS = [
     ("eval_tools.evaluate net.prototxt net.caffemodel lmdb --confusion OUT", "csv"),
     ("eval_tools.report net.prototxt net.caffemodel lmdb -o OUT", "html"),
     ("eval_tools.predict net.prototxt net.caffemodel --rgb picture.png -o OUT", "png"),
+    ("eval_tools.pack net.prototxt net.caffemodel OUT --dataset lmdb", "fusenet"),
     ("eval_tools.curves train.log -o OUT", "svg"),
     ("netgen draw net.prototxt OUT", "svg"),
     ("caffe.tools.draw_net net.prototxt OUT", "svg"),

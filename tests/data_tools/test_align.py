@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_tools import calibration
 from data_tools.align import align
 from data_tools.camera import Camera, Extrinsics, Intrinsics, Rig
 from data_tools.cli import DataError
@@ -200,6 +201,8 @@ def test_aligned_depth_stays_as_it_is():
     depth = np.random.default_rng(0).uniform(0, 5, (240, 320)).astype(np.float32)
     same = rig(DEPTH, DEPTH, Extrinsics())
     np.testing.assert_array_equal(align(depth, same, (320, 240)), depth)
+    frame = Frame(np.zeros((480, 640, 3), np.uint8), np.full((480, 640), 900, np.uint16))
+    assert RecordFormat(rig=calibration.rig("tum-freiburg2")).aligned(frame) is frame
 
 
 def test_no_reading_in_view_is_no_reading():
@@ -228,6 +231,9 @@ def test_records_hold_aligned_depth(box):
     assert both.mean() > 0.9
     assert (np.abs(found - wanted * 51)[both] < 2).mean() > 0.99
     assert form.encode(frame)
+    away = replace(form, rig=rig(extrinsics=moved((0, 0, -1.9))))
+    with pytest.raises(DataError, match="none of its readings is in the colour picture"):
+        away.planes(replace(frame, depth=np.full((240, 320), 900, np.uint16)))
     frame.files["depth"] = "d.png"
     frame.depth = frame.depth[:100]
     with pytest.raises(DataError, match=r"d\.png: depth is 320x100; its camera's"):
@@ -251,7 +257,10 @@ def files(tmp_path, box):
 
 
 def test_folder_aligns_and_records_the_cameras(command, files, box):
-    command("folder", *files, "out", "--depth-range", "0:5")
+    said = command("folder", *files, "out", "--depth-range", "0:5").stderr
+    share = round(100 * (align(box[0], rig(extrinsics=ASIDE), COLOR.size) > 0).mean())
+    line = f"a: depth 320x240 is projected into colour 640x360: readings on {share}% of it"
+    assert f"{line} (--intrinsics)\n" in said
     told = read_info("out")["options"]["rig"]
     assert told == rig(extrinsics=ASIDE).describe()
     depth = next(Reader("out").planes())[1][3]
@@ -260,6 +269,25 @@ def test_folder_aligns_and_records_the_cameras(command, files, box):
     # The other way round, depth is another.
     command("folder", *files, "back", "--extrinsics-direction", "color-to-depth")
     assert (next(Reader("back").planes())[1][3] != depth).mean() > 0.05
+
+
+def test_sequence_aligns_records_and_folders_of_pairs(command, files, tmp_path):
+    for part in ("rgb", "depth"):
+        (tmp_path / "rec" / part).mkdir(parents=True)
+        picture = (tmp_path / part / "a.png").read_bytes()
+        for number in range(2):
+            (tmp_path / "rec" / part / f"{number}.5.png").write_bytes(picture)
+    more = ("--depth-unit", "mm", *files[4:])
+    command("sequence", "rec", "direct", "--depth-range", "0:5", *more)
+    command("sequence", "rec", "pairs", "--to", "folder", *more)
+    stored = cv2.imread(str(tmp_path / "pairs/depth/0.5.png"), cv2.IMREAD_UNCHANGED)
+    assert (stored.shape, stored.dtype) == ((360, 640), np.uint16)
+    told = json.loads((tmp_path / "pairs/dataset.json").read_text())["options"]
+    assert told["rig"] == rig(extrinsics=ASIDE).describe()
+    where = ("--rgb", "pairs/rgb", "--depth", "pairs/depth")
+    command("folder", *where, "again", "--depth-range", "0:5")
+    found, wanted = (next(Reader(name).planes())[1][3] for name in ("again", "direct"))
+    np.testing.assert_allclose(found, wanted, atol=1)
 
 
 @pytest.mark.parametrize(

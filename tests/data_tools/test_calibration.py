@@ -4,6 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from camera_files import (
+    K4A,
+    OPENCV,
+    ORB_SLAM,
+    PRINTED,
+    PRINTED_MOTION,
+    REALSENSE,
+    ROS1,
+    ROS2,
+    ROS_FILE,
+    ROWS,
+    SCANNET,
+)
 
 from data_tools import calibration
 from data_tools.camera import Camera, Extrinsics, Intrinsics
@@ -13,163 +26,10 @@ KINECT = Intrinsics(525.0, 525.0, 319.5, 239.5, (), (640, 480))
 UNSIZED = Intrinsics(525.0, 525.0, 319.5, 239.5)
 LENS = (0.1, -0.2, 0.001, 0.002, 0.3)
 MOVED = Extrinsics((1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 1.0, 0.0), (0.05, 0.0, 0.01))
-ROWS = "525 0 319.5 0\n0 525 239.5 0\n0 0 1 0\n0 0 0 1\n"
 
-# What `rs-enumerate-devices -c` prints: intrinsics of all streams, then extrinsics between all.
-REALSENSE = """Device info:
-    Name                          :     Intel RealSense D435
-
- Intrinsic of "Depth" / 848x480 / {Z16}
-  Width:      \t848
-  Height:     \t480
-  PPX:        \t425.120849609375
-  PPY:        \t235.450637817383
-  Fx:         \t422.806274414062
-  Fy:         \t422.806274414062
-  Distortion: \tBrown Conrady
-  Coeffs:     \t0  \t0  \t0  \t0  \t0
-  FOV (deg):  \t90.17 x 59.16
-
- Intrinsic of "Color" / 640x480 / {YUYV/RGB8/BGR8}
-  Width:      \t640
-  Height:     \t480
-  PPX:        \t314.25
-  PPY:        \t237.75
-  Fx:         \t612.5
-  Fy:         \t610.5
-  Distortion: \tInverse Brown Conrady
-  Coeffs:     \t-0.05  \t0.06  \t-0.001  \t7e-05  \t-0.02
-  FOV (deg):  \t55.2 x 42.9
-
- Intrinsic of "Color" / 1280x720 / {YUYV/RGB8/BGR8}
-  Width:      \t1280
-  Height:     \t720
-  PPX:        \t631.25
-  PPY:        \t356.75
-  Fx:         \t918.5
-  Fy:         \t916
-  Distortion: \tInverse Brown Conrady
-  Coeffs:     \t-0.05  \t0.06  \t-0.001  \t7e-05  \t-0.02
-  FOV (deg):  \t69.73 x 42.95
-
- Intrinsic of "Infrared 1" / 640x480 / {Y8}
-  Width:      \t640
-  Height:     \t480
-  PPX:        \t321
-  PPY:        \t235.8
-  Fx:         \t382.9
-  Fy:         \t382.9
-  Distortion: \tBrown Conrady
-  Coeffs:     \t0  \t0  \t0  \t0  \t0
-
-Extrinsic Parameters:
-Extrinsic from "Depth"\t  To\t  "Depth" :
- Rotation Matrix:
-   1                0                0
-   0                1                0
-   0                0                1
-
- Translation Vector: 0  0  0
-
-Extrinsic from "Depth"\t  To\t  "Color" :
- Rotation Matrix:
-   1                0                0
-   0                0               -1
-   0                1                0
-
- Translation Vector: 0.05  0  0.01
-
-Extrinsic from "Color"\t  To\t  "Depth" :
- Rotation Matrix:
-   1                0                0
-   0                0                1
-   0               -1                0
-
- Translation Vector: -0.05  -0.01  0
-"""
-PRINTED = "[ 640x480  p[319.5 239.5]  f[525 525]  Brown Conrady [0 0 0 0 0] ]"
-# pyrealsense2 prints rotations column by column.
-PRINTED_MOTION = "rotation: [1, 0, 0, 0, 0, 1, 0, -1, 0]\ntranslation: [0.05, 0, 0.01]"
-
-K4A = """
-===== Device 0: 000123 =====
-resolution width: 640
-resolution height: 576
-principal point x: 320.500000
-principal point y: 334.250000
-focal length x: 504.000000
-focal length y: 504.500000
-radial distortion coefficients:
-k1: 0.500000
-k2: 0.100000
-k3: 0.010000
-k4: 0.800000
-k5: 0.200000
-k6: 0.030000
-center of distortion in Z=1 plane, x: 0.000000
-center of distortion in Z=1 plane, y: 0.000000
-tangential distortion coefficient x: 0.000100
-tangential distortion coefficient y: -0.000200
-metric radius: 1.740000
-"""
 K4A_CAMERA = Intrinsics(
     504.0, 504.5, 320.5, 334.25, (0.5, 0.1, 0.0001, -0.0002, 0.01, 0.8, 0.2, 0.03), (640, 576)
 )
-
-ROS1 = """header:
-  seq: 1
-height: 480
-width: 640
-distortion_model: "plumb_bob"
-D: [0.1, -0.2, 0.001, 0.002, 0.3]
-K: [525.0, 0.0, 319.5, 0.0, 525.0, 239.5, 0.0, 0.0, 1.0]
-R: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-"""
-ROS2 = "height: 480\nwidth: 640\ndistortion_model: plumb_bob\n" + "".join(
-    f"{key}:\n" + "".join(f"- {number}\n" for number in numbers)
-    for key, numbers in (("d", LENS), ("k", (525.0, 0, 319.5, 0, 525.0, 239.5, 0, 0, 1)))
-)
-ROS_FILE = """image_width: 640
-image_height: 480
-camera_matrix:
-  rows: 3
-  cols: 3
-  data: [525.0, 0.0, 319.5, 0.0, 525.0, 239.5, 0.0, 0.0, 1.0]
-distortion_model: plumb_bob
-distortion_coefficients:
-  rows: 1
-  cols: 5
-  data: [0.1, -0.2, 0.001, 0.002, 0.3]
-"""
-OPENCV = """%YAML:1.0
-cameraMatrix: !!opencv-matrix
-   rows: 3
-   cols: 3
-   dt: d
-   data: [ 5.25e+02, 0., 3.195e+02, 0.,
-       5.25e+02, 2.395e+02, 0., 0., 1. ]
-distortionCoefficients: !!opencv-matrix
-   rows: 1
-   cols: 5
-   dt: d
-   data: [ 1.0e-01, -2.0e-01,
-       1.0e-03, 2.0e-03, 3.0e-01 ]
-"""
-SCANNET = """colorHeight = 968
-colorToDepthExtrinsics = 1 0 0 -0.05 0 0 1 -0.01 0 -1 0 0 0 0 0 1
-colorWidth = 1296
-depthHeight = 480
-depthWidth = 640
-fx_color = 1170.5
-fx_depth = 525
-fy_color = 1170.25
-fy_depth = 525
-mx_color = 647.75
-mx_depth = 319.5
-my_color = 483.75
-my_depth = 239.5
-numColorFrames = 784
-"""
 
 SIZED_LENS = Intrinsics(525.0, 525.0, 319.5, 239.5, LENS, (640, 480))
 CAMERAS = {
@@ -200,6 +60,8 @@ CAMERAS = {
     "camera_info of ROS 1": (ROS1, SIZED_LENS),
     "camera_info of ROS 2": (ROS2, SIZED_LENS),
     "camera_calibration": (ROS_FILE, SIZED_LENS),
+    "ORB-SLAM": (ORB_SLAM, SIZED_LENS),
+    "named values": ("fx = 525\nfy = 525\ncx = 319.5\ncy = 239.5\n", UNSIZED),
     "OpenCV": (OPENCV, Intrinsics(525.0, 525.0, 319.5, 239.5, LENS)),
 }  # fmt: skip
 
@@ -315,6 +177,22 @@ def test_names_have_their_sources():
     assert all("http" in camera["source"] for camera in table.values())
 
 
+def test_a_folder_does_not_hide_a_cameras_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kinect-v1").mkdir()
+    assert calibration.rig("kinect-v1").color.modes[0].size == (640, 480)
+    (tmp_path / "kinect-v2").write_text(REALSENSE)
+    assert calibration.rig("kinect-v2").extrinsics == MOVED
+
+
+def test_ros_says_the_direction_of_realsenses_extrinsics(write):
+    begin = 'header:\n  seq: 0\n  frame_id: "depth_to_color_extrinsics"\n'
+    message = f"{begin}{PRINTED_MOTION}\n---\n"
+    assert calibration.read(write(message)).extrinsics == MOVED
+    back = calibration.read(write(message.replace("depth_to_color", "color_to_depth"))).extrinsics
+    np.testing.assert_allclose(back.translation, MOVED.inverse().translation)
+
+
 def test_two_files_and_extrinsics_in_both_directions(write):
     color, depth = write(PRINTED, "color"), write(json.dumps(SIZED_LENS.describe()), "depth")
     motion = write(MOTIONS["4x4"], "motion")
@@ -359,6 +237,7 @@ def test_two_files_and_extrinsics_in_both_directions(write):
         (PRINTED + "\n" + PRINTED.replace("525", "500"), "holds 2 intrinsics and does not say"),
         (PRINTED_MOTION + "\n" + PRINTED_MOTION, "holds 2 extrinsics; expected those from depth"),
         (PRINTED_MOTION.replace("0, -1, 0]", "0]"), "expected 9 numbers of rotation and 3"),
+        ("fx: 525\nfy: 525\ncx: 319.5", "cy is missing"),
         (K4A.replace("k4: 0.8", "k5: 0.8"), "k4 is missing"),
         (SCANNET.replace("mx_depth", "mx"), "mx_depth is missing"),
         (SCANNET.replace("0 0 0 1\n", "0 0 1\n"), "colorToDepthExtrinsics: 15 numbers"),

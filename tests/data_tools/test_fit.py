@@ -5,8 +5,8 @@ import pytest
 
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.fit import Placement, describe, placement
-from data_tools.record import Frame, RecordFormat, nearest
-from data_tools.store import Reader, read_info
+from data_tools.record import Frame, RecordFormat, nearest, to_datum
+from data_tools.store import Reader, Writer, read_info
 
 
 def test_a_broad_frame_loses_its_sides():
@@ -100,3 +100,21 @@ def test_folder_says_and_records_what_was_done(trio, command):
     assert label[3:9].all()
     assert not label[:3].any()
     assert not label[9:].any()
+
+
+def test_where_nothing_was_fitted_nothing_is_recorded(trio, command):
+    """A net that saw only frames of its own aspect ratio says nothing about others."""
+    trio("a", np.zeros((24, 32, 3)), np.full((24, 32), 900, np.uint16))
+    command("folder", "--rgb", "rgb", "--depth", "depth", "db", "--size", "16x12")
+    assert "fit" not in read_info("db")["options"]
+    command("synth", "rendered", "--count", "2", "--size", "32x24")
+    assert "fit" not in read_info("rendered")["options"]
+
+
+def test_that_a_frame_was_fitted_outlives_a_kill(tmp_path):
+    writer = Writer(tmp_path / "db", "plan")
+    writer.put(b"a", to_datum(np.zeros((5, 2, 2), np.uint8)), fitted=True)
+    writer.close()
+    writer = Writer(tmp_path / "db", "plan")
+    assert writer.fitted
+    writer.close()

@@ -6,9 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from data_tools import labelling
-from data_tools.classes import ClassTable
-from data_tools.labelling import Labelling, concerns
 from data_tools.store import Reader
 
 WIDE, HIGH = 32, 24
@@ -84,7 +81,7 @@ def test_a_tools_labels_and_its_own_classes(root, folder):
 def test_a_benchmarks_classes(root, folder, workers):
     said = folder("--labels-from", coco(root), "--classes", "nyuv2-40", "--workers", workers).stderr
     assert set(np.unique(stored(root)[0])) == {0, 5}
-    assert info(root)["dataset"] == "nyuv2-40"
+    assert "dataset" not in info(root)  # the frames are not NYUv2's
     assert info(root)["classes"][5] == "chair"
     assert "38 of 40 classes never occur: 2 (floor), 3 (cabinet), 4 (bed), 6 (sofa)" in said
     assert "and 30 more" in said
@@ -217,52 +214,14 @@ def test_a_shift_by_one_is_told_after_the_build(root, folder):
     )
 
 
-def counted(**pixels):
-    found = np.zeros(256, np.int64)
-    for label, count in pixels.items():
-        found[int(label[1:])] = count
-    return found
-
-
-FOUR = ClassTable(("none", "wall", "floor", "chair", "lamp"))
-
-
-@pytest.mark.parametrize(
-    ("pixels", "said"),
-    [
-        (counted(_0=50, _1=9, _2=9, _3=9, _4=9), []),
-        (counted(_0=5, _1=90, _2=90, _3=90), ["1 of 4 classes never occur: 4 (lamp)"]),
-        (counted(_0=50, _1=9, _4=9), ["2 of 4 classes never occur: 2 (floor), 3 (chair)"]),
-        (counted(_0=50, _1=9, _2=9), ["2 of 4 classes never occur: 3 (chair), 4 (lamp)"]),
-        (counted(), []),
-    ],
-)
-def test_sound_labels_are_not_called_shifted(pixels, said):
-    assert concerns(pixels, Labelling(FOUR, "label")) == said
-
-
-def test_a_shift_is_not_looked_for_where_there_can_be_none():
-    pixels = counted(_0=50, _1=9, _2=9, _3=9)
-    assert "--zero-based" in concerns(pixels, Labelling(FOUR, "label"))[0]
-    assert len(concerns(pixels, Labelling(FOUR, "label", zero_based=True))) == 1
-
-
-def test_255_far_above_the_others():
-    (said,) = concerns(counted(_0=10, _7=10, _255=20), Labelling(None, "label"))
-    assert said == (
-        "label 255 has 50% of the pixels, and no other is above 7; if it stands for no class, pass "
-        "--ignore-label 255"
-    )
-    assert concerns(counted(_7=10, _200=10, _255=20), Labelling(None, "label")) == []
-
-
-def test_nyuv2_is_sound(frames):
-    """Labels of all classes, and many pixels without one."""
-    files = sorted((frames.parent / "nyuv2" / "label40").glob("*.png"))[::3]
-    if not files:
-        pytest.skip("no NYUv2 at ../shared/nyuv2")
-    pixels = np.zeros(256, np.int64)
-    for file in files:
-        pixels += np.bincount(cv2.imread(str(file), cv2.IMREAD_UNCHANGED).ravel(), minlength=256)
-    table = labelling.classes.benchmark("nyuv2-40")
-    assert concerns(pixels, Labelling(table, "label")) == []
+def test_colours_are_not_called_shifted(root, folder):
+    """They take their labels from the table, so none can be shifted."""
+    (root / "t.csv").write_text("label,name,r,g,b\n1,wall,1,1,1\n2,sofa,2,2,2\n3,bed,3,3,3\n")
+    for name, value in (("a.png", 1), ("b.png", 2)):
+        put(root, name, np.stack([(value * HALF).astype(np.uint8)] * 3, axis=2))
+    said = folder("--label", root / "label", "--classes", "t.csv").stderr
+    assert said == "db: 1 of 3 classes never occur: 3 (bed)\n"
+    for name, value in (("a.png", 1), ("b.png", 2)):
+        put(root, name, (value * HALF).astype(np.uint8))
+    said = folder("--label", root / "label", "--classes", "t.csv").stderr
+    assert "if labels count from 0, pass --zero-based" in said

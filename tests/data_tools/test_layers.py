@@ -65,6 +65,18 @@ def test_the_values_are_an_lmdbs(listing, command, size, fit):
     assert blobs["scene"].tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
+def test_values_that_are_no_readings_are_holes(listing, command):
+    for file in (listing / "d").iterdir():
+        depth = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(file), np.where(depth > 0, depth, 65535).astype(np.uint16))
+    command("folder", "--rgb", "c", "--depth", "d", "db")
+    made = net(batch_size=7, no_reading=[65535])
+    made.forward()
+    records = np.stack([planes for _, planes, _ in Reader(listing / "db").planes()])
+    assert (made.blobs["depth"].data == records[:, 3:4]).all()
+    assert (records[:, 3] == 0).any()
+
+
 def first_pixels(frames, batches):
     return [planes[:3].tobytes() for _ in range(batches) for planes, _ in frames.batch()]
 
@@ -159,6 +171,7 @@ def test_all_frames_are_tested_however_many_train(listing, monkeypatch):
         ({"batch_size": 2**31, "size": [4, 4]}, r"batch_size 2147483648 of 3 x 4 x 4 makes"),
         ({"batch_size": 2**31}, r"batch_size 2147483648 of 3 x \d+ x \d+ makes"),
         ({"fit": "cut"}, "fit is 'cut', expected one of crop, pad, stretch"),
+        ({"no_reading": 65535}, "no_reading is 65535, expected a list of numbers"),
         ({"batch_size": 2.5}, "batch_size is 2.5, expected"),
         ({"size": [10**9, 10**9]}, r"size: a picture of 1000000000x1000000000 pixels"),
         ({"size": "ab"}, r"size is 'ab', expected \[width, height\]"),

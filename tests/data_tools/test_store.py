@@ -90,6 +90,21 @@ def test_a_reopened_writer_goes_on(tmp_path, monkeypatch):
     )
 
 
+def test_facts_of_frames_outlive_a_kill(tmp_path):
+    writer = store.Writer(tmp_path / "db", "plan")
+    writer.put(b"a", record(1), facts={"turned": "left"})
+    writer.close()
+    writer = store.Writer(tmp_path / "db", "plan")
+    writer.put(b"b", record(2), facts={"turned": "right"})
+    writer.put(b"c", record(3))
+    info = writer.finish({"frames": {"b": {"camera": "kv2"}}})
+    assert info["frames"] == {
+        "a": {"turned": "left"},
+        "b": {"camera": "kv2", "turned": "right"},
+    }
+    assert sorted(os.listdir(tmp_path / "db")) == ["data.mdb", "dataset.json"]
+
+
 def test_another_plan_starts_anew(tmp_path):
     write(tmp_path / "db", [1, 2]).close()
     writer = store.Writer(tmp_path / "db", "other")

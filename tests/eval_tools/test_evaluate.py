@@ -440,6 +440,44 @@ def test_files_to_write_are_distinct_and_no_inputs(model, data, tmp_path, toy):
     evaluate.main([*model, str(data[0]), "--json", "/dev/null", "--markdown", "/dev/null"])
 
 
+def test_pictures_of_labels_as_others_store_them(model, tmp_path, toy):
+    frames = toy.frames(2)
+    path = toy.lmdb(tmp_path / "lmdb", frames, {"classes": toy.names})
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    for name, (_, truth) in frames.items():
+        label = truth.astype(np.uint8)
+        assert cv2.imwrite(str(folder / f"{name}.png"), np.where(label, label - 1, 255))
+    others = ["--size", "16x12", "--labels", folder, "--ignore-label", "255", "--zero-based"]
+    assert run(tmp_path, *model, path, *others)["global_accuracy"] == pytest.approx(
+        expected(frames).global_accuracy
+    )
+    with pytest.raises(DataError, match="--ignore-label and --zero-based go with the pictures of"):
+        run(tmp_path, *model, path, "--zero-based")
+
+
+def test_labels_of_a_labelling_tool(model, tmp_path, toy, capsys):
+    """Left half bluish, right half reddish; the truth has twice the records' resolution."""
+    found = np.repeat([[1] * 8 + [3] * 8], 12, 0)
+    path = toy.lmdb(tmp_path / "lmdb", {"one": (found, found)}, {"classes": toy.names})
+    shapes = {"BLUISH": "0,0;16,0;16,24;0,24", "greenish": "16,0;32,0;32,24;16,24"}
+    drawn = "".join(f'<polygon label="{n}" points="{p}"/>' for n, p in shapes.items())
+    image = f'<image name="one.jpg" width="32" height="24">{drawn}</image>'
+    xml = tmp_path / "annotations.xml"
+    xml.write_text(f"<annotations>{image}</annotations>")
+    figures = run(tmp_path, *model, path, "--size", "32x24", "--labels-from", xml)
+    assert figures["global_accuracy"] == 0.5
+    assert "annotations.xml: CVAT for images, 1 pictures, 2 classes" in capsys.readouterr().err
+    with pytest.raises(DataError, match="labels are 32x24, expected 16x12"):
+        run(tmp_path, *model, path, "--labels-from", xml)
+    xml.write_text(f"<annotations>{image.replace('BLUISH', 'mauve')}</annotations>")
+    with pytest.raises(DataError, match=r"picture 'one.jpg': 'mauve' is not in the table of"):
+        run(tmp_path, *model, path, "--size", "32x24", "--labels-from", xml)
+    xml.write_text(f"<annotations>{image.replace('one.jpg', 'two.jpg')}</annotations>")
+    with pytest.raises(DataError, match=r"annotations\.xml: no picture named one"):
+        run(tmp_path, *model, path, "--size", "32x24", "--labels-from", xml)
+
+
 def test_labels_in_the_folder_that_convert_writes(model, tmp_path, toy, monkeypatch):
     frames = toy.frames(3)
     frames = {f"kitchen/{name}": maps for name, maps in frames.items()}

@@ -102,6 +102,15 @@ def test_the_prototxt_says_the_depth_rule(model, tmp_path, capsys):
     assert "classes have numbers for names" in capsys.readouterr().err
 
 
+def test_the_prototxt_names_the_classes(model, tmp_path, capsys):
+    deploy = tmp_path / "net.prototxt"
+    names = json.dumps(DATASET["classes"])
+    deploy.write_text(f"# depth_range: valid\n# classes: {names}\n" + Path(model[0]).read_text())
+    run(deploy, model[1], tmp_path / "m.fusenet")
+    assert facts(tmp_path / "m.fusenet")["classes"] == DATASET["classes"]
+    assert "classes have numbers" not in capsys.readouterr().err
+
+
 def test_an_unknown_depth_rule_is_an_error(model, tmp_path):
     with pytest.raises(DataError, match="nothing says how depth became"):
         run(*model, tmp_path / "m.fusenet")

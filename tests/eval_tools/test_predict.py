@@ -13,6 +13,7 @@ from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.images import read_label
 from data_tools.record import Frame, RecordFormat, from_datum, to_datum
+from data_tools.synth import Synth
 from eval_tools import drawings, evaluate, predict, scannet
 from eval_tools.metrics import ConfusionMatrix
 
@@ -465,3 +466,58 @@ def test_float_records_that_are_no_pictures_are_refused(model, toy, tmp_path, pl
     ):
         with pytest.raises(DataError, match=r"db: record 00000000_a: colours and depth of .* to "):
             tool.main([*model, *args])
+
+
+def write_rendered(folder, spoil=lambda depth: depth, count=2):
+    """rgb/ and depth/ of rendered frames, with depth spoiled."""
+    source = Synth(count, (160, 120), 33)
+    for i in range(count):
+        frame = source.load(i)
+        for part, image in (("rgb", frame.color), ("depth", spoil(frame.depth))):
+            (folder / part).mkdir(exist_ok=True)
+            assert cv2.imwrite(str(folder / part / f"f{i}.png"), image)
+    return ["--rgb", folder / "rgb", "--depth", folder / "depth", "-o", folder / "out"]
+
+
+def doctors_lines(capsys):
+    """What was said on stderr of the frames and of the folder of depth."""
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith("f0: ") or "no reading" in line]
+
+
+def test_spoiled_depth_is_told_once_and_refused_by_strict(model, tmp_path, capsys):
+    files = write_rendered(tmp_path, lambda depth: np.full_like(depth, 1500))
+    run(*model, *files)
+    (line,) = doctors_lines(capsys)
+    assert line.startswith("f0: depth is a constant plane: nearly all readings are 1500 (1.5 m)")
+    assert line.endswith("; --strict refuses such frames (so with 2 frames)")
+    with pytest.raises(DataError, match="depth is a constant plane"):
+        run(*model, *files, "--strict")
+
+
+def test_a_value_that_is_no_reading_is_taken_as_a_hole(model, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    files = write_rendered(tmp_path / "a")
+    run(*model, *files, "--depth-range", "valid")
+    assert doctors_lines(capsys) == []
+    other = write_rendered(tmp_path, lambda d: np.where(d > 0, d, 65535).astype(np.uint16))
+    run(*model, *other, "--depth-range", "valid")
+    (line,) = doctors_lines(capsys)
+    assert line.startswith(f"{tmp_path / 'depth'}: depth 65535 is taken as no reading: ")
+    for name in ("f0.png", "f1.png"):
+        found = read_label(tmp_path / "out" / name)
+        assert np.array_equal(found, read_label(tmp_path / "a" / "out" / name))
+
+
+def test_colour_alone_is_not_examined(toy, tmp_path, capsys):
+    text = toy.deploy[: toy.deploy.index('layer { name: "depth"')]
+    text += """
+layer { name: "score" type: "Convolution" bottom: "rgb" top: "score"
+        convolution_param { num_output: 5 kernel_size: 1 } }
+layer { name: "prob" type: "Softmax" bottom: "score" top: "prob" }
+"""
+    text = text.replace("HEIGHT", "12").replace("WIDTH", "16")
+    params = {"score": [np.zeros((5, 3)), [0, 1, 0, 0, 0]]}
+    files = write_rendered(tmp_path, lambda depth: np.full_like(depth, 1500))
+    run(*toy.model(tmp_path, text, params), *files)
+    assert doctors_lines(capsys) == []

@@ -100,12 +100,36 @@ def test_two_files_and_a_dataset(model, tmp_path):
     np.testing.assert_array_equal(found(bgr, depth), wanted)
 
 
+def test_a_dataset_without_names_leaves_those_of_the_packed_model(one, tmp_path):
+    (tmp_path / "dataset.json").write_text('{"options": {"depth_range": "valid"}}')
+    found = Predictor(one, dataset=tmp_path / "dataset.json")
+    assert (found.names, found.depth_range) == (tuple(NAMES), "valid")
+
+
 def test_without_a_known_rule_it_is_the_authors_and_told_as_assumed(model, tmp_path):
     bgr, depth = draw()
     found = Predictor(*model)
     assert (found.depth_range, found.depth_range_assumed) == ("authors", True)
     assert "depth authors (assumed)" in repr(found)
     np.testing.assert_array_equal(found(bgr, depth), predicted(tmp_path, bgr, depth, *model))
+
+
+def test_what_stands_for_no_reading_is_found_as_predict_does(model, tmp_path, capsys):
+    path = make(tmp_path / "m.fusenet", model, OPTIONS[1])
+    bgr, depth = draw()
+    depth[:, ::5] = 65535
+    wanted = predicted(tmp_path, bgr, depth, path)
+    assert "65535 is taken as no reading" in capsys.readouterr().err
+    found = Predictor(path)(bgr, depth)
+    assert capsys.readouterr().err == ""
+    np.testing.assert_array_equal(found, wanted)
+    kept = Predictor(path, no_reading=())(bgr, depth)
+    assert (kept != wanted).any()
+    np.testing.assert_array_equal(
+        kept, predicted(tmp_path, bgr, depth, path, "--no-reading", "none")
+    )
+    for said in (65535, [65535.0, 3]):
+        np.testing.assert_array_equal(Predictor(path, no_reading=said)(bgr, depth), wanted)
 
 
 @pytest.mark.skipif(not RGBD.is_dir(), reason="real frames are not there")
@@ -131,9 +155,11 @@ def test_batches_and_lists(predictor):
     np.testing.assert_array_equal(batch, np.stack(alone))
     frames[1] = draw(7, (30, 40))
     alone[1] = predictor(*frames[1])
-    listed = predictor(*map(list, zip(*frames, strict=True)))
-    for found, wanted in zip(listed, alone, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for form in (list, tuple):
+        listed = predictor(*map(form, zip(*frames, strict=True)))
+        assert type(listed) is form
+        for found, wanted in zip(listed, alone, strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 def test_several_frames_run_at_once(one):

@@ -15,7 +15,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 300  # characters of an error's line
 LISTED = 20_000  # of one that lists all names that are not known (caffe/formats/unknown.py)
-_LIST = re.compile(r" has no (field|value) |unknown layer types? ")
+# or that lists the kinds of recordings (data_tools/recordings/kinds.py)
+_LIST = re.compile(r" has no (field|value) |unknown layer types? |not recognised as a recording")
 FINE, ONE_LINE = "fine", "one line"
 # broken: the family itself failed to make the input.
 FAILURES = ("traceback", "message", "memory", "signal", "hang", "exit", "broken")

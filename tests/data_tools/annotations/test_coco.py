@@ -76,6 +76,12 @@ def test_what_tells_no_area_is_counted(tmp_path):
     assert [picture.empty for picture in found.pictures] == [True]
 
 
+def test_sizes_with_a_fraction_of_nothing(tmp_path):
+    image = {**IMAGE, "width": float(SIZE[0]), "height": f"{SIZE[1]}"}
+    path = file(tmp_path, [annotation(62, [[0, 0, 4, 0, 4, 1]])], images=[image])
+    assert labels(path)["a.jpg"].shape == SIZE[::-1]
+
+
 def test_categories_that_are_not_listed_are_unknown(tmp_path):
     with pytest.raises(UnknownLabel, match=r"picture 'a.jpg': 'category 90' is not in the table"):
         labels(file(tmp_path, [annotation(90, [[0, 0, 4, 0, 4, 1]])]))

@@ -23,7 +23,7 @@ from bags import MS, START, Maker, write
 def test_bags_give_the_folders_records(command, tmp_path, rendered, records, names, name, storage):
     write(tmp_path / name, rendered, storage)
     said = command("sequence", name, "db").stderr
-    assert f"{name}: ROS bag, 6 colour and 6 depth frames, 6 pairs\n" in said
+    assert f"{name}: ROS bag, 6 colour and 6 depth frames, 6 pairs; " in said
     command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted")
     assert records("db") == records("wanted")
     assert names("db")[1] == "1600000000.033000000"
@@ -34,6 +34,18 @@ def test_bags_give_the_folders_records(command, tmp_path, rendered, records, nam
         (file,) = [path for path in (tmp_path / name).iterdir() if path.suffix in bag.SUFFIXES]
         command("sequence", file, "file")
         assert records("file") == records("wanted")
+
+
+def test_real_frames_in_bags(command, tmp_path, real, records):
+    for number, (color, suffix, depth, unit) in enumerate(real):
+        if depth.dtype == np.uint16:
+            decoded = cv2.imdecode(np.frombuffer(color, np.uint8), cv2.IMREAD_COLOR)
+            write(tmp_path / f"{number}.bag", [(decoded, depth)])
+            options = ["--depth-unit", unit, "--size", "160x120"]
+            command("sequence", f"{number}.bag", f"db{number}", *options)
+            where = layouts.folder(tmp_path / f"plain{number}", [(color, depth)], suffix)
+            command("folder", *where, f"wanted{number}", *options)
+            assert records(f"db{number}") == records(f"wanted{number}")
 
 
 def test_workers_read_bags_of_their_own(command, tmp_path, rendered, records, monkeypatch):
@@ -199,6 +211,21 @@ def test_messages_without_a_stamp_and_with_equal_ones(command, tmp_path, rendere
     for name, (picture, depth) in zip(found, rendered, strict=False):
         assert np.array_equal(cv2.imread(f"pairs/rgb/{name}.png"), picture)
         assert np.array_equal(cv2.imread(f"pairs/depth/{name}.png", -1), depth)
+
+
+def test_sensors_with_clocks_of_their_own(command, tmp_path, rendered, records):
+    """The headers are years apart; the messages were recorded 5 ms apart."""
+    with Maker(tmp_path / "r.bag") as out:
+        for i, (picture, depth) in enumerate(rendered):
+            came = START + i * 33 * MS
+            out.image("/c", "bgr8", picture, i * 33 * MS + 1, came)
+            out.image("/d", "16UC1", depth, came, came + 5 * MS)
+    said = command("sequence", "r.bag", "db").stderr
+    assert "6 colour and 6 depth frames, 6 pairs (by the times of recording)" in said
+    command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted")
+    assert records("db") == records("wanted")
+    rule = read_info("db")["association"]["rule"]
+    assert rule == "nearest in time, within 20 ms, as recorded; the headers' times never meet"
 
 
 def test_bags_that_cannot_be_read_are_one_line(command, tmp_path, rendered):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 
 import cv2
 import layouts
@@ -32,11 +33,13 @@ def test_recognised_and_said(command, tmp_path, rendered, kind, records):
     write(kind, tmp_path / "rec", rendered)
     result = command("sequence", "rec", "db")
     title = kinds.KINDS[kind].title
-    assert result.stderr == f"rec: {title}, 6 colour and 6 depth frames, 6 pairs\n"
+    unit = f"{MM[kind]} steps per metre"
+    told = f"rec: {title}, 6 colour and 6 depth frames, 6 pairs; depth unit: {unit}\n"
+    assert result.stderr == told
     assert result.stdout.startswith("db: 6 records of 5x30x40 uint8")
     info = read_info("db")
     assert info["source"] == {"recording": "rec", "kind": kind}
-    assert info["options"]["depth_unit"] == f"{MM[kind]} steps per metre"
+    assert info["options"]["depth_unit"] == unit
     assert info["labeled"] is False
     assert info["association"]["pairs"] == 6
 
@@ -85,9 +88,9 @@ TIMES = [("1.000000", "1.012000"), ("1.033000", "1.041000"), ("1.066000", "1.150
 # 1.166 the depth at 1.150, which is 16 ms away; nothing is near 1.300.
 TUM_PAIRS = ["1.000000", "1.033000", "1.100000", "1.133000", "1.166000"]
 TUM_SAID = (
-    "rec: TUM RGB-D, 6 colour and 6 depth frames, 5 pairs\n"
-    "rec: without a partner (nearest in time, within 20 ms): 1 colour frames (rgb/1.066000.png) "
-    "and 1 depth frames (depth/1.300000.png)\n"
+    "rec: TUM RGB-D, 6 colour and 6 depth frames, 5 pairs; depth unit: 5000 steps per metre\n"
+    "rec: without a partner (nearest in time, within 20 ms): 1 colour frame (rgb/1.066000.png) "
+    "and 1 depth frame (depth/1.300000.png)\n"
 )
 
 
@@ -125,7 +128,10 @@ def test_tums_lists_with_commas_and_missing_files(command, tmp_path, rendered, n
     assert "rec/rgb/100.000000.png: No such file" in line
     (root / "rgb.txt").write_text("# list\nyesterday rgb/1.png\n")
     line = command("sequence", "rec", "db", "--force", code=1).stderr
-    assert "rgb.txt:2: 'yesterday rgb/1.png': expected 'timestamp filename'" in line
+    assert "rgb.txt:2: 'yesterday' is no timestamp in seconds" in line
+    (root / "rgb.txt").write_text("# list\n1.5\n")
+    line = command("sequence", "rec", "db", "--force", code=1).stderr
+    assert "rgb.txt:2: '1.5': expected 'timestamp filename'" in line
     (root / "rgb.txt").write_text("# list\n")
     assert "rgb.txt: names no file" in command("sequence", "rec", "d", code=1).stderr
 
@@ -144,15 +150,15 @@ def test_redwoods_timestamps_pair_by_time_and_not_by_number(command, tmp_path, r
     stamps = [(0, 20_000), (33_000, 53_000), (66_000, 70_000), (100_000, 103_000)]
     layouts.redwood(tmp_path / "rec", rendered[:4], stamps)
     said = command("sequence", "rec", "db", "--max-gap", "15ms").stderr
-    assert "rec: Open3D or Redwood, 4 colour and 4 depth frames, 4 pairs\n" not in said
+    assert "rec: Open3D or Redwood, 4 colour and 4 depth frames, 3 pairs; " in said
     # By hand: 66 takes 70, 100 takes 103; 33 is 13 from 20, and 0 has nothing within 15 ms.
     assert names("db") == ["0000002-000000033000", "0000003-000000066000", "0000004-000000100000"]
     assert read_info("db")["frames"]["00000000_0000002-000000033000"] == {
         "time": 0.033,
         "gap_ms": -13.0,
     }
-    assert "1 colour frames (image/0000001-000000000000.png)" in said
-    assert "1 depth frames (depth/0000002-000000053000.png)" in said
+    assert "1 colour frame (image/0000001-000000000000.png)" in said
+    assert "1 depth frame (depth/0000002-000000053000.png)" in said
 
 
 def test_65535_is_no_reading_in_7_scenes(command, tmp_path, rendered, records):
@@ -178,8 +184,8 @@ def test_unpaired_numbers_are_named(command, tmp_path, rendered, names):
     said = command("sequence", "rec", "db").stderr
     assert "6 colour and 5 depth frames, 4 pairs" in said
     assert (
-        "without a partner (equal numbers in the names): 2 colour frames (color/000002.png, ...) "
-        "and 1 depth frames (depth/12.png)"
+        "without a partner (equal numbers in the names): 2 colour frames (color/000002.png, "
+        "color/000003.png) and 1 depth frame (depth/12.png)"
     ) in said
     assert names("db") == ["000000", "000001", "000004", "000005"]
 
@@ -255,13 +261,44 @@ def test_video_frames_meet_the_depth_of_their_number(command, tmp_path, codec, f
     assert rule == f"depth picture {first} is the video's first frame, and so on"
 
 
+def test_videos_give_the_folders_records(command, tmp_path, rendered, records):
+    layouts.stray(tmp_path / "rec", rendered)
+    capture = cv2.VideoCapture(str(tmp_path / "rec/rgb.avi"))
+    decoded = [capture.read()[1] for _ in rendered]
+    frames = [(color, depth) for color, (_, depth) in zip(decoded, rendered, strict=True)]
+    command("folder", *layouts.folder(tmp_path / "plain", frames), "wanted")
+    command("sequence", "rec", "db")
+    assert records("db") == records("wanted")
+
+
+def test_a_video_that_its_header_turns_is_taken_as_stored(command, tmp_path, rendered):
+    """Depth has no such header."""
+    path = layouts.stray(tmp_path / "rec", rendered, codec="mp4v", name="rgb.mp4") / "rgb.mp4"
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44  # of the matrix in a track's header
+    data[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    assert cv2.VideoCapture(str(path)).read()[1].shape == (40, 30, 3)
+    said = command("sequence", "rec", "db").stderr
+    assert "rgb.mp4: its header turns frames by 90 degrees; they are taken as stored" in said
+    assert read_info("db")["shape"] == [5, 30, 40]
+
+
+def test_many_without_a_partner_are_counted(command, tmp_path, rendered):
+    layouts.open3d(tmp_path / "rec", rendered, ".png")
+    for number in range(1, 6):
+        (tmp_path / f"rec/depth/00000{number}.png").unlink()
+    said = command("sequence", "rec", "db").stderr
+    assert "5 colour frames (color/000001.png, color/000002.png, color/000003.png, ...)\n" in said
+
+
 def test_videos_are_the_same_with_workers_and_gaps(command, tmp_path, records, monkeypatch):
     monkeypatch.setattr("data_tools.recordings.video.Video.block", 3)
     layouts.stray(tmp_path / "rec", painted(10))
     for number in (2, 7):
         (tmp_path / f"rec/depth/{number:06d}.png").unlink()
     said = command("sequence", "rec", "one").stderr
-    assert "2 colour frames (frame 2 of rgb.avi, ...)" in said
+    assert "2 colour frames (frame 2 of rgb.avi, frame 7 of rgb.avi)" in said
     command("sequence", "rec/rgb.avi", "file")
     command("sequence", "rec", "two", "--workers", 2)
     assert records("one") == records("two") == records("file")
@@ -298,7 +335,7 @@ def test_a_video_cut_off_names_the_frames(command, tmp_path):
 def test_kind_overrides_and_what_it_lacks_is_said(command, tmp_path, rendered):
     layouts.tum(tmp_path / "rec", rendered)
     said = command("sequence", "rec", "db", "--kind", "open3d").stderr
-    assert said == "rec: Open3D or Redwood, 6 colour and 6 depth frames, 6 pairs\n"
+    assert "rec: Open3D or Redwood, 6 colour and 6 depth frames, 6 pairs; depth unit: 1000 " in said
     assert read_info("db")["options"]["depth_unit"] == "1000 steps per metre"
     for kind, lacks in {
         "scannet": "rec/color: no such folder",
@@ -321,6 +358,40 @@ def test_numbered_pictures_of_tums_unit(command, tmp_path, rendered, names):
     assert read_info("tum")["options"]["depth_unit"] == "5000 steps per metre"
 
 
+def test_a_list_of_pairs_is_followed(command, tmp_path, rendered, names):
+    """What associate.py prints, and ICL-NUIM's, which names depth first and numbers the frames."""
+    root = layouts.tum(
+        tmp_path / "rec", rendered, [(str(i), str(i)) for i in range(6)], lists=False
+    )
+    (root / "associations.txt").write_text("".join(
+        f"{i} depth/{i}.png {i} rgb/{i + 1}.png\n" for i in range(5)))  # fmt: skip
+    said = command("sequence", "rec", "db", "--to", "folder").stderr
+    assert "rec: TUM RGB-D, 5 colour and 5 depth frames, 5 pairs; depth unit: 5000" in said
+    for i in range(5):
+        assert np.array_equal(cv2.imread(f"db/rgb/{i + 1}.png"), rendered[i + 1][0])
+        assert np.array_equal(cv2.imread(f"db/depth/{i + 1}.png", -1), rendered[i][1])
+    assert json.loads((tmp_path / "db/dataset.json").read_text())["association"]["rule"] == (
+        "the list associations.txt"
+    )
+    (root / "associations.txt").rename(root / "associate.txt")
+    (root / "associate.txt").write_text("0.5 rgb/0.png 0.51 depth/3.png\n")
+    command("sequence", "rec", "one")
+    assert read_info("one")["frames"] == {"00000000_0": {"time": 0.5, "gap_ms": 10.0}}
+    for text, said in (("0.5 rgb/0.png\n", "'0.5 rgb/0.png': expected 'timestamp filename time"),
+                       ("1 rgb/0.png 1 depth/0.png\n" * 2, "names a colour picture twice"),
+                       ("# nothing\n", "names no file")):  # fmt: skip
+        (root / "associate.txt").write_text(text)
+        assert said in command("sequence", "rec", "none", code=1).stderr
+
+
+def test_folders_with_capitals(command, tmp_path, rendered, names):
+    layouts.open3d(tmp_path / "rec", rendered, ".png")
+    (tmp_path / "rec/color").rename(tmp_path / "rec/Color")
+    (tmp_path / "rec/depth").rename(tmp_path / "rec/Depth")
+    command("sequence", "rec", "db")
+    assert len(names("db")) == 6
+
+
 def test_what_is_no_recording_lists_the_kinds(command, tmp_path):
     (tmp_path / "rec").mkdir()
     line = command("sequence", "rec", "db", code=1).stderr
@@ -329,5 +400,5 @@ def test_what_is_no_recording_lists_the_kinds(command, tmp_path):
         assert f"{kind.name} ({kind.needs})" in line
     assert len(line.splitlines()) == 1
     (tmp_path / "a.r3d").write_bytes(b"PK")
-    assert "export it as EXR + RGB" in command("sequence", "a.r3d", "db", code=1).stderr
+    assert "export it as EXR + JPG" in command("sequence", "a.r3d", "db", code=1).stderr
     assert "nowhere: no such folder" in command("sequence", "nowhere", "db", code=1).stderr

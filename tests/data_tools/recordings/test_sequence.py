@@ -13,8 +13,10 @@ import lmdb
 import numpy as np
 import pytest
 
+from data_tools.record import from_datum
 from data_tools.recordings.association import SECOND, Pair
 from data_tools.recordings.selection import Position, chosen
+from data_tools.recordings.seven_scenes import SevenScenes
 from data_tools.store import read_info
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -184,6 +186,76 @@ def test_killed_runs_resume(tmp_path, command, records, rendered, workers):
     assert not partial.exists()
 
 
+# As above, for a folder of pairs: it dies when a frame is written but not noted yet, and leaves a
+# half line.
+KILLED_FOLDER = """
+import os, signal, sys
+from data_tools import sequence
+from data_tools.recordings import partial
+
+add, left = partial.PartialFolder.add, int(sys.argv.pop(1))
+
+def add_and_die(folder, name, facts):
+    global left
+    left -= 1
+    if left == 0:
+        with open(folder._home / partial.DONE, "a") as file:
+            file.write('["half')
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(folder, name, facts)
+
+partial.PartialFolder.add = add_and_die
+sequence.main()
+"""
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+
+
+def test_killed_folders_of_pairs_resume(tmp_path, command, rendered, monkeypatch):
+    layouts.seven_scenes(tmp_path / "rec", rendered)
+    (tmp_path / "killed.py").write_text(KILLED_FOLDER)
+    more = ["rec", "out", "--to", "folder"]
+    command("sequence", "rec", "whole", "--to", "folder")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "killed.py", "4", *more], cwd=tmp_path, env=environment,
+                         stderr=subprocess.DEVNULL, check=False)  # fmt: skip
+    assert run.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    loaded = []
+    load = SevenScenes.load
+    monkeypatch.setattr(SevenScenes, "load", lambda self, index: loaded.append(index) or
+                        load(self, index))  # fmt: skip
+    command("sequence", *more)
+    assert loaded == [3, 4, 5]
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert not (tmp_path / "out.fusenet-partial-pairs").exists()
+
+
+def test_other_folders_are_left_alone(tmp_path, command, recording):
+    partial = tmp_path / "out.fusenet-partial-pairs"
+    partial.mkdir()
+    (partial / "mine.txt").write_text("mine")
+    line = command("sequence", "rec", "out", "--to", "folder", code=1).stderr
+    assert "out.fusenet-partial-pairs: was not made by this command; move it away" in line
+    assert (partial / "mine.txt").read_text() == "mine"
+    (partial / "mine.txt").unlink()
+    partial.rmdir()
+    partial.write_text("")
+    line = command("sequence", "rec", "out", "--to", "folder", code=1).stderr
+    assert "out.fusenet-partial-pairs: is no folder" in line
+    partial.unlink()
+    # What is left of another plan goes.
+    (recording / "rgb/100.166667.png").write_bytes(b"no picture")
+    command("sequence", "rec", "out", "--to", "folder", code=1)
+    assert len(list((partial / "pairs/rgb").iterdir())) == 5
+    command("sequence", "rec", "out", "--to", "folder", "--end", 2)
+    assert len(list((tmp_path / "out/rgb").iterdir())) == 2
+    assert not partial.exists()
+
+
 def test_colour_and_depth_of_other_sizes_and_aspects(command, tmp_path, rendered, records):
     small = [(color, cv2.resize(depth, (20, 15), interpolation=cv2.INTER_NEAREST))
              for color, depth in rendered]  # fmt: skip
@@ -195,3 +267,29 @@ def test_colour_and_depth_of_other_sizes_and_aspects(command, tmp_path, rendered
     narrow = [(color, depth[:, :30]) for color, depth in rendered]
     layouts.open3d(tmp_path / "odd", narrow, ".png")
     assert "expected one aspect ratio" in command("sequence", "odd", "o", code=1).stderr
+
+
+def test_depth_is_aligned_for_records_and_for_folders(command, tmp_path, rendered, records):
+    """With the cameras' calibrations; a folder of pairs then needs them no more."""
+    color = {"width": 40, "height": 30, "fx": 35.0, "fy": 35.0, "cx": 19.5, "cy": 14.5}
+    depth = {"width": 40, "height": 30, "fx": 30.0, "fy": 30.0, "cx": 19.5, "cy": 14.5}
+    motion = {"rotation": [1, 0, 0, 0, 1, 0, 0, 0, 1], "translation": [0.05, 0.0, 0.0]}
+    for name, what in (("color", color), ("depth", depth), ("motion", motion)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(what))
+    cameras = ["--intrinsics", "color.json", "--depth-intrinsics", "depth.json",
+               "--extrinsics", "motion.json", "--depth-range", "0:8"]  # fmt: skip
+    layouts.open3d(tmp_path / "rec", rendered, ".png")
+    command("sequence", "rec", "db", *cameras)
+    command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted", *cameras)
+    assert records("db") == records("wanted")
+    command("sequence", "rec", "raw", "--depth-range", "0:8")
+    assert records("db") != records("raw")
+    command("sequence", "rec", "pairs", "--to", "folder", *cameras[:-2])
+    assert "rig" in json.loads((tmp_path / "pairs/dataset.json").read_text())["options"]
+    command("folder", "--rgb", "pairs/rgb", "--depth", "pairs/depth", "again",
+            "--depth-range", "0:8")  # fmt: skip
+    assert cv2.imread("pairs/depth/000000.png", -1).dtype == np.uint16
+    for one, other in zip(records("again"), records("db"), strict=True):
+        difference = np.abs(from_datum(one)[0].astype(int) - from_datum(other)[0])
+        assert difference.max() <= 1  # whole millimetres
+        assert (difference > 0).mean() < 0.02

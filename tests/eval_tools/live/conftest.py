@@ -60,8 +60,8 @@ class Client:
 
 
 @contextmanager
-def serving(predictor, frames=None):
-    with Server(Model(predictor), frames, 0) as server:
+def serving(predictor, frames=None, unit=None):
+    with Server(Model(predictor, unit=unit), frames, 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
@@ -89,7 +89,7 @@ def fusenet(model, toy, tmp_path_factory):
         "classes": [*toy.names[:2], "<b>green</b>", *toy.names[3:]],
         "palette": [[0, 0, 0], [250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]],
         "example": {"depth_unit": "5000"},
-        "figures": [{"mean_iou": 0.453, "frames": 654, "classes": []}],
+        "figures": [{"mean_iou": 0.453, "global_accuracy": float("nan"), "frames": 654}, 3],
     }
     files = {"color": folder / "c.png", "depth": folder / "d.npy"}
     path = folder / "toy.fusenet"

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from data_tools.cli import DataError
+from data_tools.depth import DepthUnit
 from data_tools.record import Frame
 from eval_tools.live.sources import Camera, Recording
+from eval_tools.predictor import Predictor
 
 READY = "document.body.dataset.frame"
 
@@ -155,6 +157,60 @@ def test_units(opened, predictor, files):
     np.testing.assert_array_equal(labels(opened), predictor(bgr, stored, 2000))
 
 
+def test_files_that_cannot_be_told_apart(opened, files, tools, tmp_path):
+    color, depth, *_ = files[1]
+    drop(opened, [color, depth, files[2][0]])
+    opened.wait("!error.hidden")
+    assert opened.text("#error") == "3 files were dropped; expected colour and depth."
+    (tmp_path / "folder").mkdir()
+    drop(opened, [tmp_path / "folder"])
+    opened.wait("error.textContent.startsWith('folder: cannot be read')")
+    drop(opened, [color, depth])
+    shown(opened, "f1_rgb.png and f1_depth.png")
+    assert opened.js("error.hidden")
+    cv2.imwrite(str(tmp_path / "x.tif"), tools.draw()[0])
+    drop(opened, [tmp_path / "x.tif"])
+    opened.wait("!error.hidden")
+    assert opened.text("#error") == "x.tif: is it colour or depth? Drop it on its field."
+    drop(opened, [tmp_path / "x.tif"], "#color-slot")
+    shown(opened, "x.tif and f1_depth.png")
+
+
+@pytest.mark.parametrize(("part", "planes"), [("color", 3), ("depth", 1)])
+def test_a_net_that_looks_at_one_of_the_two(page, toy, tools, files, tmp_path, part, planes):
+    """Its page asks for that file alone, and shows no other."""
+    text = f"""
+    layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 1 dim: {planes}
+             dim: 12 dim: 16 }} }} }}
+    layer {{ name: "score" type: "Convolution" bottom: "x" top: "score"
+             convolution_param {{ num_output: 4 kernel_size: 1 }} }}"""
+    weight = np.random.default_rng(0).normal(size=(4, planes))
+    bias = [0, 20, 40, 60] if planes == 1 else [0] * 4
+    model = Predictor(*toy.model(tmp_path, text, {"score": [weight, bias]}))
+    other = "depth" if part == "color" else "color"
+    with tools.serving(model) as server:
+        page.open(server.url)
+        assert page.js(f"[$('{part}-slot').hidden, $('{other}-slot').hidden]") == [False, True]
+        assert page.js("$('unit-choice').hidden") == (part == "color")
+        path, array = (files[1][0], files[1][2]) if part == "color" else files[1][1::2]
+        drop(page, [path])
+        page.wait(f"{READY} !== 'none'")
+        expected = model(array) if part == "color" else model(None, array)
+        np.testing.assert_array_equal(labels(page), expected)
+        assert page.js(f"[$('{part}-view').hidden, $('{other}-view').hidden]") == [False, True]
+        page.point("#overlay", 0.5, 0.5)
+        assert ("depth" in page.text("#readout")) == (part == "depth")
+    assert complaints(page) == []
+
+
+@pytest.mark.parametrize(("option", "chosen"), [("5000", "5000"), ("2500", "other"), ("mm", "mm")])
+def test_the_unit_of_the_command_line_is_chosen(page, predictor, tools, option, chosen):
+    with tools.serving(predictor, unit=DepthUnit.parse(option)) as server:
+        page.open(server.url)
+        assert page.js("[$('unit').value, unit()]") == [chosen, option]
+        assert page.js("$('steps-choice').hidden") == (chosen != "other")
+
+
 def test_what_cannot_be_read_is_one_line_and_goes_away(opened, files, tmp_path):
     bad = tmp_path / "bad_depth.png"
     bad.write_bytes(b"no picture")
@@ -240,11 +296,12 @@ def test_everything_can_be_reached_by_keyboard(opened, files):
     shown(opened, "f1_rgb.png and f1_depth.png")
     opened.js("document.activeElement.blur(); document.querySelector('.skip').focus()")
     reached = []
-    for _ in range(12):
+    name = "document.activeElement.id || document.activeElement.value || 'summary'"
+    for _ in range(13):
         opened.key("Tab")
-        reached.append(opened.js("document.activeElement.id || document.activeElement.value"))
-    assert reached == ["color-file", "depth-file", "unit", "example", "overlay", "strength", "all",
-                       "none", "1", "2", "3", "4"]  # fmt: skip
+        reached.append(opened.js(name))
+    above = ["summary", "color-file", "depth-file", "unit", "example", "overlay", "strength"]
+    assert reached == [*above, "all", "none", "1", "2", "3", "4"]
 
 
 # -- frames as they come ---------------------------------------------------------------------------

@@ -7,7 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import layouts
+import numpy as np
 import pytest
+
+from boundary import running
+from data_tools.cli import DataError
+from eval_tools.live import __main__ as command
+from eval_tools.live import message
+from eval_tools.live.model import DROPPED
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,6 +46,34 @@ def test_it_serves_until_it_is_interrupted(fusenet):
     assert said == "the page is for this machine alone; Ctrl-C ends it\ninterrupted\n"
 
 
+def test_the_frames_of_a_recording(predictor, tools, fusenet, tmp_path, capsys):
+    frames = [tools.draw(seed) for seed in range(5)]
+    where = str(layouts.tum(tmp_path / "rec", frames))
+    args = command.arguments().parse_args(
+        [str(fusenet), "--sequence", where, "--start", "1", "--every", "2"]
+    )
+    recording = command.frames(args, True, DROPPED)
+    assert "TUM RGB-D, 5 colour and 5 depth frames, 5 pairs, of which 2" in capsys.readouterr().err
+    assert recording.facts()["count"] == 2
+    assert np.allclose(recording.facts()["times"], [0, 2 / 30], atol=1e-3)
+    with tools.serving(predictor, recording) as server:
+        client = tools.Client(server)
+        for place, index in enumerate((1, 3)):
+            body = client.send("POST", "/frame", message.pack({"at": place}, {}))[2]
+            facts, blocks = message.unpack(body)
+            labels = np.frombuffer(blocks["labels"], np.uint8).reshape(24, 32)
+            np.testing.assert_array_equal(labels, predictor(*frames[index], unit=5000))
+            shown = np.frombuffer(blocks["depth"], np.uint16).reshape(24, 32)
+            assert np.abs(shown - frames[index][1] / 5).max() <= 0.5
+            assert facts["at"] == place
+        status, _, body = client.send("POST", "/frame", message.pack({"at": 2}, {}))
+        assert status == 400
+        assert b"there is no frame 2" in body
+    args.sequence = tmp_path
+    with pytest.raises(DataError, match="not recognised as a recording"):
+        command.frames(args, True, DROPPED)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -49,10 +85,6 @@ def test_it_serves_until_it_is_interrupted(fusenet):
     ],
 )
 def test_bad_usage_and_bad_input(fusenet, arguments, status, said, capsys, monkeypatch):
-    from boundary import running
-    from data_tools.cli import DataError
-    from eval_tools.live import __main__ as command
-
     given = [str(fusenet) if text == "MODEL" else text for text in arguments]
     try:
         found = running.status("live", lambda: command.main(given), (DataError,))

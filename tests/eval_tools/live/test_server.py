@@ -5,17 +5,24 @@ import re
 import socket
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from fuzz.corpus.sound import exr
 
+from data_tools.camera import Camera, Extrinsics, Intrinsics, Rig
 from data_tools.cli import DataError
+from data_tools.depth import DepthUnit
+from data_tools.record import RecordFormat
+from data_tools.synth import Synth
 from eval_tools.live import message
 from eval_tools.live import server as module
-from eval_tools.live.model import Model
+from eval_tools.live.model import DROPPED, Given, Model
 from eval_tools.live.server import MOST_BYTES, MOST_WAITING, Server
+from eval_tools.predictor import Predictor
 
 
 def files(frame, ending=".png"):
@@ -131,6 +138,20 @@ def test_labels_are_the_predictors(client, predictor, tools):
         assert picture.shape == bgr.shape
 
 
+def test_a_real_frame(client, predictor):
+    folder = Path(__file__).parents[4] / "shared" / "rgbd" / "nyuv2_000464"
+    if not folder.is_dir():
+        pytest.skip("no real frames at ../shared/rgbd")
+    files = {"color": folder / "rgb.png", "depth": folder / "depth.png"}
+    bgr, depth = cv2.imread(str(files["color"])), cv2.imread(str(files["depth"]), -1)
+    blocks = {part: file.read_bytes() for part, file in files.items()}
+    _, found = client.label({**FACTS, "unit": "5000"}, **blocks)
+    labels = np.frombuffer(found["labels"], np.uint8).reshape(depth.shape)
+    np.testing.assert_array_equal(labels, predictor(bgr, depth, 5000))
+    shown = np.frombuffer(found["depth"], np.uint16).reshape(depth.shape)
+    assert np.abs(shown - depth / 5).max() <= 0.5
+
+
 def test_units(client, predictor, tools):
     bgr, depth = tools.draw(4)
     for unit in ("mm", "5000", "m", ""):
@@ -208,14 +229,65 @@ def test_what_is_uploaded_is_in_no_file(client, tools, monkeypatch):
         assert "depth b." in client.label({**FACTS, "depth": name}, **{**blocks, "depth": data})
 
 
-def test_large_frames_are_shrunk_and_said(client, tools, monkeypatch):
-    from eval_tools.live import model
+def test_depth_of_another_camera_is_projected(predictor, tools):
+    """The colour camera sees the same as depth's, two pixels further left; the example stays."""
+    eye = Intrinsics(40.0, 40.0, 15.5, 11.5, (), (32, 24))
+    rig = Rig(Camera((replace(eye, cx=17.5),)), Camera((eye,)), Extrinsics())
+    bgr, depth = tools.draw(3)
+    depth[...] = 2000
+    depth[:, 10:12] = 4000
+    model = Model(predictor, RecordFormat(rig=rig), DepthUnit.parse("2000"))
+    blocks = message.unpack(model.answer(Given("a", bgr, depth, "2000")))[1]
+    shown = np.frombuffer(blocks["depth"], np.uint16).reshape(24, 32)
+    np.testing.assert_array_equal(shown[:, 2:] * 2, depth[:, :-2])
+    labels = np.frombuffer(blocks["labels"], np.uint8).reshape(24, 32)
+    moved = Predictor(predictor.model, rig=rig)(bgr, depth, 2000)
+    np.testing.assert_array_equal(labels, moved)
+    assert (model.facts()["aligns"], model.facts()["unit"]) == (True, "2000")
+    example = message.unpack(model.answer(model.example()))[1]["labels"]
+    np.testing.assert_array_equal(
+        np.frombuffer(example, np.uint8), predictor(*predictor.example()).ravel()
+    )
 
-    monkeypatch.setattr(model, "MOST_PIXELS", 200)
-    facts, blocks = client.label(FACTS, **files(tools.draw()))
+
+def test_what_the_doctor_finds_is_said(client, predictor):
+    frame = Synth(1, (160, 120), 0).load(0)
+    assert client.label(FACTS, **files((frame.color, frame.depth)))[0]["notes"] == []
+    (note,) = client.label({**FACTS, "unit": "m"}, **files((frame.color, frame.depth)))[0]["notes"]
+    assert "the unit 1000 makes it" in note.replace("the unit mm", "the unit 1000")
+    strict = Model(predictor, replace(DROPPED, strict=True))
+    with pytest.raises(DataError, match="median distance"):
+        strict.answer(Given("a", frame.color, frame.depth, "m"))
+
+
+def test_a_value_for_no_reading_is_a_hole(client, predictor):
+    frame = Synth(1, (160, 120), 0).load(0)
+    depth = frame.depth.copy()
+    depth[30:50, 40:80] = 65535
+    facts, blocks = client.label(FACTS, **files((frame.color, depth)))
+    assert facts["notes"][0].startswith("depth 65535 is taken as no reading")
+    depth[depth == 65535] = 0
+    shown = np.frombuffer(blocks["depth"], np.uint16).reshape(depth.shape)
+    np.testing.assert_array_equal(shown, depth)
+    labels = np.frombuffer(blocks["labels"], np.uint8).reshape(depth.shape)
+    np.testing.assert_array_equal(labels, predictor(frame.color, depth))
+
+
+def test_large_frames_are_shrunk_and_said(server, tools):
+    given = Given("a", *tools.draw(), most=200)
+    facts, blocks = message.unpack(server.model.answer(given))
     assert (facts["width"], facts["height"]) == (16, 12)
-    assert facts["notes"] == ["The frame of 32x24 is shown and labelled at 16x12."]
+    assert facts["notes"] == ["the frame of 32x24 is shown and labelled at 16x12"]
     assert len(blocks["labels"]) == 192
+
+
+def test_what_is_cropped_is_said(client, tools, predictor):
+    bgr, depth = tools.draw(2, (24, 48))
+    facts, blocks = client.label(FACTS, **files((bgr, depth)))
+    assert facts["notes"] == ["the frame of 48x24 is cropped to 32x24 in its middle for 16x12"]
+    confidence = np.frombuffer(blocks["confidence"], np.uint8).reshape(24, 48)
+    assert not confidence[:, :8].any()
+    assert confidence[:, 8:40].all()
 
 
 def test_requests_take_turns(predictor, tools, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
-from data_tools.record import Frame
+from data_tools.record import Frame, RecordFormat
 from eval_tools.live import sources
 
 
@@ -75,7 +75,7 @@ def test_a_camera_of_colour(capture):
 
 def test_a_camera_of_colour_and_depth(capture, monkeypatch):
     monkeypatch.setattr(capture, "apis", (cv2.CAP_OBSENSOR,))
-    camera = sources.camera("0", depth=True)
+    camera = sources.camera("0", True, RecordFormat(unit=DepthUnit("steps", 1000)))
     frame = camera.take(None)
     assert frame.unit == DepthUnit("steps", 1000)
     assert frame.depth.shape == (2, 3)
@@ -153,7 +153,7 @@ class Frames:
 
 
 def test_a_recording(monkeypatch):
-    recording = sources.Recording(Frames(), "r", DepthUnit("steps", 5000))
+    recording = sources.Recording(Frames(), "r", RecordFormat(unit=DepthUnit("steps", 5000)))
     assert recording.facts() == {"kind": "recording", "name": "r", "count": 2, "times": [0, 0.25]}
     frame = recording.take(1)
     assert (frame.name, frame.color[0, 0, 0], frame.unit.steps) == ("b", 1, 5000)

@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.append(str(ROOT / "tests" / "data_tools"))
 
 import bags  # noqa: E402
+import camera_files  # noqa: E402
 import layouts  # noqa: E402
 import mat_files  # noqa: E402
 
@@ -195,6 +196,14 @@ def texts(rng: np.random.Generator) -> None:
     _text("tables/modules.txt", "features.0 conv # first\nclassifier score\n")
     _text("tables/windows.csv", "filename,ymin,xmin,ymax,xmax\nrgb.png,0,0,4,4\nrgb.png,1,1,5,6\n")
     _text("tables/detect.txt", "rgb.png\nbmp.bmp\n")
+    for name in ("ROWS", "REALSENSE", "PRINTED", "PRINTED_MOTION", "K4A", "ROS1", "ROS2",
+                 "ROS_FILE", "OPENCV", "ORB_SLAM", "SCANNET"):  # fmt: skip
+        _text(f"cameras/{name.lower()}.txt", getattr(camera_files, name))
+    named = json.loads((ROOT / "data_tools" / "tables" / "cameras.json").read_text())
+    for name, camera in named.items():
+        _text(f"cameras/{name}.json", json.dumps(camera))
+    _text("cameras/one.json", json.dumps(named["kinect-v1"]["color"]))
+    _text("cameras/place.json", json.dumps(named["kinect-v1"]["extrinsics"]))
     _text("logs/train.log", LOG)
     _text("logs/short.log", "\n".join(LOG.splitlines()[4:7]) + "\n")
     _text("lists/images.txt", "rgb.png 0\nbmp.bmp 1\njpeg.jpg 2\n")

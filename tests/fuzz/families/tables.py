@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from caffe.errors import CaffeError
-from data_tools import classes, convert, layers, unpickle
+from data_tools import calibration, classes, convert, layers, unpickle
+from data_tools.align import align
 from eval_tools import caffe_log, labels
 from fuzz import commands, mutate
 from fuzz.families import Draw, Target, family
@@ -20,6 +23,26 @@ def class_table(draw: Draw) -> Target:
         return lambda: classes.parse("t.txt")
     draw.text("tables/[cp]*.csv", "t.csv")
     return lambda: classes.read_table("t.csv")
+
+
+@family(0.7)
+def calibrations(draw: Draw) -> Target:
+    """Spoiled calibrations of cameras, alone and in a projection."""
+    if draw.chance(0.5):
+        draw.json("cameras/*.json", "c.txt")
+    else:
+        draw.text("cameras/*.txt", "c.txt")
+    if draw.chance(0.5):
+        return lambda: calibration.read("c.txt")
+    more = draw.pick((), ("c.txt",), ("c.txt", "identity"), ("c.txt", "c.txt", "color-to-depth"))
+
+    def project() -> None:
+        rig = calibration.rig("c.txt", *more)
+        sides = [camera.modes[0].size or (8, 6) for camera in (rig.depth, rig.color)]
+        (wide, high), size = (tuple(min(side, 640) for side in one) for one in sides)
+        align(np.full((high, wide), 2.0), rig, size)
+
+    return project
 
 
 @family(0.5)

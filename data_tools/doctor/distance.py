@@ -1,0 +1,71 @@
+"""How far away a frame is: distances that no room has, and the unit that makes sense of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_tools.depth import DepthUnit
+from data_tools.doctor.sample import Sample, readings
+from data_tools.notes import Finding
+
+NEAREST, FARTHEST = 0.2, 15.0  # metres, of the median
+LIKELY = (0.4, 8.0)  # metres: a unit is proposed if it gives such a median
+# The units of cameras and datasets, the most frequent ones first.
+UNITS = ("mm", "m", "5000", "10000", "4000", "100", "256")
+TURNED = 7  # the bits that SUN RGB-D's depth has in no reading nearer than 8.192 m
+TURNED_MEDIAN = 8.0  # metres: read as millimetres, such depth is eight times as far
+
+
+def option(unit: DepthUnit) -> str:
+    """The unit as --depth-unit takes it."""
+    if unit.kind != "steps":
+        return unit.kind
+    return {1000.0: "mm", 1.0: "m"}.get(unit.steps, f"{unit.steps:g}")
+
+
+def metres(value: float) -> str:
+    """A distance in words."""
+    if 1000 <= value < 1e5:
+        return f"{value:.0f} m"
+    return f"{value:.3g} m" if 1e-3 <= value < 1000 else f"{value:.1e} m"
+
+
+def examine(sample: Sample) -> list[Finding]:
+    """Findings on a frame whose median distance is not that of a room."""
+    if sample.unit.kind != "steps":
+        return []
+    median = float(np.median(sample.sorted))
+    turned = _turned(sample.raw) and median > TURNED_MEDIAN
+    if NEAREST <= median <= FARTHEST and not turned:
+        return []
+    what = (
+        f"median distance {metres(median)} with --depth-unit {option(sample.unit)}, "
+        f"expected {NEAREST:g} to {FARTHEST:g} m"
+    )
+    better = "sunrgbd" if turned else proposed(sample)
+    if not better:
+        return [Finding("depth-unit", what, "no --depth-unit in use makes sense of it")]
+    found = float(np.median(_read(sample, better)))
+    return [Finding("depth-unit", what, f"--depth-unit {better} makes it {metres(found)}")]
+
+
+def proposed(sample: Sample) -> str | None:
+    """The unit that gives the likeliest distances, as --depth-unit takes it; None if none does."""
+    units = [*UNITS, "sunrgbd"] if sample.raw.dtype == np.uint16 else UNITS
+    if _turned(sample.raw):
+        units = ["sunrgbd", *UNITS]
+    for text in units:
+        found = _read(sample, text)
+        if found.size and LIKELY[0] <= np.median(found) <= LIKELY[1]:
+            return text
+    return None
+
+
+def _read(sample: Sample, unit: str) -> np.ndarray:
+    found = readings(sample.raw, DepthUnit.parse(unit))
+    return found[found > 0]
+
+
+def _turned(raw: np.ndarray) -> bool:
+    """Whether the depth may have SUN RGB-D's rotated bits."""
+    return raw.dtype == np.uint16 and not (raw & TURNED).any()
