@@ -128,7 +128,7 @@ def test_the_net_gets_what_a_record_would_hold(size, fit) -> None:
     ("size", "fit"), [(SIZES[1], "stretch"), (SIZES[2], "crop"), (SIZES[3], "pad")]
 )
 def test_other_programs_get_it_too(program, size, fit) -> None:
-    """Where there is no float64, a few values differ by 1."""
+    """Where there is no float64, a few values of colour differ by 1."""
     installed(program)
     net, frame = net_of(BOTH), frame_of(size)
     for rule in ("authors", "valid", "1:6.5"):
