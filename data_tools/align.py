@@ -69,7 +69,10 @@ class _Projection:
         self._rows = [_differences(ray, 0) for ray in self._rays]
         self._place = np.array(extrinsics.translation, np.float32)
         self._reach = np.float32(color.reach())
-        self._limits = _limits(color)
+        # What lies a tenth beside the picture may still reach into it.
+        low, high = color.view()
+        more = (high - low) / 10 + 1e-3
+        self._limits = (low - more).astype(np.float32), (high + more).astype(np.float32)
 
     def project(self, depth: np.ndarray) -> np.ndarray:
         """depth (H x W, metres) -> the colour camera's depth, float32 metres, 0 = no reading."""
@@ -119,16 +122,6 @@ class _Projection:
             some = np.flatnonzero(near.any(axis=axis))
             found.append(slice(max(some[0] - 2, 0), some[-1] + 3) if len(some) else slice(0, 1))
         return found[0], found[1]
-
-
-def _limits(color: Intrinsics) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the greatest x and y of directions in a picture and a tenth around it."""
-    x, y = (part[np.isfinite(part)] for part in color.rays())
-    if not len(x):
-        return np.zeros(2, np.float32), np.zeros(2, np.float32)
-    low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
-    more = (high - low) / 10 + 1e-3
-    return (low - more).astype(np.float32), (high + more).astype(np.float32)
 
 
 def _differences(plane: np.ndarray, axis: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 RealSense: what `rs-enumerate-devices -c` prints, and pyrealsense2's intrinsics and extrinsics as
 texts. Azure Kinect: what the SDK's `calibration_info` prints. ScanNet: `scene0000_00.txt`. ROS:
-camera_info messages and the YAML of camera_calibration and OpenCV. Else plain numbers.
+camera_info messages and the YAML of camera_calibration and OpenCV. ORB-SLAM's settings, and other
+lines of `fx: 525`. Else plain numbers.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _MOTION = re.compile(
 _MOTION_REPR = re.compile(r"rotation:\s*\[([^]]*)\]\s*,?\s*translation:\s*\[([^]]*)\]")
 _STREAM = re.compile(r'Intrinsic of "([^"]*)"')
 _WAY = re.compile(r'Extrinsic from "([^"]*)"\s+To\s+"([^"]*)"')
+_NAMED = re.compile(
+    rf"^\s*(?:\w+\.)?(fx|fy|cx|cy|k[1-6]|p[12]|width|height)\s*[:=]\s*({_NUMBER})\s*$", re.I | re.M
+)
 _K4A = ("resolution width", "resolution height", "focal length x", "focal length y",
         "principal point x", "principal point y")  # fmt: skip
 
@@ -53,6 +57,8 @@ def parse(text: str) -> Calibration:
         return _scannet(text)
     if re.search(r"^\s*(?:k|camera_?matrix)\s*:", text, re.I | re.M):
         return _ros(text)
+    if named := _named(text):
+        return named
     words = text.replace(",", " ").replace(";", " ").split()
     try:
         values = [float(word) for word in words]
@@ -205,6 +211,26 @@ def _ros(text: str) -> Calibration:
     ]
     size = (int(sides[0][1]), int(sides[1][1])) if sides[0] and sides[1] else None
     return Calibration(camera=Camera((matrix.intrinsics(square, lens, size),)))
+
+
+def _named(text: str) -> Calibration | None:
+    """Values with their names, one a line, as in ORB-SLAM's settings; None if fx is not there."""
+    found: dict[str, float] = {}
+    for key, value in _NAMED.findall(text):
+        found.setdefault(key.lower(), float(value))
+    if "fx" not in found:
+        return None
+    missing = [key for key in ("fy", "cx", "cy") if key not in found]
+    if missing:
+        raise DataError(f"{missing[0]} is missing")
+    lens = [found.get(key, 0.0) for key in ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")]
+    lens = lens if any(lens[5:]) else lens[:5]
+    sides = [found.get(side, 0.0) for side in ("width", "height")]
+    size = (int(sides[0]), int(sides[1])) if all(sides) else None
+    fx, fy, cx, cy = (found[key] for key in ("fx", "fy", "cx", "cy"))
+    return Calibration(
+        camera=Camera((Intrinsics(fx, fy, cx, cy, matrix.lens(lens), size).check(),))
+    )
 
 
 def _listed(text: str, key: str, count: int | None) -> Sequence[float]:

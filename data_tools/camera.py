@@ -21,6 +21,7 @@ MOST_SIDE = 2**16  # pixels
 MOST_APART = 2.0  # metres between the cameras of one device
 ROTATION_TOLERANCE = 5e-3
 _NEWTON_STEPS = 20
+_BLOCK = 2**18  # pixels whose directions are sought together
 _WIDEST = 8.0  # the tangent of the widest ray that is looked at
 
 
@@ -107,11 +108,31 @@ class Intrinsics:
         """
         assert self.size is not None
         width, height = self.size
-        seen_x = np.broadcast_to((np.arange(width) - self.cx) / self.fx, (height, width))
-        seen_y = np.broadcast_to((np.arange(height)[:, None] - self.cy) / self.fy, (height, width))
-        if not any(self.distortion):
-            return seen_x.copy(), seen_y.copy()
-        return self._undistorted(seen_x, seen_y)
+        columns = np.arange(width, dtype=np.float64)
+        found = np.empty((2, height, width))
+        step = max(1, _BLOCK // width)
+        for row in range(0, height, step):
+            rows = np.arange(row, min(row + step, height), dtype=np.float64)
+            found[:, row : row + step] = self.directions(*np.meshgrid(columns, rows))
+        return found[0], found[1]
+
+    def directions(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The directions (x, y, 1) of places in the picture, in pixels; NaN as in `rays`."""
+        x, y = (x - self.cx) / self.fx, (y - self.cy) / self.fy
+        return self._undistorted(x, y) if any(self.distortion) else (x, y)
+
+    def view(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the greatest x and y of the directions that the picture shows."""
+        assert self.size is not None
+        width, height = self.size
+        across, down = np.linspace(0, width - 1, 64), np.linspace(0, height - 1, 64)
+        edges = [(across, 0 * across), (across, 0 * across + height - 1),
+                 (0 * down, down), (0 * down + width - 1, down)]  # fmt: skip
+        x, y = self.directions(*(np.concatenate(part) for part in zip(*edges, strict=True)))
+        if not np.isfinite(x).all():  # the picture shows all that the lens does
+            widest = min(self.reach() ** 0.5, _WIDEST)
+            return np.full(2, -widest), np.full(2, widest)
+        return np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
 
     def _undistorted(self, seen_x: np.ndarray, seen_y: np.ndarray) -> tuple[np.ndarray, ...]:
         """Newton's method on `distort`, for each pixel until it is there."""

@@ -55,7 +55,7 @@ def recognise(where: Path) -> Kind:
     return found
 
 
-def add_options(group: Any, taken: tuple[str, ...] = ()) -> None:
+def add_options(group: Any) -> None:
     """Adds the options on a recording to a parser or to a group of one."""
     group.add_argument(
         "--kind",

@@ -18,7 +18,7 @@ import numpy as np
 from boundary import limits
 from boundary.errors import shown
 from boundary.reading import check_plain, reading
-from data_tools import images
+from data_tools import cli, images
 from data_tools.cli import DataError
 from data_tools.recordings.association import SECOND, Association, Pair, Picture, by_key
 from data_tools.recordings.base import Kind, Recording, Settings, listed, needed, picture
@@ -52,6 +52,7 @@ class Capture:
         size = (self._get(cv2.CAP_PROP_FRAME_WIDTH), self._get(cv2.CAP_PROP_FRAME_HEIGHT))
         limits.check_pixels(*size, shown(path), DataError)
         self.claimed = self._get(cv2.CAP_PROP_FRAME_COUNT)
+        self.turned = self._get(cv2.CAP_PROP_ORIENTATION_META)  # degrees
         rate = self._video.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate < 1e6 else None
 
@@ -171,6 +172,11 @@ def _open(where: Path, settings: Settings) -> Recording:
     if count != len(depth):  # an estimate in some formats
         count = capture.count()
     capture.close()
+    if capture.turned:
+        cli.say(
+            f"{shown(videos[0])}: its header turns frames by {capture.turned} degrees; they are "
+            "taken as stored, as depth pictures are"
+        )
     first = _first(depth, count)
     color = [
         Picture(

@@ -141,6 +141,22 @@ distortionCoefficients: !!opencv-matrix
    data: [ 1.0e-01, -2.0e-01,
        1.0e-03, 2.0e-03, 3.0e-01 ]
 """
+ORB_SLAM = """%YAML:1.0
+Camera.type: "PinHole"
+Camera1.fx: 525.0
+Camera1.fy: 525.0
+Camera1.cx: 319.5
+Camera1.cy: 239.5
+Camera1.k1: 0.1
+Camera1.k2: -0.2
+Camera1.p1: 0.001
+Camera1.p2: 0.002
+Camera1.k3: 0.3
+Camera.width: 640
+Camera.height: 480
+Camera.fps: 30
+RGBD.DepthMapFactor: 5000.0
+"""
 SCANNET = """colorHeight = 968
 colorToDepthExtrinsics = 1 0 0 -0.05 0 0 1 -0.01 0 -1 0 0 0 0 0 1
 colorWidth = 1296

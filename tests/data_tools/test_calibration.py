@@ -7,6 +7,7 @@ import pytest
 from camera_files import (
     K4A,
     OPENCV,
+    ORB_SLAM,
     PRINTED,
     PRINTED_MOTION,
     REALSENSE,
@@ -59,6 +60,8 @@ CAMERAS = {
     "camera_info of ROS 1": (ROS1, SIZED_LENS),
     "camera_info of ROS 2": (ROS2, SIZED_LENS),
     "camera_calibration": (ROS_FILE, SIZED_LENS),
+    "ORB-SLAM": (ORB_SLAM, SIZED_LENS),
+    "named values": ("fx = 525\nfy = 525\ncx = 319.5\ncy = 239.5\n", UNSIZED),
     "OpenCV": (OPENCV, Intrinsics(525.0, 525.0, 319.5, 239.5, LENS)),
 }  # fmt: skip
 
@@ -234,6 +237,7 @@ def test_two_files_and_extrinsics_in_both_directions(write):
         (PRINTED + "\n" + PRINTED.replace("525", "500"), "holds 2 intrinsics and does not say"),
         (PRINTED_MOTION + "\n" + PRINTED_MOTION, "holds 2 extrinsics; expected those from depth"),
         (PRINTED_MOTION.replace("0, -1, 0]", "0]"), "expected 9 numbers of rotation and 3"),
+        ("fx: 525\nfy: 525\ncx: 319.5", "cy is missing"),
         (K4A.replace("k4: 0.8", "k5: 0.8"), "k4 is missing"),
         (SCANNET.replace("mx_depth", "mx"), "mx_depth is missing"),
         (SCANNET.replace("0 0 0 1\n", "0 0 1\n"), "colorToDepthExtrinsics: 15 numbers"),

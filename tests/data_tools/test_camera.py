@@ -44,6 +44,14 @@ def test_a_lens_that_turns_back_sees_nothing_beyond():
     assert (seen[0], seen[-1]) == (12, 49)
 
 
+@pytest.mark.parametrize("lens", LENSES.values(), ids=LENSES)
+def test_the_view_is_that_of_the_rays(lens):
+    low, high = camera(lens).view()
+    for axis, part in enumerate(camera(lens).rays()):
+        assert low[axis] == pytest.approx(part.min(), abs=1e-3)
+        assert high[axis] == pytest.approx(part.max(), abs=1e-3)
+
+
 def test_pixel_centres_stay_when_a_camera_is_scaled():
     half = Intrinsics(500, 500, 319.5, 239.5, (), (640, 480)).scaled((320, 240))
     assert half == Intrinsics(250, 250, 159.5, 119.5, (), (320, 240))

@@ -6,6 +6,7 @@ too; if its inputs cannot be made here, EXCUSED says why.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 
 import cv2
 import layouts
@@ -268,6 +269,19 @@ def test_videos_give_the_folders_records(command, tmp_path, rendered, records):
     command("folder", *layouts.folder(tmp_path / "plain", frames), "wanted")
     command("sequence", "rec", "db")
     assert records("db") == records("wanted")
+
+
+def test_a_video_that_its_header_turns_is_taken_as_stored(command, tmp_path, rendered):
+    """Depth has no such header."""
+    path = layouts.stray(tmp_path / "rec", rendered, codec="mp4v", name="rgb.mp4") / "rgb.mp4"
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44  # of the matrix in a track's header
+    data[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    assert cv2.VideoCapture(str(path)).read()[1].shape == (40, 30, 3)
+    said = command("sequence", "rec", "db").stderr
+    assert "rgb.mp4: its header turns frames by 90 degrees; they are taken as stored" in said
+    assert read_info("db")["shape"] == [5, 30, 40]
 
 
 def test_many_without_a_partner_are_counted(command, tmp_path, rendered):

@@ -197,7 +197,7 @@ def texts(rng: np.random.Generator) -> None:
     _text("tables/windows.csv", "filename,ymin,xmin,ymax,xmax\nrgb.png,0,0,4,4\nrgb.png,1,1,5,6\n")
     _text("tables/detect.txt", "rgb.png\nbmp.bmp\n")
     for name in ("ROWS", "REALSENSE", "PRINTED", "PRINTED_MOTION", "K4A", "ROS1", "ROS2",
-                 "ROS_FILE", "OPENCV", "SCANNET"):  # fmt: skip
+                 "ROS_FILE", "OPENCV", "ORB_SLAM", "SCANNET"):  # fmt: skip
         _text(f"cameras/{name.lower()}.txt", getattr(camera_files, name))
     named = json.loads((ROOT / "data_tools" / "tables" / "cameras.json").read_text())
     for name, camera in named.items():
