@@ -198,11 +198,16 @@ class Camera:
         """Its intrinsics for pictures of `size`, (width, height): those of that size, else those of
         another size with the same aspect ratio, scaled.
 
-        Raises DataError, naming `what` ("depth"), if there are none.
+        Raises DataError, naming `what` ("depth"), if there are none, or several.
         """
-        for mode in self.modes:
-            if mode.size == size:
-                return mode
+        exact = {mode for mode in self.modes if mode.size == size}
+        if len(exact) > 1:
+            raise DataError(
+                f"{what} is {size[0]}x{size[1]}, for which the calibration has {len(exact)} "
+                "intrinsics; is it of several devices?"
+            )
+        if exact:
+            return exact.pop()
         unknown = [mode for mode in self.modes if mode.size is None]
         if unknown:
             return _of_this_size(unknown[0], size, what)

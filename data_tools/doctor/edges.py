@@ -18,14 +18,18 @@ import numpy as np
 from data_tools.doctor.sample import Sample
 from data_tools.notes import Finding
 
+JUMP = (0.03, 0.08)  # relative changes of depth from one pixel to the next: no edge, a full one
+CREASE = (0.02, 0.08)  # relative second differences of 1 / depth over three pixels
+SHADOW = 6  # pixels: holes up to this width are filled
 AROUND = 31  # pixels: edges are compared with those around them
 LEAST_SIDE = 16  # pixels of the grid
 TOLERANCE = 2  # pixels of the grid: an offset up to here is none
 REACH, TURN_REACH = 0.15, 0.04  # shifts up to this part of the longer side are looked for
-CLEAR = 6.0  # a score that stands out among turns
+CLEAR = 6.5  # a score that stands out among turns
 CLEAR_SHIFT = 8.5  # and among shifts, which are many more
-SHIFT, TURN = 3.0, 4.5  # by how much another score must exceed the one without a shift
-PART = 0.65  # and which part of it the one without a shift must not exceed
+# By how much another score must exceed the one without a shift, and which part of it the latter
+# must not exceed.
+SHIFT, TURN = (4.0, 0.8), (5.0, 0.65)
 SOUND = 9.0  # where the score without a shift is so high, no turns are looked for
 LEAST_SHIFT = 4  # pixels of the grid
 PROJECT = "--intrinsics, --depth-intrinsics and --extrinsics project depth into the colour camera"
@@ -63,7 +67,7 @@ def examine(sample: Sample) -> list[Finding]:
     as_is = best(found)
     if as_is.still < SOUND:
         name, turned = _turned(colors, depth)
-        if turned > as_is.best and _clearly(turned, as_is.still, TURN):
+        if turned > as_is.best and _clearly(turned, as_is.still, *TURN):
             what = f"depth seems to be {name} against colour: {_told(turned, as_is)}"
             return [Finding("edges", what, "turn it back")]
     return shifted(as_is, sample.scale)
@@ -74,7 +78,7 @@ def shifted(found: Match, scale: float) -> list[Finding]:
     in one of the grid."""
     x, y = found.shift
     far = np.hypot(x, y) >= LEAST_SHIFT and found.best >= CLEAR_SHIFT
-    if not (far and _clearly(found.best, found.still, SHIFT)):
+    if not (far and _clearly(found.best, found.still, *SHIFT)):
         return []
     ways = [(x, "right", "left"), (y, "down", "up")]
     words = [f"{abs(n) * scale:.0f} pixels {b if n > 0 else a}" for n, b, a in ways if n]
@@ -98,8 +102,8 @@ def _told(score: float, as_is: Match) -> str:
     return f"so their edges meet with a score of {score:.1f}, as they are with {as_is.still:.1f}"
 
 
-def _clearly(score: float, still: float, margin: float) -> bool:
-    return score >= CLEAR and score - still >= margin and still <= PART * score
+def _clearly(score: float, still: float, margin: float, part: float) -> bool:
+    return score >= CLEAR and score - still >= margin and still <= part * score
 
 
 def matched(color: np.ndarray, metres: np.ndarray) -> Match | None:
@@ -160,14 +164,26 @@ def color_edges(color: np.ndarray) -> np.ndarray:
 
 
 def depth_edges(metres: np.ndarray) -> np.ndarray:
-    """H x W float32, 0..1: jumps and creases of depth (H x W, 0 = no reading). A hole has none."""
+    """H x W float32, 0..1: jumps and creases of depth (H x W, 0 = no reading). Wide holes have
+    none."""
     near = np.divide(1, metres, out=np.zeros_like(metres), where=metres > 0).astype(np.float32)
+    near = _without_shadows(near)
     rows, columns = _along_rows(near), _along_rows(np.ascontiguousarray(near.T)).T
     return np.ascontiguousarray(np.maximum(rows, columns))
 
 
+def _without_shadows(near: np.ndarray) -> np.ndarray:
+    """near (H x W of 1 / metres, 0 = no reading), with narrow holes filled from their farther side:
+    beside a near object, the sensor's two eyes do not both see what is behind."""
+    left, right = near.copy(), near.copy()
+    for _ in range(SHADOW):
+        left[:, 1:] = np.where(left[:, 1:] > 0, left[:, 1:], left[:, :-1])
+        right[:, :-1] = np.where(right[:, :-1] > 0, right[:, :-1], right[:, 1:])
+    return np.where(near > 0, near, np.minimum(left, right))
+
+
 def _along_rows(near: np.ndarray, step: int = 3) -> np.ndarray:
-    """near: H x W of 1 / metres, 0 = no reading."""
+    """The edges along each row. near: H x W of 1 / metres, 0 = no reading."""
     edges = np.zeros_like(near)
     left, middle, right = near[:, : -2 * step], near[:, step:-step], near[:, 2 * step :]
     least = np.minimum(np.minimum(left, right), middle)
@@ -175,10 +191,14 @@ def _along_rows(near: np.ndarray, step: int = 3) -> np.ndarray:
         crease = np.abs(left + right - 2 * middle) / least
         ratio = near[:, 1:] / near[:, :-1]
         jump = np.maximum(ratio, 1 / ratio) - 1
-    crease = np.where(least > 0, np.clip((crease - 0.03) / 0.09, 0, 1) * 0.6, 0)
     seen = (near[:, 1:] > 0) & (near[:, :-1] > 0)
-    jump = np.where(seen, np.clip((jump - 0.05) / 0.1, 0, 1), 0)
-    edges[:, step:-step] = crease
+    jump = np.where(seen, _ramp(jump, *JUMP), 0)
+    edges[:, step:-step] = np.where(least > 0, _ramp(crease, *CREASE) / 2, 0)
     edges[:, 1:] = np.maximum(edges[:, 1:], jump)
     edges[:, :-1] = np.maximum(edges[:, :-1], jump)
     return edges
+
+
+def _ramp(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 up to `low`, 1 from `high` on."""
+    return np.clip((values - low) / (high - low), 0, 1)

@@ -157,7 +157,8 @@ class Model:
         form = replace(given.form or self._form, unit=unit)
         notes = list(given.notes)
         if form.no_reading is None:
-            found = holes.agreed([given.depth], unit)
+            found: dict[float, holes.Found] = {}
+            holes.take(found, given.depth, unit)
             notes += map(holes.told, found.values())
             form = replace(form, no_reading=tuple(found))
         color = given.color
