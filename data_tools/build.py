@@ -23,14 +23,7 @@ from data_tools import cli, framing, notes, store
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.doctor.sets import Repeats
-from data_tools.record import (
-    CHANNELS,
-    Encoded,
-    Frame,
-    RecordFormat,
-    UnknownLabel,
-    from_datum,
-)
+from data_tools.record import CHANNELS, Encoded, Frame, RecordFormat, UnknownLabel
 
 
 class Source(Protocol):
@@ -203,7 +196,7 @@ def _survey(output: Output, format: RecordFormat) -> store.Survey:
 
     def look(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
         repeats = Repeats()
-        facts = store.survey(_watched(records, repeats), where)
+        facts = store.survey(records, where, repeats.add)
         found = repeats.findings()
         if found and format.strict:
             raise DataError(f"{output.path}: {'; '.join(map(str, found))}")
@@ -212,15 +205,6 @@ def _survey(output: Output, format: RecordFormat) -> store.Survey:
         return facts
 
     return look
-
-
-def _watched(
-    records: Iterator[tuple[bytes, bytes]], repeats: Repeats
-) -> Iterator[tuple[bytes, bytes]]:
-    for key, record in records:
-        name = store.name_of(key)
-        repeats.add(name, from_datum(record, name)[0])
-        yield key, record
 
 
 def tell_unknown(path: Path, info: dict[str, Any]) -> None:

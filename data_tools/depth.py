@@ -58,7 +58,8 @@ class DepthUnit:
                 f"depth is {raw.dtype} of shape {raw.shape}, expected numbers of shape (H, W)"
             )
         if self.kind == "scaled":
-            low, high = np.nanmin(raw), np.nanmax(raw)
+            seen = raw[raw == raw]  # without NaN
+            low, high = (seen.min(), seen.max()) if seen.size else (np.nan, np.nan)
             if not (low >= 0 and high <= 255):
                 raise DataError(f"scaled depth must lie in 0..255, found {low}..{high}")
         elif raw.dtype.itemsize == 1:

@@ -167,6 +167,7 @@ def settled(
             continue
         with suppress(DataError):
             one = replace(form, no_reading=form.no_reading or tuple(taken)).prepared(frame)
+            form.check(one)
             together.add(one.color, one.depth)
     for value in taken.values():
         tell(f"{where}: {holes.told(value)}")
