@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -26,18 +26,24 @@ from data_tools.recordings.association import (
     by_key,
     by_time,
     key_of,
+    last_time_of,
     time_of,
 )
 
 COLOR_FOLDERS = ("color", "rgb", "image")
 NUMBERED = "equal numbers in the names"
+CHANGING = "equal numbers in the names, without those that never change"
+FIRST = "equal first numbers in the names that change"
+ENOUGH = (
+    0.5  # the share of the pictures that a way of pairing has to pair, so that no other is tried
+)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a recording is opened with. max_gap: in nanoseconds. color_topic, depth_topic: of a bag.
-    labels: whether labels are read. label_map: ScanNet's table of labels. ignore_unknown: labels
-    that the table lacks become UNKNOWN."""
+    color_folder, depth_folder: of the kind `folders`. labels: whether labels are read. label_map:
+    ScanNet's table of labels. ignore_unknown: labels that the table lacks become UNKNOWN."""
 
     max_gap: int = MAX_GAP
     color_topic: str | None = None
@@ -45,6 +51,8 @@ class Settings:
     labels: bool = True
     label_map: Path | None = None
     ignore_unknown: bool = False
+    color_folder: str | None = None
+    depth_folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,10 +161,64 @@ def opened(
     where: Path, kind: Kind, color: Sequence[Path], depth: Sequence[Path], settings: Settings
 ) -> Recording:
     """A recording of files: paired in time if all their names are times, else by numbers."""
+    return Recording(where, kind, associated(where, color, depth, settings.max_gap))
+
+
+def associated(
+    where: Path, color: Sequence[Path], depth: Sequence[Path], max_gap: int
+) -> Association:
+    """Pairs files by their names: by time if all are times, else by all numbers in them.
+
+    Where that pairs few, names may have more in them: a time at the end, numbers that never change,
+    such as a size, or more behind the frame's number. What pairs the most is taken then. Raises
+    DataError for two files of one part with the same numbers.
+    """
     sides = [[picture(where, file) for file in files] for files in (color, depth)]
-    if all(one.time is not None for side in sides for one in side):
-        return Recording(where, kind, by_time(*sides, settings.max_gap))
-    return Recording(where, kind, by_key(*sides, NUMBERED))
+    if _have_times(sides):
+        return by_time(*sides, max_gap)
+    timed = [[replace(one, time=last_time_of(one.name)) for one in side] for side in sides]
+    changing = [_changing(side) for side in sides]
+    firsts = [[replace(one, key=one.key[:2]) for one in side] for side in changing]
+    ways = (
+        lambda: by_key(*sides, NUMBERED),
+        lambda: by_time(*timed, max_gap) if _have_times(timed) else None,
+        lambda: by_key(*changing, CHANGING) if _have_keys(changing) else None,
+        lambda: by_key(*firsts, FIRST) if _have_keys(firsts) else None,
+    )
+    found = problem = None
+    for way in ways:
+        try:
+            better = way()
+        except DataError as error:
+            problem = problem or error
+            continue
+        if better and (found is None or len(better.pairs) > len(found.pairs)):
+            found = better
+        if found and len(found.pairs) >= ENOUGH * min(len(color), len(depth)):
+            return found
+    if problem is not None:
+        raise problem
+    return found
+
+
+def _have_times(sides: list[list[Picture]]) -> bool:
+    return all(one.time is not None for side in sides for one in side)
+
+
+def _have_keys(sides: list[list[Picture]]) -> bool:
+    return all(len({one.key for one in side}) == len(side) for side in sides)
+
+
+def _changing(pictures: list[Picture]) -> list[Picture]:
+    """The pictures, whose keys have only those numbers that are not the same in all names."""
+    keys = [one.key for one in pictures]
+    if len({len(key) for key in keys}) > 1:
+        return pictures
+    kept = [
+        0,
+        *(place for place in range(1, len(keys[0])) if len({key[place] for key in keys}) > 1),
+    ]
+    return [replace(one, key=tuple(one.key[place] for place in kept)) for one in pictures]
 
 
 def picture(where: Path, file: Path) -> Picture:
