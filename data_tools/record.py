@@ -283,9 +283,12 @@ def check_aspect(name: str, frame: Frame) -> None:
     rows, columns = getattr(frame, name).shape
     if abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
         turned = abs(rows * height / (columns * width) - 1) <= ASPECT_TOLERANCE
+        remedy = "; it seems to be turned by 90 degrees" if turned else ""
+        if name == "depth" and not turned:
+            remedy = "; if another camera saw it, --intrinsics projects it into colour's"
         raise DataError(
             f"{name} is {columns}x{rows} and colour {width}x{height}: expected one aspect ratio "
-            "(within 1 %)" + ("; it seems to be turned by 90 degrees" if turned else "")
+            f"(within 1 %){remedy}"
         )
 
 

@@ -13,8 +13,11 @@ from data_tools.recordings import (
     bag,
     base,
     folders,
+    hints,
     mixed,
+    nyuv2_raw,
     open3d,
+    polycam,
     record3d,
     scannet_export,
     selection,
@@ -27,12 +30,20 @@ from data_tools.recordings.base import Kind, Recording, Settings
 from data_tools.recordings.selection import Position
 
 # In the order in which they are tried: what looks for more comes first.
-KINDS = {
-    module.KIND.name: module.KIND
-    for module in (bag, seven_scenes, tum, record3d, scannet_export, open3d, video, folders, mixed)
-}
-
-
+MODULES = (
+    bag,
+    seven_scenes,
+    tum,
+    record3d,
+    scannet_export,
+    open3d,
+    polycam,
+    nyuv2_raw,
+    video,
+    folders,
+    mixed,
+)
+KINDS = {module.KIND.name: module.KIND for module in MODULES}
 CHOICES = ("color_topic", "depth_topic", "color_folder", "depth_folder")  # options of some kinds
 NAMED = 3  # pictures without a partner whose names are said
 
@@ -47,16 +58,20 @@ def recognise(where: Path) -> Kind:
     """The kind of recording at `where`. Raises DataError, listing the kinds, if it is none."""
     if not where.exists():
         raise DataError(f"{shown(where)}: no such folder or file")
-    found = next((kind for kind in KINDS.values() if kind.recognise(where)), None)
+    found = _recognised(where)
     if found is None:
+        hint = hints.hint(where, lambda inner: _recognised(inner) is not None)
+        if hint:
+            raise DataError(f"{shown(where)}: not recognised as a recording: {hint}")
         listed = "; ".join(f"{kind.name} ({kind.needs})" for kind in KINDS.values())
-        hint = ""
-        if where.suffix.lower() == ".r3d":
-            hint = " (from Record3D: export it as EXR + JPG)"
         raise Unrecognised(
-            f"{shown(where)}: not recognised as a recording{hint}; expected one of: {listed}"
+            f"{shown(where)}: not recognised as a recording; expected one of: {listed}"
         )
     return found
+
+
+def _recognised(where: Path) -> Kind | None:
+    return next((kind for kind in KINDS.values() if kind.recognise(where)), None)
 
 
 def add_options(group: Any, taken: tuple[str, ...] = ()) -> None:

@@ -66,19 +66,10 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def write(root, frames, color, depth, other=None):
-    for number, (picture, plane) in enumerate(frames):
-        layouts.put(root / color(number), picture)
-        layouts.put(root / depth(number), plane)
-        if other:
-            layouts.put(root / other(number), np.full((30, 40), 2, np.uint8))
-    return root
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_give_the_folders_records(command, tmp_path, rendered, records, layout):
     color, depth, steps, title, other = LAYOUTS[layout]
-    write(tmp_path / "rec", rendered, color, depth, other)
+    layouts.named(tmp_path / "rec", rendered, color, depth, other)
     said = command("sequence", "rec", "db", "--depth-range", "0:4").stderr
     assert said.startswith(f"rec: {title}")
     assert "6 colour and 6 depth frames, 6 pairs" in said
@@ -89,7 +80,7 @@ def test_layouts_give_the_folders_records(command, tmp_path, rendered, records, 
 
 
 def test_replica_says_its_unit(command, tmp_path, rendered, records):
-    root = write(tmp_path / "Replica/office0", rendered, lambda i: f"results/frame{i:06d}.png",
+    root = layouts.named(tmp_path / "Replica/office0", rendered, lambda i: f"results/frame{i:06d}.png",
                  lambda i: f"results/depth{i:06d}.png")  # fmt: skip
     told = tmp_path / "Replica/cam_params.json"
     told.write_text(json.dumps({"camera": {"w": 40, "h": 30, "scale": 6553.5}}))
@@ -104,7 +95,7 @@ def test_replica_says_its_unit(command, tmp_path, rendered, records):
 
 
 def test_folders_are_named_and_chosen(command, tmp_path, rendered, records):
-    write(tmp_path / "rec", rendered, lambda i: f"wide/{i}.png", lambda i: f"highres_depth/{i}.png",
+    layouts.named(tmp_path / "rec", rendered, lambda i: f"wide/{i}.png", lambda i: f"highres_depth/{i}.png",
           lambda i: f"lowres_depth/{i}.png")  # fmt: skip
     line = command("sequence", "rec", "db", code=1).stderr
     assert "2 folders of depth: highres_depth, lowres_depth; choose one with --depth-folder" in line
@@ -134,7 +125,7 @@ def test_folders_are_named_and_chosen(command, tmp_path, rendered, records):
     ],
 )
 def test_names_with_more_than_a_number(command, tmp_path, rendered, records, color, depth):
-    write(tmp_path / "rec", rendered, lambda i: f"color/{color(i)}.png",
+    layouts.named(tmp_path / "rec", rendered, lambda i: f"color/{color(i)}.png",
           lambda i: f"depth/{depth(i)}.png")  # fmt: skip
     assert "6 colour and 6 depth frames, 6 pairs" in command("sequence", "rec", "db").stderr
     command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted")
@@ -142,6 +133,25 @@ def test_names_with_more_than_a_number(command, tmp_path, rendered, records, col
 
 
 def test_names_that_never_meet_are_shown(command, tmp_path, rendered):
-    write(tmp_path / "rec", rendered, lambda i: f"color/{i + 1}.png", lambda i: f"depth/9{i}.png")
+    layouts.named(
+        tmp_path / "rec", rendered, lambda i: f"color/{i + 1}.png", lambda i: f"depth/9{i}.png"
+    )
     line = command("sequence", "rec", "db", code=1).stderr
     assert "none belong together (equal numbers in the names): color/1.png and depth/90.png" in line
+
+
+def test_polycams_names_are_microseconds(command, tmp_path, rendered, records):
+    def stem(number):
+        return 1442008525605 + number * 250_000
+
+    layouts.named(tmp_path / "rec", rendered, lambda i: f"keyframes/images/{stem(i)}.png",
+          lambda i: f"keyframes/depth/{stem(i)}.png",
+          lambda i: f"keyframes/confidence/{stem(i)}.png")  # fmt: skip
+    for number in range(6):
+        layouts.put(tmp_path / f"rec/keyframes/cameras/{stem(number)}.json", b"{}")
+    said = command("sequence", "rec", "db", "--start", "0.6s").stderr
+    assert "rec: Polycam, 6 colour and 6 depth frames, 6 pairs, of which 3 are taken" in said
+    times = [facts["time"] for facts in read_info("db")["frames"].values()]
+    assert np.diff(times) == pytest.approx([0.25, 0.25])
+    command("folder", *layouts.folder(tmp_path / "plain", rendered[3:]), "wanted")
+    assert records("db") == records("wanted")

@@ -1,0 +1,42 @@
+"""What is said of files and folders that are no recording."""
+
+import layouts
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("a.r3d", "from Record3D: export it as EXR + JPG"),
+        ("a.sens", "from ScanNet: its SensReader exports color/ and depth/"),
+        ("a.SVO2", "from ZED: ZED_SVO_Export writes left*.png and depth*.png"),
+        ("a.mkv", "if it is an Azure Kinect's, with depth as a track of its own, Open3D's"),
+        ("a.zip", "packed: unpack it first"),
+    ],
+)
+def test_files_that_have_to_be_exported(command, tmp_path, name, hint):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"\0" * 99)
+    for where in (f"in/{name}", "in"):
+        line = command("sequence", where, "db", code=1).stderr
+        assert f"{where}: not recognised as a recording: " in line
+        assert hint in line
+        assert "expected one of" not in line
+        assert len(line.splitlines()) == 1
+
+
+def test_recordings_in_the_folder_are_named(command, tmp_path, rendered):
+    for name in ("a", "b", "c", "d"):
+        layouts.open3d(tmp_path / "in" / "day" / name, rendered[:1], ".png")
+    line = command("sequence", "in", "db", code=1).stderr
+    assert "in: not recognised as a recording: but in/day/a, in/day/b, in/day/c, ... are" in line
+    layouts.tum(tmp_path / "in" / "desk", rendered[:1])
+    line = command("sequence", "in", "db", code=1).stderr
+    assert "in: not recognised as a recording: but in/desk is one" in line
+
+
+def test_depth_as_raw_numbers_is_named(command, tmp_path, rendered):
+    color, depth = rendered[0]
+    layouts.put(tmp_path / "in/desk_Color_1.png", color)
+    layouts.put(tmp_path / "in/desk_Depth_1.raw", depth.tobytes())
+    assert "its depth is raw numbers" in command("sequence", "in", "db", code=1).stderr
