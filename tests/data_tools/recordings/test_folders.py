@@ -80,8 +80,12 @@ def test_layouts_give_the_folders_records(command, tmp_path, rendered, records, 
 
 
 def test_replica_says_its_unit(command, tmp_path, rendered, records):
-    root = layouts.named(tmp_path / "Replica/office0", rendered, lambda i: f"results/frame{i:06d}.png",
-                 lambda i: f"results/depth{i:06d}.png")  # fmt: skip
+    root = layouts.named(
+        tmp_path / "Replica/office0",
+        rendered,
+        lambda i: f"results/frame{i:06d}.png",
+        lambda i: f"results/depth{i:06d}.png",
+    )
     told = tmp_path / "Replica/cam_params.json"
     told.write_text(json.dumps({"camera": {"w": 40, "h": 30, "scale": 6553.5}}))
     command("sequence", root, "db", "--depth-range", "0:4")
@@ -95,8 +99,13 @@ def test_replica_says_its_unit(command, tmp_path, rendered, records):
 
 
 def test_folders_are_named_and_chosen(command, tmp_path, rendered, records):
-    layouts.named(tmp_path / "rec", rendered, lambda i: f"wide/{i}.png", lambda i: f"highres_depth/{i}.png",
-          lambda i: f"lowres_depth/{i}.png")  # fmt: skip
+    layouts.named(
+        tmp_path / "rec",
+        rendered,
+        lambda i: f"wide/{i}.png",
+        lambda i: f"highres_depth/{i}.png",
+        lambda i: f"lowres_depth/{i}.png",
+    )
     line = command("sequence", "rec", "db", code=1).stderr
     assert "2 folders of depth: highres_depth, lowres_depth; choose one with --depth-folder" in line
     command("sequence", "rec", "db", "--depth-folder", "highres_depth")
@@ -126,7 +135,7 @@ def test_folders_are_named_and_chosen(command, tmp_path, rendered, records):
 )
 def test_names_with_more_than_a_number(command, tmp_path, rendered, records, color, depth):
     layouts.named(tmp_path / "rec", rendered, lambda i: f"color/{color(i)}.png",
-          lambda i: f"depth/{depth(i)}.png")  # fmt: skip
+                  lambda i: f"depth/{depth(i)}.png")  # fmt: skip
     assert "6 colour and 6 depth frames, 6 pairs" in command("sequence", "rec", "db").stderr
     command("folder", *layouts.folder(tmp_path / "plain", rendered), "wanted")
     assert records("db") == records("wanted")
@@ -144,9 +153,13 @@ def test_polycams_names_are_microseconds(command, tmp_path, rendered, records):
     def stem(number):
         return 1442008525605 + number * 250_000
 
-    layouts.named(tmp_path / "rec", rendered, lambda i: f"keyframes/images/{stem(i)}.png",
-          lambda i: f"keyframes/depth/{stem(i)}.png",
-          lambda i: f"keyframes/confidence/{stem(i)}.png")  # fmt: skip
+    layouts.named(
+        tmp_path / "rec",
+        rendered,
+        lambda i: f"keyframes/images/{stem(i)}.png",
+        lambda i: f"keyframes/depth/{stem(i)}.png",
+        lambda i: f"keyframes/confidence/{stem(i)}.png",
+    )
     for number in range(6):
         layouts.put(tmp_path / f"rec/keyframes/cameras/{stem(number)}.json", b"{}")
     said = command("sequence", "rec", "db", "--start", "0.6s").stderr
