@@ -15,6 +15,7 @@ from boundary.errors import shown
 from data_tools import images, turning
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
+from data_tools.doctor.distance import has_rotated_bits
 from data_tools.folder import natural
 from data_tools.record import Frame
 from data_tools.recordings.association import (
@@ -30,6 +31,7 @@ from data_tools.recordings.association import (
     time_of,
 )
 
+MILLIMETRES = 1000  # steps per metre
 COLOR_FOLDERS = ("color", "rgb", "image")
 NUMBERED = "equal numbers in the names"
 CHANGING = "equal numbers in the names, without those that never change"
@@ -143,15 +145,27 @@ class Recording:
         return {"labeled": any(pair.label for pair in self.pairs)}
 
     def unit(self) -> DepthUnit:
-        """The unit of the stored depth: metres for floats, else that of the kind.
+        """The unit of the stored depth: metres for floats, else that of the kind. Millimetres may
+        have SUN3D's rotated bits, which their values tell.
 
         Raises DataError if no depth can be read.
         """
+        depth = self._first_depth()
+        if depth.dtype.kind == "f":
+            return DepthUnit("steps", 1.0)
+        if self._steps == MILLIMETRES and has_rotated_bits(depth):
+            return DepthUnit("sunrgbd")
+        return DepthUnit("steps", self._steps)
+
+    def doubt(self) -> str | None:
+        """Why the unit may be another one, in words."""
+        return None
+
+    def _first_depth(self) -> np.ndarray:
         first: DataError | None = None
         for pair in self.pairs:
             try:
-                floats = self.read_depth(pair).dtype.kind == "f"
-                return DepthUnit("steps", 1.0 if floats else self._steps)
+                return self.read_depth(pair)
             except DataError as error:
                 first = first or error
         raise first or DataError(f"{shown(self.where)}: no depth")

@@ -147,7 +147,10 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
     told += " (by the times of recording)" if "as recorded" in found.rule else ""
     told += f" ({found.rule})" if found.rule in (base.CHANGING, base.FIRST) else ""
     told += f", of which {len(taken)} are taken" if len(taken) < len(found.pairs) else ""
-    cli.say(f"{told}; depth unit: {getattr(args, 'depth_unit', None) or recording.unit()}")
+    given = getattr(args, "depth_unit", None)
+    cli.say(f"{told}; depth unit: {given or recording.unit()}")
+    if not given and (doubt := recording.doubt()):
+        cli.say(f"{shown(where)}: {doubt}")
     if any(found.lonely.values()):
         left = [_named(part, names) for part, names in found.lonely.items() if names]
         cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")

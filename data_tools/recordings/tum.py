@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+
 from boundary.errors import shown
 from boundary.reading import read_lines
 from data_tools import images
 from data_tools.cli import DataError
+from data_tools.doctor import distance
 from data_tools.recordings.association import (
     Association,
     Pair,
@@ -23,10 +26,40 @@ from data_tools.recordings.association import (
     nanoseconds,
     time_of,
 )
-from data_tools.recordings.base import Kind, Recording, Settings, listed, needed, opened
+from data_tools.recordings.base import (
+    MILLIMETRES,
+    Kind,
+    Recording,
+    Settings,
+    associated,
+    listed,
+    needed,
+)
 
+FEWEST = 10_000  # readings; fewer say too little about the unit
+NEAR = 0.8  # metres, of the median
 ASSOCIATIONS = ("associations.txt", "associate.txt", "association.txt")
 _STAMP = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,12})?")
+
+
+class NamedByTime(Recording):
+    """Pictures whose names are times, without a list. Programs that are not TUM's write such names,
+    too, often with depth in millimetres."""
+
+    def doubt(self) -> str | None:
+        """That depth may be in millimetres, if it would be near in TUM's unit. Where TUM made it of
+        whole millimetres, all values are multiples of 5."""
+        depth = self._first_depth()
+        seen = depth[depth > 0]
+        if depth.dtype != np.uint16 or seen.size < FEWEST or not (seen % 5).any():
+            return None
+        metres = float(np.median(seen)) / KIND.steps
+        if metres > NEAR:
+            return None
+        return (
+            f"the median distance is {distance.metres(metres)} in TUM's unit, and "
+            f"{distance.metres(metres * KIND.steps / MILLIMETRES)} in millimetres (--depth-unit mm)"
+        )
 
 
 def _recognise(where: Path) -> bool:
@@ -57,7 +90,7 @@ def _open(where: Path, settings: Settings) -> Recording:
         return Recording(where, KIND, read_pairs(where, listed_pairs))
     color = needed(where / "rgb", images.COLOR)
     depth = needed(where / "depth", images.DEPTH)
-    return opened(where, KIND, color, depth, settings)
+    return NamedByTime(where, KIND, associated(where, color, depth, settings.max_gap))
 
 
 def read_list(where: Path, path: Path) -> list[Picture]:
