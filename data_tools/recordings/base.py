@@ -18,6 +18,7 @@ from data_tools.depth import DepthUnit
 from data_tools.doctor.distance import has_rotated_bits
 from data_tools.folder import natural
 from data_tools.record import Frame
+from data_tools.recordings import declared
 from data_tools.recordings.association import (
     MAX_GAP,
     SECOND,
@@ -145,14 +146,16 @@ class Recording:
         return {"labeled": any(pair.label for pair in self.pairs)}
 
     def unit(self) -> DepthUnit:
-        """The unit of the stored depth: metres for floats, else that of the kind. Millimetres may
-        have SUN3D's rotated bits, which their values tell.
+        """The unit of the stored depth: metres for floats; else as a file declares it, else that of
+        the kind. Millimetres may have SUN3D's rotated bits, which their values tell.
 
         Raises DataError if no depth can be read.
         """
-        depth = self._first_depth()
+        depth = self.first_depth()
         if depth.dtype.kind == "f":
             return DepthUnit("steps", 1.0)
+        if told := declared.steps(self.where):
+            return DepthUnit("steps", told[0])
         if self._steps == MILLIMETRES and has_rotated_bits(depth):
             return DepthUnit("sunrgbd")
         return DepthUnit("steps", self._steps)
@@ -161,7 +164,8 @@ class Recording:
         """Why the unit may be another one, in words."""
         return None
 
-    def _first_depth(self) -> np.ndarray:
+    def first_depth(self) -> np.ndarray:
+        """The first depth that can be read, as stored. Raises DataError if there is none."""
         first: DataError | None = None
         for pair in self.pairs:
             try:

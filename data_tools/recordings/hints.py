@@ -21,6 +21,7 @@ EXPORTS = {
     "azure_kinect_mkv_reader.py writes color/ and depth/",
     **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"), "packed: unpack it first"),
 }
+HEIC = (".heic", ".heif")
 RAW = (".raw", ".bin")
 LOOKED_AT = 1000  # files in a folder
 DEPTH_OF_TREE = 2
@@ -34,11 +35,20 @@ def hint(where: Path, recognised: Callable[[Path], bool]) -> str:
     if inner:
         first = [shown(path) for path in inner[:3]] + ["..."] * (len(inner) > 3)
         return f"but {', '.join(first)} {'is one' if len(inner) == 1 else 'are'}"
-    files = [path for path in islice(where.iterdir(), LOOKED_AT) if path.is_file()]
+    files = [path for path in _files(where) if path.parent == where]
     if any(path.suffix.lower() in RAW and is_depth(path.stem) for path in files):
         return "its depth is raw numbers without a size: export PNG of 16 bits, or record a bag"
+    if any(path.suffix.lower() in HEIC for path in _files(where)):
+        return "its pictures are HEIC, which OpenCV does not read: export JPEG"
     known = next((path for path in files if path.suffix.lower() in EXPORTS), None)
     return f"{shown(known.name)} is {EXPORTS[known.suffix.lower()]}" if known else ""
+
+
+def _files(where: Path) -> list[Path]:
+    """Some of the files in a folder and in those in it."""
+    folders = [where, *(path for path in islice(where.iterdir(), LOOKED_AT) if path.is_dir())]
+    return [path for folder in folders for path in islice(folder.iterdir(), LOOKED_AT)
+            if path.is_file()]  # fmt: skip
 
 
 def _recordings(where: Path, recognised: Callable[[Path], bool]) -> list[Path]:

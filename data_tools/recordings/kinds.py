@@ -9,9 +9,11 @@ from typing import Any
 from boundary.errors import shown
 from data_tools import cli
 from data_tools.cli import DataError
+from data_tools.depth import DepthUnit
 from data_tools.recordings import (
     bag,
     base,
+    declared,
     folders,
     hints,
     mixed,
@@ -147,14 +149,20 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
     told += " (by the times of recording)" if "as recorded" in found.rule else ""
     told += f" ({found.rule})" if found.rule in (base.CHANGING, base.FIRST) else ""
     told += f", of which {len(taken)} are taken" if len(taken) < len(found.pairs) else ""
-    given = getattr(args, "depth_unit", None)
-    cli.say(f"{told}; depth unit: {given or recording.unit()}")
-    if not given and (doubt := recording.doubt()):
-        cli.say(f"{shown(where)}: {doubt}")
+    _tell_unit(told, recording, getattr(args, "depth_unit", None))
     if any(found.lonely.values()):
         left = [_named(part, names) for part, names in found.lonely.items() if names]
         cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")
     return recording
+
+
+def _tell_unit(told: str, recording: Recording, given: DepthUnit | None) -> None:
+    """Says the unit of depth, what declares it, and what is doubtful about it."""
+    unit = given or recording.unit()
+    file = None if given or unit.steps == 1 else declared.steps(recording.where)
+    cli.say(f"{told}; depth unit: {unit}{f' ({file[1]})' if file else ''}")
+    if not given and (doubt := recording.doubt()):
+        cli.say(f"{shown(recording.where)}: {doubt}")
 
 
 def _kind(where: Path, args: argparse.Namespace) -> Kind:

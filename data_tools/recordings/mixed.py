@@ -2,24 +2,20 @@
 
 Such are `left000000.png` and `depth000000.png` (ZED), `frame_00000.jpg` and `depth_00000.png` (3D
 Scanner App), `Color_N.png` and `Depth_N.png` (Orbbec), `00000-color.png` and `00000-depth.png`
-(RGB-D Scenes v2), and the folder `results/` of Replica as NICE-SLAM has it, whose `cam_params.json`
-says the steps in a metre.
+(RGB-D Scenes v2), and the folder `results/` of Replica as NICE-SLAM has it.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from boundary.errors import shown
-from boundary.reading import read_json
-from data_tools import depth, images
+from data_tools import images
 from data_tools.cli import DataError
 from data_tools.recordings import words
 from data_tools.recordings.base import Kind, Recording, Settings, associated, listed
 
 INNER = "results"
-PARAMETERS = "cam_params.json"
 
 
 def _sides(where: Path) -> tuple[list[Path], list[Path]]:
@@ -44,24 +40,7 @@ def _open(where: Path, settings: Settings) -> Recording:
     for part, files in zip(("colour", "depth"), sides, strict=True):
         if not files:
             raise DataError(f"{shown(folder)}: no {part} files in it, by their names")
-    kind = replace(KIND, steps=_steps(folder) or KIND.steps)
-    return Recording(where, kind, associated(where, *sides, settings.max_gap))
-
-
-def _steps(folder: Path) -> float | None:
-    """The steps in a metre by Replica's file, in the folder or up to two above it; None if there is
-    no such file. Raises DataError if it does not say them."""
-    top = folder.absolute()
-    file = next((one / PARAMETERS for one in (top, *top.parents[:2])
-                 if (one / PARAMETERS).is_file()), None)  # fmt: skip
-    if file is None:
-        return None
-    camera = read_json(file, DataError).get("camera")
-    steps = camera.get("scale") if isinstance(camera, dict) else None
-    known = isinstance(steps, (int, float)) and not isinstance(steps, bool)
-    if not known or not depth.FEWEST_STEPS <= steps <= depth.MOST_STEPS:
-        raise DataError(f"{shown(file)}: expected the steps in a metre as camera.scale")
-    return float(steps)
+    return Recording(where, KIND, associated(where, *sides, settings.max_gap))
 
 
 KIND = Kind(

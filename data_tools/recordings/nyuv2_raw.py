@@ -1,6 +1,7 @@
 """A scene of NYU Depth V2's raw data: `r-TIME-TICKS.ppm` and `d-TIME-TICKS.pgm` in one folder.
 
-Depth files hold the Kinect's own numbers, with their bytes swapped. The data set's toolbox
+Such names and files libfreenect's program `record` writes, by which it was made. Depth files hold
+the Kinect's own numbers, with their bytes swapped. The data set's toolbox
 (Silberman et al., ECCV 2012; depth_rel2depth_abs.m, camera_params.m) makes metres of them. Depth is
 not aligned to colour: `--intrinsics kinect-v1` has the toolbox's calibration.
 """

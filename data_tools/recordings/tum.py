@@ -42,16 +42,21 @@ ASSOCIATIONS = ("associations.txt", "associate.txt", "association.txt")
 _STAMP = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,12})?")
 
 
-class NamedByTime(Recording):
-    """Pictures whose names are times, without a list. Programs that are not TUM's write such names,
-    too, often with depth in millimetres."""
+class TumRecording(Recording):
+    """A recording in TUM's layout. Programs that are not TUM's write it, too, often with depth in
+    millimetres."""
 
     def doubt(self) -> str | None:
         """That depth may be in millimetres, if it would be near in TUM's unit. Where TUM made it of
         whole millimetres, all values are multiples of 5."""
-        depth = self._first_depth()
+        depth = self.first_depth()
         seen = depth[depth > 0]
-        if depth.dtype != np.uint16 or seen.size < FEWEST or not (seen % 5).any():
+        if (
+            self.unit().steps != KIND.steps
+            or depth.dtype != np.uint16
+            or seen.size < FEWEST
+            or not (seen % 5).any()
+        ):
             return None
         metres = float(np.median(seen)) / KIND.steps
         if metres > NEAR:
@@ -85,12 +90,12 @@ def _open(where: Path, settings: Settings) -> Recording:
     lists = where / "rgb.txt", where / "depth.txt"
     if all(path.is_file() for path in lists):
         sides = [read_list(where, path) for path in lists]
-        return Recording(where, KIND, by_time(*sides, settings.max_gap))
+        return TumRecording(where, KIND, by_time(*sides, settings.max_gap))
     if listed_pairs := _list_of_pairs(where):
-        return Recording(where, KIND, read_pairs(where, listed_pairs))
+        return TumRecording(where, KIND, read_pairs(where, listed_pairs))
     color = needed(where / "rgb", images.COLOR)
     depth = needed(where / "depth", images.DEPTH)
-    return NamedByTime(where, KIND, associated(where, color, depth, settings.max_gap))
+    return TumRecording(where, KIND, associated(where, color, depth, settings.max_gap))
 
 
 def read_list(where: Path, path: Path) -> list[Picture]:

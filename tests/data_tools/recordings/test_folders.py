@@ -1,7 +1,5 @@
 """Folders of colour and depth with other names, and colour and depth in one folder."""
 
-import json
-
 import layouts
 import numpy as np
 import pytest
@@ -77,25 +75,6 @@ def test_layouts_give_the_folders_records(command, tmp_path, rendered, records, 
     where = layouts.folder(tmp_path / "plain", rendered)
     command("folder", *where, "--depth-unit", steps, "wanted", "--depth-range", "0:4")
     assert sorted(records("db")) == sorted(records("wanted"))  # hashes are not in order
-
-
-def test_replica_says_its_unit(command, tmp_path, rendered, records):
-    root = layouts.named(
-        tmp_path / "Replica/office0",
-        rendered,
-        lambda i: f"results/frame{i:06d}.png",
-        lambda i: f"results/depth{i:06d}.png",
-    )
-    told = tmp_path / "Replica/cam_params.json"
-    told.write_text(json.dumps({"camera": {"w": 40, "h": 30, "scale": 6553.5}}))
-    command("sequence", root, "db", "--depth-range", "0:4")
-    assert read_info("db")["options"]["depth_unit"] == "6553.5 steps per metre"
-    where = layouts.folder(tmp_path / "plain", rendered)
-    command("folder", *where, "--depth-unit", 6553.5, "wanted", "--depth-range", "0:4")
-    assert records("db") == records("wanted")
-    told.write_text('{"camera": {"scale": "6553.5"}}')
-    line = command("sequence", root, "d", code=1).stderr
-    assert "cam_params.json: expected the steps in a metre as camera.scale" in line
 
 
 def test_folders_are_named_and_chosen(command, tmp_path, rendered, records):

@@ -40,3 +40,9 @@ def test_depth_as_raw_numbers_is_named(command, tmp_path, rendered):
     layouts.put(tmp_path / "in/desk_Color_1.png", color)
     layouts.put(tmp_path / "in/desk_Depth_1.raw", depth.tobytes())
     assert "its depth is raw numbers" in command("sequence", "in", "db", code=1).stderr
+
+
+def test_pictures_that_opencv_does_not_read_are_named(command, tmp_path, rendered):
+    layouts.put(tmp_path / "in/rgb/1.HEIC", b"\0\0\0\x18ftypheic")
+    layouts.put(tmp_path / "in/depth/1.png", rendered[0][1])
+    assert "its pictures are HEIC" in command("sequence", "in", "db", code=1).stderr

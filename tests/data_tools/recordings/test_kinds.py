@@ -179,10 +179,11 @@ def test_sun3ds_rotated_bits_are_told_by_the_values(command, tmp_path, large, re
     assert read_info("a")["options"]["depth_unit"] == "sunrgbd"
 
 
-def test_names_that_are_times_may_have_millimetres(command, tmp_path, large):
+@pytest.mark.parametrize("lists", [True, False])
+def test_tums_layout_may_have_millimetres(command, tmp_path, large, lists):
     """TUM's unit is assumed, and doubted where millimetres are likelier."""
     times = [("1.00", "1.01"), ("2.00", "2.01")]
-    layouts.tum(tmp_path / "own", large, times, lists=False)
+    layouts.tum(tmp_path / "own", large, times, lists=lists)
     said = command("sequence", "own", "db", "--size", "80x60").stderr
     metres = float(np.median(large[0][1][large[0][1] > 0])) / 1000
     assert (
@@ -192,13 +193,12 @@ def test_names_that_are_times_may_have_millimetres(command, tmp_path, large):
     assert "(--depth-unit mm)\n" in said
     said = command("sequence", "own", "mm", "--size", "80x60", "--depth-unit", "mm").stderr
     assert "TUM's unit" not in said
-    # Of TUM's own: all are multiples of 5, or not near, or there are lists.
+    # Of TUM's own all are multiples of 5; others are not so near.
     near = [(color, depth // 25 * 5) for color, depth in large]
-    layouts.tum(tmp_path / "near", near, times, lists=False)
+    layouts.tum(tmp_path / "near", near, times, lists=lists)
     far = [(color, depth * 5 + 1) for color, depth in large]
-    layouts.tum(tmp_path / "far", far, times, lists=False)
-    layouts.tum(tmp_path / "lists", large, times)
-    for name in ("near", "far", "lists"):
+    layouts.tum(tmp_path / "far", far, times, lists=lists)
+    for name in ("near", "far"):
         said = command("sequence", name, f"{name}_db", "--size", "80x60").stderr
         assert "TUM's unit" not in said
 
