@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from boundary.errors import shown
-from data_tools.recordings.words import is_depth
+from data_tools import images
+from data_tools.recordings.words import UNTOLD, color_rank, is_depth
 
 EXPORTS = {
     ".r3d": "from Record3D: export it as EXR + JPG",
@@ -22,7 +23,7 @@ EXPORTS = {
     **dict.fromkeys((".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"), "packed: unpack it first"),
 }
 HEIC = (".heic", ".heif")
-RAW = (".raw", ".bin")
+ASIDE = (".txt", ".json", ".csv", ".xml", ".yaml", ".pincam")
 LOOKED_AT = 1000  # files in a folder
 DEPTH_OF_TREE = 2
 
@@ -35,13 +36,37 @@ def hint(where: Path, recognised: Callable[[Path], bool]) -> str:
     if inner:
         first = [shown(path) for path in inner[:3]] + ["..."] * (len(inner) > 3)
         return f"but {', '.join(first)} {'is one' if len(inner) == 1 else 'are'}"
-    files = [path for path in _files(where) if path.parent == where]
-    if any(path.suffix.lower() in RAW and is_depth(path.stem) for path in files):
-        return "its depth is raw numbers without a size: export PNG of 16 bits, or record a bag"
-    if any(path.suffix.lower() in HEIC for path in _files(where)):
+    files = _files(where)
+    if any(path.suffix.lower() in HEIC for path in files):
         return "its pictures are HEIC, which OpenCV does not read: export JPEG"
-    known = next((path for path in files if path.suffix.lower() in EXPORTS), None)
-    return f"{shown(known.name)} is {EXPORTS[known.suffix.lower()]}" if known else ""
+    here = [path for path in files if path.parent == where]
+    if known := next((path for path in here if path.suffix.lower() in EXPORTS), None):
+        return f"{shown(known.name)} is {EXPORTS[known.suffix.lower()]}"
+    return _half(where, files)
+
+
+def _half(where: Path, files: list[Path]) -> str:
+    """What is said of a folder in which colour or depth was found, but not both."""
+    deep = [path for path in files if is_depth(_part(where, path))]
+    depth = [path for path in deep if path.suffix.lower() in images.DEPTH]
+    flat = [path for path in files if path.suffix.lower() in images.COLOR and path not in deep]
+    odd = next((path for path in deep if path.suffix and path.suffix.lower() not in ASIDE), None)
+    if depth:
+        return (
+            f"it has depth ({_part(where, depth[0])}), but what is colour is not told by the "
+            "names; --color-folder NAME tells it"
+        )
+    if odd is not None:
+        known = " ".join(images.DEPTH)
+        return f"{shown(odd.relative_to(where))}: depth is read from {known}; export PNG of 16 bits"
+    if any(color_rank(_part(where, path)) not in (None, UNTOLD) for path in flat):
+        return "it has colour, but no depth by the names; --depth-folder NAME tells the folder"
+    return ""
+
+
+def _part(where: Path, path: Path) -> str:
+    """The name that tells what a file is: its folder's in `where`, or its own there."""
+    return path.stem if path.parent == where else path.relative_to(where).parts[0]
 
 
 def _files(where: Path) -> list[Path]:

@@ -104,7 +104,7 @@ def read_list(where: Path, path: Path) -> list[Picture]:
     for number, parts in _lines(path, 2):
         if not _STAMP.fullmatch(parts[0]):
             raise DataError(f"{shown(path)}:{number}: {parts[0]!r} is no timestamp in seconds")
-        file = where / parts[1]
+        file = where / _portable(parts[1])
         pictures.append(
             Picture(file, shown(parts[1]), file.stem, nanoseconds(parts[0]), key_of(file.stem))
         )
@@ -115,6 +115,7 @@ def read_pairs(where: Path, path: Path) -> Association:
     """The pairs in a list. Raises DataError, naming the line, for anything else."""
     pairs = []
     for _, (one, first, other, second) in _lines(path, 4):
+        first, second = _portable(first), _portable(second)
         stamps, files = [one, other], [where / first, where / second]
         if "depth" in Path(first).parts:  # ICL-NUIM names depth first
             stamps, files = stamps[::-1], files[::-1]
@@ -125,6 +126,11 @@ def read_pairs(where: Path, path: Path) -> Association:
     if len(names) < len(pairs):
         raise DataError(f"{shown(path)}: names a colour picture twice")
     return Association(pairs, len(pairs), len(pairs), f"the list {shown(path.name)}")
+
+
+def _portable(name: str) -> str:
+    """The path of a file in a list, which may have been written on Windows."""
+    return name if "/" in name else name.replace("\\", "/")
 
 
 def _lines(path: Path, count: int) -> list[tuple[int, list[str]]]:

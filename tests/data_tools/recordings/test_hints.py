@@ -35,11 +35,25 @@ def test_recordings_in_the_folder_are_named(command, tmp_path, rendered):
     assert "in: not recognised as a recording: but in/desk is one" in line
 
 
-def test_depth_as_raw_numbers_is_named(command, tmp_path, rendered):
-    color, depth = rendered[0]
-    layouts.put(tmp_path / "in/desk_Color_1.png", color)
-    layouts.put(tmp_path / "in/desk_Depth_1.raw", depth.tobytes())
-    assert "its depth is raw numbers" in command("sequence", "in", "db", code=1).stderr
+@pytest.mark.parametrize(
+    ("colors", "depths", "hint"),
+    [
+        ("desk_Color_1.png", "desk_Depth_1.raw", "desk_Depth_1.raw: depth is read from .png "),
+        ("rgb/1.png", "depth/1.npz", "depth/1.npz: depth is read from .png .exr .npy"),
+        ("rgb/1.png", "depth/1.jpg", "depth/1.jpg: depth is read from .png"),
+        (
+            "PV/1.png",
+            "Depth Long Throw/1.pgm",
+            "it has depth (Depth Long Throw), but what is colour",
+        ),
+        ("color/1.png", "other/1.txt", "it has colour, but no depth by the names; --depth-folder"),
+    ],
+)
+def test_what_is_missing_is_named(command, tmp_path, rendered, colors, depths, hint):
+    layouts.put(tmp_path / "in" / colors, rendered[0][0])
+    layouts.put(tmp_path / "in" / depths, b"\0" * 99)
+    line = command("sequence", "in", "db", code=1).stderr
+    assert f"in: not recognised as a recording: {hint}" in line
 
 
 def test_pictures_that_opencv_does_not_read_are_named(command, tmp_path, rendered):

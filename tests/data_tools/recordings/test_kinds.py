@@ -123,6 +123,9 @@ def test_tums_lists_with_commas_and_missing_files(command, tmp_path, rendered, n
     (root / "rgb.txt").write_text("\r\n".join([lines[3].replace(" ", ",\t"), "", *lines[4:]]))
     command("sequence", "rec", "db")
     assert len(names("db")) == 2
+    (root / "depth.txt").write_text((root / "depth.txt").read_text().replace("/", "\\"))
+    command("sequence", "rec", "windows")
+    assert len(names("windows")) == 2
     shutil.rmtree(root / "rgb")
     line = command("sequence", "rec", "db", "--force", code=1).stderr
     assert "rec/rgb/100.000000.png: No such file" in line
@@ -348,6 +351,14 @@ def test_videos_that_are_none(command, tmp_path):
     )
     (root / "b.mp4").write_bytes(b"")
     assert "holds 2 videos" in command("sequence", "rec", "d", "--kind", "video", code=1).stderr
+
+
+def test_a_video_of_depth_beside_it_does_not_count(command, tmp_path, names):
+    layouts.stray(tmp_path / "rec", painted(3))
+    for name in ("depth.avi", "ir.avi"):
+        shutil.copy(tmp_path / "rec/rgb.avi", tmp_path / "rec" / name)
+    command("sequence", "rec", "db")
+    assert names("db") == ["000000", "000001", "000002"]
 
 
 def test_a_video_cut_off_names_the_frames(command, tmp_path):
