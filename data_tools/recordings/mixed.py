@@ -26,16 +26,16 @@ def _sides(where: Path) -> tuple[list[Path], list[Path]]:
     return color, [file for file in listed(where, images.DEPTH) if words.is_depth(file.stem)]
 
 
-def _folder(where: Path) -> Path:
-    return next((one for one in (where, where / INNER) if all(_sides(one))), where)
+def _folder(where: Path) -> Path | None:
+    return next((one for one in (where, where / INNER) if all(_sides(one))), None)
 
 
 def _recognise(where: Path) -> bool:
-    return all(_sides(_folder(where)))
+    return _folder(where) is not None
 
 
 def _open(where: Path, settings: Settings) -> Recording:
-    folder = _folder(where)
+    folder = _folder(where) or where
     sides = _sides(folder)
     for part, files in zip(("colour", "depth"), sides, strict=True):
         if not files:

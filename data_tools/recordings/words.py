@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 # What words of a colour picture begin with; the groups that come first tell more.
 COLOR = (("color", "colour", "rgb"), ("image", "img", "frame", "photo"), ("left", "wide", "cam"))
@@ -15,26 +16,35 @@ OTHER = ("conf", "mask", "label", "seman", "segm", "instance", "infra", "right",
 OTHER_WORDS = {"ir", "vis", "viz", "seg", "uv", "amplitude"}
 
 
-def words(name: str) -> list[str]:
+def words(name: str) -> tuple[str, ...]:
     """The words of a name, in small letters: runs of letters."""
-    return re.findall("[a-z]+", name.lower())
+    return tuple(re.findall("[a-z]+", name.lower()))
 
 
 def is_other(name: str) -> bool:
     """Whether a name is that of neither colour nor depth."""
-    found = words(name)
-    return _begins(found, OTHER) or bool(OTHER_WORDS & set(found))
+    return _is_other(words(name))
 
 
 def is_depth(name: str) -> bool:
     """Whether a name is that of depth."""
-    return not is_other(name) and _begins(words(name), DEPTH)
+    found = words(name)
+    return _begins(found, DEPTH) and not _is_other(found)
 
 
 def color_rank(name: str) -> int | None:
     """How clearly a name is that of colour: 0 is clearest, UNTOLD says nothing; None: it is not."""
-    found = words(name)
-    if is_other(name) or _begins(found, DEPTH):
+    return _color_rank(words(name))
+
+
+@lru_cache(maxsize=1024)  # the names of a recording have few words
+def _is_other(found: tuple[str, ...]) -> bool:
+    return _begins(found, OTHER) or bool(OTHER_WORDS & set(found))
+
+
+@lru_cache(maxsize=1024)
+def _color_rank(found: tuple[str, ...]) -> int | None:
+    if _is_other(found) or _begins(found, DEPTH):
         return None
     return next((rank for rank, group in enumerate(COLOR) if _begins(found, group)), UNTOLD)
 
@@ -46,5 +56,5 @@ def clearest(names: Iterable[str], untold: bool) -> list[str]:
     return [name for name, rank in ranks.items() if known and rank == min(known)]
 
 
-def _begins(found: list[str], with_one_of: tuple[str, ...]) -> bool:
+def _begins(found: tuple[str, ...], with_one_of: tuple[str, ...]) -> bool:
     return any(word.startswith(with_one_of) for word in found)
