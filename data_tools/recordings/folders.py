@@ -32,8 +32,8 @@ def _found(where: Path, part: str) -> list[str]:
         return []
     inner = sorted(path.name for path in where.iterdir() if path.is_dir())
     if part == "color":
-        filled = [name for name in inner if _files(where / name, images.COLOR)]
-        return words.clearest(filled, untold=False)
+        told = [name for name in inner if words.color_rank(name) not in (None, words.UNTOLD)]
+        return words.clearest((name for name in told if _files(where / name, images.COLOR)), False)
     return [name for name in inner
             if words.is_depth(name) and _files(where / name, images.DEPTH)]  # fmt: skip
 

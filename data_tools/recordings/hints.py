@@ -71,17 +71,23 @@ def _part(where: Path, path: Path) -> str:
 
 def _files(where: Path) -> list[Path]:
     """Some of the files in a folder and in those in it."""
-    folders = [where, *(path for path in islice(where.iterdir(), LOOKED_AT) if path.is_dir())]
-    return [path for folder in folders for path in islice(folder.iterdir(), LOOKED_AT)
-            if path.is_file()]  # fmt: skip
+    folders = [where, *(path for path in _inside(where) if path.is_dir())]
+    return [path for folder in folders for path in _inside(folder) if path.is_file()]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The first things in a folder; none if it cannot be read."""
+    try:
+        return sorted(islice(folder.iterdir(), LOOKED_AT))
+    except OSError:
+        return []
 
 
 def _recordings(where: Path, recognised: Callable[[Path], bool]) -> list[Path]:
     """The recordings in a folder: below it, or below that."""
     level = [where]
     for _ in range(DEPTH_OF_TREE):
-        level = [path for folder in level for path in islice(sorted(folder.iterdir()), LOOKED_AT)
-                 if path.is_dir()]  # fmt: skip
-        if found := [path for path in level if recognised(path)]:
+        level = [path for folder in level for path in _inside(folder) if path.is_dir()]
+        if found := [path for path in level[:LOOKED_AT] if _inside(path) and recognised(path)]:
             return found
     return []
