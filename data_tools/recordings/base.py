@@ -33,6 +33,7 @@ from data_tools.recordings.association import (
 )
 
 MILLIMETRES = 1000  # steps per metre
+BEYOND = 100  # metres, which no camera's median distance exceeds
 COLOR_FOLDERS = ("color", "rgb", "image")
 NUMBERED = "equal numbers in the names"
 CHANGING = "equal numbers in the names, without those that never change"
@@ -146,14 +147,17 @@ class Recording:
         return {"labeled": any(pair.label for pair in self.pairs)}
 
     def unit(self) -> DepthUnit:
-        """The unit of the stored depth: metres for floats; else as a file declares it, else that of
-        the kind. Millimetres may have SUN3D's rotated bits, which their values tell.
+        """The unit of the stored depth: metres for floats, unless they are so large that they must
+        be millimetres; else as a file declares it, else that of the kind. Millimetres may have
+        SUN3D's rotated bits, which their values tell.
 
         Raises DataError if no depth can be read.
         """
         depth = self.first_depth()
         if depth.dtype.kind == "f":
-            return DepthUnit("steps", 1.0)
+            seen = depth[np.isfinite(depth) & (depth > 0)]
+            large = seen.size and np.median(seen) > BEYOND
+            return DepthUnit("steps", MILLIMETRES if large else 1.0)
         if told := declared.steps(self.where):
             return DepthUnit("steps", told[0])
         if self._steps == MILLIMETRES and has_rotated_bits(depth):

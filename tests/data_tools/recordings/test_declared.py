@@ -76,3 +76,14 @@ def test_floats_are_metres_whatever_is_declared(command, tmp_path, rendered):
     (root / "scene_camera.json").write_text(json.dumps(BOP))
     said = command("sequence", root, "db").stderr
     assert said.endswith("depth unit: 1 steps per metre\n")
+
+
+def test_floats_that_no_room_has_are_millimetres(command, tmp_path, rendered, records):
+    for name, scale in (("mm", 1), ("m", 1000)):
+        frames = [(color, (depth / scale).astype(np.float32)) for color, depth in rendered]
+        layouts.named(tmp_path / name, frames, lambda i: f"rgb/{i}.png",
+                      lambda i: f"depth/{i}.npy")  # fmt: skip
+    said = command("sequence", "mm", "a", "--depth-range", "0:4").stderr
+    assert said.endswith("depth unit: 1000 steps per metre\n")
+    command("sequence", "m", "b", "--depth-range", "0:4")
+    assert records("a") == records("b")
