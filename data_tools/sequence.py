@@ -124,6 +124,8 @@ def main() -> None:
         not args.no_labels and not labels.given,
         args.label_map,
         args.unknown == "ignore",
+        args.color_folder,
+        args.depth_folder,
     )
     recording = kinds.open_recording(args.source, args, how)
     args.depth_unit = args.depth_unit or recording.unit()

@@ -20,6 +20,7 @@ from boundary.errors import shown
 from boundary.reading import check_plain, reading
 from data_tools import cli, images
 from data_tools.cli import DataError
+from data_tools.recordings import words
 from data_tools.recordings.association import SECOND, Association, Pair, Picture, by_key
 from data_tools.recordings.base import Kind, Recording, Settings, listed, needed, picture
 
@@ -140,9 +141,10 @@ class Video(Recording):
 
 
 def _video(where: Path) -> list[Path]:
-    """The video at `where`: itself, or those in the folder."""
+    """The video at `where`: itself, or those in the folder, without those of depth and the like."""
     if where.is_dir():
-        return listed(where, SUFFIXES)
+        found = listed(where, SUFFIXES)
+        return [file for file in found if words.color_rank(file.stem) is not None] or found
     return [where] if where.suffix.lower() in SUFFIXES else []
 
 
