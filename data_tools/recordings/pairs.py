@@ -13,8 +13,9 @@ import numpy as np
 
 from boundary import writing
 from boundary.reading import read_bytes
-from data_tools import build, cli, info, store
+from data_tools import build, cli, info, notes, store
 from data_tools.cli import DataError
+from data_tools.notes import Note
 from data_tools.record import Frame, RecordFormat
 from data_tools.recordings.base import Recording
 from data_tools.recordings.labelled import Labelled
@@ -42,12 +43,13 @@ def write(
     partial = PartialFolder(out, [facts, names])
     try:
         bad: dict[str, str] = {}
+        said: notes.Notes = {}
         for index in cli.progress(indices, len(indices), "frames"):
             name = recording.names[index]
             if name in partial.done:
                 continue
             try:
-                files, count = _files(recording, index, form)
+                files, count, told = _files(recording, index, form)
             except (DataError, OSError) as error:
                 bad[name] = cli.describe(error)
                 continue
@@ -55,7 +57,9 @@ def write(
                 file = partial.folder / folder / f"{name}{suffix}"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 writing.write_bytes(file, data, DataError)
+            notes.add(said, name, told)
             partial.add(name, {"unknown": count})
+        notes.tell(said)
         build.report(bad, len(indices), skip_bad)
         if len(bad) == len(indices):
             raise DataError(f"{out}: none of its frames can be used")
@@ -80,15 +84,17 @@ File = tuple[str, bytes]  # suffix and content
 
 def _files(
     recording: Recording | Labelled, index: int, form: RecordFormat
-) -> tuple[dict[str, File], int]:
-    """A frame's files by folder, and how many unknown labels became 0."""
+) -> tuple[dict[str, File], int, tuple[Note, ...]]:
+    """A frame's files by folder; how many unknown labels became 0; what is to be said of it."""
     loaded = recording.load(index)
     frame, files = form.prepared(loaded) if form.rig else loaded, recording.files(index)
+    if "turned" in loaded.facts:  # all parts are written upright, so that nobody has to ask again
+        files.clear()
     if frame is not loaded:
         files.pop("depth", None)
         frame = replace(frame, depth=_stored(frame.depth, loaded.depth.dtype))
     frame, count = _known(frame)
-    return _contents(frame, files), count
+    return _contents(frame, files), count, frame.notes
 
 
 def _stored(depth: np.ndarray, kind: np.dtype) -> np.ndarray:
