@@ -114,7 +114,7 @@ def find(
     if path.is_dir():
         files = {
             file: (named or stem)(file.relative_to(path))
-            for file in path.rglob("*")
+            for file in sorted(path.rglob("*"))
             if file.suffix.lower() in suffixes and not file.name.startswith(".")
         }
     elif path.exists():  # a pipe, too: what reads it says that it is no picture
