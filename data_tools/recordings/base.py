@@ -91,14 +91,20 @@ class Recording:
         self.pairs = [self.pairs[index] for index in chosen]
         self.names = [pair.name for pair in self.pairs]
 
-    def load(self, index: int) -> Frame:
-        """Frame `index`. Raises DataError if it cannot be read."""
+    def load(
+        self, index: int, label: Callable[[tuple[int, int]], np.ndarray] | None = None
+    ) -> Frame:
+        """Frame `index`. label: reads its labels (H x W) from elsewhere, given the colour picture's
+        width and height. Raises DataError if it cannot be read."""
         pair = self.pairs[index]
-        label = None if pair.label is None else self.read_label(pair)
+        color, depth, labels = self.read_color(pair), self.read_depth(pair), None
+        if label is not None:
+            labels = label(color.shape[1::-1])
+        elif pair.label is not None:
+            labels = self.read_label(pair)
         files = {"color": pair.color, "depth": pair.depth, "label": pair.label}
         told = {part: self.tell(file) for part, file in files.items() if file is not None}
-        frame = Frame(self.read_color(pair), self.read_depth(pair), label, files=told)
-        return turning.turned(frame, self.orientation(pair))
+        return turning.turned(Frame(color, depth, labels, files=told), self.orientation(pair))
 
     def about(self, index: int) -> dict[str, Any]:
         """The time of colour in seconds, and the gap to depth's in milliseconds, if known."""

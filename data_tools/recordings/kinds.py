@@ -110,6 +110,14 @@ def add_options(group: Any) -> None:
         group.add_argument(f"--{part}-topic", metavar="TOPIC", help=f"the topic of {told} in a bag")
 
 
+def given(args: argparse.Namespace) -> list[str]:
+    """The options of add_options that have another value than their default."""
+    usual = {"kind": None, "max_gap": MAX_GAP, "start": None, "end": None, "every": 1,
+             "color_topic": None, "depth_topic": None}  # fmt: skip
+    found = [name for name, value in usual.items() if getattr(args, name) != value]
+    return [f"--{name.replace('_', '-')}" for name in found]
+
+
 def _gap(text: str) -> int:
     try:
         return parse_gap(text)
