@@ -23,14 +23,7 @@ from data_tools import cli, framing, notes, store
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.doctor.sets import Repeats
-from data_tools.record import (
-    CHANNELS,
-    Encoded,
-    Frame,
-    RecordFormat,
-    UnknownLabel,
-    from_datum,
-)
+from data_tools.record import CHANNELS, Encoded, Frame, RecordFormat, UnknownLabel
 
 
 class Source(Protocol):
@@ -70,6 +63,7 @@ class Unknown(str):
     """The reason why a frame is bad, where that is an unknown label."""
 
 
+LISTED = 50  # bad frames that are named; with --skip-bad, dataset.json names all
 IGNORE_UNKNOWN = "--unknown ignore counts such pixels as 0"
 
 
@@ -203,7 +197,7 @@ def _survey(output: Output, format: RecordFormat) -> store.Survey:
 
     def look(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
         repeats = Repeats()
-        facts = store.survey(_watched(records, repeats), where)
+        facts = store.survey(records, where, repeats.add)
         found = repeats.findings()
         if found and format.strict:
             raise DataError(f"{output.path}: {'; '.join(map(str, found))}")
@@ -212,15 +206,6 @@ def _survey(output: Output, format: RecordFormat) -> store.Survey:
         return facts
 
     return look
-
-
-def _watched(
-    records: Iterator[tuple[bytes, bytes]], repeats: Repeats
-) -> Iterator[tuple[bytes, bytes]]:
-    for key, record in records:
-        name = store.name_of(key)
-        repeats.add(name, from_datum(record, name)[0])
-        yield key, record
 
 
 def tell_unknown(path: Path, info: dict[str, Any]) -> None:
@@ -239,7 +224,7 @@ def report(
     kind: str = "frame",
     ignore_unknown: str = IGNORE_UNKNOWN,
 ) -> None:
-    """Names every bad frame; raises DataError if there are any, unless skip_bad.
+    """Names the bad frames, up to LISTED; raises DataError if there are any, unless skip_bad.
 
     bad: names and reasons. kind: what they are. ignore_unknown: the remedy for unknown labels.
     """
@@ -251,8 +236,10 @@ def report(
         remedy += f"; {ignore_unknown}"
     if len(bad) == 1 and not skip_bad:
         raise DataError(f"cannot use {kind} {lines[0]}; {remedy}")
-    for line in lines:
+    for line in lines[:LISTED]:
         cli.say(f"{'left out' if skip_bad else 'cannot use'} {kind} {line}")
+    if len(lines) > LISTED:
+        cli.say(f"... and {len(lines) - LISTED} more {kind}s")
     if not skip_bad:
         raise DataError(
             f"{len(bad)} of {count} {kind}s cannot be used (named above); "

@@ -6,6 +6,7 @@ centres at whole numbers: (0, 0) is the middle of the top left one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -255,10 +256,11 @@ class Extrinsics:
 
     def check(self) -> Extrinsics:
         """Itself. Raises DataError unless it is a rotation and a distance within one device."""
-        off = np.abs(self.matrix @ self.matrix.T - np.eye(3)).max()
+        with np.errstate(all="ignore"):
+            off = np.abs(self.matrix @ self.matrix.T - np.eye(3)).max()
         if not off < ROTATION_TOLERANCE or not np.linalg.det(self.matrix) > 0:
             raise DataError("the rotation of the extrinsics is no rotation matrix")
-        apart = float(np.linalg.norm(self.translation))
+        apart = math.hypot(*self.translation)
         if not apart < MOST_APART:
             raise DataError(
                 f"the cameras are {apart:g} m apart; expected the translation in metres, below "

@@ -58,7 +58,7 @@ class DepthUnit:
                 f"depth is {raw.dtype} of shape {raw.shape}, expected numbers of shape (H, W)"
             )
         if self.kind == "scaled":
-            low, high = np.nanmin(raw), np.nanmax(raw)
+            low, high = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # NaN: no number
             if not (low >= 0 and high <= 255):
                 raise DataError(f"scaled depth must lie in 0..255, found {low}..{high}")
         elif raw.dtype.itemsize == 1:

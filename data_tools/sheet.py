@@ -15,7 +15,6 @@ from data_tools.record import CHANNELS, from_datum
 from data_tools.store import Reader, name_of
 
 STRIP = 18  # pixels: the height of a row's title
-EDGE = 0.3  # an edge of depth that is drawn, 0..1
 EDGE_COLOR = (60, 60, 255)
 BAR = 10  # pixels: the width of the colour bar
 
@@ -84,7 +83,7 @@ def _with_edges(color: np.ndarray, depth: np.ndarray) -> np.ndarray:
     values = np.nan_to_num(depth.astype(np.float64))
     found = cv2.resize(edges.depth_edges(values), color.shape[1::-1])
     drawn = color.copy()
-    drawn[found > EDGE] = EDGE_COLOR
+    drawn[found > edges.EDGE] = EDGE_COLOR
     return drawn
 
 

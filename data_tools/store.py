@@ -263,7 +263,9 @@ def _final(path: Path) -> Path:
 
 
 def _partial(final: Path) -> Path:
-    """The folder in which the LMDB `final` is built."""
+    """The folder in which the LMDB `final` is built. Raises DataError for the root folder."""
+    if not final.name:
+        raise DataError(f"{final}: is no place for an LMDB")
     return final.with_name(final.name + PARTIAL)
 
 
@@ -351,8 +353,12 @@ def unknown_labels(counts: list[int], unit: str = "pixels") -> dict[str, int]:
     return {unit: sum(counts), "frames": len(counts)}
 
 
-def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]:
-    """Facts about a stream of (key, record), for dataset.json.
+def survey(
+    records: Iterator[tuple[bytes, bytes]],
+    where: str,
+    see: Callable[[str, np.ndarray], object] = lambda name, planes: None,
+) -> dict[str, Any]:
+    """Facts about a stream of (key, record), for dataset.json. see: is shown each record's planes.
 
     They are counts, the common shape and type, pixels of every label (channel 4), records of every
     scene, and a SHA-256 over keys and records, each preceded by its length as 8 bytes,
@@ -364,6 +370,7 @@ def survey(records: Iterator[tuple[bytes, bytes]], where: str) -> dict[str, Any]
         for part in (key, record):
             digest.update(len(part).to_bytes(8, "little") + part)
         planes, scene = from_datum(record, f"{where}: {shown(key)}")
+        see(name_of(key), planes)
         shapes.add((*planes.shape, str(planes.dtype)))
         if len(planes) == 5:
             labels += np.bincount(planes[4].astype(np.uint8).ravel(), minlength=256)

@@ -22,14 +22,15 @@ JUMP = (0.03, 0.08)  # relative changes of depth from one pixel to the next: no 
 CREASE = (0.02, 0.08)  # relative second differences of 1 / depth over three pixels
 SHADOW = 6  # pixels: holes up to this width are filled
 AROUND = 31  # pixels: edges are compared with those around them
+EDGE, LEAST_SHARE = 0.3, 0.02  # a single object's edges, fewer, meet others by chance
 LEAST_SIDE = 16  # pixels of the grid
 TOLERANCE = 2  # pixels of the grid: an offset up to here is none
 REACH, TURN_REACH = 0.15, 0.04  # shifts up to this part of the longer side are looked for
-CLEAR = 6.5  # a score that stands out among turns
+CLEAR = 6.0  # a score that stands out among turns
 CLEAR_SHIFT = 8.5  # and among shifts, which are many more
 # By how much another score must exceed the one without a shift, and which part of it the latter
 # must not exceed.
-SHIFT, TURN = (4.0, 0.8), (5.0, 0.65)
+SHIFT, TURN = (4.0, 0.8), (4.0, 0.7)
 SOUND = 9.0  # where the score without a shift is so high, no turns are looked for
 LEAST_SHIFT = 4  # pixels of the grid
 PROJECT = "--intrinsics, --depth-intrinsics and --extrinsics project depth into the colour camera"
@@ -61,8 +62,7 @@ class Match:
 def examine(sample: Sample) -> list[Finding]:
     """A finding on a frame whose depth is shifted, mirrored or turned against its colour."""
     colors, depth = _spectrum(color_edges(sample.color)), depth_edges(sample.metres)
-    found = _scores(colors, depth)
-    if found is None:
+    if float((depth > EDGE).mean()) < LEAST_SHARE or (found := _scores(colors, depth)) is None:
         return []
     as_is = best(found)
     if as_is.still < SOUND:

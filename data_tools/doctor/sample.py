@@ -13,6 +13,7 @@ from data_tools.depth import DepthUnit
 SIDE = 320  # pixels; the longer side of the grid has no more
 # Fewer pixels say too little: chance makes a plane of them, or edges that seem to lie elsewhere.
 LEAST_PIXELS = 1000
+WITHIN = (1e-6, 1e6)  # metres
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ def sample(color: np.ndarray, depth: np.ndarray, unit: DepthUnit) -> Sample | No
 
 
 def readings(raw: np.ndarray, unit: DepthUnit) -> np.ndarray:
-    """raw (any shape) in metres; what is no reading, negative or not finite, is 0."""
-    metres = unit.metres(raw)
-    return np.where(np.isfinite(metres) & (metres > 0), metres, 0.0)
+    """raw (any shape) in metres; what is no reading, negative or not finite, is 0.
+
+    Readings are limited to WITHIN, so that sums, products and squares of them are finite.
+    """
+    with np.errstate(over="ignore"):
+        metres = unit.metres(raw)
+    return np.where(np.isfinite(metres) & (metres > 0), np.clip(metres, *WITHIN), 0.0)

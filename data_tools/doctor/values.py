@@ -47,7 +47,7 @@ def _flat(sample: Sample) -> Finding | None:
     if high - low > FLAT * middle:
         return None
     where = "" if sample.unit.kind == "scaled" else f" ({distance.metres(middle)})"
-    value = number(np.median(sample.raw[sample.metres > 0]))
+    value = number(float(np.median(sample.raw[sample.metres > 0])))
     return Finding("flat", f"depth is a constant plane: nearly all readings are {value}{where}")
 
 

@@ -124,12 +124,19 @@ class Before(Nodes):
         """The rows (axis 0) or columns of a frame that OpenCV's INTER_NEAREST takes."""
         places, filled, pixels = self._along(axis, window)
         if self.graph.target.doubles:
-            step = self.add("Div", 1, self.add("Div", filled, pixels))
-            found = self.add("Floor", self.add("Mul", places, step))
+            found = self.add("Floor", self._times(places, filled, pixels))
         else:
             found, _ = self._divided(self.add("Mul", places, pixels), filled)
         found = self.add("Min", found, self.add("Sub", pixels, 1))
         return self.whole(self.add("Add", found, self.axis(window.start, axis)))
+
+    def _times(self, places: str, filled: str, pixels: str) -> str:
+        """places x pixels / filled, by the inverse of filled / pixels, and so rounded as OpenCV
+        does. Half of the one and twice the other give that: 1 / x, which has the same digits as
+        2 / x, onnxruntime would fuse with the product, and round otherwise.
+        """
+        twice = self.add("Div", 2, self.add("Div", filled, pixels))
+        return self.add("Mul", self.add("Mul", places, 0.5), twice)
 
     def _divided(self, x: str, y: str) -> tuple[str, str]:
         """x / y, rounded down, and the rest (float64), by integers; x: 0 or more. Both may be
@@ -146,8 +153,7 @@ class Before(Nodes):
         """
         places, filled, pixels = self._along(axis, window)
         if self.graph.target.doubles:
-            step = self.add("Div", 1, self.add("Div", filled, pixels))
-            middle = self.add("Mul", self.add("Add", places, 0.5), step)
+            middle = self._times(self.add("Add", places, 0.5), filled, pixels)
             return self.cast(self.add("Sub", middle, 0.5), np.float32)
         # (place + 1/2) pixels / filled - 1/2, with 1 added so that nothing is negative.
         twice = self.add("Mul", filled, 2)

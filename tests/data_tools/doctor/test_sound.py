@@ -71,3 +71,22 @@ def test_a_frame_without_colour_is_judged_by_its_depth():
     """A floor, seen at a slant."""
     depth = np.repeat((48000 / np.arange(10, 58)).astype(np.uint16)[:, None], 64, 1)
     assert frame.examine(np.full((48, 64, 3), 128, np.uint8), depth, MM) == ()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(40, 50), (1, 3000), (3000, 1)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64, np.float16, np.float64])
+def test_any_numbers_are_judged_without_a_warning_of_numpys(shape, kind):
+    """What a stranger's file may hold: extremes, holes, NaN and infinity."""
+    rng = np.random.default_rng(0)
+    if np.dtype(kind).kind == "f":
+        most = np.finfo(kind).max
+        choice = [np.nan, np.inf, -np.inf, 0, most, -most, 1, np.finfo(kind).tiny]
+    else:
+        choice = [0, 1, 200, np.iinfo(kind).max]
+    color = np.zeros((*shape, 3), np.uint8)
+    for count in range(1, len(choice) + 1):
+        depth = rng.choice(choice[:count], shape).astype(kind)
+        for unit in ("mm", "1e-6", "1e12"):
+            frame.examine(color, depth, DepthUnit.parse(unit))
+            holes.find(depth, DepthUnit.parse(unit))
