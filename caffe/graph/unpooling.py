@@ -1,0 +1,16 @@
+"""Unpooling at other image sizes than the one for which a prototxt states its size."""
+
+from __future__ import annotations
+
+from caffe.proto import caffe_pb2 as pb
+
+
+def free_sizes(param: pb.NetParameter) -> None:
+    """Have Unpooling layers take their size from the image that was pooled: what the prototxt
+    states belongs to its own input size.
+    """
+    masks = {m for layer in param.layer if layer.type == "Pooling" for m in layer.top[1:]}
+    for layer in param.layer:
+        if layer.type == "Unpooling" and masks & {*layer.bottom[1:]}:
+            for field in ("output_h", "output_w", "scale"):
+                layer.unpooling_param.ClearField(field)
