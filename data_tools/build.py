@@ -63,6 +63,7 @@ class Unknown(str):
     """The reason why a frame is bad, where that is an unknown label."""
 
 
+LISTED = 50  # bad frames that are named; with --skip-bad, dataset.json names all
 IGNORE_UNKNOWN = "--unknown ignore counts such pixels as 0"
 
 
@@ -223,7 +224,7 @@ def report(
     kind: str = "frame",
     ignore_unknown: str = IGNORE_UNKNOWN,
 ) -> None:
-    """Names every bad frame; raises DataError if there are any, unless skip_bad.
+    """Names the bad frames, up to LISTED; raises DataError if there are any, unless skip_bad.
 
     bad: names and reasons. kind: what they are. ignore_unknown: the remedy for unknown labels.
     """
@@ -235,8 +236,10 @@ def report(
         remedy += f"; {ignore_unknown}"
     if len(bad) == 1 and not skip_bad:
         raise DataError(f"cannot use {kind} {lines[0]}; {remedy}")
-    for line in lines:
+    for line in lines[:LISTED]:
         cli.say(f"{'left out' if skip_bad else 'cannot use'} {kind} {line}")
+    if len(lines) > LISTED:
+        cli.say(f"... and {len(lines) - LISTED} more {kind}s")
     if not skip_bad:
         raise DataError(
             f"{len(bad)} of {count} {kind}s cannot be used (named above); "

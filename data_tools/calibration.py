@@ -76,6 +76,17 @@ def names() -> list[str]:
     return list(_table())
 
 
+def with_sizes(color: tuple[int, int], depth: tuple[int, int]) -> list[str]:
+    """The names of cameras that have modes of these sizes, (width, height), of both kinds."""
+    found = []
+    for name in names():
+        one = read(name)
+        sizes = ({mode.size for mode in camera.modes} for camera in (one.color, one.depth))
+        if all(size in known for size, known in zip((color, depth), sizes, strict=True)):
+            found.append(name)
+    return found
+
+
 @lru_cache(maxsize=1)
 def _table() -> dict[str, Any]:
     return read_json(TABLE, DataError)

@@ -140,15 +140,20 @@ def _two(text: str, what: str) -> tuple[float, float]:
 def _motions(text: str) -> dict[str, Extrinsics]:
     """The extrinsics between depth and colour, as fields of a Calibration."""
     unsaid: list[Extrinsics] = []
+    there: set[Extrinsics] = set()
     for found in _MOTION.finditer(text):
         motion = Extrinsics(tuple(_floats(found[1])), tuple(_floats(found[2])))
         ways = list(_WAY.finditer(text, max(0, found.start() - 200), found.start()))
         if not ways:
             unsaid.append(motion.check())
         elif (way := (ways[-1][1].lower(), ways[-1][2].lower())) == ("depth", "color"):
-            return {"extrinsics": motion.check()}
+            there.add(motion.check())
         elif way == ("color", "depth") and 'Extrinsic from "Depth"' not in text:
-            return {"extrinsics": motion.check().inverse()}
+            there.add(motion.check().inverse())
+    if len(there) > 1:
+        raise DataError("holds several extrinsics from depth to colour; expected one device's")
+    if there:
+        return {"extrinsics": there.pop()}
     for found in _MOTION_REPR.finditer(text):
         rotation, translation = _floats(found[1]), _floats(found[2])
         if (len(rotation), len(translation)) != (9, 3):

@@ -6,6 +6,7 @@ centres at whole numbers: (0, 0) is the middle of the top left one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -198,11 +199,16 @@ class Camera:
         """Its intrinsics for pictures of `size`, (width, height): those of that size, else those of
         another size with the same aspect ratio, scaled.
 
-        Raises DataError, naming `what` ("depth"), if there are none.
+        Raises DataError, naming `what` ("depth"), if there are none, or several.
         """
-        for mode in self.modes:
-            if mode.size == size:
-                return mode
+        exact = {mode for mode in self.modes if mode.size == size}
+        if len(exact) > 1:
+            raise DataError(
+                f"{what} is {size[0]}x{size[1]}, for which the calibration has {len(exact)} "
+                "intrinsics; is it of several devices?"
+            )
+        if exact:
+            return exact.pop()
         unknown = [mode for mode in self.modes if mode.size is None]
         if unknown:
             return _of_this_size(unknown[0], size, what)
@@ -250,10 +256,11 @@ class Extrinsics:
 
     def check(self) -> Extrinsics:
         """Itself. Raises DataError unless it is a rotation and a distance within one device."""
-        off = np.abs(self.matrix @ self.matrix.T - np.eye(3)).max()
+        with np.errstate(all="ignore"):
+            off = np.abs(self.matrix @ self.matrix.T - np.eye(3)).max()
         if not off < ROTATION_TOLERANCE or not np.linalg.det(self.matrix) > 0:
             raise DataError("the rotation of the extrinsics is no rotation matrix")
-        apart = float(np.linalg.norm(self.translation))
+        apart = math.hypot(*self.translation)
         if not apart < MOST_APART:
             raise DataError(
                 f"the cameras are {apart:g} m apart; expected the translation in metres, below "

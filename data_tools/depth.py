@@ -58,8 +58,7 @@ class DepthUnit:
                 f"depth is {raw.dtype} of shape {raw.shape}, expected numbers of shape (H, W)"
             )
         if self.kind == "scaled":
-            seen = raw[raw == raw]  # without NaN
-            low, high = (seen.min(), seen.max()) if seen.size else (np.nan, np.nan)
+            low, high = np.fmin.reduce(raw, None), np.fmax.reduce(raw, None)  # NaN: no number
             if not (low >= 0 and high <= 255):
                 raise DataError(f"scaled depth must lie in 0..255, found {low}..{high}")
         elif raw.dtype.itemsize == 1:

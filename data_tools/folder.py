@@ -114,7 +114,7 @@ def find(
     if path.is_dir():
         files = {
             file: (named or stem)(file.relative_to(path))
-            for file in path.rglob("*")
+            for file in sorted(path.rglob("*"))
             if file.suffix.lower() in suffixes and not file.name.startswith(".")
         }
     elif path.exists():  # a pipe, too: what reads it says that it is no picture
@@ -178,8 +178,10 @@ def _check_apart(parts: dict[str, dict[str, Path]], names: list[str]) -> None:
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
     """A sort key that compares numbers in names as numbers."""
-    parts = re.split(r"(\d+)", name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    parts = re.split(r"(\d+)", name)  # not what `isdigit` takes for digits, too, such as ²
+    numbers = [part.isdecimal() for part in parts]
+    return [(number, int(part) if number else 0, part)
+            for number, part in zip(numbers, parts, strict=True)]  # fmt: skip
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -231,8 +233,17 @@ def outputs(args: argparse.Namespace, count: int) -> list[Output]:
     if args.val_fraction is None:
         return [Output(args.out, range(count))]
     train, val = split(count, args.val_fraction, args.seed)
-    beside = args.out.with_name(args.out.name + "_val")
-    return [Output(args.out, train, {"split": "train"}), Output(beside, val, {"split": "val"})]
+    return [
+        Output(args.out, train, {"split": "train"}),
+        Output(beside(args.out), val, {"split": "val"}),
+    ]
+
+
+def beside(out: Path) -> Path:
+    """OUT_val. Raises DataError for a folder without a name of its own."""
+    if out.name in ("", ".."):
+        raise DataError(f"{out}: --val-fraction needs a name, beside which NAME_val is written")
+    return out.with_name(f"{out.name}_val")
 
 
 def main() -> None:

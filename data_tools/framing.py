@@ -105,7 +105,11 @@ def rig(args: argparse.Namespace) -> Rig | None:
         for name in ("intrinsics", "depth_intrinsics", "extrinsics", "extrinsics_direction")
     )
     if intrinsics is None:
-        for option, given in (("--depth-intrinsics", depth), ("--extrinsics", extrinsics)):
+        for option, given in (
+            ("--depth-intrinsics", depth),
+            ("--extrinsics", extrinsics),
+            ("--extrinsics-direction", direction),
+        ):
             if given is not None:
                 raise DataError(f"{option} needs --intrinsics, the colour camera's")
         return None

@@ -23,6 +23,7 @@ from data_tools.record import UNKNOWN, Frame, UnknownLabel
 
 COLOR = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".webp")
 DEPTH = (".png", ".exr", ".npy", ".tif", ".tiff", ".pgm")
+COLORED = "; it is a picture of depth for people: export PNG of 16 bits"
 LABEL = (".png", ".npy", ".bmp", ".tif", ".tiff", ".pgm")
 
 
@@ -88,7 +89,10 @@ def _one_channel(depth: np.ndarray, where: str) -> np.ndarray:
     if depth.ndim == 3 and depth.shape[2] == 1:
         depth = depth[:, :, 0]
     if depth.ndim != 2:
-        raise DataError(f"{where}: depth has shape {depth.shape}, expected one channel (H, W)")
+        told = "" if depth.dtype != np.uint8 else COLORED
+        raise DataError(
+            f"{where}: depth has shape {depth.shape}, expected one channel (H, W){told}"
+        )
     return depth
 
 

@@ -32,7 +32,8 @@ import numpy as np
 import caffe
 from boundary import limits
 from boundary.reading import read_lines
-from data_tools import classes, images
+from data_tools import classes, framing, images
+from data_tools.calibration import DIRECTIONS
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.fit import FITS
@@ -48,7 +49,8 @@ class Settings:
     """The keys of param_str. source: the list's file. root: the folder that its paths are relative
     to. size: [width, height]; None for the images' own size, which must be the same for all.
     shuffle: draw a new order each epoch. no_reading: values of the stored depth that are holes.
-    fit, depth_unit, depth_range, float_depth, classes: as the options of data_tools.folder."""
+    fit, depth_unit, depth_range, float_depth, classes, intrinsics, depth_intrinsics, extrinsics,
+    extrinsics_direction: as the options of data_tools.folder."""
 
     source: str
     batch_size: int = 1
@@ -62,6 +64,10 @@ class Settings:
     float_depth: bool = False
     classes: str | int | None = None
     fit: str = "crop"
+    intrinsics: str | None = None
+    depth_intrinsics: str | None = None
+    extrinsics: str | None = None
+    extrinsics_direction: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Settings:
@@ -118,6 +124,7 @@ class Settings:
             highest,
             fit=self.fit,
             no_reading=tuple(self.no_reading),
+            rig=framing.rig(argparse.Namespace(**{**vars(self), "depth_unit": unit})),
         )
 
 
@@ -127,6 +134,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and "\0" not in value
+
+
+def _is_no_or_text(value: Any) -> bool:
+    return value is None or _is_text(value)
 
 
 # For each key, whether a value fits, and what is expected.
@@ -148,10 +159,18 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: isinstance(v, list) and all(isinstance(n, int | float) for n in v),
         "a list of numbers",
     ),
-    "depth_range": (lambda v: v is None or _is_text(v), "a text"),
+    "depth_range": (_is_no_or_text, "a text"),
     "float_depth": (lambda v: isinstance(v, bool), "true or false"),
     "classes": (lambda v: v is None or _is_text(v) or _is_count(v), "a number or a path"),
     "fit": (lambda v: v in FITS, f"one of {', '.join(FITS)}"),
+    **dict.fromkeys(
+        ("intrinsics", "depth_intrinsics", "extrinsics"),
+        (_is_no_or_text, "a path or a camera's name"),
+    ),
+    "extrinsics_direction": (
+        lambda v: v is None or v in DIRECTIONS,
+        f"one of {', '.join(DIRECTIONS)}",
+    ),
 }
 
 

@@ -13,15 +13,17 @@ import numpy as np
 
 from boundary.reading import reading
 from caffe.proto import caffe_pb2
+from data_tools import calibration
 from data_tools.align import align
 from data_tools.camera import Rig
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
+from data_tools.doctor import edges, holes
 from data_tools.doctor import frame as doctor
-from data_tools.doctor import holes
 from data_tools.fit import ASPECT_TOLERANCE, Placement, describe, placement
 from data_tools.notes import Note
 
+REFIT = "--intrinsics and its kin are those of other cameras, or of another mode"
 UNKNOWN = -1  # a label that no class has, in a frame whose source ignores such labels
 CHANNELS = ("blue", "green", "red", "depth", "label")
 
@@ -124,6 +126,9 @@ class RecordFormat:
         if not self.doctor:
             return ()
         found = doctor.examine(frame.color, frame.depth, self.unit)
+        if self.rig:
+            found = [replace(one, remedy=REFIT) if one.remedy == edges.PROJECT else one
+                     for one in found]  # fmt: skip
         if found and self.strict:
             raise DataError("; ".join(map(str, found)))
         return tuple(one.note for one in found)
@@ -282,9 +287,12 @@ def check_aspect(name: str, frame: Frame) -> None:
     height, width = frame.color.shape[:2]
     rows, columns = getattr(frame, name).shape
     if abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
-        remedy = "; --intrinsics projects depth of another camera" if name == "depth" else ""
-        if abs(rows * height / (columns * width) - 1) <= ASPECT_TOLERANCE:
-            remedy = "; it seems to be turned by 90 degrees"
+        turned = abs(rows * height / (columns * width) - 1) <= ASPECT_TOLERANCE
+        remedy = "; it seems to be turned by 90 degrees" if turned else ""
+        if name == "depth" and not turned:
+            remedy = "; if another camera saw it, --intrinsics projects it into colour's"
+            if known := calibration.with_sizes((width, height), (columns, rows)):
+                remedy += f" ({' or '.join(known)} has these sizes)"
         raise DataError(
             f"{name} is {columns}x{rows} and colour {width}x{height}: expected one aspect ratio "
             f"(within 1 %){remedy}"

@@ -16,7 +16,7 @@ from typing import Any
 from data_tools import build, classes, cli, framing, label_check, labelling
 from data_tools.build import Output
 from data_tools.cli import DataError
-from data_tools.folder import record_format
+from data_tools.folder import beside, record_format
 from data_tools.labelling import Labelling
 from data_tools.record import RecordFormat
 from data_tools.recordings import kinds, pairs
@@ -62,10 +62,9 @@ def outputs(args: argparse.Namespace, count: int) -> list[Output]:
     if count < 2:
         raise DataError("--val-fraction needs at least two frames")
     held_out = min(max(round(count * args.val_fraction), 1), count - 1)
-    beside = args.out.with_name(args.out.name + "_val")
     return [
         Output(args.out, range(count - held_out), {"split": "train"}),
-        Output(beside, range(count - held_out, count), {"split": "val"}),
+        Output(beside(args.out), range(count - held_out, count), {"split": "val"}),
     ]
 
 
@@ -97,7 +96,11 @@ def write_folders(
 ) -> None:
     """Writes the folders of `--to folder` and says how data_tools.folder reads them."""
     form = RecordFormat(unit=args.depth_unit, **framing.fields(args))
-    told = {key: value for key, value in form.describe().items() if key in ("depth_unit", "rig")}
+    if form.rig:  # what stands for no reading would become a surface far away
+        count = len(recording.names)
+        form = framing.settled(form, lambda i: recording.load(i).depth, count, args.out.name)
+    kept = ("depth_unit", "rig", "no_reading")
+    told = {key: value for key, value in form.describe().items() if key in kept}
     info = {**info, "options": {**info["options"], **told}}
     for output in outputs(args, len(recording.names)):
         facts = {**info, **output.info}
@@ -108,11 +111,16 @@ def write_folders(
 def main() -> None:
     """`python -m data_tools.sequence`."""
     args = cli.parse(arguments())
-    for_lmdbs = ("size", "depth_range", "float_depth", "force", "no_reading", "strict")
+    for_lmdbs = ("size", "depth_range", "float_depth", "force", "strict")
     if args.to == "folder" and any(getattr(args, name) for name in for_lmdbs):
         args.usage.error(
-            "--size, --depth-range, --float-depth, --force, --no-reading and --strict are for "
-            "LMDBs; a folder of pairs has the recording's own pictures"
+            "--size, --depth-range, --float-depth, --force and --strict are for LMDBs; a folder of "
+            "pairs has the recording's own pictures"
+        )
+    if args.to == "folder" and args.no_reading and not args.intrinsics:
+        args.usage.error(
+            "--no-reading is for LMDBs and for --intrinsics; a folder of pairs has the recording's "
+            "own pictures"
         )
     labels = labelling.from_args(args)
     if labels.describe() and not labels.given:
@@ -124,6 +132,8 @@ def main() -> None:
         not args.no_labels and not labels.given,
         args.label_map,
         args.unknown == "ignore",
+        args.color_folder,
+        args.depth_folder,
     )
     recording = kinds.open_recording(args.source, args, how)
     args.depth_unit = args.depth_unit or recording.unit()

@@ -263,7 +263,9 @@ def _final(path: Path) -> Path:
 
 
 def _partial(final: Path) -> Path:
-    """The folder in which the LMDB `final` is built."""
+    """The folder in which the LMDB `final` is built. Raises DataError for the root folder."""
+    if not final.name:
+        raise DataError(f"{final}: is no place for an LMDB")
     return final.with_name(final.name + PARTIAL)
 
 

@@ -20,6 +20,7 @@ from data_tools.annotations import kinds
 from data_tools.annotations.base import Annotations
 from data_tools.classes import ClassTable
 from data_tools.cli import DataError, check_distinct, progress, say, size, whole
+from data_tools.fit import describe
 from data_tools.labelling import Labelling, add_numbers, add_tool, introduce
 from eval_tools import cli, compare, drawings, survey, tables
 from eval_tools.caffe_log import read_log
@@ -126,6 +127,8 @@ def evaluate(
     """
     records = Records(args.lmdb)
     network, labels = _load(args, records, deploy, weights)
+    if args.size:
+        _check_view(records, args.size)
     truths = Truths(records, args.labels, _labelling(args, labels, annotations))
     return score(
         network,
@@ -138,6 +141,18 @@ def evaluate(
         group=args.group,
         watch=watch,
     )
+
+
+def _check_view(records: Records, size: tuple[int, int]) -> None:
+    """Raises DataError if labels of --size show more, or less, than the records: frames that were
+    cropped or padded have the aspect ratio of their records."""
+    fit = records.info.get("options", {}).get("fit")
+    height, width = next(iter(records)).size
+    if fit in ("crop", "pad") and describe(fit, size, (width, height)):
+        raise DataError(
+            f"{records.path}: its frames became {width}x{height} by --fit {fit}, so that labels of "
+            f"{size[0]}x{size[1]} show something else; expected --size of their aspect ratio"
+        )
 
 
 def _labelling(args: argparse.Namespace, labels: LabelSet, found: Annotations | None) -> Labelling:

@@ -158,6 +158,15 @@ class Trained:
     def __str__(self) -> str:
         return f"the net was trained with {self.range} ({self.where})"
 
+    def rule(self) -> DepthRange | None:
+        """The mapping of depth. Raises DataError, naming the file, if it is none."""
+        if not self.range:
+            return None
+        try:
+            return parse_range(self.range)
+        except DataError as error:
+            raise DataError(f"{self.where}: depth_range: {error}") from error
+
     def same(self, other: Trained) -> bool:
         """Whether both map metres alike: `0:8`, `0:8 m` and `0.0:8` are one range."""
         try:
@@ -287,7 +296,7 @@ def _rule(
     """The mapping of depth to 0..255; tells if it is assumed, and of a mismatch."""
     if unit.kind == "scaled":
         return DepthRange("none")
-    known = parse_range(trained.range) if trained and trained.range else None
+    known = trained.rule() if trained else None
     if known and known.rule == "none":
         if matters and asked is None:
             raise DataError(

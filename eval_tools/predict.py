@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = [args.lmdb, args.sequence, args.rgb or args.depth]
     if sum(one is not None for one in given) != 1:
         parser.error("expected --rgb and --depth, or --sequence, or --lmdb")
+    _check_options(parser, args)
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
     source = args.dataset or (args.lmdb if args.weights else args.deploy)
     info = dataset_info(source) if source else {}
@@ -164,6 +165,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     with video.opened(args.video, args.fps or rate, labels.colors) as film:
         _run(args, network, frames, output, film)
     notes.tell(said)
+
+
+def _check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command for options that would say nothing about the frames."""
+    if args.sequence is None and (useless := kinds.given(args)):
+        parser.error(f"{', '.join(useless)}: expected --sequence, whose options these are")
+    told = ("intrinsics", "depth_intrinsics", "extrinsics", "extrinsics_direction", "no_reading",
+            "strict", "fit")  # fmt: skip
+    useless = [f"--{name.replace('_', '-')}" for name in told if getattr(args, name)]
+    if args.lmdb and useless:
+        parser.error(f"{', '.join(useless)}: records of an LMDB are taken as they are")
 
 
 def _noted(frames: Iterable[Record], said: notes.Notes) -> Iterator[Record]:

@@ -27,7 +27,6 @@ from eval_tools import drawings
 from eval_tools.frames import (
     dataset_info,
     grey,
-    parse_range,
     record,
     record_format,
     trained_on,
@@ -132,10 +131,10 @@ class Predictor:
         self.colors: np.ndarray = labels.colors
         self.size: tuple[int, int] = self._network.size[::-1]
         self._trained = trained_on(model, dataset)
-        rule = self._trained and self._trained.range
+        rule = self._trained and self._trained.rule()
         self.takes_color: bool = any(p.start == 0 for p in self._network.inputs.values())
         self.takes_depth: bool = self._network.takes_depth
-        self.depth_range: str | None = str(parse_range(rule or "authors"))
+        self.depth_range: str | None = str(rule or "authors")
         self.depth_range_assumed: bool = self.takes_depth and not rule
         if not self.takes_depth:
             self.depth_range = None

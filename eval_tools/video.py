@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 
 from boundary.errors import shown
+from boundary.reading import reading
 from boundary.writing import atomic_write
 from data_tools.cli import DataError
 from data_tools.record import nearest
+from data_tools.recordings.video import quiet
 from eval_tools import cli
 from eval_tools.drawings import smooth
 from eval_tools.inference import at_size
@@ -65,6 +67,7 @@ def opened(path: Path | None, rate: float | None, colors: np.ndarray) -> Iterato
             yield film
         finally:
             film.close()
+        film.check()
 
 
 class Film:
@@ -74,6 +77,7 @@ class Film:
         self._path, self._rate, self._colors, self._told = path, rate, colors, told
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._count = 0
 
     def add(self, frame: Record, label: np.ndarray, whole: bool) -> None:
         """Adds a frame. label: (H, W). whole: it shows the whole frame, not the net's view of it.
@@ -98,11 +102,13 @@ class Film:
             cv2.resize(tinted, self._size, interpolation=cv2.INTER_NEAREST),
         )
         self._writer.write(np.hstack(panels))
+        self._count += 1
 
     def _open(self, width: int, height: int) -> cv2.VideoWriter:
         for codec in CODECS[self._path.suffix]:
             code = cv2.VideoWriter_fourcc(*codec)
-            writer = cv2.VideoWriter(str(self._path), code, self._rate, (width, height))
+            with quiet():
+                writer = cv2.VideoWriter(str(self._path), code, self._rate, (width, height))
             if writer.isOpened():
                 return writer
         raise DataError(f"{self._told}: this OpenCV cannot write such a video")
@@ -111,6 +117,22 @@ class Film:
         """Ends the file."""
         if self._writer is not None:
             self._writer.release()
+
+    def check(self) -> None:
+        """Raises DataError if the file lacks frames, as where a disk is full: OpenCV is silent."""
+        if self._count and frames_in(self._path) < self._count:
+            raise DataError(f"{self._told}: cannot be written in full; is there space on the disk?")
+
+
+def frames_in(path: Path) -> int:
+    """The number of a video's frames that can be read; 0 if it is none."""
+    with reading(path, "a video", DataError), quiet():
+        video = cv2.VideoCapture(str(path))
+        count = 0
+        while video.grab():
+            count += 1
+        video.release()
+    return count
 
 
 def panel(size: tuple[int, int]) -> tuple[int, int]:

@@ -137,3 +137,24 @@ def stray(root: Path, frames, first: int = 0, codec: str = "MJPG", name="rgb.avi
         put(root / "depth" / f"{number + first:06d}.png", depth)
     writer.release()
     return root
+
+
+def named(root: Path, frames, color, depth, other=None) -> Path:
+    """Files of any names: color, depth and other give those of a frame's number."""
+    for number, (picture, plane) in enumerate(frames):
+        put(root / color(number), picture)
+        put(root / depth(number), plane)
+        if other:
+            put(root / other(number), np.full(plane.shape, 2, np.uint8))
+    return root
+
+
+def nyuv2_raw(root: Path, frames) -> Path:
+    """r-TIME-TICKS.ppm and d-TIME-TICKS.pgm. Depth is the Kinect's numbers."""
+    for number, (color, depth) in enumerate(frames):
+        time = 1294886360.208451 + number / 30
+        put(root / f"r-{time:.6f}-{2996770081 + number}.ppm", color)
+        # OpenCV writes the high byte first, as PGM has it; the data set's files have it last.
+        put(root / f"d-{time + 0.012:.6f}-31{number}.pgm", depth.byteswap())
+        put(root / f"a-{time:.6f}-{number}.dump", b"\0" * 8)
+    return root

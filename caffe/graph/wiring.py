@@ -127,7 +127,7 @@ class Wiring:
         return any(i in sources and i in tops for _, bottoms, tops in self for i in bottoms)
 
     @contextmanager
-    def named_sizes(self) -> Iterator[None]:
+    def _named_sizes(self) -> Iterator[None]:
         """Within, an error that comes of records of another size than the net's tells both."""
         try:
             yield
@@ -161,7 +161,7 @@ class Wiring:
         tops = self.tops[-1]
         self._alignment.place(len(self.layers) - 1)
         self._introduce(layer)
-        with self.named_sizes():
+        with self._named_sizes():
             layer.attach(self.bottom_blobs(-1), self.top_blobs(-1))
         announce("net.cpp:124", f"Setting up {param.name}")
         for i, weight in zip(tops, layer.loss_weights, strict=True):

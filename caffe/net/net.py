@@ -193,10 +193,6 @@ class Net:
 
         may_plan: a plan may stand for the pass, which fills no blobs but the outputs.
         """
-        with self.wiring.named_sizes():
-            return self._losses_from_to(start, end, may_plan)
-
-    def _losses_from_to(self, start: int, end: int, may_plan: bool) -> list[torch.Tensor]:
         self._followed = self._plan_for(start, end) if may_plan else None
         if self._followed is not None:
             self._followed.gradient_hook = self.gradient_hook

@@ -95,9 +95,14 @@ class PreparedConvolution:
     """An operation of a plan: a 2-D (de)convolution, then optionally BatchNorm, Scale and ReLU.
 
     It runs layer by layer where parameters or values are not finite, or may overflow.
+    even: equal pixels with equal neighbours are to have equal results, for which Winograd's
+    algorithm does not care: it rounds differently at each place of its tiles.
     """
 
-    def __init__(self, layers: Sequence[Layer], made_for: Circumstances) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], made_for: Circumstances, even: bool = False
+    ) -> None:
+        self.even = even
         self.layers = layers
         self.conv = layers[0]
         self.transposed = isinstance(self.conv, Deconvolution)
@@ -205,7 +210,7 @@ class PreparedConvolution:
         heavy = weight.numel() > 4 * x.numel() and self.how.dtype == weight.dtype
         if x.device.type == "cpu" and heavy and tiles < FEW:
             return self._as_it_is(weight, gain, bias)
-        filtering = self.how.filtering("forward", x, weight)
+        filtering = None if self.even else self.how.filtering("forward", x, weight)
         if filtering is F4:  # filters are larger than weights: making them in each pass is faster
             filtering = F4 if tiles >= MANY else F2
             return lambda x: winograd.convolve(

@@ -79,7 +79,7 @@ class Drawn:
         for place, shape in enumerate(self.shapes, 1):
             value = number(shape.label)
             where = f"{self.where}: shape {place} ({shown(shape.label)[:60]})"
-            with reading(where, "a shape that can be drawn", DataError):
+            with reading(where, "a shape that can be drawn", DataError), np.errstate(all="ignore"):
                 try:
                     left, top, mask = shape.mask(size)
                 except DataError as error:

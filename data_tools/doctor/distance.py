@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_tools.depth import DepthUnit
-from data_tools.doctor.sample import Sample, readings
+from data_tools.doctor.sample import LEAST_PIXELS, Sample, readings
 from data_tools.notes import Finding
 
 NEAREST, FARTHEST = 0.2, 15.0  # metres, of the median
@@ -28,6 +28,15 @@ def metres(value: float) -> str:
     if 1000 <= value < 1e5:
         return f"{value:.0f} m"
     return f"{value:.3g} m" if 1e-3 <= value < 1000 else f"{value:.1e} m"
+
+
+def has_rotated_bits(raw: np.ndarray) -> bool:
+    """Whether stored depth (H x W) is SUN RGB-D's and SUN3D's, by its values: as millimetres it
+    would be too far away, and have multiples of 8 only. Few readings say nothing."""
+    seen = raw[raw > 0]
+    if seen.size < LEAST_PIXELS or not _turned(raw):
+        return False
+    return float(np.median(seen)) / 1000 > TURNED_MEDIAN
 
 
 def examine(sample: Sample) -> list[Finding]:

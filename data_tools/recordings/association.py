@@ -6,7 +6,9 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from decimal import Decimal
 from heapq import heappop, heappush
 from pathlib import Path
@@ -21,10 +23,19 @@ MAX_GAP = 20 * MILLISECOND  # the default of TUM's own program
 Key = tuple[Any, ...]
 
 # Names that are times: seconds with a fraction; whole seconds, milli-, micro- or nanoseconds since
-# 1970; and Redwood's, a number and microseconds since the start.
+# 1970, the first two with or without a fraction; and Redwood's, a number and microseconds since the
+# start.
 _FRACTION = re.compile(r"[0-9]{1,11}\.[0-9]+")
+_MILLI_FRACTION = re.compile(r"[1-9][0-9]{11,13}\.[0-9]+")
 _WHOLE = re.compile(r"[1-9][0-9]{9,18}")
 _REDWOOD = re.compile(r"[0-9]+-([0-9]{12})")
+# Names that end with a time, behind other words or numbers: `rgb_1305031102.175304`.
+_LAST = re.compile(r".*[^0-9.]([0-9]+\.[0-9]+|[1-9][0-9]{9,18})(?:ms|us|ns)?")
+# Or with a date and a time of the day, with a part of a second: `depth_20230401_120301_125`.
+_DATE = re.compile(
+    r"(?:.*[^0-9])?(20[0-9]{2})[-_]?([0-9]{2})[-_]?([0-9]{2})[-_T ]?"
+    r"([0-9]{2})[-_]?([0-9]{2})[-_]?([0-9]{2})[-_.]([0-9]{1,9})"
+)
 _UNITS = {10: SECOND, 11: SECOND, 12: 10**6, 13: 10**6, 14: 10**6,
           15: 1000, 16: 1000, 17: 1000, 18: 1, 19: 1}  # fmt: skip
 
@@ -212,11 +223,23 @@ def time_of(stem: str) -> int | None:
     """The time in nanoseconds that a file's name is, without its suffix; None if it is none."""
     if _FRACTION.fullmatch(stem):
         return nanoseconds(stem)
+    if _MILLI_FRACTION.fullmatch(stem):
+        return int(Decimal(stem) * MILLISECOND)
     if _WHOLE.fullmatch(stem):
         return int(stem) * _UNITS[len(stem)]
     if match := _REDWOOD.fullmatch(stem):
         return int(match[1]) * 1000
     return None
+
+
+def last_time_of(stem: str) -> int | None:
+    """The time in nanoseconds at the end of a name that begins otherwise; None if there is none."""
+    if match := _DATE.fullmatch(stem):
+        with suppress(ValueError):  # such as a 13th month: it is no date
+            day = datetime(*map(int, match.groups()[:6]), tzinfo=timezone.utc)
+            return int(day.timestamp()) * SECOND + nanoseconds(f"0.{match[7]}")
+    match = _LAST.fullmatch(stem)
+    return time_of(match[1]) if match else None
 
 
 def nanoseconds(seconds: str) -> int:

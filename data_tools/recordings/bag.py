@@ -21,7 +21,7 @@ from boundary.reading import reading
 from data_tools import cli
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
-from data_tools.recordings import ros_images
+from data_tools.recordings import ros_images, words
 from data_tools.recordings.association import SECOND, Association, Pair, Picture, by_time
 from data_tools.recordings.base import Kind, Recording, Settings
 
@@ -29,6 +29,9 @@ SUFFIXES = (".bag", ".mcap", ".db3")
 FLOAT = "std_msgs/msg/Float32"
 # The option of a RealSense depth sensor: metres in a step.
 _UNITS = re.compile(r"/option/Depth[ _]Units/value$")
+# Words in topics of depth that is aligned to colour, and of colour that is aligned to depth.
+_ALIGNED = ("aligned_depth_to", "depth_to_rgb", "depth_to_color", "depth_registered")
+_TURNED_ROUND = ("rgb_to_depth", "color_to_depth")
 # Endings of the topics that image_transport adds to one of plain pictures.
 _TRANSPORTS = ("/compressed", "/compressedDepth")
 _FAR = 64  # messages ahead, beyond which a search by time is faster than reading on
@@ -219,7 +222,9 @@ def choose(where: Path, part: str, parts: dict[str, str | None], asked: str | No
     """The topic of colour or depth: the one that was asked for, else the only one.
 
     parts: what each topic of pictures shows. Grey pictures count as colour if there are no others.
-    Raises DataError, naming the topics, if there are several or none.
+    Infrared pictures of 16 bits are no depth. Of several topics of depth, the only one that is
+    aligned to colour is taken, and said. Raises DataError, naming the topics, if there are several
+    or none.
     """
     told = "colour" if part == "color" else part
     if asked is not None:
@@ -234,14 +239,29 @@ def choose(where: Path, part: str, parts: dict[str, str | None], asked: str | No
     found = [topic for topic in found
              if not any(topic.endswith(end) and topic.removesuffix(end) in found
                         for end in _TRANSPORTS)]  # fmt: skip
+    if part == "depth":
+        found = [topic for topic in found if not words.is_other(topic)] or found
+    else:
+        found = [topic for topic in found if not _has(topic, _TURNED_ROUND)] or found
     if not found:
         raise DataError(f"{shown(where)}: no topic of {told}; {_listed(parts)}")
+    aligned = [topic for topic in found if part == "depth" and _has(topic, _ALIGNED)]
+    if len(found) > 1 == len(aligned):
+        cli.say(
+            f"{shown(where)}: of {len(found)} topics of depth, {aligned[0]} is taken, which is "
+            "aligned to colour by its name; --depth-topic takes another"
+        )
+        return aligned[0]
     if len(found) > 1:
         raise DataError(
             f"{shown(where)}: {len(found)} topics of {told}: {', '.join(sorted(found))}; choose "
             f"one with --{part}-topic"
         )
     return found[0]
+
+
+def _has(topic: str, texts: tuple[str, ...]) -> bool:
+    return any(text in topic for text in texts)
 
 
 def _listed(parts: dict[str, str | None]) -> str:

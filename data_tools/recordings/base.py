@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -15,8 +15,10 @@ from boundary.errors import shown
 from data_tools import images, turning
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
+from data_tools.doctor.distance import has_rotated_bits
 from data_tools.folder import natural
 from data_tools.record import Frame
+from data_tools.recordings import declared
 from data_tools.recordings.association import (
     MAX_GAP,
     SECOND,
@@ -26,18 +28,26 @@ from data_tools.recordings.association import (
     by_key,
     by_time,
     key_of,
+    last_time_of,
     time_of,
 )
 
+MILLIMETRES = 1000  # steps per metre
+BEYOND = 100  # metres, which no camera's median distance exceeds
 COLOR_FOLDERS = ("color", "rgb", "image")
 NUMBERED = "equal numbers in the names"
+CHANGING = "equal numbers in the names, without those that never change"
+FIRST = "equal first numbers in the names that change"
+ENOUGH = (
+    0.5  # the share of the pictures that a way of pairing has to pair, so that no other is tried
+)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a recording is opened with. max_gap: in nanoseconds. color_topic, depth_topic: of a bag.
-    labels: whether labels are read. label_map: ScanNet's table of labels. ignore_unknown: labels
-    that the table lacks become UNKNOWN."""
+    color_folder, depth_folder: of the kind `folders`. labels: whether labels are read. label_map:
+    ScanNet's table of labels. ignore_unknown: labels that the table lacks become UNKNOWN."""
 
     max_gap: int = MAX_GAP
     color_topic: str | None = None
@@ -45,6 +55,8 @@ class Settings:
     labels: bool = True
     label_map: Path | None = None
     ignore_unknown: bool = False
+    color_folder: str | None = None
+    depth_folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,14 +91,20 @@ class Recording:
         self.pairs = [self.pairs[index] for index in chosen]
         self.names = [pair.name for pair in self.pairs]
 
-    def load(self, index: int) -> Frame:
-        """Frame `index`. Raises DataError if it cannot be read."""
+    def load(
+        self, index: int, label: Callable[[tuple[int, int]], np.ndarray] | None = None
+    ) -> Frame:
+        """Frame `index`. label: reads its labels (H x W) from elsewhere, given the colour picture's
+        width and height. Raises DataError if it cannot be read."""
         pair = self.pairs[index]
-        label = None if pair.label is None else self.read_label(pair)
+        color, depth, labels = self.read_color(pair), self.read_depth(pair), None
+        if label is not None:
+            labels = label(color.shape[1::-1])
+        elif pair.label is not None:
+            labels = self.read_label(pair)
         files = {"color": pair.color, "depth": pair.depth, "label": pair.label}
         told = {part: self.tell(file) for part, file in files.items() if file is not None}
-        frame = Frame(self.read_color(pair), self.read_depth(pair), label, files=told)
-        return turning.turned(frame, self.orientation(pair))
+        return turning.turned(Frame(color, depth, labels, files=told), self.orientation(pair))
 
     def about(self, index: int) -> dict[str, Any]:
         """The time of colour in seconds, and the gap to depth's in milliseconds, if known."""
@@ -135,15 +153,33 @@ class Recording:
         return {"labeled": any(pair.label for pair in self.pairs)}
 
     def unit(self) -> DepthUnit:
-        """The unit of the stored depth: metres for floats, else that of the kind.
+        """The unit of the stored depth: metres for floats, unless they are so large that they must
+        be millimetres; else as a file declares it, else that of the kind. Millimetres may have
+        SUN3D's rotated bits, which their values tell.
 
         Raises DataError if no depth can be read.
         """
+        depth = self.first_depth()
+        if depth.dtype.kind == "f":
+            seen = depth[np.isfinite(depth) & (depth > 0)]
+            large = seen.size and np.median(seen) > BEYOND
+            return DepthUnit("steps", MILLIMETRES if large else 1.0)
+        if told := declared.steps(self.where):
+            return DepthUnit("steps", told[0])
+        if self._steps == MILLIMETRES and has_rotated_bits(depth):
+            return DepthUnit("sunrgbd")
+        return DepthUnit("steps", self._steps)
+
+    def doubt(self) -> str | None:
+        """Why the unit may be another one, in words."""
+        return None
+
+    def first_depth(self) -> np.ndarray:
+        """The first depth that can be read, as stored. Raises DataError if there is none."""
         first: DataError | None = None
         for pair in self.pairs:
             try:
-                floats = self.read_depth(pair).dtype.kind == "f"
-                return DepthUnit("steps", 1.0 if floats else self._steps)
+                return self.read_depth(pair)
             except DataError as error:
                 first = first or error
         raise first or DataError(f"{shown(self.where)}: no depth")
@@ -153,10 +189,64 @@ def opened(
     where: Path, kind: Kind, color: Sequence[Path], depth: Sequence[Path], settings: Settings
 ) -> Recording:
     """A recording of files: paired in time if all their names are times, else by numbers."""
+    return Recording(where, kind, associated(where, color, depth, settings.max_gap))
+
+
+def associated(
+    where: Path, color: Sequence[Path], depth: Sequence[Path], max_gap: int
+) -> Association:
+    """Pairs files by their names: by time if all are times, else by all numbers in them.
+
+    Where that pairs few, names may have more in them: a time at the end, numbers that never change,
+    such as a size, or more behind the frame's number. What pairs the most is taken then. Raises
+    DataError for two files of one part with the same numbers.
+    """
     sides = [[picture(where, file) for file in files] for files in (color, depth)]
-    if all(one.time is not None for side in sides for one in side):
-        return Recording(where, kind, by_time(*sides, settings.max_gap))
-    return Recording(where, kind, by_key(*sides, NUMBERED))
+    if _have_times(sides):
+        return by_time(*sides, max_gap)
+    timed = [[replace(one, time=last_time_of(one.name)) for one in side] for side in sides]
+    changing = [_changing(side) for side in sides]
+    firsts = [[replace(one, key=one.key[:2]) for one in side] for side in changing]
+    ways = (
+        lambda: by_key(*sides, NUMBERED),
+        lambda: by_time(*timed, max_gap) if _have_times(timed) else None,
+        lambda: by_key(*changing, CHANGING) if _have_keys(changing) else None,
+        lambda: by_key(*firsts, FIRST) if _have_keys(firsts) else None,
+    )
+    found = problem = None
+    for way in ways:
+        try:
+            better = way()
+        except DataError as error:
+            problem = problem or error
+            continue
+        if better and (found is None or len(better.pairs) > len(found.pairs)):
+            found = better
+        if found and len(found.pairs) >= ENOUGH * min(len(color), len(depth)):
+            return found
+    if problem is not None:
+        raise problem
+    return found
+
+
+def _have_times(sides: list[list[Picture]]) -> bool:
+    return all(one.time is not None for side in sides for one in side)
+
+
+def _have_keys(sides: list[list[Picture]]) -> bool:
+    return all(len({one.key for one in side}) == len(side) for side in sides)
+
+
+def _changing(pictures: list[Picture]) -> list[Picture]:
+    """The pictures, whose keys have only those numbers that are not the same in all names."""
+    keys = [one.key for one in pictures]
+    if len({len(key) for key in keys}) > 1:
+        return pictures
+    kept = [
+        0,
+        *(place for place in range(1, len(keys[0])) if len({key[place] for key in keys}) > 1),
+    ]
+    return [replace(one, key=tuple(one.key[place] for place in kept)) for one in pictures]
 
 
 def picture(where: Path, file: Path) -> Picture:

@@ -9,9 +9,17 @@ from typing import Any
 from boundary.errors import shown
 from data_tools import cli
 from data_tools.cli import DataError
+from data_tools.depth import DepthUnit
 from data_tools.recordings import (
     bag,
+    base,
+    declared,
+    folders,
+    hints,
+    mixed,
+    nyuv2_raw,
     open3d,
+    polycam,
     record3d,
     scannet_export,
     selection,
@@ -19,17 +27,26 @@ from data_tools.recordings import (
     tum,
     video,
 )
-from data_tools.recordings.association import MAX_GAP, MILLISECOND, parse_gap
+from data_tools.recordings.association import MAX_GAP, MILLISECOND, Association, parse_gap
 from data_tools.recordings.base import Kind, Recording, Settings
 from data_tools.recordings.selection import Position
 
 # In the order in which they are tried: what looks for more comes first.
-KINDS = {
-    module.KIND.name: module.KIND
-    for module in (bag, seven_scenes, tum, record3d, scannet_export, open3d, video)
-}
-
-
+MODULES = (
+    bag,
+    seven_scenes,
+    tum,
+    record3d,
+    scannet_export,
+    open3d,
+    polycam,
+    nyuv2_raw,
+    video,
+    folders,
+    mixed,
+)
+KINDS = {module.KIND.name: module.KIND for module in MODULES}
+CHOICES = ("color_topic", "depth_topic", "color_folder", "depth_folder")  # options of some kinds
 NAMED = 3  # pictures without a partner whose names are said
 
 
@@ -43,16 +60,20 @@ def recognise(where: Path) -> Kind:
     """The kind of recording at `where`. Raises DataError, listing the kinds, if it is none."""
     if not where.exists():
         raise DataError(f"{shown(where)}: no such folder or file")
-    found = next((kind for kind in KINDS.values() if kind.recognise(where)), None)
+    found = _recognised(where)
     if found is None:
+        hint = hints.hint(where, lambda inner: _recognised(inner) is not None)
+        if hint:
+            raise DataError(f"{shown(where)}: not recognised as a recording: {hint}")
         listed = "; ".join(f"{kind.name} ({kind.needs})" for kind in KINDS.values())
-        hint = ""
-        if where.suffix.lower() == ".r3d":
-            hint = " (from Record3D: export it as EXR + JPG)"
         raise Unrecognised(
-            f"{shown(where)}: not recognised as a recording{hint}; expected one of: {listed}"
+            f"{shown(where)}: not recognised as a recording; expected one of: {listed}"
         )
     return found
+
+
+def _recognised(where: Path) -> Kind | None:
+    return next((kind for kind in KINDS.values() if kind.recognise(where)), None)
 
 
 def add_options(group: Any) -> None:
@@ -82,8 +103,19 @@ def add_options(group: Any) -> None:
     group.add_argument(
         "--every", type=cli.whole(1), default=1, metavar="N", help="every Nth of these pairs"
     )
-    group.add_argument("--color-topic", metavar="TOPIC", help="the topic of colour in a bag")
-    group.add_argument("--depth-topic", metavar="TOPIC", help="the topic of depth in a bag")
+    for part, told in (("color", "colour"), ("depth", "depth")):
+        group.add_argument(
+            f"--{part}-folder", metavar="NAME", help=f"the folder of {told} in SOURCE, of any name"
+        )
+        group.add_argument(f"--{part}-topic", metavar="TOPIC", help=f"the topic of {told} in a bag")
+
+
+def given(args: argparse.Namespace) -> list[str]:
+    """The options of add_options that have another value than their default."""
+    usual = {"kind": None, "max_gap": MAX_GAP, "start": None, "end": None, "every": 1,
+             "color_topic": None, "depth_topic": None}  # fmt: skip
+    found = [name for name, value in usual.items() if getattr(args, name) != value]
+    return [f"--{name.replace('_', '-')}" for name in found]
 
 
 def _gap(text: str) -> int:
@@ -95,7 +127,14 @@ def _gap(text: str) -> int:
 
 def settings(args: argparse.Namespace) -> Settings:
     """The settings from arguments that add_options defined. Labels are not read."""
-    return Settings(args.max_gap, args.color_topic, args.depth_topic, labels=False)
+    return Settings(
+        args.max_gap,
+        args.color_topic,
+        args.depth_topic,
+        labels=False,
+        color_folder=args.color_folder,
+        depth_folder=args.depth_folder,
+    )
 
 
 def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Recording:
@@ -103,27 +142,47 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
 
     Raises DataError if there is none, or no frame in it.
     """
-    kind = KINDS[args.kind] if args.kind else recognise(where)
-    if not where.exists():
-        raise DataError(f"{shown(where)}: no such folder or file")
+    kind = _kind(where, args)
     recording = kind.open(where, how)
     found = recording.association
     if not found.pairs:
         raise DataError(
             f"{shown(where)}: {kind.title}, {found.color} colour and {found.depth} depth frames, "
-            f"but none belong together ({found.rule}){_remedy(recording)}"
+            f"but none belong together ({found.rule}): {_examples(found)}{_remedy(recording)}"
         )
     taken = selection.chosen(found.pairs, args.start, args.end, args.every, kind.title)
     recording.keep(taken)
     told = f"{shown(where)}: {kind.title}, {found.color} colour and {found.depth} depth frames, "
     told += f"{len(found.pairs)} pairs"
     told += " (by the times of recording)" if "as recorded" in found.rule else ""
+    told += f" ({found.rule})" if found.rule in (base.CHANGING, base.FIRST) else ""
     told += f", of which {len(taken)} are taken" if len(taken) < len(found.pairs) else ""
-    cli.say(f"{told}; depth unit: {getattr(args, 'depth_unit', None) or recording.unit()}")
+    _tell_unit(told, recording, getattr(args, "depth_unit", None))
     if any(found.lonely.values()):
         left = [_named(part, names) for part, names in found.lonely.items() if names]
         cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")
     return recording
+
+
+def _tell_unit(told: str, recording: Recording, given: DepthUnit | None) -> None:
+    """Says the unit of depth, what declares it, and what is doubtful about it."""
+    unit = given or recording.unit()
+    file = None if given else declared.steps(recording.where)
+    by = f" ({file[1]})" if file and file[0] == unit.steps else ""
+    cli.say(f"{told}; depth unit: {unit}{by}")
+    if not given and (doubt := recording.doubt()):
+        cli.say(f"{shown(recording.where)}: {doubt}")
+
+
+def _kind(where: Path, args: argparse.Namespace) -> Kind:
+    """The kind that the options tell, else the one that is recognised."""
+    if not where.exists():
+        raise DataError(f"{shown(where)}: no such folder or file")
+    if args.color_folder is None and args.depth_folder is None:
+        return KINDS[args.kind] if args.kind else recognise(where)
+    if args.kind not in (None, folders.KIND.name):
+        raise DataError(f"--color-folder and --depth-folder do not go with --kind {args.kind}")
+    return folders.KIND
 
 
 def _named(part: str, names: list[str]) -> str:
@@ -131,6 +190,11 @@ def _named(part: str, names: list[str]) -> str:
     kind = "colour" if part == "color" else part
     first = [*names[:NAMED], *(["..."] if len(names) > NAMED else [])]
     return f"{len(names)} {kind} frame{'s' if len(names) > 1 else ''} ({', '.join(first)})"
+
+
+def _examples(found: Association) -> str:
+    """The first pictures of both parts."""
+    return " and ".join(names[0] for names in found.lonely.values() if names)
 
 
 def _remedy(recording: Recording) -> str:
@@ -150,7 +214,6 @@ def describe(recording: Recording, args: argparse.Namespace) -> dict[str, Any]:
             "start": str(args.start) if args.start else None,
             "end": str(args.end) if args.end else None,
             "every": args.every,
-            **{option: getattr(args, option) for option in ("color_topic", "depth_topic")
-               if getattr(args, option)},
+            **{option: getattr(args, option) for option in CHOICES if getattr(args, option)},
         },
     }  # fmt: skip

@@ -67,10 +67,10 @@ class Labelled:
 
     def load(self, index: int) -> Frame:
         """Frame `index`. Raises DataError if it or its labels cannot be read."""
-        frame, source = self._recording.load(index), self._found[index]
+        source = self._found[index]
         part = source.file if isinstance(source, Stored) else source
-        label = self._labels.read(part, frame.color.shape[1::-1])
-        return replace(frame, label=label, files={**frame.files, "label": str(source)})
+        frame = self._recording.load(index, lambda size: self._labels.read(part, size))
+        return replace(frame, files={**frame.files, "label": str(source)})
 
     def about(self, index: int) -> dict[str, Any]:
         """As the recording says."""

@@ -13,8 +13,9 @@ import numpy as np
 
 from boundary import writing
 from boundary.reading import read_bytes
-from data_tools import build, cli, info, store
+from data_tools import build, cli, info, notes, store
 from data_tools.cli import DataError
+from data_tools.notes import Note
 from data_tools.record import Frame, RecordFormat
 from data_tools.recordings.base import Recording
 from data_tools.recordings.labelled import Labelled
@@ -42,16 +43,23 @@ def write(
     partial = PartialFolder(out, [facts, names])
     try:
         bad: dict[str, str] = {}
+        said: notes.Notes = {}
         for index in cli.progress(indices, len(indices), "frames"):
             name = recording.names[index]
             if name in partial.done:
                 continue
             try:
-                count = _write(recording, index, form, partial.folder)
+                files, count, told = _files(recording, index, form)
             except (DataError, OSError) as error:
                 bad[name] = cli.describe(error)
                 continue
+            for folder, (suffix, data) in files.items():
+                file = partial.folder / folder / f"{name}{suffix}"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                writing.write_bytes(file, data, DataError)
+            notes.add(said, name, told)
             partial.add(name, {"unknown": count})
+        notes.tell(said)
         build.report(bad, len(indices), skip_bad)
         if len(bad) == len(indices):
             raise DataError(f"{out}: none of its frames can be used")
@@ -71,23 +79,31 @@ def write(
     return len(frames)
 
 
-def _write(recording: Recording | Labelled, index: int, form: RecordFormat, root: Path) -> int:
-    """Writes a frame's files, and returns how many unknown labels became 0."""
+File = tuple[str, bytes]  # suffix and content
+
+
+def _files(
+    recording: Recording | Labelled, index: int, form: RecordFormat
+) -> tuple[dict[str, File], int, tuple[Note, ...]]:
+    """A frame's files by folder; how many unknown labels became 0; what is to be said of it."""
     loaded = recording.load(index)
-    frame, files = form.aligned(loaded), recording.files(index)
+    frame, files = form.prepared(loaded) if form.rig else loaded, recording.files(index)
+    if "turned" in loaded.facts:  # all parts are written upright, so that nobody has to ask again
+        files.clear()
     if frame is not loaded:
         files.pop("depth", None)
         frame = replace(frame, depth=_stored(frame.depth, loaded.depth.dtype))
     frame, count = _known(frame)
-    _write_frame(root, recording.names[index], frame, files)
-    return count
+    return _contents(frame, files), count, frame.notes
 
 
 def _stored(depth: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """Aligned depth (floats, in the recording's unit) in whole steps, if the recording's is."""
+    """Aligned depth (floats, in the recording's unit) in whole steps, if the recording's is. What
+    16 bits do not hold becomes a hole: their highest number is taken for no reading."""
     if kind.kind == "f":
         return depth
-    return np.clip(np.rint(depth), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+    steps = np.rint(depth)
+    return np.where(steps < np.iinfo(np.uint16).max, steps, 0).astype(np.uint16)
 
 
 def _known(frame: Frame) -> tuple[Frame, int]:
@@ -99,19 +115,18 @@ def _known(frame: Frame) -> tuple[Frame, int]:
     return replace(frame, label=label), int(np.count_nonzero(strange))
 
 
-def _write_frame(root: Path, name: str, frame: Frame, files: dict[str, Path]) -> None:
+def _contents(frame: Frame, files: dict[str, Path]) -> dict[str, File]:
+    found: dict[str, File] = {}
     for part, folder in FOLDERS.items():
         plane = getattr(frame, part)
         if plane is None:
             continue
         if part in files:
-            suffix, data = files[part].suffix.lower(), read_bytes(files[part], DataError)
+            found[folder] = files[part].suffix.lower(), read_bytes(files[part], DataError)
         elif plane.dtype in (np.uint8, np.uint16):
-            suffix, data = ".png", cv2.imencode(".png", plane)[1].tobytes()
+            found[folder] = ".png", cv2.imencode(".png", plane)[1].tobytes()
         else:
             content = io.BytesIO()
             np.save(content, plane)
-            suffix, data = ".npy", content.getvalue()
-        file = root / folder / f"{name}{suffix}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        writing.write_bytes(file, data, DataError)
+            found[folder] = ".npy", content.getvalue()
+    return found

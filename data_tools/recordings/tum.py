@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+
 from boundary.errors import shown
 from boundary.reading import read_lines
 from data_tools import images
 from data_tools.cli import DataError
+from data_tools.doctor import distance
 from data_tools.recordings.association import (
     Association,
     Pair,
@@ -23,10 +26,45 @@ from data_tools.recordings.association import (
     nanoseconds,
     time_of,
 )
-from data_tools.recordings.base import Kind, Recording, Settings, listed, needed, opened
+from data_tools.recordings.base import (
+    MILLIMETRES,
+    Kind,
+    Recording,
+    Settings,
+    associated,
+    listed,
+    needed,
+)
 
+FEWEST = 10_000  # readings; fewer say too little about the unit
+NEAR = 0.8  # metres, of the median
 ASSOCIATIONS = ("associations.txt", "associate.txt", "association.txt")
 _STAMP = re.compile(r"[0-9]{1,11}(?:\.[0-9]{0,12})?")
+
+
+class TumRecording(Recording):
+    """A recording in TUM's layout. Programs that are not TUM's write it, too, often with depth in
+    millimetres."""
+
+    def doubt(self) -> str | None:
+        """That depth may be in millimetres, if it would be near in TUM's unit. Where TUM made it of
+        whole millimetres, all values are multiples of 5."""
+        depth = self.first_depth()
+        seen = depth[depth > 0]
+        if (
+            self.unit().steps != KIND.steps
+            or depth.dtype != np.uint16
+            or seen.size < FEWEST
+            or not (seen % 5).any()
+        ):
+            return None
+        metres = float(np.median(seen)) / KIND.steps
+        if metres > NEAR:
+            return None
+        return (
+            f"the median distance is {distance.metres(metres)} in TUM's unit, and "
+            f"{distance.metres(metres * KIND.steps / MILLIMETRES)} in millimetres (--depth-unit mm)"
+        )
 
 
 def _recognise(where: Path) -> bool:
@@ -52,12 +90,12 @@ def _open(where: Path, settings: Settings) -> Recording:
     lists = where / "rgb.txt", where / "depth.txt"
     if all(path.is_file() for path in lists):
         sides = [read_list(where, path) for path in lists]
-        return Recording(where, KIND, by_time(*sides, settings.max_gap))
+        return TumRecording(where, KIND, by_time(*sides, settings.max_gap))
     if listed_pairs := _list_of_pairs(where):
-        return Recording(where, KIND, read_pairs(where, listed_pairs))
+        return TumRecording(where, KIND, read_pairs(where, listed_pairs))
     color = needed(where / "rgb", images.COLOR)
     depth = needed(where / "depth", images.DEPTH)
-    return opened(where, KIND, color, depth, settings)
+    return TumRecording(where, KIND, associated(where, color, depth, settings.max_gap))
 
 
 def read_list(where: Path, path: Path) -> list[Picture]:
@@ -66,7 +104,7 @@ def read_list(where: Path, path: Path) -> list[Picture]:
     for number, parts in _lines(path, 2):
         if not _STAMP.fullmatch(parts[0]):
             raise DataError(f"{shown(path)}:{number}: {parts[0]!r} is no timestamp in seconds")
-        file = where / parts[1]
+        file = where / _portable(parts[1])
         pictures.append(
             Picture(file, shown(parts[1]), file.stem, nanoseconds(parts[0]), key_of(file.stem))
         )
@@ -77,6 +115,7 @@ def read_pairs(where: Path, path: Path) -> Association:
     """The pairs in a list. Raises DataError, naming the line, for anything else."""
     pairs = []
     for _, (one, first, other, second) in _lines(path, 4):
+        first, second = _portable(first), _portable(second)
         stamps, files = [one, other], [where / first, where / second]
         if "depth" in Path(first).parts:  # ICL-NUIM names depth first
             stamps, files = stamps[::-1], files[::-1]
@@ -87,6 +126,11 @@ def read_pairs(where: Path, path: Path) -> Association:
     if len(names) < len(pairs):
         raise DataError(f"{shown(path)}: names a colour picture twice")
     return Association(pairs, len(pairs), len(pairs), f"the list {shown(path.name)}")
+
+
+def _portable(name: str) -> str:
+    """The path of a file in a list, which may have been written on Windows."""
+    return name if "/" in name else name.replace("\\", "/")
 
 
 def _lines(path: Path, count: int) -> list[tuple[int, list[str]]]:

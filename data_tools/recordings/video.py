@@ -20,6 +20,7 @@ from boundary.errors import shown
 from boundary.reading import check_plain, reading
 from data_tools import cli, images
 from data_tools.cli import DataError
+from data_tools.recordings import words
 from data_tools.recordings.association import SECOND, Association, Pair, Picture, by_key
 from data_tools.recordings.base import Kind, Recording, Settings, listed, needed, picture
 
@@ -37,13 +38,12 @@ class Capture:
         self.path, self.next = path, 0
         check_plain(path, DataError)
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file")
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our line says what is wrong
         with reading(path, "a video that can be read", DataError):
             with open(path, "rb") as file:
                 head = file.read(12)
             if not (head.startswith(_BEGIN) or head[4:8] in _BOXES):
                 raise ValueError("expected MP4, MOV, AVI, MKV or WebM")
-            with _quiet():
+            with quiet():
                 self._video = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
             if not self._video.isOpened():
                 raise ValueError("it is damaged, or OpenCV has no decoder for it")
@@ -82,8 +82,9 @@ class Capture:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps OpenCV's own messages back."""
+def quiet() -> Iterator[None]:
+    """Keeps OpenCV's own messages back, and FFmpeg's: our line says what is wrong."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     logging = getattr(getattr(cv2, "utils", None), "logging", None)
     before = logging.setLogLevel(logging.LOG_LEVEL_SILENT) if logging else None
     try:
@@ -140,9 +141,10 @@ class Video(Recording):
 
 
 def _video(where: Path) -> list[Path]:
-    """The video at `where`: itself, or those in the folder."""
+    """The video at `where`: itself, or those in the folder, without those of depth and the like."""
     if where.is_dir():
-        return listed(where, SUFFIXES)
+        found = listed(where, SUFFIXES)
+        return [file for file in found if words.color_rank(file.stem) is not None] or found
     return [where] if where.suffix.lower() in SUFFIXES else []
 
 

@@ -95,17 +95,32 @@ def frames(args: argparse.Namespace, depth: bool, form: RecordFormat) -> sources
     return sources.Recording(recording, shown(args.sequence), form)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command, until it is ended. Raises DataError."""
-    args = cli.parsed(arguments(), argv)
+def loaded(args: argparse.Namespace) -> Predictor:
+    """The predictor. It finds no values that stand for "no reading": what the options say of them
+    is done before frames come to it. Says what is wrong with the weights."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", RuntimeWarning)
         predictor = Predictor(
-            args.deploy, args.weights, dataset=args.dataset, gpu=args.gpu, trust=args.trust
+            args.deploy,
+            args.weights,
+            dataset=args.dataset,
+            gpu=args.gpu,
+            no_reading=(),
+            trust=args.trust,
         )
     for warning in told:
         if warning.category is RuntimeWarning:
             say(str(warning.message))
+    return predictor
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command, until it is ended. Raises DataError."""
+    parser = arguments()
+    args = cli.parsed(parser, argv)
+    if args.sequence is None and (useless := kinds.given(args)):
+        parser.error(f"{', '.join(useless)}: expected --sequence, whose options these are")
+    predictor = loaded(args)
     form = RecordFormat(rig=framing.rig(args), **framing.doctor_fields(args))
     found = frames(args, predictor.takes_depth, form)
     with Server(Model(predictor, form, args.depth_unit), found, args.port) as server:

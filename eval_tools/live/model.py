@@ -59,6 +59,8 @@ class Given:
 DROPPED = RecordFormat(no_reading=None, doctor=True)
 # Of depth that is in the colour camera's picture, and whose holes are 0.
 READY = RecordFormat(unit=DepthUnit.parse("mm"), no_reading=())
+# Of a packed model's example, which is in the picture, too, but as its files store it.
+EXAMPLE = replace(READY, no_reading=None)
 
 
 class Model:
@@ -103,7 +105,7 @@ class Model:
         """The packed model's example. Raises DataError if it has none."""
         if self._example is None:
             raise DataError(f"{shown(self.predictor.model)}: has no example")
-        return Given("the model's example", *self._example, form=READY)
+        return Given("the model's example", *self._example, form=EXAMPLE)
 
     def read(self, facts: dict[str, Any], blocks: dict[str, bytes]) -> Given:
         """The frame of dropped files, of which the net's own count. Raises DataError."""
@@ -157,7 +159,8 @@ class Model:
         form = replace(given.form or self._form, unit=unit)
         notes = list(given.notes)
         if form.no_reading is None:
-            found = holes.agreed([given.depth], unit)
+            found: dict[float, holes.Found] = {}
+            holes.take(found, given.depth, unit)
             notes += map(holes.told, found.values())
             form = replace(form, no_reading=tuple(found))
         color = given.color

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from data_tools.build import Source
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthUnit
 from data_tools.record import RecordFormat
+from data_tools.recordings.video import quiet
 from eval_tools.live.model import MOST_MOVING, READY, Given
 
 PATIENCE = 5.0  # seconds for a camera's next frame
@@ -161,23 +162,11 @@ def camera(place: str, depth: bool, form: RecordFormat = READY) -> Camera:
 
 
 def _opened(place: str, api: int, name: str) -> cv2.VideoCapture:
-    with reading(name, "a camera that can be read", DataError), _hushed():
+    with reading(name, "a camera that can be read", DataError), quiet():
         found = cv2.VideoCapture(int(place) if place.isdecimal() else place, api)
         if not found.isOpened():
             raise DataError(f"{name}: cannot be opened (is it there, and not in use?)")
         return found
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Without OpenCV's warnings about each way of opening a camera that does not work."""
-    log = cv2.utils.logging
-    before = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        log.setLogLevel(before)
 
 
 def _plain(opened: cv2.VideoCapture, name: str) -> Callable[[], Pictures]:

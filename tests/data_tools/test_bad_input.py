@@ -86,6 +86,13 @@ def folders(trio, depth):
 def test_pictures_of_another_aspect(refused, trio):
     line = refused("folder", *folders(trio, np.ones((24, 40), np.uint16)), "out")
     assert "depth/a.png: depth is 40x24 and colour 32x24: expected one aspect ratio" in line
+    assert "--intrinsics projects it into colour's; mend" in line
+
+
+def test_pictures_of_two_known_cameras(refused, trio):
+    trio("a", np.zeros((720, 1280, 3), np.uint8), np.ones((576, 640), np.uint16), np.ones((2, 2)))
+    line = refused("folder", "--rgb", "rgb", "--depth", "depth", "out")
+    assert "--intrinsics projects it into colour's (azure-kinect has these sizes)" in line
 
 
 def test_depth_of_eight_bits_that_nobody_called_scaled(refused, trio):

@@ -120,6 +120,14 @@ def test_bad_frames_are_named_and_nothing_is_published(tmp_path, capsys):
         run(Numbers(5, bad=[1]), tmp_path / "db2")
 
 
+def test_of_many_bad_frames_the_first_are_named(tmp_path, capsys):
+    with pytest.raises(DataError, match=r"^63 of 64 frames cannot be used"):
+        run(Numbers(64, bad=range(1, 64)), tmp_path / "db")
+    talk = capsys.readouterr().err.splitlines()
+    assert len(talk) == 51
+    assert talk[-1] == "... and 13 more frames"
+
+
 def test_the_next_run_makes_only_what_is_missing(tmp_path):
     with pytest.raises(DataError):
         run(Numbers(5, bad=[1]), tmp_path / "db")

@@ -109,6 +109,16 @@ def test_realsense_tells_both_cameras_with_all_modes(write):
     assert found.extrinsics == MOVED
 
 
+def test_two_devices_in_one_text(write):
+    other = REALSENSE.replace("422.8", "424.9")
+    found = calibration.rig(write(REALSENSE + other))
+    with pytest.raises(DataError, match="depth is 848x480, for which the calibration has 2 intr"):
+        found.at((848, 480), (640, 480))
+    other = REALSENSE.replace("Vector: 0.05", "Vector: 0.06")
+    with pytest.raises(DataError, match="holds several extrinsics from depth to colour"):
+        calibration.rig(write(REALSENSE + other))
+
+
 def test_realsense_from_color_to_depth_is_turned_round(write):
     begin, end = (
         REALSENSE.index('Extrinsic from "Depth"'),

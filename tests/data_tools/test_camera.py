@@ -108,8 +108,11 @@ def test_extrinsics_and_back():
         ((1, 0, 0, 0, 1, 0, 0, 0, float("nan")), (0, 0, 0), "no rotation matrix"),
         (Extrinsics().rotation, (50, 0, 0), "the cameras are 50 m apart; expected"),
         (Extrinsics().rotation, (float("nan"), 0, 0), "expected the translation in metres"),
+        (Extrinsics().rotation, (1e300, 0, 0), "expected the translation in metres"),
+        ((1e300, *Extrinsics().rotation[1:]), (0, 0, 0), "no rotation matrix"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_what_no_extrinsics_are(rotation, translation, message):
     with pytest.raises(DataError, match=message):
         Extrinsics(rotation, translation).check()

@@ -45,9 +45,12 @@ def test_units_that_mean_nothing_are_refused(text):
         ("mm", np.zeros((2, 2), np.uint8), "say --depth-unit scaled"),
         ("sunrgbd", np.zeros((2, 2), np.float32), "uint16, found float32"),
         ("scaled", np.full((2, 2), 256, np.uint16), r"0\.\.255, found 256\.\.256"),
+        ("scaled", np.full((2, 2), np.nan), r"0\.\.255, found nan\.\.nan"),
+        ("scaled", np.array([[np.nan, 3], [7, 300]]), r"0\.\.255, found 3\.0\.\.300\.0"),
         ("mm", np.zeros((2, 2, 3), np.uint16), r"\(2, 2, 3\), expected"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_depth_of_another_unit_is_refused(unit, raw, message):
     with pytest.raises(DataError, match=message):
         DepthUnit.parse(unit).check(raw)

@@ -183,6 +183,13 @@ BAD = {
     "no table": (lambda root: None, ["--classes", "t.csv"], "t.csv: No such file"),
     "scaled": (lambda root: None, ["--depth-unit", "scaled"],
                "scaled depth must lie in 0..255, found 1000..1000"),
+    "no number": (lambda root: (np.save(root / "depth" / "b.npy", np.full((24, 32), np.nan)),
+                                (root / "depth" / "b.png").unlink()),
+                  [], "b: depth has no reading at all"),
+    "no place": (lambda root: None, ["/"], "/: is no place for an LMDB"),
+    "no name": (lambda root: None, [".", "--val-fraction", "0.5"], "--val-fraction needs a name"),
+    "no intrinsics": (lambda root: None, ["--extrinsics-direction", "color-to-depth"],
+                      "--extrinsics-direction needs --intrinsics"),
     "read-only": (lambda root: (root / "ro").write_text(""), ["ro/db"], "ro"),
 }  # fmt: skip
 
@@ -194,11 +201,19 @@ def test_bad_input_has_its_line(trio, command, case):
     (root / "empty").mkdir()
     spoil, more, message = BAD[case]
     spoil(root)
-    target = [] if case == "read-only" else ["db"]
+    target = [] if case in ("read-only", "no place", "no name") else ["db"]
     result = command("folder", *args(root, *more, *target), code=1)
     assert message in result.stderr.splitlines()[-1] or message in result.stderr
     assert len(result.stderr.splitlines()) == (1 if case != "scaled" else 3)
     assert not (root / "db").exists()
+
+
+def test_digits_of_other_kinds_are_no_numbers(trio, command):
+    """`isdigit` takes them for digits, `int` does not."""
+    for name in ("5\u00b2", "5\u00b2_2", "\u2460"):
+        root = trio(name, picture(), depth(), label())
+    command("folder", *args(root, "db"))
+    assert len(planes(root / "db")) == 3
 
 
 def test_skip_bad_takes_what_is_whole(trio, command):

@@ -65,6 +65,21 @@ def test_the_values_are_an_lmdbs(listing, command, size, fit):
     assert blobs["scene"].tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
+def test_depth_of_another_camera_is_projected(listing, command):
+    told = {"fx": 40, "fy": 40, "cx": 15.5, "cy": 11.5}
+    extrinsics = {"rotation": np.eye(3).tolist(), "translation": [0.1, 0, 0]}
+    rig = {"color": told, "depth": told, "extrinsics": extrinsics}
+    (listing / "rig.json").write_text(json.dumps(rig))
+    command("folder", "--rgb", "c", "--depth", "d", "db", "--intrinsics", "rig.json")
+    made = net(batch_size=7, intrinsics="rig.json")
+    made.forward()
+    records = np.stack([planes for _, planes, _ in Reader(listing / "db").planes()])
+    assert (made.blobs["depth"].data == records[:, 3:4]).all()
+    plain = net(batch_size=7)
+    plain.forward()
+    assert (made.blobs["depth"].data != plain.blobs["depth"].data).mean() > 0.1
+
+
 def test_values_that_are_no_readings_are_holes(listing, command):
     for file in (listing / "d").iterdir():
         depth = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
@@ -170,6 +185,9 @@ def test_all_frames_are_tested_however_many_train(listing, monkeypatch):
         ({"batch_size": 0}, "batch_size is 0, expected a whole number from 1 up"),
         ({"batch_size": 2**31, "size": [4, 4]}, r"batch_size 2147483648 of 3 x 4 x 4 makes"),
         ({"batch_size": 2**31}, r"batch_size 2147483648 of 3 x \d+ x \d+ makes"),
+        ({"intrinsics": 5}, "intrinsics is 5, expected a path or a camera's name"),
+        ({"intrinsics": "nowhere"}, "nowhere: no such file, and no camera of this name"),
+        ({"extrinsics_direction": "up"}, "expected one of depth-to-color, color-to-depth"),
         ({"fit": "cut"}, "fit is 'cut', expected one of crop, pad, stretch"),
         ({"no_reading": 65535}, "no_reading is 65535, expected a list of numbers"),
         ({"batch_size": 2.5}, "batch_size is 2.5, expected"),

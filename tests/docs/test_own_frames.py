@@ -29,9 +29,9 @@ SHORTER = {
     "--count 400": "--count 24",
     "--every 10": "--every 4",
     "--width-multiplier 0.25": "--width-multiplier 0.02",
-    "--max-iter 600 --test-interval 200 --snapshot 200": "--max-iter 2 --test-interval 2 "
+    "--max-iter 800 --test-interval 200 --snapshot 200": "--max-iter 2 --test-interval 2 "
     "--snapshot 2",
-    "mine_iter_600": "mine_iter_2",
+    "mine_iter_800": "mine_iter_2",
 }
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations><version>1.1</version>

@@ -120,6 +120,23 @@ def test_size_upsamples_scores_bilinearly_and_takes_full_size_labels(model, tmp_
     assert figures["global_accuracy"] == 0.5
 
 
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_labels_of_another_view_than_the_records_are_refused(model, tmp_path, toy, fit):
+    """The middle of a frame is not its whole; a frame that was squeezed is."""
+    found, truth = np.repeat([[1] * 8 + [3] * 8], 12, 0), np.repeat([[1] * 24 + [3] * 24], 24, 0)
+    info = {"options": {"fit": fit}}
+    small = toy.lmdb(tmp_path / "small", {"one": (found, found)}, info)
+    wide = toy.lmdb(tmp_path / "wide", {"one": (truth, truth)})
+    options = [*model, small, "--size", "48x24", "--labels", wide]
+    if fit == "stretch":
+        assert run(tmp_path, *options)["global_accuracy"] == 1.0
+    else:
+        with pytest.raises(DataError, match=f"became 16x12 by --fit {fit}, so that labels of 48x"):
+            run(tmp_path, *options)
+    full = toy.lmdb(tmp_path / "full", {"one": (truth[:, 8:40], truth[:, 8:40])})
+    assert run(tmp_path, *model, small, "--size", "32x24", "--labels", full)["pixels"] == 32 * 24
+
+
 def test_groups_of_dataset_json(model, tmp_path, toy):
     frames = toy.frames(5)
     cameras = ["kv1", "kv2", "kv1", "kv1", "kv2"]

@@ -1,5 +1,7 @@
 """predict on recordings, and the video that it writes."""
 
+import os
+
 import cv2
 import layouts
 import numpy as np
@@ -145,3 +147,32 @@ def test_the_nets_view_and_the_whole_frame(tmp_path):
         assert picture[5, 5].argmax() == wanted
         assert picture[5, third + 5].argmax() == 2  # far is red
         assert picture[5, 2 * third + 5].argmax() == 1
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_a_video_that_lacks_frames_is_none(model, frames, tmp_path, suffix, monkeypatch):
+    """OpenCV says nothing where a disk is full: files end early, or lack their table."""
+    layouts.tum(tmp_path / "rec", frames)
+
+    def torn(film):
+        close(film)
+        os.truncate(film._path, os.path.getsize(film._path) * 2 // 3)
+
+    close = video.Film.close
+    monkeypatch.setattr(video.Film, "close", torn)
+    film = tmp_path / f"v{suffix}"
+    with pytest.raises(DataError, match="cannot be written in full; is there space on the disk"):
+        run(*model, "--sequence", tmp_path / "rec", "-o", tmp_path / "out", "--video", film,
+            "--depth-range", "0:8")  # fmt: skip
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("v")]
+
+
+def test_options_that_would_say_nothing_are_bad_usage(model, frames, tmp_path, capsys):
+    where = layouts.folder(tmp_path / "plain", frames)
+    with pytest.raises(SystemExit):
+        run(*model, *where, "--every", 2, "--kind", "tum")
+    assert "error: --kind, --every: expected --sequence" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(*model, "--lmdb", tmp_path / "db", "--intrinsics", "kinect-v2", "--no-reading", 9)
+    said = capsys.readouterr().err
+    assert "error: --intrinsics, --no-reading: records of an LMDB are taken as they are" in said

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLOR, DEPTH, UNIT = "color", "depth", "unit"
 ASPECT_TOLERANCE = 0.01  # up to here aspect ratios count as one, as in data_tools.fit
+USUAL_UNITS = (1000.0, 5000.0)
 FIXED_BITS = 11  # of OpenCV's weights of neighbouring pixels
 
 
@@ -123,15 +124,24 @@ class Before(Nodes):
         """The rows (axis 0) or columns of a frame that OpenCV's INTER_NEAREST takes."""
         places, filled, pixels = self._along(axis, window)
         if self.graph.target.doubles:
-            step = self.add("Div", 1, self.add("Div", filled, pixels))
-            found = self.add("Floor", self.add("Mul", places, step))
+            found = self.add("Floor", self._times(places, filled, pixels))
         else:
             found, _ = self._divided(self.add("Mul", places, pixels), filled)
         found = self.add("Min", found, self.add("Sub", pixels, 1))
         return self.whole(self.add("Add", found, self.axis(window.start, axis)))
 
+    def _times(self, places: str, filled: str, pixels: str) -> str:
+        """places x pixels / filled, by the inverse of filled / pixels, and so rounded as OpenCV
+        does. Half of the one and twice the other give that: 1 / x, which has the same digits as
+        2 / x, onnxruntime would fuse with the product, and round otherwise.
+        """
+        twice = self.add("Div", 2, self.add("Div", filled, pixels))
+        return self.add("Mul", self.add("Mul", places, 0.5), twice)
+
     def _divided(self, x: str, y: str) -> tuple[str, str]:
-        """x / y, rounded down, and the rest, by integers; x: 0 or more."""
+        """x / y, rounded down, and the rest (float64), by integers; x: 0 or more. Both may be
+        integers already.
+        """
         x, y = self.whole(x), self.whole(y)
         quotient = self.graph.add("Div", x, y)
         rest = self.graph.add("Sub", x, self.graph.add("Mul", quotient, y))
@@ -143,8 +153,7 @@ class Before(Nodes):
         """
         places, filled, pixels = self._along(axis, window)
         if self.graph.target.doubles:
-            step = self.add("Div", 1, self.add("Div", filled, pixels))
-            middle = self.add("Mul", self.add("Add", places, 0.5), step)
+            middle = self._times(self.add("Add", places, 0.5), filled, pixels)
             return self.cast(self.add("Sub", middle, 0.5), np.float32)
         # (place + 1/2) pixels / filled - 1/2, with 1 added so that nothing is negative.
         twice = self.add("Mul", filled, 2)
@@ -217,40 +226,75 @@ class Before(Nodes):
         """Depth as 0..255, 1 x 1 x height x width, float32."""
         window = self.seen(self._size(DEPTH))
         line = self.graph.add("Gather", DEPTH, self._nearest(0, window), axis=0)
-        plane = self.graph.add("Gather", line, self._nearest(1, window), axis=1)
-        plane = self.cast(plane, np.float64)
-        if self._counts:
-            plane = self._counted(plane)
-            return self.reshape(self.cast(plane, np.float32), 1, 1, *self.net.size)
-        if self.takes_unit:
-            plane = self.add("Div", plane, self.cast(UNIT, np.float64))
+        stored = self.graph.add("Gather", line, self._nearest(1, window), axis=1)
+        stored = self.cast(stored, np.float64)
         if self.target is not None:
-            plane = self.add("Where", self._filled(), plane, 0)
-        plane = self._scaled(plane)
-        if not self.framing.floats:
-            authors = self.framing.rule.rule == "authors"  # their code cuts off
-            plane = self.add("Floor" if authors else "Round", plane)
+            stored = self.add("Where", self._filled(), stored, 0)
+        plane = self._by_integers(stored) if self._counts else self._by_rule(stored)
         return self.reshape(self.cast(plane, np.float32), 1, 1, *self.net.size)
+
+    def _by_rule(self, stored: str) -> str:
+        """Stored depth by the rule, in whole numbers unless these are for records of floats."""
+        plane = stored
+        if self.takes_unit:
+            plane = self.add("Div", stored, self.cast(UNIT, np.float64))
+        plane, rule = self._scaled(plane), self.framing.rule.rule
+        if self.framing.floats:
+            return plane
+        # The authors' code cuts off.
+        plane = self.add("Floor", plane) if rule == "authors" else self._rounded(plane)
+        if rule == "fixed" and not self.graph.target.doubles:
+            return self._looked_up(stored, plane)
+        return plane
+
+    def _looked_up(self, stored: str, plane: str) -> str:
+        """The plane, or for usual units what float64 would give, from tables."""
+        unit, index, rule = self.cast(UNIT, np.float64), self.whole(stored), self.framing.rule
+        for steps in USUAL_UNITS:
+            metres = np.clip(np.arange(2**16) / steps, rule.near, rule.far)
+            table = np.rint((metres - rule.near) / (rule.far - rule.near) * 255)
+            found = self.graph.add("Gather", self.number(table, np.uint8), index, axis=0)
+            equal = self.add("Equal", unit, steps)
+            plane = self.add("Where", equal, self.cast(found, np.float64), plane)
+        return plane
 
     @property
     def takes_unit(self) -> bool:
         """Whether the unit matters: not for depth that is 0..255 already."""
         return self.net.depth and self.framing.rule.rule != "none"
 
+    def _rounded(self, x: str) -> str:
+        """x to the nearest whole number, halves to the even one. OpenCV's Round is in float32."""
+        nearest = self.add("Floor", self.add("Add", x, 0.5))
+        half = self.add("Equal", self.add("Sub", nearest, x), 0.5)
+        pairs = self.add("Floor", self.add("Div", nearest, 2))
+        even = self.add("Mul", pairs, 2)  # nearest, or one less
+        return self.add("Where", half, even, nearest)
+
     @property
     def _counts(self) -> bool:
-        """Whether integers stand for float64: where values are cut off, float32 is too coarse."""
-        cut = self.framing.rule.rule == "authors" and not self.framing.floats
-        return cut and not self.graph.target.doubles
+        """Whether integers stand for float64, where float32 is too coarse."""
+        relative = self.framing.rule.rule in ("authors", "valid") and not self.framing.floats
+        return relative and not self.graph.target.doubles
 
-    def _counted(self, plane: str) -> str:
-        """The authors' rule by integers, in which the unit cancels out."""
-        if self.target is not None:
-            plane = self.add("Where", self._filled(), plane, 0)
-        low = self.graph.add("ReduceMin", plane, keepdims=0)
+    def _by_integers(self, plane: str) -> str:
+        """The rules that scale between a frame's extremes; the unit cancels out."""
         high = self.graph.add("ReduceMax", plane, keepdims=0)
-        span = self.add("Max", self.add("Sub", high, low), 1)
-        return self._divided(self.add("Mul", self.add("Sub", plane, low), 255), span)[0]
+        readings = self.add("Greater", plane, 0)
+        valid = self.framing.rule.rule == "valid"
+        seen = self.add("Where", readings, plane, high) if valid else plane
+        low = self.graph.add("ReduceMin", seen, keepdims=0)
+        span = self.whole(self.add("Max", self.add("Sub", high, low), 1))
+        above = self.whole(self.add("Max", self.add("Sub", plane, low), 0))
+        if not valid:
+            return self._divided(self._times(above, 255), span)[0]
+        twice = self._times(span, 2)  # 1 and 254 above / span, to the nearest
+        above = self.graph.add("Add", self._times(above, 508), self._times(span, 3))
+        return self.add("Where", readings, self._divided(above, twice)[0], 0)
+
+    def _times(self, x: str, factor: int) -> str:
+        """x times a number, both integers."""
+        return self.graph.add("Mul", x, self.number(factor, np.int64))
 
     def _scaled(self, metres: str) -> str:
         """metres by the rule (data_tools.depth.DepthRange.apply), 0..255."""

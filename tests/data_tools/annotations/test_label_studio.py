@@ -205,3 +205,11 @@ def test_what_is_wrong_with_a_stroke_names_task_and_region(tmp_path, case):
 def test_spoiled_files_have_their_line(tmp_path, told, message):
     with pytest.raises(DataError, match=rf"project-1-at-2026-01-15.json: .*{message}"):
         labels(file(tmp_path, told))
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_all_pictures_have_their_line(tmp_path):
+    """They overflow in silence."""
+    path = file(tmp_path, task([polygon([(0, 0), (9, 0), (1e308, 1e308)])]))
+    with pytest.raises(DataError, match="far outside the picture"):
+        labels(path)

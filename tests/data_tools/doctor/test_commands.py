@@ -160,6 +160,19 @@ def test_depth_of_another_shape_is_told_to_be_turned(folder, command):
     assert "expected one aspect ratio (within 1 %); it seems to be turned by 90 degrees" in line
 
 
+def test_a_calibration_that_does_not_fit_is_told(folder, command):
+    root = folder()
+    camera = {"width": 160, "height": 120, "fx": 140, "fy": 140, "cx": 79.5, "cy": 59.5}
+    pair = {"depth": camera, "extrinsics": {"rotation": np.eye(3).tolist(),
+                                            "translation": [0, 0, 0]}}  # fmt: skip
+    for cx in (79.5, 91.5):
+        (root / "rig.json").write_text(json.dumps({**pair, "color": {**camera, "cx": cx}}))
+        result = command("folder", *args(root, f"db{cx}", "--intrinsics", root / "rig.json"))
+        told = "those of other cameras, or of another mode" in result.stderr
+        assert told == (cx == 91.5)
+        assert "project depth into the colour camera" not in result.stderr
+
+
 def test_sequences_are_looked_at(folder, command):
     root = folder(WAYS["constant"].spoil)
     (root / "rec").mkdir()

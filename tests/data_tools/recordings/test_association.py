@@ -12,6 +12,7 @@ from data_tools.recordings.association import (
     by_key,
     by_time,
     key_of,
+    last_time_of,
     nearest,
     parse_gap,
     time_of,
@@ -116,6 +117,7 @@ def test_equal_numbers_belong_together():
         ("1305031102175", 1305031102175 * MILLISECOND),
         ("1305031102175304", 1305031102175304000),
         ("1305031102175304123", 1305031102175304123),
+        ("1305031102175.304", 1305031102175304000),
         ("0000012-000000400428", 400428000),
         ("000012", None),
         ("0000000012", None),  # a number, as KITTI has it
@@ -126,6 +128,25 @@ def test_equal_numbers_belong_together():
 )
 def test_times_in_names(stem, time):
     assert time_of(stem) == time
+
+
+@pytest.mark.parametrize(
+    ("stem", "time"),
+    [
+        ("rgb_1305031102.175304", 1305031102175304000),
+        ("40753679_6791.123", 6791123 * MILLISECOND),
+        ("Depth_1305031102175", 1305031102175 * MILLISECOND),
+        ("depth_640x400_7_1305031102175ms", 1305031102175 * MILLISECOND),
+        ("IMG_20110510_123822_175", 1305031102175 * MILLISECOND),
+        ("2011-05-10T12-38-22.175304", 1305031102175304000),
+        ("IMG_20111310_123822_175", None),  # there is no 13th month
+        ("frame_000012", None),
+        ("v1.2.3", None),
+        ("12", None),
+    ],
+)
+def test_times_at_the_end_of_names(stem, time):
+    assert last_time_of(stem) == time
 
 
 def test_gaps_as_users_write_them():

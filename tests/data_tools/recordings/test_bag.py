@@ -98,6 +98,22 @@ def test_topics_are_named_and_chosen(command, tmp_path, rendered, records):
     assert "/depth is no topic of colour; its topics of pictures: /depth (depth), " in line
 
 
+def test_aligned_depth_is_taken_and_said(command, tmp_path, rendered, records):
+    picture, depth = rendered[0]
+    with Maker(tmp_path / "r.bag") as out:
+        out.image("/cam/color/image_raw", "bgr8", picture, START)
+        out.image("/cam/rgb_to_depth/image_raw", "bgr8", 255 - picture, START)
+        out.image("/cam/infra1/image_raw", "mono16", depth // 2, START)
+        out.image("/cam/depth/image_raw", "16UC1", depth + np.uint16(9), START)
+        out.image("/cam/aligned_depth_to_color/image_raw", "16UC1", depth, START)
+    said = command("sequence", "r.bag", "db").stderr.splitlines()[-2]
+    assert said.startswith("r.bag: of 2 topics of depth, /cam/aligned_depth_to_color/image_raw is")
+    command("folder", *layouts.folder(tmp_path / "plain", rendered[:1]), "wanted")
+    assert records("db") == records("wanted")
+    command("sequence", "r.bag", "raw", "--depth-topic", "/cam/depth/image_raw")
+    assert read_info("raw")["topics"]["depth"] == "/cam/depth/image_raw"
+
+
 def test_compressed_copies_of_a_topic_do_not_count(command, tmp_path, rendered, records):
     picture, depth = rendered[0]
     jpeg, png = (cv2.imencode(end, image)[1].tobytes()

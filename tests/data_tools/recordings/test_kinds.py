@@ -11,6 +11,7 @@ import pytest
 
 from data_tools.recordings import kinds
 from data_tools.store import read_info
+from data_tools.synth import Synth
 
 MM = {"tum": 5000, "7scenes": 1000, "scannet": 1000, "open3d": 1000, "record3d": 1, "video": 1000}
 
@@ -123,6 +124,9 @@ def test_tums_lists_with_commas_and_missing_files(command, tmp_path, rendered, n
     (root / "rgb.txt").write_text("\r\n".join([lines[3].replace(" ", ",\t"), "", *lines[4:]]))
     command("sequence", "rec", "db")
     assert len(names("db")) == 2
+    (root / "depth.txt").write_text((root / "depth.txt").read_text().replace("/", "\\"))
+    command("sequence", "rec", "windows")
+    assert len(names("windows")) == 2
     shutil.rmtree(root / "rgb")
     line = command("sequence", "rec", "db", "--force", code=1).stderr
     assert "rec/rgb/100.000000.png: No such file" in line
@@ -159,6 +163,48 @@ def test_redwoods_timestamps_pair_by_time_and_not_by_number(command, tmp_path, r
     }
     assert "1 colour frame (image/0000001-000000000000.png)" in said
     assert "1 depth frame (depth/0000002-000000053000.png)" in said
+
+
+@pytest.fixture(scope="module")
+def large():
+    """Two rendered frames, 160x120: colour, and depth in millimetres."""
+    source = Synth(2, (160, 120), 5)
+    return [(frame.color, frame.depth) for frame in map(source.load, range(2))]
+
+
+def test_sun3ds_rotated_bits_are_told_by_the_values(command, tmp_path, large, records):
+    rotated = [(color, (depth << 3 | depth >> 13).astype(np.uint16)) for color, depth in large]
+    for name, frames in (("sun3d", rotated), ("redwood", large)):
+        layouts.redwood(tmp_path / name, frames, [(0, 5000), (33000, 38000)])
+    assert "depth unit: sunrgbd\n" in command("sequence", "sun3d", "a", "--size", "80x60").stderr
+    said = command("sequence", "redwood", "b", "--size", "80x60").stderr
+    assert "depth unit: 1000 steps per metre\n" in said
+    assert records("a") == records("b")
+    assert read_info("a")["options"]["depth_unit"] == "sunrgbd"
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_tums_layout_may_have_millimetres(command, tmp_path, large, lists):
+    """TUM's unit is assumed, and doubted where millimetres are likelier."""
+    times = [("1.00", "1.01"), ("2.00", "2.01")]
+    layouts.tum(tmp_path / "own", large, times, lists=lists)
+    said = command("sequence", "own", "db", "--size", "80x60").stderr
+    metres = float(np.median(large[0][1][large[0][1] > 0])) / 1000
+    assert (
+        f"own: the median distance is {metres / 5:.3g} m in TUM's unit, and {metres:.3g} m in"
+        in (said)
+    )
+    assert "(--depth-unit mm)\n" in said
+    said = command("sequence", "own", "mm", "--size", "80x60", "--depth-unit", "mm").stderr
+    assert "TUM's unit" not in said
+    # Of TUM's own all are multiples of 5; others are not so near.
+    near = [(color, depth // 25 * 5) for color, depth in large]
+    layouts.tum(tmp_path / "near", near, times, lists=lists)
+    far = [(color, depth * 5 + 1) for color, depth in large]
+    layouts.tum(tmp_path / "far", far, times, lists=lists)
+    for name in ("near", "far"):
+        said = command("sequence", name, f"{name}_db", "--size", "80x60").stderr
+        assert "TUM's unit" not in said
 
 
 def test_65535_is_no_reading_in_7_scenes(command, tmp_path, rendered, records):
@@ -319,6 +365,14 @@ def test_videos_that_are_none(command, tmp_path):
     )
     (root / "b.mp4").write_bytes(b"")
     assert "holds 2 videos" in command("sequence", "rec", "d", "--kind", "video", code=1).stderr
+
+
+def test_a_video_of_depth_beside_it_does_not_count(command, tmp_path, names):
+    layouts.stray(tmp_path / "rec", painted(3))
+    for name in ("depth.avi", "ir.avi"):
+        shutil.copy(tmp_path / "rec/rgb.avi", tmp_path / "rec" / name)
+    command("sequence", "rec", "db")
+    assert names("db") == ["000000", "000001", "000002"]
 
 
 def test_a_video_cut_off_names_the_frames(command, tmp_path):

@@ -6,8 +6,10 @@ import cv2
 import layouts
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_tools.store import Reader, read_info
+from data_tools.synth import Synth
 
 WIDE, HIGH = 40, 30
 LEFT = [[0, 0, 20, 0, 20, 30, 0, 30]]
@@ -71,3 +73,26 @@ def test_labels_of_none_of_the_frames(command, recording, tmp_path):
     line = command("sequence", "rec", "db", "--labels-from", "coco.json", code=1).stderr
     assert "coco.json: none of its pictures is a frame's, as of" in line
     assert command("sequence", "rec", "db", "--zero-based", code=2)
+
+
+def test_labels_are_turned_with_the_frame_that_exif_data_turn(command, tmp_path):
+    """Of a camera that was held upside down; a folder of pairs then has all parts upright."""
+    frame, exif = Synth(3, (160, 120), 5).load(1), Image.Exif()
+    exif[0x0112] = 3
+    color, depth, label = (
+        np.ascontiguousarray(part[::-1, ::-1]) for part in (frame.color, frame.depth, frame.label)
+    )
+    for part, plane in (("depth", depth), ("labels", label)):
+        layouts.put(tmp_path / "rec" / part / "7.png", plane)
+    (tmp_path / "rec" / "color").mkdir()
+    Image.fromarray(color[..., ::-1]).save(tmp_path / "rec" / "color" / "7.png", exif=exif)
+    more = ["--label", "rec/labels"]
+    said = command("sequence", "rec", "db", *more).stderr
+    assert "7: depth and label are turned by 180 degrees, as EXIF data turn colour" in said
+    ((_, planes, _),) = Reader(tmp_path / "db").planes()
+    assert (planes[4] == frame.label).all()
+    assert (planes[:3].transpose(1, 2, 0) == frame.color).all()
+    said = command("sequence", "rec", "pairs", "--to", "folder", *more).stderr
+    assert "7: depth and label are turned by 180 degrees" in said
+    for part, plane in (("rgb", frame.color), ("depth", frame.depth), ("label", frame.label)):
+        assert (cv2.imread(f"pairs/{part}/7.png", cv2.IMREAD_UNCHANGED) == plane).all()

@@ -13,7 +13,9 @@ import lmdb
 import numpy as np
 import pytest
 
+from boundary import writing
 from data_tools.record import from_datum
+from data_tools.recordings import pairs
 from data_tools.recordings.association import SECOND, Pair
 from data_tools.recordings.selection import Position, chosen
 from data_tools.recordings.seven_scenes import SevenScenes
@@ -56,10 +58,10 @@ def test_frames_are_chosen_by_number_time_and_step(command, recording, records):
 
 
 def test_places_in_a_recording():
-    pairs = [Pair(str(i), 0, 0, None, 5 * SECOND + i * SECOND // 4) for i in range(8)]
+    found = [Pair(str(i), 0, 0, None, 5 * SECOND + i * SECOND // 4) for i in range(8)]
     position = Position.parse
-    assert chosen(pairs, position("0.25s"), position("1s"), 1, "k") == [1, 2, 3]
-    assert chosen(pairs, None, None, 3, "k") == [0, 3, 6]
+    assert chosen(found, position("0.25s"), position("1s"), 1, "k") == [1, 2, 3]
+    assert chosen(found, None, None, 3, "k") == [0, 3, 6]
     for wrong in ("-1", "1.5", "1m", "s", "1e3s", ""):
         with pytest.raises(Exception, match="neither a number of frames such as 120 nor a time"):
             position(wrong)
@@ -293,3 +295,57 @@ def test_depth_is_aligned_for_records_and_for_folders(command, tmp_path, rendere
         difference = np.abs(from_datum(one)[0].astype(int) - from_datum(other)[0])
         assert difference.max() <= 1  # whole millimetres
         assert (difference > 0).mean() < 0.02
+
+
+def test_a_value_for_no_reading_stays_a_hole_in_a_folder(command, tmp_path, rendered):
+    """It must not become a surface far away where depth is aligned."""
+    spoiled = [(color, depth.copy()) for color, depth in rendered]
+    for _, depth in spoiled:
+        depth[:10] = 65535
+    holes = [(color, np.where(depth == 65535, 0, depth)) for color, depth in spoiled]
+    layouts.open3d(tmp_path / "rec", spoiled, ".png")
+    layouts.open3d(tmp_path / "sound", holes, ".png")
+    camera = {"width": 40, "height": 30, "fx": 35.0, "fy": 35.0, "cx": 19.5, "cy": 14.5}
+    turn = [[0.9998, 0, 0.02], [0, 1, 0], [-0.02, 0, 0.9998]]
+    (tmp_path / "camera.json").write_text(json.dumps(camera))
+    motion = {"rotation": turn, "translation": [0.02, 0, 0.01]}
+    (tmp_path / "motion.json").write_text(json.dumps(motion))
+    cameras = ["--intrinsics", "camera.json", "--depth-intrinsics", "camera.json",
+               "--extrinsics", "motion.json", "--to", "folder"]  # fmt: skip
+    said = command("sequence", "rec", "out", *cameras).stderr
+    assert "depth 65535 is taken as no reading" in said
+    command("sequence", "rec", "told", *cameras, "--no-reading", 65535)
+    command("sequence", "sound", "wanted", *cameras)
+    wanted = contents(tmp_path / "wanted/depth")
+    assert contents(tmp_path / "out/depth") == contents(tmp_path / "told/depth") == wanted
+    assert json.loads((tmp_path / "out/dataset.json").read_text())["options"]["no_reading"] == [
+        65535
+    ]
+    command("sequence", "rec", "kept", *cameras, "--no-reading", "none")
+    assert contents(tmp_path / "kept/depth") != wanted
+    command("sequence", "rec", "x", "--to", "folder", "--no-reading", 65535, code=2)
+
+
+def test_aligned_depth_beyond_16_bits_is_a_hole(tmp_path, rendered):
+    depth = np.array([[65534.4, 65534.6, 7e4, 0, 1.5]], np.float32)
+    assert pairs._stored(depth, np.dtype(np.uint16)).tolist() == [[65534, 0, 0, 0, 2]]
+    assert pairs._stored(depth, np.dtype(np.float32)) is depth
+
+
+def test_a_full_disk_is_no_bad_frame(command, recording, tmp_path, monkeypatch):
+    """Else --skip-bad would leave out sound frames."""
+    write = writing.write_bytes
+
+    def full(path, data, error):
+        if "100.066667" in str(path):
+            raise error(f"{path}: cannot be written: No space left on device")
+        write(path, data, error)
+
+    monkeypatch.setattr(writing, "write_bytes", full)
+    line = command("sequence", "rec", "out", "--to", "folder", "--skip-bad", code=1).stderr
+    assert line.endswith("100.066667.png: cannot be written: No space left on device\n")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    command("sequence", "rec", "out", "--to", "folder", "--skip-bad")
+    assert len(list((tmp_path / "out/rgb").iterdir())) == 6

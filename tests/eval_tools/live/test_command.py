@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from boundary import running
+from data_tools import framing
 from data_tools.cli import DataError
+from data_tools.record import RecordFormat
 from eval_tools.live import __main__ as command
 from eval_tools.live import message
-from eval_tools.live.model import DROPPED
+from eval_tools.live.model import DROPPED, Given, Model
+from eval_tools.predictor import Predictor
 
 ROOT = Path(__file__).parents[3]
 
@@ -92,3 +95,21 @@ def test_bad_usage_and_bad_input(fusenet, arguments, status, said, capsys, monke
         found = end.code
     assert found == status
     assert said in capsys.readouterr().err
+
+
+def test_what_the_options_say_of_no_reading_is_all_that_is_done(fusenet, tools):
+    """The predictor behind the page does not look for such values once more."""
+    bgr, depth = tools.draw()
+    depth[4:8, 4:8] = 65535
+    args = command.arguments().parse_args([str(fusenet), "--no-reading", "none"])
+    form = RecordFormat(**framing.doctor_fields(args))
+    kept = Model(command.loaded(args), form).answer(Given("a", bgr, depth))
+    labels = np.frombuffer(message.unpack(kept)[1]["labels"], np.uint8).reshape(depth.shape)
+    assert (labels == Predictor(fusenet, no_reading=())(bgr, depth)).all()
+    assert (labels != Predictor(fusenet)(bgr, depth)).any()
+
+
+def test_options_of_recordings_need_one(fusenet, capsys):
+    with pytest.raises(SystemExit):
+        command.main([str(fusenet), "--every", "2"])
+    assert "error: --every: expected --sequence" in capsys.readouterr().err

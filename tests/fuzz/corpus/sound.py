@@ -610,6 +610,8 @@ def recordings(rng: np.random.Generator) -> None:
     layouts.scannet(top / "scannet", frames, labels, suffix=".png")
     _text("recordings/labels.tsv", "id\traw_category\tnyu40id\n1\twall\t1\n1163\tthing\t40\n")
     layouts.redwood(top / "redwood", frames, [(0, 1000), (33000, 33000), (67000, 60000)])
+    layouts.nyuv2_raw(top / "nyuv2-raw", [(color, depth % 1024) for color, depth in frames])
+    _write_named(top, frames)
     metres = [(color, (depth / 1000).astype(np.float32)) for color, depth in frames]
     layouts.record3d(top / "record3d", metres, ".png")
     large = [(np.full((48, 64, 3), 80 * i, np.uint8), depth) for i, (_, depth) in enumerate(frames)]
@@ -618,6 +620,17 @@ def recordings(rng: np.random.Generator) -> None:
     bags.write(top / "ros1.bag", frames)
     for storage in ("SQLITE3", "MCAP"):
         bags.write(top / storage.lower(), frames, storage)
+
+
+def _write_named(top: Path, frames: list) -> None:
+    """Recordings that names tell."""
+    layouts.named(top / "folders", frames, lambda i: f"images/7_{i / 8}.png",
+                  lambda i: f"depths/7_{i / 8}.png")  # fmt: skip
+    layouts.named(top / "mixed", frames, lambda i: f"left{i}.png", lambda i: f"depth{i}.png")
+    _text("recordings/mixed/cam_params.json", '{"camera": {"w": 8, "h": 6, "scale": 6553.5}}')
+    layouts.named(top / "polycam", frames, lambda i: f"keyframes/images/14420{i}.png",
+                  lambda i: f"keyframes/depth/14420{i}.png")  # fmt: skip
+    _text("recordings/polycam/keyframes/cameras/144200.json", "{}")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ def _spoil(draw: Draw, pattern: str) -> None:
 @family(0.6)
 def recording(draw: Draw) -> Target:
     """data_tools.sequence on folders with spoiled lists, names, tables and pictures."""
-    kind = draw.pick("tum", "tum", "7scenes", "scannet", "redwood", "record3d")
+    kind = draw.pick("tum", "tum", "7scenes", "scannet", "redwood", "record3d", "folders",
+                     "mixed", "polycam", "nyuv2-raw")  # fmt: skip
     folder = f"recordings/{kind}"
     draw.copy(folder)
     more = list(draw.pick([], ["--every", "2"], ["--start", "1"], ["--end", "0.05s"],
@@ -33,6 +34,8 @@ def recording(draw: Draw) -> Target:
         draw.text(name, name)
     elif kind == "record3d" and draw.chance(0.4):
         draw.json(f"{folder}/EXR_RGBD/metadata.json", f"{folder}/EXR_RGBD/metadata.json")
+    elif kind == "mixed" and draw.chance(0.4):
+        draw.json(f"{folder}/cam_params.json", f"{folder}/cam_params.json")
     elif kind == "scannet" and draw.chance(0.5):
         draw.text("recordings/labels.tsv", "labels.tsv")
         more += ["--label-map", "labels.tsv"]
@@ -40,7 +43,8 @@ def recording(draw: Draw) -> Target:
         _spoil(draw, f"{folder}/**/*")
     if draw.chance(0.2):
         name = draw.pick("b\udce4d", "\u65e5", "9" * 200, "1e9", "\u0663", "a\nb", "1.5", "-1")
-        part = {"tum": "rgb", "redwood": "image", "record3d": "EXR_RGBD/rgb"}.get(kind, "color")
+        part = {"tum": "rgb", "redwood": "image", "record3d": "EXR_RGBD/rgb", "folders": "images",
+                "mixed": ".", "polycam": "keyframes/images"}.get(kind, "color")  # fmt: skip
         draw.copy(f"pictures/{draw.pick('rgb', 'label')}.png", f"{folder}/{part}/{name}.png")
     if draw.chance(0.2) and not {"--val-fraction"} & set(more):
         return commands.data_tool("sequence", folder, "out", *more, "--to", "folder", "--skip-bad")

@@ -214,6 +214,8 @@ def dataset_json(draw: Draw) -> Target:
         lambda: commands.data_tool("convert", "x", "out", "--to", "folder"),
         lambda: commands.data_tool("class_weights", "x"),
         lambda: commands.netgen("solver", "--net", _train_net(draw, "x")),
+        lambda: commands.netgen("sf1", "--source", "x"),
+        lambda: commands.netgen("sf1", "--source", "x", "--deploy"),
     )()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from nets import GEOMETRIES, acted, conv, geometry, image, misfits, names, norm, set_statistics
 
@@ -42,3 +43,23 @@ def test_other_convolutions_stay_as_they_are(pair, same_passes) -> None:
     reason = "convolves another number of axes than two behind axis 1"
     assert misfits(nets[1], "prepare_convolutions") == {"one": reason}
     same_passes(nets, backward=False)
+
+
+POOLED = """
+layer { name: "p" type: "Pooling" bottom: "y" top: "p" top: "mask"
+  pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "u" type: "Unpooling" bottom: "p" bottom: "mask" top: "u"
+  unpooling_param { scale: 2 } }
+"""
+
+
+def test_in_flat_parts_of_a_picture_masks_name_the_first_of_equals(pair) -> None:
+    """As layer by layer, and as in Caffe: there the sums of equal pixels are the same sums."""
+    body = image(1, 64, 96, 128) + conv("c", "x", "y", 128, "pad: 1 kernel_size: 3")
+    nets = pair(body + POOLED, caffe.TEST)
+    for net in nets:
+        net.blobs["x"].data[...] = np.random.default_rng(0).uniform(1, 255, (64, 1, 1))
+        net.forward()
+    places = [net.blobs["u"].data[:, :, 2:-2, 2:-2] != 0 for net in nets]
+    assert places[0][:, :, ::2, ::2].all()
+    assert np.array_equal(*places)
