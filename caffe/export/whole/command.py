@@ -113,7 +113,7 @@ def frames_of(
 ) -> Frames:
     """What the options and the files say of a net's frames.
 
-    Says so if depth's range is assumed. Raises CaffeError for a net that labels no frames.
+    Says so if depth's range is assumed, or contradicts. Raises CaffeError for a net that labels no frames.
     """
     found = taken(net, args.outputs)
     facts = read_facts(prototxt, args.dataset)
@@ -125,6 +125,8 @@ def frames_of(
                 "depth range: authors (each frame's minimum to maximum), as nothing says how the "
                 "net was trained; --dataset or --depth-range can"
             )
+    elif found.depth and facts.depth not in (None, rule, DepthRule("none")):
+        say(f"warning: --depth-range is {rule}, but the net was trained with {facts.depth}")
     fit = args.fit or facts.fit or "crop"
     framing = Framing(rule, facts.floats, fit, args.with_probabilities)
     known = len(facts.palette) == found.labels
