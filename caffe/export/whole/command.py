@@ -113,7 +113,8 @@ def frames_of(
 ) -> Frames:
     """What the options and the files say of a net's frames.
 
-    Says so if depth's range is assumed, or contradicts. Raises CaffeError for a net that labels no frames.
+    Says so if depth's range is assumed, or contradicts. Raises CaffeError for a net that labels no
+    frames.
     """
     found = taken(net, args.outputs)
     facts = read_facts(prototxt, args.dataset)

@@ -58,16 +58,22 @@ def properties(path: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("files")
+def test_a_rule_that_contradicts_the_training_is_warned_of(capsys) -> None:
+    Path("data.json").write_text('{"options": {"depth_range": "0:8 m"}}')
+    for given, warned in (("0:8", False), ("0.5:8", True), ("valid", True)):
+        run(
+            f"net.prototxt net.caffemodel x.onnx --no-check --dataset data.json --depth-range {given}"
+        )
+        said = capsys.readouterr().err
+        assert ("warning: --depth-range is" in said) == warned
+        assert ("but the net was trained with 0:8 m" in said) == warned
+
+
+@pytest.mark.usefixtures("files")
 def test_what_is_assumed_is_said(capsys) -> None:
     run("net.prototxt net.caffemodel net.onnx")
     said = capsys.readouterr().err
     assert "depth range: authors (each frame's minimum to maximum), as nothing says" in said
-    Path("data.json").write_text('{"options": {"depth_range": "0:8 m"}}')
-    for given, warned in (("0:8", False), ("0.5:8", True), ("valid", True)):
-        run(f"net.prototxt net.caffemodel net.onnx --dataset data.json --depth-range {given}")
-        said = capsys.readouterr().err
-        assert ("warning: --depth-range is" in said) == warned
-        assert ("but the net was trained with 0:8 m" in said) == warned
     assert "net.onnx: written, as onnxruntime" in said
     assert "; onnxruntime labels a drawn frame\n" in said
     found = properties("net.onnx")
