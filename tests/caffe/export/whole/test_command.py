@@ -60,10 +60,9 @@ def properties(path: str) -> dict[str, str]:
 @pytest.mark.usefixtures("files")
 def test_a_rule_that_contradicts_the_training_is_warned_of(capsys) -> None:
     Path("data.json").write_text('{"options": {"depth_range": "0:8 m"}}')
+    files = "net.prototxt net.caffemodel x.onnx --no-check --dataset data.json"
     for given, warned in (("0:8", False), ("0.5:8", True), ("valid", True)):
-        run(
-            f"net.prototxt net.caffemodel x.onnx --no-check --dataset data.json --depth-range {given}"
-        )
+        run(f"{files} --depth-range {given}")
         said = capsys.readouterr().err
         assert ("warning: --depth-range is" in said) == warned
         assert ("but the net was trained with 0:8 m" in said) == warned
