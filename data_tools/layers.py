@@ -37,7 +37,7 @@ from data_tools.calibration import DIRECTIONS
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthRange, DepthUnit
 from data_tools.fit import FITS
-from data_tools.record import RecordFormat
+from data_tools.record import Frame, RecordFormat
 
 MAX_COUNT = 2**31 - 1  # values of a blob; Caffe counts in ints
 THREADS = 2
@@ -48,8 +48,9 @@ BATCHES_AHEAD = 3
 class Settings:
     """The keys of param_str. source: the list's file. root: the folder that its paths are relative
     to. size: [width, height]; None for the images' own size, which must be the same for all.
-    shuffle: draw a new order each epoch. no_reading: values of the stored depth that are holes.
-    fit, depth_unit, depth_range, float_depth, classes, intrinsics, depth_intrinsics, extrinsics,
+    shuffle: draw a new order each epoch. no_reading: values of the stored depth that are holes;
+    None: one that is far behind all readings is found and said, as by data_tools.folder. fit,
+    depth_unit, depth_range, float_depth, classes, intrinsics, depth_intrinsics, extrinsics,
     extrinsics_direction: as the options of data_tools.folder."""
 
     source: str
@@ -60,7 +61,7 @@ class Settings:
     seed: int = 0
     depth_unit: str = "mm"
     depth_range: str | None = None
-    no_reading: Sequence[float] = ()
+    no_reading: Sequence[float] | None = None
     float_depth: bool = False
     classes: str | int | None = None
     fit: str = "crop"
@@ -123,7 +124,7 @@ class Settings:
             self.float_depth,
             highest,
             fit=self.fit,
-            no_reading=tuple(self.no_reading),
+            no_reading=None if self.no_reading is None else tuple(self.no_reading),
             rig=framing.rig(argparse.Namespace(**{**vars(self), "depth_unit": unit})),
         )
 
@@ -156,7 +157,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: _is_count(v) and 0 <= v < 2**63, "a whole number from 0 up"),
     "depth_unit": (_is_text, "a text"),
     "no_reading": (
-        lambda v: isinstance(v, list) and all(isinstance(n, int | float) for n in v),
+        lambda v: v is None or (isinstance(v, list) and all(isinstance(n, int | float) for n in v)),
         "a list of numbers",
     ),
     "depth_range": (_is_no_or_text, "a text"),
@@ -201,8 +202,10 @@ class FrameList:
     def __init__(self, settings: Settings, rank: int = 0, count: int = 1, first: int = 0):
         self._settings = settings
         self._table = classes.parse(str(settings.classes)) if settings.classes else None
-        self._format = settings.format(self._table)
         self._frames = read_list(Path(settings.source), settings.root)
+        self._format = framing.settled(
+            settings.format(self._table), self._frame, len(self._frames), settings.source
+        )
         self._order = itertools.islice(self._indices(first), rank, None, count)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="RGBDImages")
         self._waiting: deque[Future] = deque()
@@ -232,14 +235,16 @@ class FrameList:
         return [self._waiting.popleft().result() for _ in range(size)]
 
     def _load(self, index: int) -> tuple[np.ndarray, int]:
-        paths, scene = self._frames[index]
+        return self._format.planes(self._frame(index)), self._frames[index][1]
+
+    def _frame(self, index: int) -> Frame:
+        paths, _ = self._frames[index]
         files = dict(zip(("color", "depth", "label"), paths, strict=False))
         try:
             label = images.read_label(files["label"], self._table) if "label" in files else None
-            frame = images.read_frame(files, lambda size: label)
+            return images.read_frame(files, lambda size: label)
         except (DataError, OSError) as error:
             raise DataError(f"{self._settings.source}: {describe(error)}") from error
-        return self._format.planes(frame), scene
 
     def close(self) -> None:
         """Stops reading ahead."""

@@ -85,11 +85,12 @@ def test_values_that_are_no_readings_are_holes(listing, command):
         depth = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(file), np.where(depth > 0, depth, 65535).astype(np.uint16))
     command("folder", "--rgb", "c", "--depth", "d", "db")
-    made = net(batch_size=7, no_reading=[65535])
-    made.forward()
     records = np.stack([planes for _, planes, _ in Reader(listing / "db").planes()])
-    assert (made.blobs["depth"].data == records[:, 3:4]).all()
     assert (records[:, 3] == 0).any()
+    for more, same in (({}, True), ({"no_reading": [65535]}, True), ({"no_reading": []}, False)):
+        made = net(batch_size=7, **more)
+        made.forward()
+        assert (made.blobs["depth"].data == records[:, 3:4]).all() == same
 
 
 def first_pixels(frames, batches):
