@@ -62,7 +62,7 @@ class Match:
 def examine(sample: Sample) -> list[Finding]:
     """A finding on a frame whose depth is shifted, mirrored or turned against its colour."""
     colors, depth = _spectrum(color_edges(sample.color)), depth_edges(sample.metres)
-    if float((depth > EDGE).mean()) < LEAST_SHARE or (found := _scores(colors, depth)) is None:
+    if not enough(depth) or (found := _scores(colors, depth)) is None:
         return []
     as_is = best(found)
     if as_is.still < SOUND:
@@ -108,14 +108,19 @@ def _clearly(score: float, still: float, margin: float, part: float) -> bool:
 
 def matched(color: np.ndarray, metres: np.ndarray) -> Match | None:
     """The match of a frame's colour (H x W x 3 uint8) and depth (H x W) as they are."""
-    found = scores(color, metres)
+    found = scores(color, depth_edges(metres))
     return None if found is None else best(found)
 
 
-def scores(color: np.ndarray, metres: np.ndarray) -> np.ndarray | None:
-    """The scores of a frame (H x W x 3 uint8 and H x W) for all shifts of depth, H x W with no
-    shift in the middle; None without edges."""
-    return _scores(_spectrum(color_edges(color)), depth_edges(metres))
+def enough(depth: np.ndarray) -> bool:
+    """Whether there are so many edges of depth (H x W) that they do not meet others by chance."""
+    return float((depth > EDGE).mean()) >= LEAST_SHARE
+
+
+def scores(color: np.ndarray, depth: np.ndarray) -> np.ndarray | None:
+    """The scores of colour (H x W x 3 uint8) and the edges of depth (H x W) for all shifts of
+    depth, H x W with no shift in the middle; None without edges."""
+    return _scores(_spectrum(color_edges(color)), depth)
 
 
 def _scores(colors: np.ndarray, depth: np.ndarray) -> np.ndarray | None:
