@@ -15,7 +15,7 @@ from functools import reduce
 import cv2
 import numpy as np
 
-from data_tools.doctor.sample import Sample
+from data_tools.doctor.sample import SIDE, Sample
 from data_tools.notes import Finding
 
 JUMP = (0.03, 0.08)  # relative changes of depth from one pixel to the next: no edge, a full one
@@ -27,7 +27,9 @@ LEAST_SIDE = 16  # pixels of the grid
 TOLERANCE = 2  # pixels of the grid: an offset up to here is none
 REACH, TURN_REACH = 0.15, 0.04  # shifts up to this part of the longer side are looked for
 CLEAR = 6.0  # a score that stands out among turns
-CLEAR_SHIFT = 8.5  # and among shifts, which are many more
+# And among shifts, which are many more: on a grid of SIDE pixels, and on one of half the side, as
+# fewer pixels give lower scores.
+CLEAR_SHIFT = (8.5, 7.0)
 # By how much another score must exceed the one without a shift, and which part of it the latter
 # must not exceed.
 SHIFT, TURN = (4.0, 0.8), (4.0, 0.7)
@@ -70,14 +72,15 @@ def examine(sample: Sample) -> list[Finding]:
         if turned > as_is.best and _clearly(turned, as_is.still, *TURN):
             what = f"depth seems to be {name} against colour: {_told(turned, as_is)}"
             return [Finding("edges", what, "turn it back")]
-    return shifted(as_is, sample.scale)
+    return shifted(as_is, sample.scale, max(depth.shape))
 
 
-def shifted(found: Match, scale: float) -> list[Finding]:
+def shifted(found: Match, scale: float, side: int) -> list[Finding]:
     """A finding on a match that is clearly better at a shift. scale: pixels of the colour picture
-    in one of the grid."""
+    in one of the grid. side: the longer one of the grid."""
     x, y = found.shift
-    far = np.hypot(x, y) >= LEAST_SHIFT and found.best >= CLEAR_SHIFT
+    clear = np.interp(side, (SIDE / 2, SIDE), CLEAR_SHIFT[::-1])
+    far = np.hypot(x, y) >= LEAST_SHIFT and found.best >= clear
     if not (far and _clearly(found.best, found.still, *SHIFT)):
         return []
     ways = [(x, "right", "left"), (y, "down", "up")]

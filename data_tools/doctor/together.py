@@ -62,7 +62,8 @@ class Together:
     def _shifted(self) -> list[Finding]:
         if len(self._scores) < FEWEST:
             return []
-        return edges.shifted(edges.best(_sum(self._scores)), self._scale)
+        found = edges.best(_sum(self._scores))
+        return edges.shifted(found, self._scale, max(self._scores[0].shape))
 
     def _strange(self) -> list[Finding]:
         """A finding on colour and depth that have nothing to do with each other."""
