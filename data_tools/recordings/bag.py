@@ -29,6 +29,8 @@ SUFFIXES = (".bag", ".mcap", ".db3")
 FLOAT = "std_msgs/msg/Float32"
 # The option of a RealSense depth sensor: metres in a step.
 _UNITS = re.compile(r"/option/Depth[ _]Units/value$")
+# The topics of a device's streams in RealSense's own bags.
+_NATIVE = re.compile(r"/device_[0-9]+/sensor_[0-9]+/")
 # Words in topics of depth that is aligned to colour, and of colour that is aligned to depth.
 _ALIGNED = ("aligned_depth_to", "depth_to_rgb", "depth_to_color", "depth_registered")
 _TURNED_ROUND = ("rgb_to_depth", "color_to_depth")
@@ -161,6 +163,21 @@ class BagRecording(Recording):
     def inputs(self) -> list[Path]:
         """The bag, or its files."""
         return [self.where] if self.where.is_file() else sorted(self.where.iterdir())
+
+    def beside(self) -> str | None:
+        """Whether the headers name two cameras, or the bag is a RealSense's own."""
+        try:
+            color, depth = (
+                str(self._get(part, getattr(self.pairs[0], part)).header.frame_id).strip("/")
+                for part in ("color", "depth")
+            )
+        except DataError:  # a bad frame, which is told as such
+            return None
+        native = all(_NATIVE.match(topic) for topic in self._topics.values())
+        if _has(self._topics["depth"], _ALIGNED) or not (native or color != depth):
+            return None
+        cameras = "two lenses of a RealSense" if native else f"{shown(color)} and {shown(depth)}"
+        return f"colour and depth are not aligned ({cameras}); --intrinsics aligns them"
 
     def facts(self) -> dict[str, Any]:
         """The topics."""

@@ -174,6 +174,10 @@ class Recording:
         """Why the unit may be another one, in words."""
         return None
 
+    def beside(self) -> str | None:
+        """Why depth is that of another camera than colour, and has to be aligned, in words."""
+        return None
+
     def first_depth(self) -> np.ndarray:
         """The first depth that can be read, as stored. Raises DataError if there is none."""
         first: DataError | None = None

@@ -158,6 +158,8 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
     told += f" ({found.rule})" if found.rule in (base.CHANGING, base.FIRST) else ""
     told += f", of which {len(taken)} are taken" if len(taken) < len(found.pairs) else ""
     _tell_unit(told, recording, getattr(args, "depth_unit", None))
+    if not getattr(args, "intrinsics", None) and (beside := recording.beside()):
+        cli.say(f"{shown(where)}: {beside}")
     if any(found.lonely.values()):
         left = [_named(part, names) for part, names in found.lonely.items() if names]
         cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")

@@ -1,5 +1,6 @@
 """Bags that rosbags writes: ROS 1, RealSense's form of it, and ROS 2 as SQLite and MCAP."""
 
+import json
 import struct
 from types import SimpleNamespace
 
@@ -112,6 +113,30 @@ def test_aligned_depth_is_taken_and_said(command, tmp_path, rendered, records):
     assert records("db") == records("wanted")
     command("sequence", "r.bag", "raw", "--depth-topic", "/cam/depth/image_raw")
     assert read_info("raw")["topics"]["depth"] == "/cam/depth/image_raw"
+
+
+def test_depth_of_another_camera_is_told(command, tmp_path, rendered):
+    picture, depth = rendered[0]
+    named, native = "/cam/{}/image_raw", "/device_0/sensor_{}/image/data"
+    for name, topics, frame in (
+        ("two", (named.format("color"), named.format("depth")), "depth_optical_frame"),
+        ("one", (named.format("color"), named.format("depth")), "color_optical_frame"),
+        ("own", (native.format("1/Color_0"), native.format("0/Depth_0")), "color_optical_frame"),
+        ("aligned", (named.format("color"), named.format("depth_registered")), "depth_frame"),
+    ):
+        with Maker(tmp_path / f"{name}.bag") as out:
+            out.image(topics[0], "bgr8", picture, START, frame="color_optical_frame")
+            out.image(topics[1], "16UC1", depth, START, frame=frame)
+        said = command("sequence", f"{name}.bag", name).stderr
+        assert ("colour and depth are not aligned" in said) == (name in ("two", "own"))
+        if name == "two":
+            assert "(color_optical_frame and depth_optical_frame); --intrinsics aligns" in said
+    camera = {"width": 40, "height": 30, "fx": 35, "fy": 35, "cx": 19.5, "cy": 14.5}
+    turn = {"rotation": np.eye(3).tolist(), "translation": [0, 0, 0]}
+    rig = {"color": camera, "depth": camera, "extrinsics": turn}
+    (tmp_path / "rig.json").write_text(json.dumps(rig))
+    said = command("sequence", "two.bag", "rig", "--intrinsics", "rig.json").stderr
+    assert "not aligned" not in said
 
 
 def test_compressed_copies_of_a_topic_do_not_count(command, tmp_path, rendered, records):
