@@ -16,6 +16,7 @@ from data_tools.store import read_info
 pytest.importorskip("rosbags")
 
 from bags import MS, START, Maker, write
+from rvl_encoder import encode
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,18 @@ def test_aligned_depth_is_taken_and_said(command, tmp_path, rendered, records):
     assert records("db") == records("wanted")
     command("sequence", "r.bag", "raw", "--depth-topic", "/cam/depth/image_raw")
     assert read_info("raw")["topics"]["depth"] == "/cam/depth/image_raw"
+
+
+def test_depth_in_rvl(command, tmp_path, rendered, records):
+    picture, depth = rendered[0]
+    head = bytes(12) + struct.pack("<II", 40, 30)
+    with Maker(tmp_path / "r.bag") as out:
+        out.image("/c", "bgr8", picture, START)
+        data = head + encode(depth.ravel())
+        out.compressed("/d/compressedDepth", "16UC1; compressedDepth rvl", data, START)
+    command("sequence", "r.bag", "db")
+    command("folder", *layouts.folder(tmp_path / "plain", rendered[:1]), "wanted")
+    assert records("db") == records("wanted")
 
 
 def test_depth_of_another_camera_is_told(command, tmp_path, rendered):
