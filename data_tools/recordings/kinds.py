@@ -169,8 +169,8 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
 def _tell_unit(told: str, recording: Recording, given: DepthUnit | None) -> None:
     """Says the unit of depth, what declares it, and what is doubtful about it."""
     unit = given or recording.unit()
-    file = None if given else declared.steps(recording.where)
-    by = f" ({file[1]})" if file and file[0] == unit.steps else ""
+    file = None if given else declared.unit(recording.where)
+    by = f" ({file[1]})" if file and file[0] == unit else ""
     cli.say(f"{told}; depth unit: {unit}{by}")
     if not given and (doubt := recording.doubt()):
         cli.say(f"{shown(recording.where)}: {doubt}")
