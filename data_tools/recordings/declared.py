@@ -3,7 +3,7 @@
 `cam_params.json`: Replica as NICE-SLAM has it, steps in a metre, also beside the scenes' folders.
 `scene_camera.json`: BOP's data sets, millimetres in a step. `transforms.json`: metres in a step, as
 NeRFCapture (`integer_depth_scale`) and Nerfstudio (`depth_unit_scale_factor`) write them.
-`dataset.json`: of a folder of pairs that data_tools.sequence wrote.
+`N-meta.mat` tells YCB-Video. `dataset.json`: of a folder of pairs that data_tools.sequence wrote.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from data_tools.cli import DataError
 from data_tools.depth import FEWEST_STEPS, MOST_STEPS, DepthUnit
 
 REPLICA, BOP, TRANSFORMS = "cam_params.json", "scene_camera.json", "transforms.json"
+YCB, YCB_STEPS = "-meta.mat", 10000.0  # beside each frame of YCB-Video; its factor_depth
 METRES_IN_A_STEP = ("integer_depth_scale", "depth_unit_scale_factor")
 ABOVE = 2  # folders above the pictures, for Replica's file
 
@@ -50,6 +51,8 @@ def _steps(folder: Path) -> tuple[float, str] | None:
             camera = read_json(one / REPLICA, DataError).get("camera")
             scale = camera.get("scale") if isinstance(camera, dict) else None
             return _checked(scale, one / REPLICA, "camera.scale"), REPLICA
+    if meta := next(folder.glob(f"[0-9]*{YCB}"), None):
+        return YCB_STEPS, meta.name
     if (folder / BOP).is_file():
         return _bop(folder / BOP), BOP
     if (folder / TRANSFORMS).is_file():

@@ -167,9 +167,9 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
         cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")
         if _differs_in_rate(found):
             cli.say(
-                f"{shown(where)}: one side goes on for long ({found.color} colour and {found.depth} "
-                "depth frames): if they were recorded at different rates, equal numbers do not "
-                "belong together; times in the names would pair them"
+                f"{shown(where)}: one side goes on for long ({found.color} colour and "
+                f"{found.depth} depth frames): if they were recorded at different rates, equal "
+                "numbers do not belong together; times in the names would pair them"
             )
     return recording
 

@@ -49,6 +49,11 @@ def test_files_that_do_not_say_it(command, tmp_path, rendered, name, content):
     assert len(line.splitlines()) == 1
 
 
+def test_ycb_video_is_told_by_its_files(tmp_path):
+    (tmp_path / "000001-meta.mat").write_bytes(b"MATLAB")
+    assert declared.unit(tmp_path) == (DepthUnit("steps", 10000), "000001-meta.mat")
+
+
 def test_files_that_say_nothing_of_depth(tmp_path):
     assert declared.unit(tmp_path) is None
     (tmp_path / "transforms.json").write_text('{"fl_x": 500, "frames": []}')
