@@ -10,7 +10,6 @@ counted and left out.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,6 @@ def write_folders(
     """Writes the folders of `--to folder` and says how data_tools.folder reads them."""
     form = RecordFormat(unit=args.depth_unit, **framing.fields(args))
     if form.rig:  # what stands for no reading would become a surface far away
-        form = replace(form, doctor=False)
         form = framing.settled(form, recording.load, framing.near(recording), args.out.name)
     kept = ("depth_unit", "rig", "no_reading")
     told = {key: value for key, value in form.describe().items() if key in kept}

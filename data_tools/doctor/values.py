@@ -46,8 +46,9 @@ def _flat(sample: Sample) -> Finding | None:
     low, middle, high = found[[len(found) // 50, len(found) // 2, -1 - len(found) // 50]]
     if high - low > FLAT * middle:
         return None
+    stored = sample.raw[sample.metres > 0]
     where = "" if sample.unit.kind == "scaled" else f" ({distance.metres(middle)})"
-    value = number(float(np.median(sample.raw[sample.metres > 0])))
+    value = number(float(np.sort(stored)[stored.size // 2]))
     return Finding("flat", f"depth is a constant plane: nearly all readings are {value}{where}")
 
 
