@@ -201,10 +201,9 @@ def _open(where: Path, settings: Settings) -> Recording:
     bag = Bag(where)
     try:
         parts = _parts(bag)
-        topics = {
-            "color": choose(where, "color", parts, settings.color_topic),
-            "depth": choose(where, "depth", parts, settings.depth_topic),
-        }
+        color = choose(where, "color", parts, settings.color_topic)
+        depth = choose(where, "depth", parts, settings.depth_topic, color)
+        topics = {"color": color, "depth": depth}
         sides = [_pictures(bag, topics[part]) for part in topics]
         return BagRecording(where, _paired(sides, settings.max_gap), topics, _steps(bag))
     finally:
@@ -235,12 +234,19 @@ def _parts(bag: Bag) -> dict[str, str | None]:
     return found
 
 
-def choose(where: Path, part: str, parts: dict[str, str | None], asked: str | None) -> str:
+def choose(
+    where: Path,
+    part: str,
+    parts: dict[str, str | None],
+    asked: str | None,
+    beside: str = "",
+) -> str:
     """The topic of colour or depth: the one that was asked for, else the only one.
 
     parts: what each topic of pictures shows. Grey pictures count as colour if there are no others.
-    Infrared pictures of 16 bits are no depth. Of several topics of depth, the only one that is
-    aligned to colour is taken, and said. Raises DataError, naming the topics, if there are several
+    Infrared pictures of 16 bits are no depth. beside: the topic of colour; topics of depth in its
+    namespace go before others. Of several the only one that is aligned to colour is taken, and
+    said. Raises DataError, naming the topics, if there are several
     or none.
     """
     told = "colour" if part == "color" else part
@@ -257,7 +263,9 @@ def choose(where: Path, part: str, parts: dict[str, str | None], asked: str | No
              if not any(topic.endswith(end) and topic.removesuffix(end) in found
                         for end in _TRANSPORTS)]  # fmt: skip
     if part == "depth":
-        found = [topic for topic in found if not words.is_other(topic)] or found
+        found = [topic for topic in found if not words.is_infrared(topic)] or found
+        space = [topic for topic in found if topic.split("/")[1:2] == beside.split("/")[1:2]]
+        found = space or found
     else:
         found = [topic for topic in found if not _has(topic, _TURNED_ROUND)] or found
     if not found:

@@ -116,6 +116,17 @@ def test_aligned_depth_is_taken_and_said(command, tmp_path, rendered, records):
     assert read_info("raw")["topics"]["depth"] == "/cam/depth/image_raw"
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_depth_is_that_of_the_chosen_camera(command, tmp_path, rendered, side):
+    with Maker(tmp_path / "r.bag") as out:
+        for name, (picture, depth) in zip(("left", "right"), rendered, strict=False):
+            out.image(f"/{name}/color/image_raw", "bgr8", picture, START)
+            for kind in ("depth", "aligned_depth_to_color"):
+                out.image(f"/{name}/{kind}/image_raw", "16UC1", depth, START)
+    command("sequence", "r.bag", "db", "--color-topic", f"/{side}/color/image_raw")
+    assert read_info("db")["topics"]["depth"] == f"/{side}/aligned_depth_to_color/image_raw"
+
+
 def test_depth_in_rvl(command, tmp_path, rendered, records):
     picture, depth = rendered[0]
     head = bytes(12) + struct.pack("<II", 40, 30)
