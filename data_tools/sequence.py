@@ -1,10 +1,11 @@
 """Converts a recording of an RGB-D camera to an LMDB, or to a folder of pairs of pictures.
 
 SOURCE is a folder or file as the camera's program wrote it: TUM RGB-D, 7-Scenes, a scene of
-ScanNet, Open3D or Redwood, Record3D, a video with depth pictures, or a bag of RealSense, ROS 1 or
-ROS 2. The kind is recognised by the files and said; --kind overrides. Colour and depth pictures
-with times are paired with the nearest in time, others by their numbers; what has no partner is
-counted and left out.
+ScanNet, Open3D or Redwood, Record3D, Polycam, raw NYUv2, a video with depth pictures, a bag of
+RealSense, ROS 1 or ROS 2, or colour and depth in two folders or one, told apart by their names. The
+kind is recognised by the files and said; --kind overrides. Colour and depth pictures with times are
+paired with the nearest in time, others by their numbers; what has no partner is counted and left
+out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from data_tools.cli import DataError
 from data_tools.folder import beside, record_format
 from data_tools.labelling import Labelling
 from data_tools.record import RecordFormat
-from data_tools.recordings import kinds, pairs
+from data_tools.recordings import kinds, pairs, scannet_export
 from data_tools.recordings.base import Recording, Settings
 from data_tools.recordings.labelled import Labelled
 
@@ -135,6 +136,8 @@ def main() -> None:
         args.depth_folder,
     )
     recording = kinds.open_recording(args.source, args, how)
+    if args.label_map and recording.kind_name != scannet_export.KIND.name:
+        raise DataError(f"--label-map is for ScanNet's labels; {args.source} is {recording.title}")
     args.depth_unit = args.depth_unit or recording.unit()
     info = describe(args, recording)
     recording, info = with_labels(recording, labels, info)
