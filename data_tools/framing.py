@@ -175,7 +175,7 @@ def settled(
             together.add(one.color, one.depth)
     for value in taken.values():
         tell(f"{where}: {holes.told(value)}")
-    found = together.findings()
+    found = form.remedied(together.findings())
     if found and form.strict:
         raise DataError(f"{where}: {'; '.join(map(str, found))}")
     for one in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +21,7 @@ from data_tools.depth import DepthRange, DepthUnit
 from data_tools.doctor import edges, holes
 from data_tools.doctor import frame as doctor
 from data_tools.fit import ASPECT_TOLERANCE, Placement, describe, placement
-from data_tools.notes import Note
+from data_tools.notes import Finding, Note
 
 REFIT = "--intrinsics and its kin are those of other cameras, or of another mode"
 UNKNOWN = -1  # a label that no class has, in a frame whose source ignores such labels
@@ -125,13 +125,16 @@ class RecordFormat:
     def _findings(self, frame: Frame) -> tuple[Note, ...]:
         if not self.doctor:
             return ()
-        found = doctor.examine(frame.color, frame.depth, self.unit)
-        if self.rig:
-            found = [replace(one, remedy=REFIT) if one.remedy == edges.PROJECT else one
-                     for one in found]  # fmt: skip
+        found = self.remedied(doctor.examine(frame.color, frame.depth, self.unit))
         if found and self.strict:
             raise DataError("; ".join(map(str, found)))
         return tuple(one.note for one in found)
+
+    def remedied(self, found: Iterable[Finding]) -> list[Finding]:
+        """Findings with the remedy that is left where depth is projected already."""
+        if not self.rig:
+            return list(found)
+        return [replace(one, remedy=REFIT) if one.remedy == edges.PROJECT else one for one in found]
 
     def placement(self, frame: Frame) -> Placement:
         """Where the frame is in its record."""

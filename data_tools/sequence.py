@@ -1,10 +1,11 @@
 """Converts a recording of an RGB-D camera to an LMDB, or to a folder of pairs of pictures.
 
 SOURCE is a folder or file as the camera's program wrote it: TUM RGB-D, 7-Scenes, a scene of
-ScanNet, Open3D or Redwood, Record3D, Polycam, a raw scene of NYUv2, a video with depth pictures, a
-bag of RealSense, ROS 1 or ROS 2, or colour and depth that names tell apart. The kind is recognised
-by the files and said; --kind overrides. Colour and depth pictures with times are paired with the
-nearest in time, others by their numbers; what has no partner is counted and left out.
+ScanNet, Open3D or Redwood, Record3D, Polycam, raw NYUv2, a video with depth pictures, a bag of
+RealSense, ROS 1 or ROS 2, or colour and depth in two folders or one, told apart by their names. The
+kind is recognised by the files and said; --kind overrides. Colour and depth pictures with times are
+paired with the nearest in time, others by their numbers; what has no partner is counted and left
+out.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ class Maker:
     def __exit__(self, *_):
         self.writer.close()
 
-    def header(self, time: int):
+    def header(self, time: int, frame: str = "c"):
         stamp = self.types.types["builtin_interfaces/msg/Time"](*divmod(time, 10**9))
         make = self.types.types["std_msgs/msg/Header"]
-        return make(seq=0, stamp=stamp, frame_id="c") if self.first else make(stamp, "c")
+        return make(seq=0, stamp=stamp, frame_id=frame) if self.first else make(stamp, frame)
 
     def put(self, topic, kind, message, time):
         if topic not in self.connections:
@@ -46,12 +46,12 @@ class Maker:
         serialize = self.types.serialize_ros1 if self.first else self.types.serialize_cdr
         self.writer.write(self.connections[topic], time, serialize(message, kind))
 
-    def image(self, topic, encoding, array, time, came=None, pad=0, big=False):
+    def image(self, topic, encoding, array, time, came=None, pad=0, big=False, frame="c"):
         step = array.strides[0] + pad
         lines = array.reshape(array.shape[0], -1).view(np.uint8)
         lines = np.pad(lines, ((0, 0), (0, pad)))
         message = self.types.types[IMAGE](
-            self.header(time), *array.shape[:2], encoding, int(big), step, lines.ravel()
+            self.header(time, frame), *array.shape[:2], encoding, int(big), step, lines.ravel()
         )
         self.put(topic, IMAGE, message, came or time)
 

@@ -12,6 +12,8 @@ NEAREST, FARTHEST = 0.2, 15.0  # metres, of the median
 LIKELY = (0.4, 8.0)  # metres: a unit is proposed if it gives such a median
 # The units of cameras and datasets, the most frequent ones first.
 UNITS = ("mm", "m", "5000", "10000", "4000", "100", "256")
+FAR = 5.0  # metres: where a unit gives more, a finer one is as likely
+FINER = {"5000": "10000"}
 TURNED = 7  # the bits that SUN RGB-D's depth has in no reading nearer than 8.192 m
 TURNED_MEDIAN = 8.0  # metres: read as millimetres, such depth is eight times as far
 
@@ -55,7 +57,11 @@ def examine(sample: Sample) -> list[Finding]:
     if not better:
         return [Finding("depth-unit", what, "no --depth-unit in use makes sense of it")]
     found = float(np.median(_read(sample, better)))
-    return [Finding("depth-unit", what, f"--depth-unit {better} makes it {metres(found)}")]
+    remedy = f"--depth-unit {better} makes it {metres(found)}"
+    if found > FAR and (finer := FINER.get(better)):
+        nearer = float(np.median(_read(sample, finer)))
+        remedy += f", --depth-unit {finer} {metres(nearer)}"
+    return [Finding("depth-unit", what, remedy)]
 
 
 def proposed(sample: Sample) -> str | None:

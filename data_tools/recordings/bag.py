@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ SUFFIXES = (".bag", ".mcap", ".db3")
 FLOAT = "std_msgs/msg/Float32"
 # The option of a RealSense depth sensor: metres in a step.
 _UNITS = re.compile(r"/option/Depth[ _]Units/value$")
+# The topics of a device's streams in RealSense's own bags.
+_NATIVE = re.compile(r"/device_[0-9]+/sensor_[0-9]+/")
 # Words in topics of depth that is aligned to colour, and of colour that is aligned to depth.
 _ALIGNED = ("aligned_depth_to", "depth_to_rgb", "depth_to_color", "depth_registered")
 _TURNED_ROUND = ("rgb_to_depth", "color_to_depth")
@@ -64,8 +67,9 @@ class Bag:
         types = get_typestore(Stores.ROS1_NOETIC if first else Stores.ROS2_HUMBLE)
         self._message = types.deserialize_ros1 if first else types.deserialize_cdr
         with self.guard():
-            self._reader = (rosbag1 if first else rosbag2).Reader(path)
-            self._reader.open()
+            self._opened = ExitStack()
+            reader = (rosbag1 if first else rosbag2).Reader(path)
+            self._reader = self._opened.enter_context(reader)
 
     def guard(self) -> Any:
         """Turns what the library raises into DataError."""
@@ -88,7 +92,7 @@ class Bag:
 
     def close(self) -> None:
         """Closes the file."""
-        self._reader.close()
+        self._opened.close()
 
 
 class Stream:
@@ -162,6 +166,21 @@ class BagRecording(Recording):
         """The bag, or its files."""
         return [self.where] if self.where.is_file() else sorted(self.where.iterdir())
 
+    def beside(self) -> str | None:
+        """Whether the headers name two cameras, or the bag is a RealSense's own."""
+        try:
+            color, depth = (
+                str(self._get(part, getattr(self.pairs[0], part)).header.frame_id).strip("/")
+                for part in ("color", "depth")
+            )
+        except DataError:  # a bad frame, which is told as such
+            return None
+        native = all(_NATIVE.match(topic) for topic in self._topics.values())
+        if _has(self._topics["depth"], _ALIGNED) or not (native or color != depth):
+            return None
+        cameras = "two lenses of a RealSense" if native else f"{shown(color)} and {shown(depth)}"
+        return f"colour and depth are not aligned ({cameras}); --intrinsics aligns them"
+
     def facts(self) -> dict[str, Any]:
         """The topics."""
         return {"labeled": False, "topics": self._topics}
@@ -184,10 +203,9 @@ def _open(where: Path, settings: Settings) -> Recording:
     bag = Bag(where)
     try:
         parts = _parts(bag)
-        topics = {
-            "color": choose(where, "color", parts, settings.color_topic),
-            "depth": choose(where, "depth", parts, settings.depth_topic),
-        }
+        color = choose(where, "color", parts, settings.color_topic)
+        depth = choose(where, "depth", parts, settings.depth_topic, color)
+        topics = {"color": color, "depth": depth}
         sides = [_pictures(bag, topics[part]) for part in topics]
         return BagRecording(where, _paired(sides, settings.max_gap), topics, _steps(bag))
     finally:
@@ -218,12 +236,19 @@ def _parts(bag: Bag) -> dict[str, str | None]:
     return found
 
 
-def choose(where: Path, part: str, parts: dict[str, str | None], asked: str | None) -> str:
+def choose(
+    where: Path,
+    part: str,
+    parts: dict[str, str | None],
+    asked: str | None,
+    beside: str = "",
+) -> str:
     """The topic of colour or depth: the one that was asked for, else the only one.
 
     parts: what each topic of pictures shows. Grey pictures count as colour if there are no others.
-    Infrared pictures of 16 bits are no depth. Of several topics of depth, the only one that is
-    aligned to colour is taken, and said. Raises DataError, naming the topics, if there are several
+    Infrared pictures of 16 bits are no depth. beside: the topic of colour; topics of depth in its
+    namespace go before others. Of several the only one that is aligned to colour is taken, and
+    said. Raises DataError, naming the topics, if there are several
     or none.
     """
     told = "colour" if part == "color" else part
@@ -240,7 +265,9 @@ def choose(where: Path, part: str, parts: dict[str, str | None], asked: str | No
              if not any(topic.endswith(end) and topic.removesuffix(end) in found
                         for end in _TRANSPORTS)]  # fmt: skip
     if part == "depth":
-        found = [topic for topic in found if not words.is_other(topic)] or found
+        found = [topic for topic in found if not words.is_infrared(topic)] or found
+        space = [topic for topic in found if topic.split("/")[1:2] == beside.split("/")[1:2]]
+        found = space or found
     else:
         found = [topic for topic in found if not _has(topic, _TURNED_ROUND)] or found
     if not found:

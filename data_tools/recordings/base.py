@@ -164,14 +164,18 @@ class Recording:
             seen = depth[np.isfinite(depth) & (depth > 0)]
             large = seen.size and np.median(seen) > BEYOND
             return DepthUnit("steps", MILLIMETRES if large else 1.0)
-        if told := declared.steps(self.where):
-            return DepthUnit("steps", told[0])
+        if told := declared.unit(self.where):
+            return told[0]
         if self._steps == MILLIMETRES and has_rotated_bits(depth):
             return DepthUnit("sunrgbd")
         return DepthUnit("steps", self._steps)
 
     def doubt(self) -> str | None:
         """Why the unit may be another one, in words."""
+        return None
+
+    def beside(self) -> str | None:
+        """Why depth is that of another camera than colour, and has to be aligned, in words."""
         return None
 
     def first_depth(self) -> np.ndarray:

@@ -3,6 +3,7 @@
 `cam_params.json`: Replica as NICE-SLAM has it, steps in a metre, also beside the scenes' folders.
 `scene_camera.json`: BOP's data sets, millimetres in a step. `transforms.json`: metres in a step, as
 NeRFCapture (`integer_depth_scale`) and Nerfstudio (`depth_unit_scale_factor`) write them.
+`N-meta.mat` tells YCB-Video. `dataset.json`: of a folder of pairs that data_tools.sequence wrote.
 """
 
 from __future__ import annotations
@@ -11,27 +12,47 @@ from pathlib import Path
 from typing import Any
 
 from boundary.errors import shown
-from boundary.reading import read_json
+from boundary.reading import read_json, reading
+from data_tools import info
 from data_tools.cli import DataError
-from data_tools.depth import FEWEST_STEPS, MOST_STEPS
+from data_tools.depth import FEWEST_STEPS, MOST_STEPS, DepthUnit
 
 REPLICA, BOP, TRANSFORMS = "cam_params.json", "scene_camera.json", "transforms.json"
+YCB, YCB_STEPS = "-meta.mat", 10000.0  # beside each frame of YCB-Video; its factor_depth
 METRES_IN_A_STEP = ("integer_depth_scale", "depth_unit_scale_factor")
 ABOVE = 2  # folders above the pictures, for Replica's file
 
 
-def steps(where: Path) -> tuple[float, str] | None:
-    """The steps of integer depth in a metre and the file that says so; None if there is none.
+def unit(where: Path) -> tuple[DepthUnit, str] | None:
+    """The unit of integer depth and the file that says so; None if there is none.
 
-    Raises DataError for a file that should say them, and does not.
+    Raises DataError for a file that should say it, and does not.
     """
-    folder = where if where.is_dir() else where.parent
+    if own := _own(where / info.NAME):
+        return own, info.NAME
+    told = _steps(where if where.is_dir() else where.parent)
+    return (DepthUnit("steps", told[0]), told[1]) if told else None
+
+
+def _own(path: Path) -> DepthUnit | None:
+    """The unit that data_tools.sequence has written."""
+    facts = info.read(path) if path.is_file() else {}
+    text = facts.get("options", {}).get("depth_unit")
+    if facts.get("tool") != "data_tools.sequence" or text is None:
+        return None
+    with reading(path, "a unit of depth in options", DataError):
+        return DepthUnit.parse(str(text).removesuffix(" steps per metre"))
+
+
+def _steps(folder: Path) -> tuple[float, str] | None:
     top = folder.absolute()
     for one in (top, *top.parents[:ABOVE]):
         if (one / REPLICA).is_file():
             camera = read_json(one / REPLICA, DataError).get("camera")
             scale = camera.get("scale") if isinstance(camera, dict) else None
             return _checked(scale, one / REPLICA, "camera.scale"), REPLICA
+    if meta := next(folder.glob(f"[0-9]*{YCB}"), None):
+        return YCB_STEPS, meta.name
     if (folder / BOP).is_file():
         return _bop(folder / BOP), BOP
     if (folder / TRANSFORMS).is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boundary.errors import shown
@@ -27,7 +27,7 @@ from data_tools.recordings import (
     tum,
     video,
 )
-from data_tools.recordings.association import MAX_GAP, MILLISECOND, Association, parse_gap
+from data_tools.recordings.association import MAX_GAP, MILLISECOND, Association, key_of, parse_gap
 from data_tools.recordings.base import Kind, Recording, Settings
 from data_tools.recordings.selection import Position
 
@@ -47,6 +47,8 @@ MODULES = (
 )
 KINDS = {module.KIND.name: module.KIND for module in MODULES}
 CHOICES = ("color_topic", "depth_topic", "color_folder", "depth_folder")  # options of some kinds
+FEWEST_PAIRS = 4  # fewer say nothing about rates
+LONGER = 0.5  # of the pairs: so many more frames of one side may come from a higher rate
 NAMED = 3  # pictures without a partner whose names are said
 
 
@@ -159,17 +161,25 @@ def open_recording(where: Path, args: argparse.Namespace, how: Settings) -> Reco
     told += f" ({found.rule})" if found.rule in (base.CHANGING, base.FIRST) else ""
     told += f", of which {len(taken)} are taken" if len(taken) < len(found.pairs) else ""
     _tell_unit(told, recording, getattr(args, "depth_unit", None))
+    if not getattr(args, "intrinsics", None) and (beside := recording.beside()):
+        cli.say(f"{shown(where)}: {beside}")
     if any(found.lonely.values()):
         left = [_named(part, names) for part, names in found.lonely.items() if names]
         cli.say(f"{shown(where)}: without a partner ({found.rule}): {' and '.join(left)}")
+        if _differs_in_rate(found):
+            cli.say(
+                f"{shown(where)}: one side goes on for long ({found.color} colour and "
+                f"{found.depth} depth frames): if they were recorded at different rates, equal "
+                "numbers do not belong together; times in the names would pair them"
+            )
     return recording
 
 
 def _tell_unit(told: str, recording: Recording, given: DepthUnit | None) -> None:
     """Says the unit of depth, what declares it, and what is doubtful about it."""
     unit = given or recording.unit()
-    file = None if given else declared.steps(recording.where)
-    by = f" ({file[1]})" if file and file[0] == unit.steps else ""
+    file = None if given else declared.unit(recording.where)
+    by = f" ({file[1]})" if file and file[0] == unit else ""
     cli.say(f"{told}; depth unit: {unit}{by}")
     if not given and (doubt := recording.doubt()):
         cli.say(f"{shown(recording.where)}: {doubt}")
@@ -184,6 +194,17 @@ def _kind(where: Path, args: argparse.Namespace) -> Kind:
     if args.kind not in (None, folders.KIND.name):
         raise DataError(f"--color-folder and --depth-folder do not go with --kind {args.kind}")
     return folders.KIND
+
+
+def _differs_in_rate(found: Association) -> bool:
+    """Whether numbers pair the first frames, and only one side goes on, for long."""
+    if any(pair.gap is not None for pair in found.pairs) or len(found.pairs) < FEWEST_PAIRS:
+        return False
+    ends = [names for names in found.lonely.values() if names]
+    if len(ends) != 1 or len(ends[0]) < LONGER * len(found.pairs):
+        return False
+    last = max(key_of(pair.name) for pair in found.pairs)
+    return min(key_of(PurePosixPath(name).stem) for name in ends[0]) > last
 
 
 def _named(part: str, names: list[str]) -> str:

@@ -36,6 +36,10 @@ class NyuRaw(Recording):
             raise DataError(f"{shown(pair.depth)}: {stored.dtype}, expected 16 bits")
         return metres(stored.byteswap())
 
+    def beside(self) -> str | None:
+        """The Kinect has two lenses."""
+        return "depth is not aligned to colour; --intrinsics kinect-v1 aligns it"
+
     def files(self, index: int) -> dict[str, Path]:
         """The colour file; the depth file holds other numbers."""
         return {"color": self.pairs[index].color}

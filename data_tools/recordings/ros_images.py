@@ -2,7 +2,7 @@
 
 The encodings are those of sensor_msgs' image_encodings.h; depth follows REP 118 (16UC1 in
 millimetres, 32FC1 in metres). `compressedDepth` is that of compressed_depth_image_transport: a
-header of 12 bytes and a PNG.
+header of 12 bytes and a PNG, or the size and RVL.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from boundary import limits, pictures
 from data_tools.cli import DataError
+from data_tools.recordings import rvl
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
@@ -113,15 +114,29 @@ def _compressed_depth(message: Any, where: str) -> np.ndarray:
     data = bytes(message.data)
     if "compresseddepth" not in message.format.lower():  # a plain PNG of depth
         return _channel(data, where)
-    if "rvl" in message.format.lower() or data[_HEADER : _HEADER + 4] != b"\x89PNG":
-        raise DataError(f"{where}: depth compressed as {message.format!r}, expected PNG")
-    stored = _channel(data[_HEADER:], where)
+    if "rvl" in message.format.lower():
+        stored = _rvl(data[_HEADER:], where, message.format)
+    elif data[_HEADER : _HEADER + 4] == b"\x89PNG":
+        stored = _channel(data[_HEADER:], where)
+    else:
+        raise DataError(f"{where}: depth compressed as {message.format!r}, expected PNG or RVL")
     if not message.format.startswith("32FC1"):
         return stored
     _, scale, offset = struct.unpack_from("<iff", data)
     inverse = stored.astype(np.float32) - offset
     with np.errstate(divide="ignore"):
         return np.where(stored > 0, scale / inverse, 0).astype(np.float32)
+
+
+def _rvl(data: bytes, where: str, form: str) -> np.ndarray:
+    """H x W of the numbers behind two of 32 bits, the columns and rows."""
+    try:
+        columns, rows = struct.unpack_from("<II", data)
+        limits.check_pixels(columns, rows, where, DataError)
+        return rvl.decode(data[8:], columns * rows).reshape(rows, columns)
+    except (struct.error, ValueError) as problem:
+        told = f"{where}: depth compressed as {form!r}, expected PNG or RVL that can be read"
+        raise DataError(f"{told}: {problem}") from problem
 
 
 def _channel(data: bytes, where: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from boundary.reading import read_lines
 from data_tools import images
 from data_tools.cli import DataError
 from data_tools.doctor import distance
+from data_tools.recordings import declared
 from data_tools.recordings.association import (
     Association,
     Pair,
@@ -52,7 +53,7 @@ class TumRecording(Recording):
         depth = self.first_depth()
         seen = depth[depth > 0]
         if (
-            self.unit().steps != KIND.steps
+            declared.unit(self.where)
             or depth.dtype != np.uint16
             or seen.size < FEWEST
             or not (seen % 5).any()

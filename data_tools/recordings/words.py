@@ -26,6 +26,12 @@ def is_other(name: str) -> bool:
     return _is_other(words(name))
 
 
+def is_infrared(name: str) -> bool:
+    """Whether a name is that of infrared pictures."""
+    found = words(name)
+    return _begins(found, ("infra",)) or "ir" in found
+
+
 def is_depth(name: str) -> bool:
     """Whether a name is that of depth."""
     found = words(name)

@@ -131,8 +131,11 @@ def test_depth_that_stands_still_and_equal_labels(rendered, trio, command):
     said = [line for line in lines if line.startswith("db: all 4 frames have the same ")]
     assert ["depth, though" in line for line in said] == [True, False]
     assert "labels, though" in said[1]
-    line = command("folder", *args(root, "other", "--strict", "--skip-bad"), code=1).stderr
-    assert "all 4 frames have the same depth" in line
+    for i, one in enumerate(rendered):
+        trio(f"f{i}", one.color, one.depth, rendered[0].label)
+    line = command("folder", *args(root, "other", "--strict"), code=1).stderr
+    assert "other: all 4 frames have the same labels, though other colours" in line
+    assert not (root / "other").exists()
     assert "all 4 frames have the same depth" in command("inspect", "db").stdout
 
 
@@ -211,3 +214,11 @@ def test_the_sheet_draws_edges_over_colour_and_metres(folder, command, tmp_path)
     command("folder", *args(root, "scaled"))
     command("inspect", "scaled", "--html", "p.html")
     assert "depth as scaled to 0..255" in (tmp_path / "p.html").read_text()
+
+
+def test_two_units_that_make_sense_are_both_named(folder, command):
+    """Near depth of a tenth of a millimetre, as YCB-Video has it, looks like TUM's, too."""
+    root = folder(lambda color, depth: (color, np.minimum(depth * 6.0, 65535).astype(np.uint16)))
+    said = command("folder", *args(root, "db")).stderr
+    assert "--depth-unit 5000 makes it" in said
+    assert ", --depth-unit 10000 " in said

@@ -1,5 +1,6 @@
 """Bags that rosbags writes: ROS 1, RealSense's form of it, and ROS 2 as SQLite and MCAP."""
 
+import json
 import struct
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from data_tools.store import read_info
 pytest.importorskip("rosbags")
 
 from bags import MS, START, Maker, write
+from rvl_encoder import encode
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,53 @@ def test_aligned_depth_is_taken_and_said(command, tmp_path, rendered, records):
     assert records("db") == records("wanted")
     command("sequence", "r.bag", "raw", "--depth-topic", "/cam/depth/image_raw")
     assert read_info("raw")["topics"]["depth"] == "/cam/depth/image_raw"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_depth_is_that_of_the_chosen_camera(command, tmp_path, rendered, side):
+    with Maker(tmp_path / "r.bag") as out:
+        for name, (picture, depth) in zip(("left", "right"), rendered, strict=False):
+            out.image(f"/{name}/color/image_raw", "bgr8", picture, START)
+            for kind in ("depth", "aligned_depth_to_color"):
+                out.image(f"/{name}/{kind}/image_raw", "16UC1", depth, START)
+    command("sequence", "r.bag", "db", "--color-topic", f"/{side}/color/image_raw")
+    assert read_info("db")["topics"]["depth"] == f"/{side}/aligned_depth_to_color/image_raw"
+
+
+def test_depth_in_rvl(command, tmp_path, rendered, records):
+    picture, depth = rendered[0]
+    head = bytes(12) + struct.pack("<II", 40, 30)
+    with Maker(tmp_path / "r.bag") as out:
+        out.image("/c", "bgr8", picture, START)
+        data = head + encode(depth.ravel())
+        out.compressed("/d/compressedDepth", "16UC1; compressedDepth rvl", data, START)
+    command("sequence", "r.bag", "db")
+    command("folder", *layouts.folder(tmp_path / "plain", rendered[:1]), "wanted")
+    assert records("db") == records("wanted")
+
+
+def test_depth_of_another_camera_is_told(command, tmp_path, rendered):
+    picture, depth = rendered[0]
+    named, native = "/cam/{}/image_raw", "/device_0/sensor_{}/image/data"
+    for name, topics, frame in (
+        ("two", (named.format("color"), named.format("depth")), "depth_optical_frame"),
+        ("one", (named.format("color"), named.format("depth")), "color_optical_frame"),
+        ("own", (native.format("1/Color_0"), native.format("0/Depth_0")), "color_optical_frame"),
+        ("aligned", (named.format("color"), named.format("depth_registered")), "depth_frame"),
+    ):
+        with Maker(tmp_path / f"{name}.bag") as out:
+            out.image(topics[0], "bgr8", picture, START, frame="color_optical_frame")
+            out.image(topics[1], "16UC1", depth, START, frame=frame)
+        said = command("sequence", f"{name}.bag", name).stderr
+        assert ("colour and depth are not aligned" in said) == (name in ("two", "own"))
+        if name == "two":
+            assert "(color_optical_frame and depth_optical_frame); --intrinsics aligns" in said
+    camera = {"width": 40, "height": 30, "fx": 35, "fy": 35, "cx": 19.5, "cy": 14.5}
+    turn = {"rotation": np.eye(3).tolist(), "translation": [0, 0, 0]}
+    rig = {"color": camera, "depth": camera, "extrinsics": turn}
+    (tmp_path / "rig.json").write_text(json.dumps(rig))
+    said = command("sequence", "two.bag", "rig", "--intrinsics", "rig.json").stderr
+    assert "not aligned" not in said
 
 
 def test_compressed_copies_of_a_topic_do_not_count(command, tmp_path, rendered, records):

@@ -6,6 +6,7 @@ import layouts
 import numpy as np
 import pytest
 
+from data_tools.depth import DepthUnit
 from data_tools.recordings import declared
 from data_tools.store import read_info
 
@@ -24,7 +25,7 @@ BOP = {"1": {"cam_K": [1, 0, 0, 0, 1, 0, 0, 0, 1], "depth_scale": 0.1}, "2": {"d
 )
 def test_steps_in_a_metre(tmp_path, name, content, steps):
     (tmp_path / name).write_text(json.dumps(content))
-    assert declared.steps(tmp_path) == (steps, name)
+    assert declared.unit(tmp_path) == (DepthUnit("steps", steps), name)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +49,15 @@ def test_files_that_do_not_say_it(command, tmp_path, rendered, name, content):
     assert len(line.splitlines()) == 1
 
 
+def test_ycb_video_is_told_by_its_files(tmp_path):
+    (tmp_path / "000001-meta.mat").write_bytes(b"MATLAB")
+    assert declared.unit(tmp_path) == (DepthUnit("steps", 10000), "000001-meta.mat")
+
+
 def test_files_that_say_nothing_of_depth(tmp_path):
-    assert declared.steps(tmp_path) is None
+    assert declared.unit(tmp_path) is None
     (tmp_path / "transforms.json").write_text('{"fl_x": 500, "frames": []}')
-    assert declared.steps(tmp_path) is None
+    assert declared.unit(tmp_path) is None
 
 
 def test_the_unit_is_taken_and_its_file_said(command, tmp_path, rendered, records):
@@ -67,6 +73,24 @@ def test_the_unit_is_taken_and_its_file_said(command, tmp_path, rendered, record
     assert records("db") == records("wanted")
     said = command("sequence", root, "mm", "--depth-unit", "mm").stderr
     assert said.endswith("depth unit: 1000 steps per metre\n")
+
+
+@pytest.mark.parametrize("unit", ["mm", "6553.5", "sunrgbd"])
+def test_pairs_that_sequence_wrote_have_their_unit(command, tmp_path, rendered, records, unit):
+    """Their names are times, as TUM's are, whose unit they do not have."""
+    layouts.tum(tmp_path / "rec", rendered)
+    command("sequence", "rec", "pairs", "--to", "folder", "--depth-unit", unit)
+    said = command("sequence", "pairs", "db", "--depth-range", "0:4").stderr
+    assert said.startswith("pairs: TUM RGB-D, 6 colour")
+    told = {"mm": "1000 steps per metre", "6553.5": "6553.5 steps per metre"}.get(unit, unit)
+    assert f"depth unit: {told} (dataset.json)\n" in said
+    command("sequence", "rec", "wanted", "--depth-unit", unit, "--depth-range", "0:4")
+    assert records("db") == records("wanted")
+    facts = json.loads((tmp_path / "pairs/dataset.json").read_text())
+    facts["options"]["depth_unit"] = "far"
+    (tmp_path / "pairs/dataset.json").write_text(json.dumps(facts))
+    line = command("sequence", "pairs", "d", code=1).stderr
+    assert "dataset.json: not a unit of depth in options: 'far' is neither a number" in line
 
 
 def test_floats_are_metres_whatever_is_declared(command, tmp_path, rendered):

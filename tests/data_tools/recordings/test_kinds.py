@@ -447,6 +447,24 @@ def test_a_list_of_pairs_is_followed(command, tmp_path, rendered, names):
         assert said in command("sequence", "rec", "none", code=1).stderr
 
 
+def test_other_rates_are_told_by_the_counts(command, tmp_path, rendered):
+    """Colour at 60 frames a second, depth at 30, both numbered from 0."""
+    layouts.open3d(tmp_path / "rec", rendered, ".png")
+    for number in range(6, 12):
+        layouts.put(tmp_path / f"rec/color/{number:06d}.png", rendered[0][0])
+    said = command("sequence", "rec", "db").stderr
+    assert (
+        "goes on for long (12 colour and 6 depth frames): if they were recorded at different rates"
+        in said
+    )
+    for number in range(6, 10):  # a few more at the end, and gaps, are a matter of course
+        (tmp_path / f"rec/color/{number:06d}.png").unlink()
+    assert "different rates" not in command("sequence", "rec", "db2").stderr
+    (tmp_path / "rec/color/000000.png").unlink()
+    (tmp_path / "rec/depth/000003.png").unlink()
+    assert "different rates" not in command("sequence", "rec", "db3").stderr
+
+
 def test_folders_with_capitals(command, tmp_path, rendered, names):
     layouts.open3d(tmp_path / "rec", rendered, ".png")
     (tmp_path / "rec/color").rename(tmp_path / "rec/Color")

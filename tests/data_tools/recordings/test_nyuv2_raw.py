@@ -23,6 +23,7 @@ def test_a_scene_is_paired_in_time(command, tmp_path, rendered):
     layouts.nyuv2_raw(tmp_path / "rec", frames)
     said = command("sequence", "rec", "out", "--to", "folder").stderr
     assert "rec: NYU Depth V2, raw, 3 colour and 3 depth frames, 3 pairs; depth unit: 1 " in said
+    assert said.endswith("depth is not aligned to colour; --intrinsics kinect-v1 aligns it\n")
     depth = np.load("out/depth/r-1294886360.208451-2996770081.npy")
     assert np.array_equal(depth, metres(stored))
     assert np.array_equal(
