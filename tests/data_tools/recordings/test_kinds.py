@@ -145,7 +145,7 @@ def test_times_that_never_meet(command, tmp_path, rendered):
     layouts.tum(tmp_path / "rec", rendered, times)
     result = command("sequence", "rec", "db", code=1)
     assert "rec: TUM RGB-D, 6 colour and 6 depth frames, but none belong together" in result.stderr
-    assert "--max-gap sets another limit" in result.stderr
+    assert "the closest are 500 ms apart: --max-gap sets another limit" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "db").exists()
 
