@@ -79,7 +79,8 @@ class DepthUnit:
             return np.minimum(turned / 1000.0, SUNRGBD_MAX_METRES)
         depth = raw.astype(np.float64)
         if self.kind == "steps":
-            depth /= self.steps
+            with np.errstate(over="ignore"):  # infinity is a hole
+                depth /= self.steps
         if raw.dtype.kind != "u":
             depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
         return depth

@@ -130,12 +130,11 @@ class RecordFormat:
             raise DataError("; ".join(map(str, found)))
         return tuple(one.note for one in found)
 
-    def remedied(self, findings: Iterable[Finding]) -> list[Finding]:
-        """Findings, whose remedy is another one where depth has been projected already."""
-        return [
-            replace(one, remedy=REFIT) if self.rig and one.remedy == edges.PROJECT else one
-            for one in findings
-        ]
+    def remedied(self, found: Iterable[Finding]) -> list[Finding]:
+        """Findings with the remedy that is left where depth is projected already."""
+        if not self.rig:
+            return list(found)
+        return [replace(one, remedy=REFIT) if one.remedy == edges.PROJECT else one for one in found]
 
     def placement(self, frame: Frame) -> Placement:
         """Where the frame is in its record."""

@@ -20,7 +20,7 @@ from data_tools.cli import DataError
 from data_tools.folder import beside, record_format
 from data_tools.labelling import Labelling
 from data_tools.record import RecordFormat
-from data_tools.recordings import kinds, pairs
+from data_tools.recordings import kinds, pairs, scannet_export
 from data_tools.recordings.base import Recording, Settings
 from data_tools.recordings.labelled import Labelled
 
@@ -136,6 +136,8 @@ def main() -> None:
         args.depth_folder,
     )
     recording = kinds.open_recording(args.source, args, how)
+    if args.label_map and recording.kind_name != scannet_export.KIND.name:
+        raise DataError(f"--label-map is for ScanNet's labels; {args.source} is {recording.title}")
     args.depth_unit = args.depth_unit or recording.unit()
     info = describe(args, recording)
     recording, info = with_labels(recording, labels, info)

@@ -167,6 +167,8 @@ def _labelling(args: argparse.Namespace, labels: LabelSet, found: Annotations | 
 def _annotations(args: argparse.Namespace) -> Annotations | None:
     """What --labels-from holds, and says so."""
     if args.labels_from is None:
+        if args.labels_kind:
+            raise DataError("--labels-kind goes with --labels-from")
         return None
     found = kinds.read(args.labels_from, args.labels_kind)
     if found is None:

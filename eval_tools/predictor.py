@@ -119,9 +119,7 @@ class Predictor:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, expected at least 1")
         self.model, self.gpu, self.batch_size, self.rig = Path(model), gpu, batch_size, rig
-        if isinstance(no_reading, int | float):
-            no_reading = (no_reading,)
-        self.no_reading = None if no_reading is None else tuple(map(float, no_reading))
+        self.no_reading = None if no_reading is None else _values(no_reading)
         with _engine(gpu):
             self._network = load(model, weights, gpu, trusted=trust, warn=_warn)
         info = dataset_info(dataset) if dataset else {}
@@ -407,7 +405,19 @@ def _is_array(given: Any) -> bool:
 def _numpy(given: Array) -> np.ndarray:
     if not _is_array(given):
         raise DataError(f"{_described(given)}: expected a NumPy array or a PyTorch tensor")
+    if isinstance(given, np.ma.MaskedArray):  # what is masked is no reading
+        return given.filled(0)
     return given.detach().cpu().numpy() if _is_tensor(given) else given
+
+
+def _values(given: Any) -> tuple[float, ...]:
+    try:
+        values = np.array(given, np.float64).ravel()
+    except (TypeError, ValueError):
+        values = np.array([np.nan])
+    if not np.isfinite(values).all():
+        raise DataError(f"no_reading: {str(given)[:60]}: expected a number, or several")
+    return tuple(values.tolist())
 
 
 def _like(found: np.ndarray, given: Array) -> Array:

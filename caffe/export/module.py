@@ -16,6 +16,7 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.graph.rules import filter_net
+from caffe.graph.unpooling import free_sizes
 from caffe.layers.base import Layer
 from caffe.layers.fillers import fill
 from caffe.net import Net
@@ -322,16 +323,5 @@ def _with_inputs(param: pb.NetParameter, inputs: Shapes) -> pb.NetParameter:
         if name not in found:
             raise CaffeError(f"inputs: the net has no blob {name!r}")
     if other_sizes:
-        _free_unpooling(param)
+        free_sizes(param)
     return param
-
-
-def _free_unpooling(param: pb.NetParameter) -> None:
-    """Have Unpooling layers take their size from the image that was pooled: what the prototxt
-    states belongs to its own input size.
-    """
-    masks = {m for layer in param.layer if layer.type == "Pooling" for m in layer.top[1:]}
-    for layer in param.layer:
-        if layer.type == "Unpooling" and masks & {*layer.bottom[1:]}:
-            for field in ("output_h", "output_w", "scale"):
-                layer.unpooling_param.ClearField(field)

@@ -13,11 +13,13 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.graph.rules import layers_in, second_maker, unknown_bottom
 from caffe.graph.sizes import explain
+from caffe.graph.unpooling import free_sizes
 from caffe.layers import REGISTRY, Layer, class_of, create_layer, unknown_type
 from caffe.layers.data import PrefetchingLayer
 from caffe.proto import caffe_pb2 as pb
 
 Shape = tuple[int, ...]
+Makers = dict[str, tuple[Layer, int]]  # of a blob: a layer, and which of its tops
 
 
 @dataclass
@@ -64,6 +66,7 @@ def sketch(
     shape cannot be given.
     """
     given = dict(inputs or {})
+    net = _for_sizes(net, given)
     blobs: dict[str, Blob | None] = {}
     sketches: list[LayerSketch] = []
     try:
@@ -81,6 +84,22 @@ def sketch(
         if name and name not in told:
             raise CaffeError(f"{name!r} is not an input of the net: its shape cannot be given")
     return sketches
+
+
+def _for_sizes(net: pb.NetParameter, given: Mapping[str, Shape]) -> pb.NetParameter:
+    """The net for inputs of these shapes: Unpooling follows where they are not the prototxt's."""
+    stated = {
+        top: shape.dim
+        for layer in net.layer
+        if layer.type == "Input"
+        for top, shape in zip(layer.top, layer.input_param.shape, strict=False)
+    }
+    if all([*stated[name]][2:] == [*given[name]][2:] for name in stated.keys() & given.keys()):
+        return net
+    freed = pb.NetParameter()
+    freed.CopyFrom(net)
+    free_sizes(freed)
+    return freed
 
 
 def follow(
@@ -109,10 +128,11 @@ def _follow(
     sketches: list[LayerSketch],
 ) -> None:
     """Add the layers and their blobs, in order, until one does not fit: raises CaffeError."""
+    makers: Makers = {}
     for param in layers_in(net, phase):
         param.phase = param.phase if param.HasField("phase") else phase
         _check_names(param, blobs.keys())
-        made = _sketch_layer(param, [blobs[name] for name in param.bottom], given)
+        made = _sketch_layer(param, [blobs[name] for name in param.bottom], given, makers)
         blobs.update(
             (name, None if shape is None else Blob(shape))
             for name, shape in zip(param.top, made.tops, strict=True)
@@ -137,7 +157,10 @@ def _is_known(param: pb.LayerParameter) -> bool:
 
 
 def _sketch_layer(
-    param: pb.LayerParameter, bottoms: list[Blob | None], given: Mapping[str, Shape]
+    param: pb.LayerParameter,
+    bottoms: list[Blob | None],
+    given: Mapping[str, Shape],
+    makers: Makers,
 ) -> LayerSketch:
     told = [given.get(name) for name in param.top]
     if not _is_known(param):
@@ -154,7 +177,7 @@ def _sketch_layer(
     if layer_class.is_input and not param.input_param.shape:
         return LayerSketch(param, _inputs(param, told, given.get("")))
     try:
-        layer, tops = _attach(param, bottoms)
+        layer, tops = _attach(param, bottoms, makers)
     except CaffeError as error:
         if not issubclass(layer_class, PrefetchingLayer):
             raise
@@ -197,9 +220,20 @@ def _unknown_shape(
     return UnknownShape(f"{problem}; give the shape of {name}")
 
 
-def _attach(param: pb.LayerParameter, bottoms: list[Blob | None]) -> tuple[Layer, list[Blob]]:
-    """The layer, attached to its bottoms, and its tops; in-place tops are the bottoms' blobs."""
+def _attach(
+    param: pb.LayerParameter, bottoms: list[Blob | None], makers: Makers
+) -> tuple[Layer, list[Blob]]:
+    """The layer, attached to its bottoms, and its tops; in-place tops are the bottoms' blobs.
+
+    makers: who made the bottoms; gets who made the tops.
+    """
     layer = create_layer(param)
+    for i, name in enumerate(param.bottom):
+        if name in makers:
+            layer.meet(i, *makers[name])
+    first = makers.get(param.bottom[0]) if param.bottom else None
+    for i, name in enumerate(param.top):
+        makers[name] = first if param.type == "Split" and first else (layer, i)
     attached = [blob for blob in bottoms if blob is not None]
     tops = [
         attached[i] if i < len(attached) and param.bottom[i] == name else Blob()

@@ -15,7 +15,7 @@ from functools import reduce
 import cv2
 import numpy as np
 
-from data_tools.doctor.sample import Sample
+from data_tools.doctor.sample import SIDE, Sample
 from data_tools.notes import Finding
 
 JUMP = (0.03, 0.08)  # relative changes of depth from one pixel to the next: no edge, a full one
@@ -27,7 +27,9 @@ LEAST_SIDE = 16  # pixels of the grid
 TOLERANCE = 2  # pixels of the grid: an offset up to here is none
 REACH, TURN_REACH = 0.15, 0.04  # shifts up to this part of the longer side are looked for
 CLEAR = 6.0  # a score that stands out among turns
-CLEAR_SHIFT = 8.5  # and among shifts, which are many more
+# And among shifts, which are many more: on a grid of SIDE pixels, and on one of half the side, as
+# fewer pixels give lower scores.
+CLEAR_SHIFT = (8.5, 7.0)
 # By how much another score must exceed the one without a shift, and which part of it the latter
 # must not exceed.
 SHIFT, TURN = (4.0, 0.8), (4.0, 0.7)
@@ -62,7 +64,7 @@ class Match:
 def examine(sample: Sample) -> list[Finding]:
     """A finding on a frame whose depth is shifted, mirrored or turned against its colour."""
     colors, depth = _spectrum(color_edges(sample.color)), depth_edges(sample.metres)
-    if float((depth > EDGE).mean()) < LEAST_SHARE or (found := _scores(colors, depth)) is None:
+    if not enough(depth) or (found := _scores(colors, depth)) is None:
         return []
     as_is = best(found)
     if as_is.still < SOUND:
@@ -70,14 +72,15 @@ def examine(sample: Sample) -> list[Finding]:
         if turned > as_is.best and _clearly(turned, as_is.still, *TURN):
             what = f"depth seems to be {name} against colour: {_told(turned, as_is)}"
             return [Finding("edges", what, "turn it back")]
-    return shifted(as_is, sample.scale)
+    return shifted(as_is, sample.scale, max(depth.shape))
 
 
-def shifted(found: Match, scale: float) -> list[Finding]:
+def shifted(found: Match, scale: float, side: int) -> list[Finding]:
     """A finding on a match that is clearly better at a shift. scale: pixels of the colour picture
-    in one of the grid."""
+    in one of the grid. side: the longer one of the grid."""
     x, y = found.shift
-    far = np.hypot(x, y) >= LEAST_SHIFT and found.best >= CLEAR_SHIFT
+    clear = np.interp(side, (SIDE / 2, SIDE), CLEAR_SHIFT[::-1])
+    far = np.hypot(x, y) >= LEAST_SHIFT and found.best >= clear
     if not (far and _clearly(found.best, found.still, *SHIFT)):
         return []
     ways = [(x, "right", "left"), (y, "down", "up")]
@@ -108,14 +111,19 @@ def _clearly(score: float, still: float, margin: float, part: float) -> bool:
 
 def matched(color: np.ndarray, metres: np.ndarray) -> Match | None:
     """The match of a frame's colour (H x W x 3 uint8) and depth (H x W) as they are."""
-    found = scores(color, metres)
+    found = scores(color, depth_edges(metres))
     return None if found is None else best(found)
 
 
-def scores(color: np.ndarray, metres: np.ndarray) -> np.ndarray | None:
-    """The scores of a frame (H x W x 3 uint8 and H x W) for all shifts of depth, H x W with no
-    shift in the middle; None without edges."""
-    return _scores(_spectrum(color_edges(color)), depth_edges(metres))
+def enough(depth: np.ndarray) -> bool:
+    """Whether there are so many edges of depth (H x W) that they do not meet others by chance."""
+    return float((depth > EDGE).mean()) >= LEAST_SHARE
+
+
+def scores(color: np.ndarray, depth: np.ndarray) -> np.ndarray | None:
+    """The scores of colour (H x W x 3 uint8) and the edges of depth (H x W) for all shifts of
+    depth, H x W with no shift in the middle; None without edges."""
+    return _scores(_spectrum(color_edges(color)), depth)
 
 
 def _scores(colors: np.ndarray, depth: np.ndarray) -> np.ndarray | None:

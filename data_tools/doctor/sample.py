@@ -68,6 +68,5 @@ def readings(raw: np.ndarray, unit: DepthUnit) -> np.ndarray:
 
     Readings are limited to WITHIN, so that sums, products and squares of them are finite.
     """
-    with np.errstate(over="ignore"):
-        metres = unit.metres(raw)
+    metres = unit.metres(raw)
     return np.where(np.isfinite(metres) & (metres > 0), np.clip(metres, *WITHIN), 0.0)

@@ -13,13 +13,16 @@ FEWEST = 4  # frames
 FEWEST_PLACES = 3000  # on planes, of all frames
 BEND = 0.25  # the median ratio of bends (surfaces.py): over all frames it is near 0.8 for distances
 
+MEET = 4.0  # the mean score of frames that have edges: of sound ones it is near 12
+
 
 class Together:
     """Adds up the scores of shifts, and the bends of surfaces, of frames from one camera."""
 
     def __init__(self, unit: DepthUnit) -> None:
         self._unit = unit
-        self._scores: list[np.ndarray] = []
+        self._scores: list[np.ndarray] = []  # of frames that have edges
+        self._clear: list[np.ndarray] = []  # those of frames that have many
         self._ratios: list[np.ndarray] = []
         self._scale = 1.0
 
@@ -29,28 +32,51 @@ class Together:
         if seen is None or not seen.sorted.size:
             return
         self._ratios.append(surfaces.ratios(seen.metres))
-        found = edges.scores(seen.color, seen.metres)
+        drawn = edges.depth_edges(seen.metres)
+        found = edges.scores(seen.color, drawn)
         if found is not None and (not self._scores or found.shape == self._scores[0].shape):
             self._scores.append(found)
             self._scale = seen.scale
+            if edges.enough(drawn):
+                self._clear.append(found)
 
     def findings(self) -> list[Finding]:
         """What is wrong with all of them."""
-        found = []
-        if len(self._ratios) >= FEWEST and self._unit.kind != "scaled":
-            found += surfaces.told(self._bend())
-        if len(self._scores) >= FEWEST:
-            # The sum of independent scores, again in standard deviations.
-            total = np.sum(self._scores, axis=0) / np.sqrt(len(self._scores))
-            found += edges.shifted(edges.best(total), self._scale)
-        count = max(len(self._ratios), len(self._scores))
         return [
             Finding(one.kind, f"{one.what} (in {count} frames together)", one.remedy)
+            for found, count in (
+                (self._bent(), len(self._ratios)),
+                (self._shifted() or self._strange(), len(self._scores)),
+            )
             for one in found
         ]
 
-    def _bend(self) -> str | None:
+    def _bent(self) -> list[Finding]:
+        if len(self._ratios) < FEWEST or self._unit.kind == "scaled":
+            return []
         ratios = np.concatenate(self._ratios)
         if len(ratios) < FEWEST_PLACES or np.median(ratios) > BEND:
-            return None
-        return surfaces.nearest(ratios)
+            return []
+        return surfaces.told(surfaces.nearest(ratios))
+
+    def _shifted(self) -> list[Finding]:
+        if len(self._scores) < FEWEST:
+            return []
+        found = edges.best(_sum(self._scores))
+        return edges.shifted(found, self._scale, max(self._scores[0].shape))
+
+    def _strange(self) -> list[Finding]:
+        """A finding on colour and depth that have nothing to do with each other."""
+        if len(self._clear) < FEWEST:
+            return []
+        score = edges.best(_sum(self._clear)).still
+        least = MEET * np.sqrt(len(self._clear))
+        if score >= least:
+            return []
+        what = f"the edges of depth and colour do not meet: score {score:.1f}, expected {least:.0f}"
+        return [Finding("edges", what, "see that the pictures belong together")]
+
+
+def _sum(scores: list[np.ndarray]) -> np.ndarray:
+    """The sum of independent scores, again in standard deviations."""
+    return np.sum(scores, axis=0) / np.sqrt(len(scores))

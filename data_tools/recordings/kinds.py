@@ -114,8 +114,9 @@ def add_options(group: Any) -> None:
 
 def given(args: argparse.Namespace) -> list[str]:
     """The options of add_options that have another value than their default."""
-    usual = {"kind": None, "max_gap": MAX_GAP, "start": None, "end": None, "every": 1,
-             "color_topic": None, "depth_topic": None}  # fmt: skip
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    usual = vars(parser.parse_args([]))
     found = [name for name, value in usual.items() if getattr(args, name) != value]
     return [f"--{name.replace('_', '-')}" for name in found]
 

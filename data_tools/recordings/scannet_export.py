@@ -15,7 +15,7 @@ import numpy as np
 
 from boundary import reading
 from boundary.errors import shown
-from data_tools import classes, images
+from data_tools import classes, cli, images
 from data_tools.cli import DataError
 from data_tools.record import UNKNOWN, UnknownLabel
 from data_tools.recordings.association import Association, Pair, by_key
@@ -113,7 +113,21 @@ def _open(where: Path, settings: Settings) -> Recording:
     labels = _labels(where) if settings.labels else {}
     pairs = [replace(pair, label=labels.get(keys[pair.name])) for pair in association.pairs]
     table = read_map(settings.label_map) if settings.label_map and labels else None
+    if labels:
+        _check_map(where, next(iter(labels.values())).parent.name, table)
     return ScanNetScene(where, replace(association, pairs=pairs), table, settings)
+
+
+def _check_map(where: Path, folder: str, table: np.ndarray | None) -> None:
+    """Raises DataError for a table for labels that need none; says where one is missing."""
+    told = f"{shown(where / folder)}: these labels are"
+    if folder == MAPPED and table is not None:
+        raise DataError(f"{told} NYUv2's 40 classes already; leave --label-map out")
+    if folder == RAW and table is None:
+        cli.say(
+            f"{told} taken as they are, ScanNet's raw ids; --label-map "
+            "scannetv2-labels.combined.tsv makes them NYUv2's 40 classes"
+        )
 
 
 def _labels(where: Path) -> dict[tuple, Path]:

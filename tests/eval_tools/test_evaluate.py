@@ -120,6 +120,13 @@ def test_size_upsamples_scores_bilinearly_and_takes_full_size_labels(model, tmp_
     assert figures["global_accuracy"] == 0.5
 
 
+def test_a_kind_of_labels_needs_labels(model, tmp_path, toy):
+    found = np.ones((12, 16), np.uint8)
+    path = toy.lmdb(tmp_path / "db", {"one": (found, found)})
+    with pytest.raises(DataError, match="--labels-kind goes with --labels-from"):
+        run(tmp_path, *model, path, "--labels-kind", "coco")
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_labels_of_another_view_than_the_records_are_refused(model, tmp_path, toy, fit):
     """The middle of a frame is not its whole; a frame that was squeezed is."""

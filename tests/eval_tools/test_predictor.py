@@ -130,6 +130,11 @@ def test_what_stands_for_no_reading_is_found_as_predict_does(model, tmp_path, ca
     )
     for said in (65535, [65535.0, 3]):
         np.testing.assert_array_equal(Predictor(path, no_reading=said)(bgr, depth), wanted)
+    for wrong in ("far", [1, "far"], float("nan")):
+        with pytest.raises(ValueError, match=r"no_reading: .*: expected a number, or several"):
+            Predictor(path, no_reading=wrong)
+    masked = np.ma.masked_equal(depth, 65535)
+    np.testing.assert_array_equal(Predictor(path, no_reading=())(bgr, masked), wanted)
 
 
 @pytest.mark.skipif(not RGBD.is_dir(), reason="real frames are not there")

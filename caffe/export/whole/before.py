@@ -287,12 +287,12 @@ class Before(Nodes):
         span = self.whole(self.add("Max", self.add("Sub", high, low), 1))
         above = self.whole(self.add("Max", self.add("Sub", plane, low), 0))
         if not valid:
-            return self._divided(self._times(above, 255), span)[0]
-        twice = self._times(span, 2)  # 1 and 254 above / span, to the nearest
-        above = self.graph.add("Add", self._times(above, 508), self._times(span, 3))
+            return self._divided(self._multiple(above, 255), span)[0]
+        twice = self._multiple(span, 2)  # 1 and 254 above / span, to the nearest
+        above = self.graph.add("Add", self._multiple(above, 508), self._multiple(span, 3))
         return self.add("Where", readings, self._divided(above, twice)[0], 0)
 
-    def _times(self, x: str, factor: int) -> str:
+    def _multiple(self, x: str, factor: int) -> str:
         """x times a number, both integers."""
         return self.graph.add("Mul", x, self.number(factor, np.int64))
 

@@ -255,9 +255,10 @@ def test_unpooling_at_any_image_size(size):
     x = torch.randperm(2 * size[0] * size[1]).reshape(1, 2, *size) + 1.0
     module = caffe.to_module(message(UNPOOLED), outputs=["u1"])
     assert torch.equal(module(x), _unpooled(x))
-    given = caffe.to_module(message(UNPOOLED), inputs={"x": x.shape}, outputs=["u1"])
-    assert torch.equal(given(x), _unpooled(x))
     net = caffe.Net(message(UNPOOLED), caffe.TEST)
+    for source in (message(UNPOOLED), net):
+        given = caffe.to_module(source, inputs={"x": x.shape}, outputs=["u1"])
+        assert torch.equal(given(x), _unpooled(x))
     net.blobs["x"].reshape(*x.shape)
     net.reshape()
     assert net.blobs["u1"].shape == x.shape

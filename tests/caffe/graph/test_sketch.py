@@ -437,3 +437,20 @@ def test_nothing_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     source = 'layer { name: "x" type: "Input" top: "x" }'
     _, ip = sketch(net(source + text), TEST, {"x": (1, 50000)})  # 8 GB of weights
     assert ip.params == [(40000, 50000), (40000,)]
+
+
+def test_unpooling_follows_the_image_where_another_size_is_told() -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x"
+      input_param { shape { dim: 1 dim: 2 dim: 6 dim: 12 } } }
+    layer { name: "p" type: "Pooling" bottom: "x" top: "p" top: "m"
+      pooling_param { kernel_size: 2 stride: 2 } }
+    layer { name: "s" type: "Split" bottom: "m" top: "m1" top: "m2" }
+    layer { name: "u" type: "Unpooling" bottom: "p" bottom: "m1" top: "u"
+      unpooling_param { output_h: 6 output_w: 12 } }
+    """
+    net = text_format.Parse(text, NetParameter())
+    for size in ((6, 12), (9, 11), (16, 24)):
+        made = sketch(net, caffe.TEST, {"x": (1, 2, *size)})
+        assert made[-1].tops == [(1, 2, *size)]
+    assert sketch(net, caffe.TEST)[-1].tops == [(1, 2, 6, 12)]

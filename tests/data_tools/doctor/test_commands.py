@@ -131,8 +131,11 @@ def test_depth_that_stands_still_and_equal_labels(rendered, trio, command):
     said = [line for line in lines if line.startswith("db: all 4 frames have the same ")]
     assert ["depth, though" in line for line in said] == [True, False]
     assert "labels, though" in said[1]
-    line = command("folder", *args(root, "other", "--strict", "--skip-bad"), code=1).stderr
-    assert "all 4 frames have the same depth" in line
+    for i, one in enumerate(rendered):
+        trio(f"f{i}", one.color, one.depth, rendered[0].label)
+    line = command("folder", *args(root, "other", "--strict"), code=1).stderr
+    assert "other: all 4 frames have the same labels, though other colours" in line
+    assert not (root / "other").exists()
     assert "all 4 frames have the same depth" in command("inspect", "db").stdout
 
 

@@ -64,3 +64,12 @@ def test_a_few_frames_or_frames_of_various_sizes_are_too_little(rendered):
         return color[rows], shifted(color, depth)[1][rows]
 
     assert [kind for kind, _ in findings(rendered, various)] == []
+
+
+def test_pictures_that_do_not_belong_together(rendered):
+    together = Together(MM)
+    for one, other in zip(rendered, rendered[1:] + rendered[:1], strict=True):
+        together.add(one.color, other.depth)
+    (found,) = together.findings()
+    assert found.what.startswith("the edges of depth and colour do not meet: score ")
+    assert found.remedy == "see that the pictures belong together"

@@ -250,6 +250,9 @@ def test_scannets_raw_labels_become_nyuv2s(command, tmp_path, rendered):
     info = read_info("db")
     assert info["label_pixels"] == {"0": 1200, "1": 1200, "40": 1200}
     assert (info["dataset"], info["labeled"], len(info["classes"])) == ("scannet-40", True, 41)
+    assert "ScanNet's raw ids" not in command("sequence", "rec", "n", "--no-labels").stderr
+    said = command("sequence", "rec", "ids", "--end", 1).stderr
+    assert "label-filt: these labels are taken as they are, ScanNet's raw ids; --label-map" in said
     line = command("sequence", "rec", "raw", code=1).stderr
     assert "label-filt/1.png: label 1163 is one of ScanNet's raw ids; --label-map" in line
     command("sequence", "rec", "none", "--no-labels")
@@ -273,6 +276,12 @@ def test_labels_of_scannets_25k_frames_are_classes(command, tmp_path, rendered):
         (tmp_path / "map.tsv").write_text(f"id\tnyu40id\n{row}\n")
         line = command("sequence", "rec", "d", "--label-map", "map.tsv", code=1).stderr
         assert f"map.tsv:2: {said}" in line or said in line
+    (tmp_path / "map.tsv").write_text(TABLE)
+    line = command("sequence", "rec", "d", "--label-map", "map.tsv", code=1).stderr
+    assert "label: these labels are NYUv2's 40 classes already; leave --label-map out" in line
+    layouts.open3d(tmp_path / "other", rendered[:2], ".png")
+    line = command("sequence", "other", "d", "--label-map", "map.tsv", code=1).stderr
+    assert "--label-map is for ScanNet's labels; other is Open3D or Redwood" in line
 
 
 def test_record3ds_rate_gives_times(command, tmp_path, rendered):
