@@ -183,6 +183,21 @@ def test_sun3ds_rotated_bits_are_told_by_the_values(command, tmp_path, large, re
     assert read_info("a")["options"]["depth_unit"] == "sunrgbd"
 
 
+def test_millimetres_are_doubted_where_nothing_is_near(command, tmp_path, large):
+    """As of ICL-NUIM's numbered pictures, which have TUM's unit."""
+    near = [(color, np.where(depth > 0, depth // 4 + 700, 0).astype(np.uint16))
+            for color, depth in large]  # fmt: skip
+    layouts.open3d(tmp_path / "mm", near, ".png")
+    fives = [(color, depth * np.uint16(5)) for color, depth in near]
+    layouts.open3d(tmp_path / "icl", fives, ".png")
+    said = command("sequence", "icl", "a", "--size", "80x60").stderr
+    assert "icl: 95 % of the readings are beyond " in said
+    assert " in millimetres; --depth-unit 5000 makes the median " in said
+    for source, more in (("mm", []), ("icl", ["--depth-unit", "mm"])):
+        said = command("sequence", source, f"{source}_db", "--size", "80x60", *more).stderr
+        assert "of the readings are beyond" not in said
+
+
 @pytest.mark.parametrize("lists", [True, False])
 def test_tums_layout_may_have_millimetres(command, tmp_path, large, lists):
     """TUM's unit is assumed, and doubted where millimetres are likelier."""
