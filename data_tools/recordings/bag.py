@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,9 @@ class Bag:
         types = get_typestore(Stores.ROS1_NOETIC if first else Stores.ROS2_HUMBLE)
         self._message = types.deserialize_ros1 if first else types.deserialize_cdr
         with self.guard():
-            self._reader = (rosbag1 if first else rosbag2).Reader(path)
-            self._reader.open()
+            self._opened = ExitStack()
+            reader = (rosbag1 if first else rosbag2).Reader(path)
+            self._reader = self._opened.enter_context(reader)
 
     def guard(self) -> Any:
         """Turns what the library raises into DataError."""
@@ -90,7 +92,7 @@ class Bag:
 
     def close(self) -> None:
         """Closes the file."""
-        self._reader.close()
+        self._opened.close()
 
 
 class Stream:
