@@ -12,6 +12,9 @@ NEAREST, FARTHEST = 0.2, 15.0  # metres, of the median
 LIKELY = (0.4, 8.0)  # metres: a unit is proposed if it gives such a median
 # The units of cameras and datasets, the most frequent ones first.
 UNITS = ("mm", "m", "5000", "10000", "4000", "100", "256")
+ENOUGH = 10_000  # readings; fewer say too little about a unit that is only assumed
+NEVER_NEARER = 4.0  # metres: 5 % of the readings are nearer than this in nearly every room
+FINER_THAN_MM = ("5000", "10000", "4000")
 FAR = 5.0  # metres: where a unit gives more, a finer one is as likely
 FINER = {"5000": "10000"}
 TURNED = 7  # the bits that SUN RGB-D's depth has in no reading nearer than 8.192 m
@@ -39,6 +42,28 @@ def has_rotated_bits(raw: np.ndarray) -> bool:
     if seen.size < LEAST_PIXELS or not _turned(raw):
         return False
     return float(np.median(seen)) / 1000 > TURNED_MEDIAN
+
+
+def doubt(raw: np.ndarray) -> str | None:
+    """Why depth (H x W as stored) that is taken for millimetres may be in another unit: hardly
+    anything is near. None if there is no reason.
+
+    None of every second training frame of NYUv2 has so few near readings. In TUM's unit 97 % of
+    them have, while of 35 % the median is beyond a room's.
+    """
+    seen = raw[raw > 0]
+    if raw.dtype != np.uint16 or seen.size < ENOUGH:
+        return None
+    near, median = (float(value) / 1000 for value in np.percentile(seen, (5, 50)))
+    better = next(
+        (unit for unit in FINER_THAN_MM if median * 1000 / float(unit) >= LIKELY[0]), None
+    )
+    if near < NEVER_NEARER or median > FARTHEST or better is None:
+        return None
+    return (
+        f"95 % of the readings are beyond {metres(near)} in millimetres; --depth-unit {better} "
+        f"makes the median {metres(median * 1000 / float(better))}"
+    )
 
 
 def examine(sample: Sample) -> list[Finding]:

@@ -13,6 +13,7 @@ FEWEST = 4  # frames
 FEWEST_PLACES = 3000  # on planes, of all frames
 BEND = 0.25  # the median ratio of bends (surfaces.py): over all frames it is near 0.8 for distances
 
+SMALLEST = 100  # pixels of the longer side; the scores of smaller pictures stay low
 MEET = 4.0  # the mean score of frames that have edges: of sound ones it is near 12
 
 
@@ -37,7 +38,7 @@ class Together:
         if found is not None and (not self._scores or found.shape == self._scores[0].shape):
             self._scores.append(found)
             self._scale = seen.scale
-            if edges.enough(drawn):
+            if edges.enough(drawn) and max(drawn.shape) >= SMALLEST:
                 self._clear.append(found)
 
     def findings(self) -> list[Finding]:

@@ -15,7 +15,7 @@ from boundary.errors import shown
 from data_tools import images, turning
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
-from data_tools.doctor.distance import has_rotated_bits
+from data_tools.doctor.distance import doubt, has_rotated_bits
 from data_tools.folder import natural
 from data_tools.record import Frame
 from data_tools.recordings import declared
@@ -172,7 +172,9 @@ class Recording:
 
     def doubt(self) -> str | None:
         """Why the unit may be another one, in words."""
-        return None
+        if self.unit() != DepthUnit("steps", MILLIMETRES) or declared.unit(self.where):
+            return None
+        return doubt(self.first_depth())
 
     def beside(self) -> str | None:
         """Why depth is that of another camera than colour, and has to be aligned, in words."""

@@ -221,9 +221,10 @@ def _examples(found: Association) -> str:
 
 def _remedy(recording: Recording) -> str:
     """What --max-gap would have to be, if the frames have times."""
-    if "time" not in recording.association.rule:
+    closest = recording.association.closest
+    if closest is None:
         return ""
-    return "; --max-gap sets another limit"
+    return f"; the closest are {closest / MILLISECOND:.6g} ms apart: --max-gap sets another limit"
 
 
 def describe(recording: Recording, args: argparse.Namespace) -> dict[str, Any]:

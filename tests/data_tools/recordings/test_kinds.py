@@ -145,7 +145,7 @@ def test_times_that_never_meet(command, tmp_path, rendered):
     layouts.tum(tmp_path / "rec", rendered, times)
     result = command("sequence", "rec", "db", code=1)
     assert "rec: TUM RGB-D, 6 colour and 6 depth frames, but none belong together" in result.stderr
-    assert "--max-gap sets another limit" in result.stderr
+    assert "the closest are 500 ms apart: --max-gap sets another limit" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "db").exists()
 
@@ -181,6 +181,21 @@ def test_sun3ds_rotated_bits_are_told_by_the_values(command, tmp_path, large, re
     assert "depth unit: 1000 steps per metre\n" in said
     assert records("a") == records("b")
     assert read_info("a")["options"]["depth_unit"] == "sunrgbd"
+
+
+def test_millimetres_are_doubted_where_nothing_is_near(command, tmp_path, large):
+    """As of ICL-NUIM's numbered pictures, which have TUM's unit."""
+    near = [(color, np.where(depth > 0, depth // 4 + 700, 0).astype(np.uint16))
+            for color, depth in large]  # fmt: skip
+    layouts.open3d(tmp_path / "mm", near, ".png")
+    fives = [(color, depth * np.uint16(5)) for color, depth in near]
+    layouts.open3d(tmp_path / "icl", fives, ".png")
+    said = command("sequence", "icl", "a", "--size", "80x60").stderr
+    assert "icl: 95 % of the readings are beyond " in said
+    assert " in millimetres; --depth-unit 5000 makes the median " in said
+    for source, more in (("mm", []), ("icl", ["--depth-unit", "mm"])):
+        said = command("sequence", source, f"{source}_db", "--size", "80x60", *more).stderr
+        assert "of the readings are beyond" not in said
 
 
 @pytest.mark.parametrize("lists", [True, False])
