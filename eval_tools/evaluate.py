@@ -305,7 +305,9 @@ def _check_files(args: argparse.Namespace) -> None:
         cli.check_output(path)
     outputs += [("--confusion's scenes", _of_scenes(path)) for path in args.confusion]
     inputs = [("LMDB", args.lmdb), *cli.model_files(args), *cli.label_files(args.labels)]
-    inputs += [("--labels-from", args.labels_from)] if args.labels_from else []
+    if args.labels_from:
+        files = [path for path in args.labels_from.rglob("*") if path.is_file()]
+        inputs += [("--labels-from", path) for path in (args.labels_from, *files)]
     inputs += [("--versus", path) for model in args.versus for path in model if path]
     inputs += [("--log", path) for path in args.log]
     check_distinct(outputs, inputs)

@@ -444,14 +444,18 @@ def test_files_to_write_are_distinct_and_no_inputs(model, data, tmp_path, toy):
     names.write_text("label,name\n" + "".join(f"{i},{name}\n" for i, name in enumerate(toy.names)))
     log = tmp_path / "train.log"
     log.write_text("")
+    shapes = tmp_path / "labelme" / "a.json"
+    shapes.parent.mkdir()
+    shapes.write_text('{"shapes": []}')
     j, database = tmp_path / "j.csv", data[0] / "data.mdb"
-    files = [names, database, log, *map(Path, model)]
+    files = [names, database, log, shapes, *map(Path, model)]
     kept = [path.read_bytes() for path in files]
     for options, told in (
         (["--json", j, "--markdown", j], "--markdown would overwrite --json"),
         (["--json", j, "--markdown", tmp_path / "lmdb" / ".." / "j.csv"], "would overwrite --json"),
         (["--names", names, "--confusion", names], "--confusion would overwrite --names"),
         (["--json", database], "--json would overwrite LMDB"),
+        (["--json", shapes, "--labels-from", shapes.parent], "would overwrite --labels-from"),
         (["--json", model[1]], "--json would overwrite WEIGHTS"),
         (["--report", log, "--log", log], "the report would overwrite --log"),
         (["--confusion", j, "--json", tmp_path / "j_scenes.csv"], "scenes would overwrite --json"),
