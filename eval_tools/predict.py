@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from boundary.writing import write_bytes
 from data_tools import framing, notes
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.record import RecordFormat, nearest
+from data_tools.record import Frame, RecordFormat, nearest
 from data_tools.recordings import kinds
 from eval_tools import cli, drawings, scannet, video
 from eval_tools.frames import (
@@ -36,6 +37,7 @@ from eval_tools.frames import (
     named,
     names_of,
     read,
+    record,
     record_format,
     record_of,
     reshaped,
@@ -254,8 +256,17 @@ def _sequence(
     inputs: dict[str, list[Path]] = {name: [] for name in names}
     inputs[names[0]] = recording.inputs()
     loaded = ((name, recording.load(index)) for index, name in enumerate(names))
-    frames = (record_of(one, name, form) for name, one in loaded)
+    frames = (_seen(one, name, form, network) for name, one in loaded)
     return frames, inputs, recording.rate()
+
+
+def _seen(frame: Frame, name: str, form: RecordFormat, network: Network) -> Record:
+    """A recording's frame. Of a net that does not look at depth, depth may be unusable."""
+    if not network.takes_depth:
+        with suppress(DataError):
+            return record_of(frame, name, form)
+        return record(frame.color, None, name, form, frame.files)
+    return record_of(frame, name, form)
 
 
 def _form(args: argparse.Namespace, network: Network, unit: DepthUnit) -> RecordFormat:

@@ -176,3 +176,22 @@ def test_options_that_would_say_nothing_are_bad_usage(model, frames, tmp_path, c
         run(*model, "--lmdb", tmp_path / "db", "--intrinsics", "kinect-v2", "--no-reading", 9)
     said = capsys.readouterr().err
     assert "error: --intrinsics, --no-reading: records of an LMDB are taken as they are" in said
+
+
+def test_a_net_of_colours_alone_labels_recordings_whose_depth_is_unusable(toy, frames, tmp_path):
+    """Of another aspect, not aligned, or without a reading."""
+    text = toy.deploy[: toy.deploy.index('layer { name: "depth"')]
+    text += toy.deploy[toy.deploy.index('layer { name: "all"') :].replace('bottom: "depth" ', "")
+    text = text.replace("HEIGHT", "12").replace("WIDTH", "16")
+    weight = np.random.default_rng(0).normal(size=(5, 3))
+    net = toy.model(tmp_path, text, {"score": [weight, np.zeros(5)]}, "colours")
+    spoiled = [(color, depth[:, :30] * (i % 2)) for i, (color, depth) in enumerate(frames)]
+    layouts.tum(tmp_path / "rec", spoiled)
+    where = layouts.folder(tmp_path / "plain", frames)
+    run(*net, *where[:2], "-o", tmp_path / "files")
+    run(*net, "--sequence", tmp_path / "rec", "-o", tmp_path / "out", "--video", tmp_path / "v.avi")
+    wanted = [label for _, label in sorted(pictures(tmp_path / "files").items())]
+    found = [label for _, label in sorted(pictures(tmp_path / "out").items())]
+    assert len(np.unique(np.stack(wanted))) > 1
+    assert np.array_equal(np.stack(found), np.stack(wanted))
+    assert len(read_video(tmp_path / "v.avi")[0]) == 5
