@@ -179,7 +179,7 @@ def fake_realsense(problem=None):
         return SimpleNamespace(get_device=lambda: device)
 
     def wait():
-        time.sleep(0.001)
+        threading.Event().wait(0.001)  # not time.sleep: other tests put theirs in its place
         return "unaligned"
 
     def process(given):
