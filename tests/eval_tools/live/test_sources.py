@@ -172,6 +172,7 @@ def fake_realsense(problem=None):
     sensor = SimpleNamespace(get_depth_scale=lambda: 0.00025)
     device = SimpleNamespace(first_depth_sensor=lambda: sensor)
     asked = []
+    left = threading.Semaphore(3)  # frames; the camera's thread does not go on behind the test
 
     def start(config):
         if problem:
@@ -179,7 +180,7 @@ def fake_realsense(problem=None):
         return SimpleNamespace(get_device=lambda: device)
 
     def wait():
-        threading.Event().wait(0.001)  # not time.sleep: other tests put theirs in its place
+        left.acquire()
         return "unaligned"
 
     def process(given):
