@@ -5,15 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
 
 from boundary.errors import shown
-from data_tools.annotations.base import Annotated
 from data_tools.cli import DataError
 
 # Trailing words of file names that tell the kind of a file, not the frame.
 KIND = re.compile(
     r"[._-](rgb|colou?r|image|img|depth|depths|abs|labels?|seg|segmentation|mask|gt)$", re.I
 )
+
+
+class Named(Protocol):
+    """A picture that is looked for. `str` of it names it in messages. names: its file, as a tool
+    says it, and other names that it may have."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+
+Found = TypeVar("Found", bound=Named)
 
 
 def stem(path: Path) -> str:
@@ -23,7 +34,7 @@ def stem(path: Path) -> str:
     return short if Path(short).name else text
 
 
-def match(colors: Mapping[str, Path], pictures: Iterable[Annotated]) -> dict[str, Annotated]:
+def match(colors: Mapping[str, Path], pictures: Iterable[Found]) -> dict[str, Found]:
     """The picture of each frame that has one. colors: the frames' colour files by frames' names.
 
     A picture belongs to the colour file of its name; else to one of the same name but for the
@@ -39,8 +50,8 @@ def match(colors: Mapping[str, Path], pictures: Iterable[Annotated]) -> dict[str
         keys = [*_keys(path), (3, PurePosixPath(name).name)]
         for key in keys:
             index.setdefault(key, []).append(name)
-    found: dict[str, tuple[int, Annotated]] = {}
-    lonely: list[Annotated] = []
+    found: dict[str, tuple[int, Found]] = {}
+    lonely: list[Found] = []
     for picture in pictures:
         name, folders = _frame(picture, index, paths)
         if name is None:
@@ -64,7 +75,7 @@ def match(colors: Mapping[str, Path], pictures: Iterable[Annotated]) -> dict[str
 
 
 def _frame(
-    picture: Annotated, index: Mapping[tuple[int, str], Sequence[str]], paths: Mapping[str, str]
+    picture: Named, index: Mapping[tuple[int, str], Sequence[str]], paths: Mapping[str, str]
 ) -> tuple[str | None, int]:
     """The name of a picture's frame, None if there is none, and how many folders are equal."""
     for told in picture.names:

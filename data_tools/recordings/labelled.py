@@ -22,14 +22,9 @@ class Stored:
 
     file: Path
     names: tuple[str]
-    empty = False
 
     def __str__(self) -> str:
         return shown(self.file)
-
-    def draw(self, number: Any, size: Any) -> Any:
-        """Nothing draws it."""
-        raise NotImplementedError
 
 
 class Labelled:
