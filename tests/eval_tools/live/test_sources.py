@@ -131,11 +131,12 @@ def test_a_camera_that_hangs_is_told(monkeypatch):
     def read():
         if not first:
             never.wait(5)
+            raise DataError("over")  # ends the camera's thread
         first.clear()
         return picture(1), None
 
     camera = sources.Camera(read, "c")
-    camera.take(-1)
+    assert camera.take(-1).color[0, 0, 0] == 1
     with pytest.raises(DataError, match=r"c: gives no more frames \(for 0\.05 s\)"):
         camera.take(0)
     never.set()
