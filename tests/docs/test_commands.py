@@ -23,7 +23,7 @@ from caffe.export import programs
 from caffe.formats.onnx import TARGETS
 from caffe.layers import REGISTRY
 
-# The page that goes through everything: all that it prints runs in one folder, from top to bottom.
+# The page that goes through everything, which test_own_frames.py walks.
 WALK = "docs/own_frames.md"
 
 # Commands by a regular expression, and why they are not run.
@@ -91,13 +91,6 @@ SMALLER = (
     (r"--intrinsics kinect-v2\b", "--intrinsics kinect-v1"),  # its pictures are 4:3
     (r"-iterations (10|654)\b", "-iterations 2"),
 )
-SMALLER_WALK = (
-    (r"--count 400\b", "--count 10"),
-    (r"--width-multiplier 0\.25", "--width-multiplier 0.02"),
-    (r"--max-iter 600\b", "--max-iter 2"),
-    (r"(--test-interval|--snapshot) 200\b", r"\1 1"),
-    (r"mine_iter_600\b", "mine_iter_2"),
-)
 SMALLER_PROGRAMS = (("caffe.set_mode_gpu()", "caffe.set_mode_cpu()"), ("step(100)", "step(2)"))
 
 BLOCKS = [block for page in printed.pages() for block in printed.blocks(page)]
@@ -115,9 +108,9 @@ def excuse_program(block: printed.Block) -> str | None:
     return next((w for begin, w in EXCUSED_PROGRAMS.items() if block.text.startswith(begin)), None)
 
 
-def smaller(command: str, rules: tuple[tuple[str, str], ...] = SMALLER) -> str:
+def smaller(command: str) -> str:
     """The command with less to do."""
-    for form, instead in rules:
+    for form, instead in SMALLER:
         command = re.sub(form, instead, command)
     return command
 
@@ -235,20 +228,6 @@ def of_convert() -> dict[str, object]:
 
 
 SPECIAL = {"docs/convert.md": of_convert, "docs/pycaffe.md": of_pycaffe, "README.md": of_readme}
-
-
-def test_a_walk_through_everything(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    blocks = [block for block in BLOCKS if block.page == WALK]
-    skip_without_programs([c for block in blocks if block.kind == "shell" for c in block.commands])
-    for block in blocks:
-        if block.kind == "python":
-            exec(compile("\n" * (block.line - 1) + block.text, block.page, "exec"), {})
-        for command in block.commands if block.kind == "shell" else ():
-            if excuse(command) is None:
-                printed.run(smaller(command, SMALLER_WALK))
-    wanted = ("report.html", "mine.fusenet", "labels.mp4", "overlay.png", "mine.onnx")
-    assert [name for name in wanted if not Path(name).exists()] == []
 
 
 def test_no_excuse_is_out_of_date():
