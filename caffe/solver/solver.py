@@ -29,6 +29,7 @@ from caffe.solver.detection import AP_VERSIONS, Detections
 from caffe.solver.learning_rate import LearningRate
 from caffe.solver.resume import LossWindow, Point
 from caffe.solver.updates import UPDATES, Update
+from caffe.solver.watching import Figure, Outcome, Watcher
 
 
 class Link(Protocol):
@@ -95,6 +96,7 @@ class Solver:
             Blob(p.blob.shape) for _ in range(self._update.histories) for p in self.net.learnable
         ]
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._watchers: list[Watcher] = []
         self._requests: Callable[[], str] = lambda: "none"
         self._agree: Callable[[str], str] | None = None  # set if several processes train together
         self._stop, self._snapshot_asked, self.ended = False, False, False
@@ -236,6 +238,10 @@ class Solver:
             on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
         self._callbacks.append((on_start, on_gradients_ready))
 
+    def watch(self, watcher: Watcher) -> None:
+        """Let `watcher` know of every iteration, test and snapshot from now on."""
+        self._watchers.append(watcher)
+
     def set_requests(self, requests: Callable[[], str]) -> None:
         """Set the function that returns 'stop', 'snapshot', 'end' or 'none'.
 
@@ -304,6 +310,8 @@ class Solver:
             self._smooth(self._forward_backward())
             if display:
                 self._show()
+            for watcher in self._watchers:
+                watcher.iterated(self.iter, self._loss.mean)
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
@@ -370,6 +378,8 @@ class Solver:
         snapshots.sweep(self.param.snapshot_prefix)
         if self.snapshot_keep > 0:
             snapshots.prune(self.param.snapshot_prefix, self.snapshot_keep, state)
+        for watcher in self._watchers:
+            watcher.saved(self.iter, state)
 
     def _run(self) -> int:
         """This run's number among those under the prefix; restore() begins a new run."""
@@ -498,7 +508,7 @@ class Solver:
             f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/"
             f"{self.param.display} iters), loss = {number(self._loss.mean)}",
         )
-        _log_outputs("solver.cpp:258", "Train", self.net, _outputs(self.net))
+        _log_outputs("solver.cpp:258", "Train", _figures(self.net, _outputs(self.net)))
 
     def _agreed(self, request: str) -> str:
         """The request that all processes follow; with a single process, its own."""
@@ -551,15 +561,21 @@ class Solver:
                 continue
             outputs = [t.double() for t in _outputs(net)]
             totals = [a + b for a, b in zip(totals, outputs, strict=True)] if totals else outputs
-        if self.param.test_compute_loss:
-            announce("solver.cpp:401", f"Test loss: {number(loss / max(count, 1))}")
+        mean_loss = loss / max(count, 1) if self.param.test_compute_loss else None
+        if mean_loss is not None:
+            announce("solver.cpp:401", f"Test loss: {number(mean_loss)}")
+        figures: list[Figure] = []
         if count and detects:
-            self._log_precisions(found)
+            figures = self._log_precisions(found)
         elif count:
-            _log_outputs("solver.cpp:414", "Test", net, [t / count for t in totals])
+            figures = _figures(net, [t / count for t in totals])
+            _log_outputs("solver.cpp:414", "Test", figures)
+        for watcher in self._watchers:
+            watcher.tested(Outcome(self.iter, i, tuple(figures), mean_loss))
 
-    def _log_precisions(self, found: Sequence[Detections]) -> None:
+    def _log_precisions(self, found: Sequence[Detections]) -> list[Figure]:
         """The mean average precision of each output; a label of which nothing is found counts 0."""
+        figures = []
         for i, detections in enumerate(found):
             precisions = detections.precisions(self.param.ap_version)
             for label, value in precisions.items():
@@ -570,6 +586,8 @@ class Solver:
             mean = sum(v or 0 for v in precisions.values()) / max(len(precisions), 1)
             line = f"    Test net output #{i}: {detections.output} = {number(mean)}"
             announce("solver.cpp:546", line)
+            figures.append(Figure(detections.output, 0, mean))
+        return figures
 
     def _snapshot_path(self, extension: str) -> str:
         return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}"
@@ -651,13 +669,19 @@ def _outputs(net: Net) -> list[torch.Tensor]:
     return [net.blobs[name].tensor().flatten() for name in net.outputs]
 
 
-def _log_outputs(place: str, kind: str, net: Net, values: Sequence[torch.Tensor]) -> None:
-    index = 0
-    for name, numbers in zip(net.outputs, values, strict=True):
-        weight = net.blob_loss_weights[name]
-        for value in numbers.tolist():
-            line = f"    {kind} net output #{index}: {name} = {number(value)}"
-            if weight:
-                line += f" (* {number(weight)} = {number(weight * value)} loss)"
-            announce(place, line)
-            index += 1
+def _figures(net: Net, values: Sequence[torch.Tensor]) -> list[Figure]:
+    """The values of all outputs of a net, one tensor for each."""
+    return [
+        Figure(name, k, value, net.blob_loss_weights[name])
+        for name, numbers in zip(net.outputs, values, strict=True)
+        for k, value in enumerate(numbers.tolist())
+    ]
+
+
+def _log_outputs(place: str, kind: str, figures: Sequence[Figure]) -> None:
+    for index, figure in enumerate(figures):
+        value, weight = figure.value, figure.weight
+        line = f"    {kind} net output #{index}: {figure.name} = {number(value)}"
+        if weight:
+            line += f" (* {number(weight)} = {number(weight * value)} loss)"
+        announce(place, line)

@@ -16,6 +16,7 @@ from caffe.graph.wiring import Wiring
 from caffe.process import memory
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver import resume
+from caffe.solver.watching import Figure, Outcome, Watcher
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -653,3 +654,37 @@ def test_the_same_seed_gives_the_same_run(make_solver) -> None:
 def test_more_iterations_than_a_state_counts(make_solver) -> None:
     with pytest.raises(caffe.CaffeError, match="iteration 2147483648: a solver counts to"):
         make_solver().step(2**31)
+
+
+def test_a_watcher_hears_of_iterations_tests_and_snapshots(make_solver, tmp_path, capsys) -> None:
+    heard: list[tuple] = []
+
+    class Ear(Watcher):
+        def iterated(self, iteration: int, loss: float) -> None:
+            heard.append(("iterated", iteration, loss))
+
+        def tested(self, tested: Outcome) -> None:
+            heard.append(("tested", tested))
+
+        def saved(self, iteration: int, state: str) -> None:
+            heard.append(("saved", iteration, state))
+
+    settings = "test_iter: 2 test_interval: 2 snapshot: 2 display: 1 average_loss: 2 "
+    solver = make_solver(settings + "test_compute_loss: true max_iter: 2 random_seed: 1")
+    test = solver.test_nets[0]
+    test.blobs["x"].data[...], test.blobs["t"].data[...] = 1, 0
+    solver.watch(Ear())
+    solver.solve()
+    log = "\n".join(_log(capsys))
+    assert [h[:2] for h in heard if h[0] != "tested"] == [
+        ("iterated", 0),
+        ("iterated", 1),
+        ("saved", 2),
+    ]
+    assert heard[3][2] == f"{tmp_path}/solver_iter_2.solverstate"
+    for _, iteration, loss in (heard[1], heard[2]):
+        assert f"Iteration {iteration}, loss = {loss:g}" in re.sub(r" \(.*iters\)", "", log)
+    first, last = heard[0][1], heard[-1][1]
+    assert first == Outcome(0, 0, (Figure("loss", 0, 1.125, 1),), 1.125)  # (3 * 0.5)^2 / 2
+    assert (last.iteration, last.net) == (2, 0)
+    assert f"Test net output #0: loss = {last.figures[0].value:g} (* 1" in log
