@@ -16,7 +16,6 @@ from typing import Any, TextIO
 from boundary.errors import reason
 from boundary.interrupts import fill
 
-
 _TO_START, _CLEAR = "\r", "\x1b[J"  # ANSI: from the cursor to the end of the screen
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from boundary.streams import say
+from boundary.streams import say, stderr
 from caffe import __version__
 from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
+from caffe.process import log
 from caffe.process.log import emit, number
 from caffe.proto import caffe_pb2 as pb
 
@@ -83,6 +84,13 @@ FLAGS = (
         False,
         "With 'time': the fused plan that 'train' and 'test' run by, and why it is not fused more.",
     ),
+    Flag(
+        "brief",
+        None,
+        "With 'train': show a summary, a line of progress and a line for each test in place of "
+        "Caffe's log. By default so on a terminal, unless -alsologtostderr, -logtostderr or "
+        "-minloglevel is given. -log_dir has the full log in any case.",
+    ),
     Flag("iterations", 50, "The number of iterations to run."),
     Flag(
         "sigint_effect",
@@ -126,7 +134,18 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     execution.set_precision(flags.precision)
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
+    if action is train:
+        log.set_brief(_brief_by_default(given) if flags.brief is None else flags.brief)
     return action(flags)
+
+
+def _brief_by_default(given: set[str]) -> bool:
+    """Whether training shows progress in place of Caffe's log: on a terminal, unless glog's flags
+    or variables ask for lines.
+    """
+    names = ("logtostderr", "alsologtostderr")
+    asked = given & {*names} or any(log.asked_for(f"GLOG_{name}") for name in names)
+    return stderr().isatty() and not asked and log.lowest_level() == log.INFO
 
 
 def train(flags: SimpleNamespace) -> int:

@@ -155,11 +155,16 @@ def set_log_dir(directory: str, program: str = "caffe") -> None:
     """
     from caffe.errors import CaffeError
 
-    if os.environ.get("GLOG_logtostderr", "0")[:1] in ("", *"tTyY1"):  # as glog reads it
+    if asked_for("GLOG_logtostderr"):
         return
     if not Path(directory).is_dir():
         raise CaffeError(f"-log_dir {directory}: no such directory")
     _sink.log_dir, _sink.program = Path(directory), program
+
+
+def asked_for(variable: str) -> bool:
+    """Whether one of glog's variables is set to true, as glog reads it."""
+    return os.environ.get(variable, "0")[:1] in ("", *"tTyY1")
 
 
 def init_log(level: int | None = None, stderr: bool = True) -> None:

@@ -333,6 +333,8 @@ class Solver:
         rate = self._rate_now()
         if self.param.display and self.iter % self.param.display == 0:
             announce("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(rate)}")
+        for watcher in self._watchers:
+            watcher.updating(self.iter, rate)
         params = self.net.learnable
         # .data, because the weights may still be part of a recorded pass.
         weights = [p.blob.tensor().data for p in params]
@@ -512,7 +514,11 @@ class Solver:
 
     def _agreed(self, request: str) -> str:
         """The request that all processes follow; with a single process, its own."""
-        return self._agree(request) if self._agree else request
+        agreed = self._agree(request) if self._agree else request
+        if agreed != "none":
+            for watcher in self._watchers:
+                watcher.asked(self.iter, agreed)
+        return agreed
 
     def _go_on_after_test(self) -> bool:
         """Whether training continues. The other processes wait here while the first one tests."""
@@ -541,7 +547,7 @@ class Solver:
         detects = self.param.eval_type == "detection"
         found = [Detections(name) for name in net.outputs]
         loss = 0.0
-        for _ in range(count):
+        for batch in range(count):
             while (request := self._requests()) != "none":
                 if request in ENDING:
                     self._stop, self.ended = True, self.ended or request == "end"
@@ -552,6 +558,8 @@ class Solver:
             if self._stop:
                 announce("solver.cpp:396", "Test interrupted.")
                 return
+            for watcher in self._watchers:
+                watcher.testing(self.iter, i, batch, count)
             losses = net.losses_from_to(0, len(net.layers) - 1)
             if self.param.test_compute_loss:
                 loss += float(sum(losses))
