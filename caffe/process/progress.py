@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from boundary.streams import say, stderr
 from caffe.process import log, ranks
@@ -13,6 +13,7 @@ _PLACE = "progress.py:1"  # for log lines that have no counterpart in Caffe
 SECONDS = 0.25  # between two drawings
 STILL = 4  # draws an unchanged line that often only: something else may have written over it
 SECONDS_OF_LINES = 10.0  # between two lines where nothing can be redrawn
+WIDE = 1000  # columns of a file's line
 ROOM = 3  # columns that stay free, so that the ^C which a terminal shows does not begin a new row
 
 
@@ -33,36 +34,6 @@ def redraws() -> bool:
 def share_terminal() -> None:
     """Say that another process draws progress on this one's terminal: lines replace it."""
     stderr().shared = redraws()
-
-
-def fit(parts: Sequence[tuple[int, str]], width: int) -> str:
-    """The parts side by side, without the least important ones if all do not fit.
-
-    parts: (importance, text); 0 is the most important. An empty text stands for no part.
-    """
-    left = [part for part in parts if part[1]]
-    while left:
-        line = "  ".join(text for _, text in left)
-        if len(line) <= width:
-            return line
-        left.remove(max(left, key=lambda part: part[0]))
-    return ""
-
-
-def fold(head: str, parts: Sequence[str], joint: str = "  ", indent: int = 4) -> list[str]:
-    """Lines of a head and parts that fit the terminal, if stderr is one; parts stay whole.
-
-    joint: stands between two parts. indent: of all lines but the first.
-    """
-    width = stderr().columns() if stderr().isatty() else None
-    lines, line = [], head
-    for i, part in enumerate(parts):
-        longer = line + (joint if i else "") + part
-        if i and width is not None and len(longer) > width:
-            lines.append((line + joint).rstrip())
-            longer = " " * indent + part
-        line = longer
-    return [*lines, line]
 
 
 class Redrawn:
@@ -97,14 +68,14 @@ class Redrawn:
             draw()
 
     def _draw(self) -> None:
-        line = "" if _in_background() else self._line(stderr().columns() - ROOM)
+        line = "" if _in_background() else self._line((stderr().columns() or 80) - ROOM)
         self._same = self._same + 1 if line == self._shown else 0
         if self._same % STILL == 0:
             self._shown = line
             stderr().stand(line)
 
     def _print(self) -> None:
-        if (line := self._line(1000)) != self._shown:
+        if (line := self._line(WIDE)) != self._shown:
             self._shown = line
             say(line)
 

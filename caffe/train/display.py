@@ -8,13 +8,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from boundary.streams import say
-from caffe.process.progress import Redrawn, fit, fold
+from boundary.lines import fit, fold
+from boundary.streams import say, stderr
+from caffe.process.progress import Redrawn
 from caffe.process.signals import ENDING
 from caffe.solver import Solver
 from caffe.solver.watching import Figure, Outcome, Watcher
 
 LISTED = 4  # a blob with more values than that is told by their mean and range
+MANY = 1000  # iterations of which a tenth of a per cent is told
 GLANCES = 128  # the speed is measured over so many glances at the clock,
 GLANCE = 0.25  # and these seconds lie between two of them at least
 
@@ -70,7 +72,7 @@ class Display(Watcher):
         self._asked = request
         p = self._solver.param
         saves = request == "end" or p.snapshot_after_train
-        say(f"stopping at {iteration:,}: {'saving a snapshot' if saves else 'saving nothing'}")
+        _say(f"stopping at {iteration:,}: ", ["saving a snapshot" if saves else "saving nothing"])
 
     def testing(self, iteration: int, net: int, batch: int, batches: int) -> None:
         self._test = f"testing {batch}/{batches}"
@@ -84,21 +86,21 @@ class Display(Watcher):
         parts = [_values(name, figures) for name, figures in _named(tested.figures).items()]
         if tested.loss is not None:
             parts.append(f"test loss {short(tested.loss)}")
-        for line in fold(f"test{which} at {tested.iteration:,}: ", [*parts, f"({span(seconds)})"]):
-            say(line)
+        _say(f"test{which} at {tested.iteration:,}: ", [*parts, f"({span(seconds)})"])
 
     def saved(self, iteration: int, state: str) -> None:
         weights = state.replace(".solverstate", ".caffemodel")
         self._saved = (iteration, weights)
-        say(f"saved at {iteration:,}: {weights}")
+        _say(f"saved at {iteration:,}: ", [weights])
 
     # -- what is shown --------------------------------------------------------------------------
 
     def _line(self, width: int) -> str:
         done, last = self._done, self._solver.param.max_iter
+        share = 100 * done / max(last, 1)
         parts = [
             (0, f"{done}/{last}"),
-            (6, f"{100 * done // last if last else 100}%"),
+            (6, f"{share:.0f}%" if last < MANY else f"{share:.1f}%"),
             (1, "finishing iteration" if self._asked == "none" and self._stopping() else ""),
             (2, self._test),
             (3, "" if self._loss is None else f"loss {short(self._loss)}"),
@@ -112,26 +114,26 @@ class Display(Watcher):
         solver = self._solver
         last, spent = solver.param.max_iter, span(self._clock.total())
         stopped = solver.iter < last
-        head = f"stopped at {solver.iter:,} of {last:,} iterations" if stopped else "done"
+        head = f"stopped at {solver.iter:,} of {last:,}" if stopped else "done"
         made = f"{solver.iter - self._first:,} iterations in {spent}"
         loss = [] if self._loss is None else [f"loss {short(self._loss)}"]
         mean = self._clock.mean(solver.iter - self._first)
-        for line in fold(f"{head}: ", [made, *mean, *loss], ", "):
-            say(line)
+        waited = 100 * solver.net.waited / max(self._clock.total(), 1e-9)
+        data = [f"{waited:.0f}% of it waiting for data"] if waited >= 1 else []
+        _say(f"{head}: ", [made, *data, *mean, *loss], ", ")
         if best := self._figures.best():
-            for line in fold("tests: ", best, "; "):
-                say(line)
+            _say("tests: ", best, "; ")
         self._tell_weights(stopped)
 
     def _tell_weights(self, stopped: bool) -> None:
         if self._saved is None:
-            say("weights: none are saved")
+            _say("weights: ", ["none are saved"])
             return
         iteration, path = self._saved
         lost = self._solver.iter - iteration
-        say(f"weights: {path}" + (f" ({lost:,} iterations earlier)" if lost else ""))
+        _say("weights: ", [path, *([f"({lost:,} iterations earlier)"] if lost else [])], " ")
         if stopped:
-            say("to go on: the same command with -snapshot latest")
+            _say("to go on: ", ["the same command with -snapshot latest"])
 
 
 class _Clock:
@@ -187,7 +189,7 @@ class _Clock:
         if p.test_interval and self._tests:
             rest = p.max_iter // p.test_interval - done // p.test_interval
             seconds += rest * len(solver.test_nets) * self._in_tests / self._tests
-        return f"{span(seconds)} left"
+        return f"{about(seconds)} left"
 
     def _pace(self) -> float:
         """Seconds for an iteration; 0 as long as that is not known."""
@@ -263,3 +265,17 @@ def span(seconds: float) -> str:
     if days:
         return f"{days} d {hours}:{minutes:02}:{rest:02}"
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def about(seconds: float) -> str:
+    """A time that is not known exactly, in five to six columns: 0:07, 12:34, 1h02m, 2d03h."""
+    if seconds < 3600:
+        return span(seconds)
+    hours, minutes = divmod(round(seconds / 60), 60)
+    days = hours // 24
+    return f"{days}d{hours % 24:02}h" if days else f"{hours}h{minutes:02}m"
+
+
+def _say(head: str, parts: Sequence[str], joint: str = "  ") -> None:
+    for line in fold(head, parts, stderr().columns(), joint):
+        say(line)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from boundary.lines import fold
+from boundary.streams import stderr
 from caffe.layers import Layer
 from caffe.net import Net
 from caffe.process import log
 from caffe.process.execution import Settings
 from caffe.process.log import number
-from caffe.process.progress import fold
 from caffe.proto.caffe_pb2 import SolverParameter
 from caffe.solver import Solver
 
@@ -56,9 +57,13 @@ def summary(
         ("start", _start(solver, snapshot)),
         ("log", [f"{folder}/caffe.INFO"] if (folder := log.directory()) else []),
     ]
+    width = stderr().columns()
     told = [(head, [part for part in parts if part]) for head, parts in lines]
     return [
-        line for head, parts in told if parts for line in fold(f"{head:<{HEAD}}", parts, ", ", HEAD)
+        line
+        for head, parts in told
+        if parts
+        for line in fold(f"{head:<{HEAD}}", parts, width, ", ", HEAD)
     ]
 
 
@@ -114,7 +119,9 @@ def _data(solver: Solver, processes: int) -> list[str]:
         return []
     held = sum(count for what, count in sources[0][0].contents().items() if what in SINGLE)
     read = p.max_iter * p.iter_size * processes * batch_of(solver.net)
-    return [*_joined(sources), f"{read / held:.3g} epochs" if held else ""]
+    epochs = read / held if held else 0
+    told = f"{epochs:,.0f}" if epochs >= 100 else f"{epochs:.3g}"
+    return [*_joined(sources), f"{told} epochs" if held else ""]
 
 
 def _device(devices: Sequence[int | None], processes: int, settings: Settings) -> list[str]:
