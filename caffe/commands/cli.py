@@ -135,11 +135,11 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
     if action is train:
-        log.set_brief(_brief_by_default(given) if flags.brief is None else flags.brief)
+        log.set_brief(brief_by_default(given) if flags.brief is None else flags.brief)
     return action(flags)
 
 
-def _brief_by_default(given: set[str]) -> bool:
+def brief_by_default(given: set[str]) -> bool:
     """Whether training shows progress in place of Caffe's log: on a terminal, unless glog's flags
     or variables ask for lines.
     """

@@ -55,7 +55,7 @@ def summary(
         *(("tests", test) for test in _tests(solver)),
         ("snapshots", _snapshots(solver)),
         ("start", _start(solver, snapshot)),
-        ("log", [f"{folder}/caffe.INFO"] if (folder := log.directory()) else []),
+        ("log", [str(path)] if (path := log.full_log()) else []),
     ]
     width = stderr().columns()
     told = [(head, [part for part in parts if part]) for head, parts in lines]
