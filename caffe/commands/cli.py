@@ -56,6 +56,12 @@ FLAGS = (
         "when there is none.",
     ),
     Flag(
+        "fresh",
+        "",
+        "Layers that start by their fillers whatever -weights has for them, separated by ','; "
+        "names, or patterns with * and ?.",
+    ),
+    Flag(
         "allow_python",
         True,
         "Let nets have layers of type Python, whose prototxt names the code to run.",
@@ -160,6 +166,9 @@ def train(flags: SimpleNamespace) -> int:
     from caffe.solver.snapshots import resume_point
 
     param = files.read_solver(flags.solver, emit)
+    fresh = tuple(part for name in flags.fresh.split(",") if (part := name.strip()))
+    if fresh and (flags.snapshot not in ("", "latest") or not (flags.weights or param.weights)):
+        raise Usage("-fresh is about -weights: give both, and no other -snapshot than 'latest'")
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     devices = _devices(flags, param)
@@ -173,7 +182,13 @@ def train(flags: SimpleNamespace) -> int:
     from caffe.train.training import Run
     from caffe.train.training import train as train_on
 
-    run = Run(param, snapshot or None, flags.sync_bn, snapshot_keep=flags.snapshot_keep)
+    run = Run(
+        param,
+        snapshot or None,
+        flags.sync_bn,
+        snapshot_keep=flags.snapshot_keep,
+        fresh=() if snapshot else fresh,
+    )
     asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
     return train_on(run, devices, asked, requests)
 
