@@ -194,7 +194,7 @@ def train(flags: SimpleNamespace) -> int:
 
 
 def test(flags: SimpleNamespace) -> int:
-    """Score a model: the mean of every output over -iterations batches."""
+    """Score a model: the mean of every output over -iterations batches, or what it is of all."""
     _need(flags.model, "model", "test: a model definition")
     _need(flags.weights, "weights", "test: model weights")
     _need(flags.iterations > 0, "iterations", "test: a positive number")
@@ -208,15 +208,18 @@ def test(flags: SimpleNamespace) -> int:
     emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
     totals: dict[tuple[str, int], float] = {}
     loss = 0.0
-    for i in range(flags.iterations):
-        loss += net.forward_from_to(0, len(net.layers) - 1)
-        for name in net.outputs:
-            for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
-                totals[name, k] = totals.get((name, k), 0.0) + score
-                emit("caffe.cpp:304", f"Batch {i}, {name} = {number(score)}")
+    with net.testing() as accumulated:
+        for i in range(flags.iterations):
+            loss += net.forward_from_to(0, len(net.layers) - 1)
+            for name in net.outputs:
+                for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
+                    before = 0.0 if name in accumulated else totals.get((name, k), 0.0)
+                    totals[name, k] = before + score
+                    emit("caffe.cpp:304", f"Batch {i}, {name} = {number(score)}")
     emit("caffe.cpp:309", f"Loss: {number(loss / flags.iterations)}")
     for (name, _), total in totals.items():
-        mean, weight = total / flags.iterations, net.blob_loss_weights[name]
+        mean = total if name in accumulated else total / flags.iterations
+        weight = net.blob_loss_weights[name]
         line = f"{name} = {number(mean)}"
         if weight:
             line += f" (* {number(weight)} = {number(weight * mean)} loss)"

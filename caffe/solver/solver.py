@@ -556,28 +556,32 @@ class Solver:
         detects = self.param.eval_type == "detection"
         found = [Detections(name) for name in net.outputs]
         loss = 0.0
-        for batch in range(count):
-            while (request := self._requests()) != "none":
-                if request in ENDING:
-                    self._stop, self.ended = True, self.ended or request == "end"
-                elif self._agree:  # all processes take part in it, after the test
-                    self._snapshot_asked = True
-                else:
-                    self.snapshot()
-            if self._stop:
-                announce("solver.cpp:396", "Test interrupted.")
-                return
-            for watcher in self._watchers:
-                watcher.testing(self.iter, i, batch, count)
-            losses = net.losses_from_to(0, len(net.layers) - 1)
-            if self.param.test_compute_loss:
-                loss += float(sum(losses))
-            if detects:
-                for detections in found:
-                    detections.add(net.blobs[detections.output].data)
-                continue
-            outputs = [t.double() for t in _outputs(net)]
-            totals = [a + b for a, b in zip(totals, outputs, strict=True)] if totals else outputs
+        with net.testing() as accumulated:
+            # Over how many passes the mean of each output goes.
+            over = [1 if name in accumulated else count for name in net.outputs]
+            for batch in range(count):
+                while (request := self._requests()) != "none":
+                    if request in ENDING:
+                        self._stop, self.ended = True, self.ended or request == "end"
+                    elif self._agree:  # all processes take part in it, after the test
+                        self._snapshot_asked = True
+                    else:
+                        self.snapshot()
+                if self._stop:
+                    announce("solver.cpp:396", "Test interrupted.")
+                    return
+                for watcher in self._watchers:
+                    watcher.testing(self.iter, i, batch, count)
+                losses = net.losses_from_to(0, len(net.layers) - 1)
+                if self.param.test_compute_loss:
+                    loss += float(sum(losses))
+                if detects:
+                    for detections in found:
+                        detections.add(net.blobs[detections.output].data)
+                    continue
+                outputs = [t.double() for t in _outputs(net)]
+                sums = zip(totals, outputs, over, strict=True)
+                totals = [b if n == 1 else a + b for a, b, n in sums] if totals else outputs
         mean_loss = loss / max(count, 1) if self.param.test_compute_loss else None
         if mean_loss is not None:
             announce("solver.cpp:401", f"Test loss: {number(mean_loss)}")
@@ -585,7 +589,7 @@ class Solver:
         if count and detects:
             figures = self._log_precisions(found)
         elif count:
-            figures = _figures(net, [t / count for t in totals])
+            figures = _figures(net, [t / n for t, n in zip(totals, over, strict=True)])
             _log_outputs("solver.cpp:414", "Test", figures)
         for watcher in self._watchers:
             watcher.tested(Outcome(self.iter, i, tuple(figures), mean_loss))
