@@ -1,4 +1,8 @@
-"""Log lines in glog's form, as Caffe prints them, so that parsers of Caffe's logs work."""
+"""Log lines in glog's form, as Caffe prints them, so that parsers of Caffe's logs work.
+
+A brief log (`caffe train` on a terminal) keeps them from stderr: it shows what show() says, and
+warnings and errors, without glog's prefix. Files under log_dir hold all lines in both cases.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ class _Sink:
 
     def __init__(self) -> None:
         self.min_level: int | None = None
+        self.brief = False
         self.log_dir: Path | None = None
         self.program = "caffe"
         self.files: dict[int, _File] = {}
@@ -35,9 +40,10 @@ class _Sink:
                 self.min_level = 0
         return self.min_level
 
-    def write(self, severity: int, line: str) -> None:
+    def write(self, severity: int, line: str, short: str) -> None:
+        """short: what stderr gets of the line when the log is brief."""
         with self.lock:
-            stderr().write(line)
+            stderr().write(short if self.brief else line)
             if self.log_dir is None:
                 return
             for level in range(severity + 1):  # as in glog, a file holds its severity and above
@@ -122,6 +128,16 @@ def emit(place: str, message: str, severity: int = INFO) -> None:
 
     A line that cannot be written, because the disk is full or the terminal gone, is dropped.
     """
+    word = _NAMES[severity].lower()
+    _write(place, message, severity, f"{word}: {message}\n" if severity > INFO else "")
+
+
+def show(place: str, message: str) -> None:
+    """Log an INFO line that a brief log shows, too, without its prefix."""
+    _write(place, message, INFO, f"{message}\n")
+
+
+def _write(place: str, message: str, severity: int, short: str) -> None:
     if severity < max(_sink.level(), _hush.level):
         return
     now = time.time()
@@ -129,7 +145,7 @@ def emit(place: str, message: str, severity: int = INFO) -> None:
     micro = int(now % 1 * 1e6)
     thread = threading.get_native_id()
     prefix = f"{_LETTERS[severity]}{stamp}.{micro:06d} {thread:5d} {place}] "
-    _sink.write(severity, f"{prefix}{message}\n")
+    _sink.write(severity, f"{prefix}{message}\n", short)
 
 
 def set_log_dir(directory: str, program: str = "caffe") -> None:
@@ -160,16 +176,40 @@ def lowest_level() -> int:
     return _sink.level()
 
 
-def settings() -> tuple[int, str | None, str]:
-    """(lowest level, log directory, program): what a child process needs to log like this one."""
-    directory = None if _sink.log_dir is None else str(_sink.log_dir)
-    return _sink.level(), directory, _sink.program
+def set_logging(on: bool) -> None:
+    """Whether INFO lines are logged: Caffe's lines about nets, solvers and data. Warnings and
+    errors always are; init_log(3) turns off these, too.
+    """
+    init_log(INFO if on else WARNING)
 
 
-def take_settings(level: int, directory: str | None, program: str) -> None:
+def set_brief(on: bool) -> None:
+    """Whether the log on stderr is brief."""
+    _sink.brief = bool(on)
+
+
+def brief() -> bool:
+    """Whether the log on stderr is brief."""
+    return _sink.brief
+
+
+def directory() -> Path | None:
+    """Where log files are written; None if they are not."""
+    return _sink.log_dir
+
+
+def settings() -> tuple[int, str | None, str, bool]:
+    """(lowest level, log directory, program, brief): what a child process needs to log like this
+    one.
+    """
+    folder = None if _sink.log_dir is None else str(_sink.log_dir)
+    return _sink.level(), folder, _sink.program, _sink.brief
+
+
+def take_settings(level: int, folder: str | None, program: str, brief: bool) -> None:
     """Log like the process whose settings() these are."""
-    _sink.min_level, _sink.program = level, program
-    _sink.log_dir = None if directory is None else Path(directory)
+    _sink.min_level, _sink.program, _sink.brief = level, program, brief
+    _sink.log_dir = None if folder is None else Path(folder)
 
 
 def log(message: str) -> None:

@@ -193,7 +193,7 @@ def _main(
     uid: bytes,
     line: Connection,
     parent: int,
-    logging: tuple[int, str | None, str],
+    logging: tuple[int, str | None, str, bool],
 ) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
