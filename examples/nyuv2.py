@@ -21,7 +21,7 @@ from stages import Step, Text, Work
 
 from boundary.reading import read_table, read_text
 from boundary.writing import write_text
-from data_tools import classes, cli, folder, images, nyuv2
+from data_tools import classes, cli, folder, images
 from data_tools.class_weights import METHODS
 from data_tools.cli import DataError
 from netgen import augment
@@ -283,7 +283,14 @@ def weigh(work: Work, args: argparse.Namespace) -> list[str]:
 def train(work: Work, args: argparse.Namespace, net: str, weights: list[str]) -> None:
     """NET/: the net's prototxts and solver, its first weights, its snapshots and its log."""
     learn, test = SPLITS[args.split]
-    shared = ["--dataset", f"nyuv2-{args.classes}", "--source", f"lmdb/{learn}", "--width-multiplier", f"{args.width_multiplier:g}"]
+    shared = [
+        "--dataset",
+        f"nyuv2-{args.classes}",
+        "--source",
+        f"lmdb/{learn}",
+        "--width-multiplier",
+        f"{args.width_multiplier:g}",
+    ]
     jitter = ["--augment", args.augment] if args.augment != "none" else []
     steps = [
         Step(("netgen", net, *shared, "--test-source", f"lmdb/{test}", *weights, *jitter,
@@ -340,7 +347,9 @@ def summary(out: Path, args: argparse.Namespace) -> str:
     lines = [f"{'%':24}{'global':>8}{'class':>8}{'IoU':>8}"]
     for net, score in zip(args.net, [found, *found.get("versus", [])], strict=True):
         figures = (score[key] for key in FIGURES)
-        line = f"{net:24}" + "".join(f"{'-' if f is None else f'{100 * f:.1f}':>8}" for f in figures)
+        line = f"{net:24}" + "".join(
+            f"{'-' if f is None else f'{100 * f:.1f}':>8}" for f in figures
+        )
         if "minus_first" in score:
             other = score["minus_first"]["mean_iou"]
             line += f"   IoU - {args.net[0]}'s: {100 * other['value']:+.1f}, p = {other['p']:.3f}"

@@ -94,9 +94,10 @@ class Work:
         print(f"$ cd {shlex.quote(str(self.folder))}", flush=True)
         if self.dry:
             return self
-        if self.folder.exists() and not self._mark.exists():
-            if not self.folder.is_dir() or any(self.folder.iterdir()):
-                raise DataError(f"{self.folder}: holds other things; expected a new folder")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DataError(f"{self.folder}: is no folder")
+        if not self._mark.exists() and self.folder.exists() and any(self.folder.iterdir()):
+            raise DataError(f"{self.folder}: holds other things; expected a new or empty folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._files.enter_context(open(self._mark, "a+", encoding="utf-8"))
         self._acquire()
