@@ -113,6 +113,7 @@ class Training:
     transform: the transform_param of the training data, as a dict; None leaves records unchanged.
     label_weights: loss weight of each label, label 0 first, or None for equal weights.
     scene_loss_weight: weight of the scene branch's loss; the segmentation's is 1.
+    iou: whether tests tell `global_accuracy`, `mean_accuracy` and `mean_iou` of all test records.
     """
 
     source: str
@@ -124,6 +125,7 @@ class Training:
     scene_loss_weight: float = 0.1
     files: Files | None = None
     transform: dict[str, Any] | None = None
+    iou: bool = False
 
 
 def deploy_net(arch: Architecture, name: str = "", batch_size: int = 1) -> NetParameter:
@@ -147,7 +149,7 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
     which a Slice layer cuts into colour, depth and label; a list of files gives these three.
     `loss` and `accuracy` are over the labelled pixels; a scene branch adds its own two.
 
-    Raises CaffeError unless there is one label weight for each label.
+    Raises CaffeError unless there is one label weight for each label, and for `iou` without tests.
     """
     weights = training.label_weights
     if weights is not None and len(weights) != arch.classes + 1:
@@ -155,6 +157,8 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
             f"{len(weights)} label weights for {arch.classes} classes: expected "
             f"{arch.classes + 1}, one a label with the ignored label 0 first"
         )
+    if training.iou and training.test_source is None:
+        raise CaffeError("the figures of --iou are those of tests, and the net has no test data")
     builder = _Builder(arch)
     n = builder.n
     phases = [TRAIN] if training.test_source is None else [TRAIN, TEST]
@@ -174,6 +178,8 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
         loss_param |= {"use_weights": True, "label_weights": list(weights)}
     n.loss = L.SoftmaxWithLoss(n.score, n.label, loss_param=loss_param)
     n.accuracy = L.Accuracy(n.score, n.label, ignore_label=0)
+    if training.iou:
+        _add_figures(n)
     if arch.scene_classes:
         n.scene_loss = L.SoftmaxWithLoss(
             n.scene_score, n.scene, loss_weight=training.scene_loss_weight
@@ -181,6 +187,18 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
         n.scene_accuracy = L.Accuracy(n.scene_score, n.scene)
     layers = [layer for proto in (*data, n.to_proto()) for layer in proto.layer]
     return _named(name, layers)
+
+
+def _add_figures(n: net_spec.NetSpec) -> None:
+    """Add the layer that tests a net as a whole; its tops have evaluate's names (--json)."""
+    n.global_accuracy, n.mean_accuracy, n.mean_iou = L.SegmentationAccuracy(
+        n.score,
+        n.label,
+        name="segmentation_accuracy",
+        ntop=3,
+        include={"phase": TEST},
+        ignore_label=0,
+    )
 
 
 def _named(name: str, layers: Iterable[Any]) -> NetParameter:
