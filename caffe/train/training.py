@@ -133,7 +133,7 @@ def _shown(
         progress.share_terminal()
     if not ranks.root_solver() or lowest_level() > INFO:
         return nullcontext()
-    for line in summary(solver, devices, place.count, run.settings, run.snapshot):
+    for line in summary(solver, devices, place.count, run.settings, run.snapshot, run.fresh):
         say(line)
     batch = batch_of(solver.net) * solver.param.iter_size * place.count
     return Display(solver, batch, requests.waiting)
