@@ -274,7 +274,7 @@ _LOSS = {
 _BEST = {
     "top": _TEXT,
     "direction": (lambda v: v in ("max", "min"), "max or min"),
-    "value": (lambda v: v is None or _NUMBER[0](v), "null or a number"),
+    "value": (lambda v: v is None or (_NUMBER[0](v) and v == v), "null or a number, not NaN"),
     "iteration": _PERHAPS,
     "since": _COUNT,
     "last": _PERHAPS,

@@ -488,13 +488,13 @@ class Solver:
         self._rate.minimum_loss = math.inf if state.minimum_loss is None else state.minimum_loss
         self._before_test = self._saved = None
         self._runs.clear()
-        self.best = point.best if point else None
-        if self._keeper:
-            self.best = self._keeper.known(self.best)
         if point is not None:
             nets = [self.net, *self.test_nets]
             resume.go_on(point, self.iter, self.param.random_seed, nets)
             self._loss, self._loss_goes_on = point.loss, True
+        self.best = point.best if point else None
+        if self._keeper:
+            self.best = self._keeper.known(self.best)
 
     def _point(self, together: bool = True) -> Point:
         """The state of data, random numbers and displayed loss.
