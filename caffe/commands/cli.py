@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from boundary.streams import say
+from boundary.streams import say, stderr
 from caffe import __version__
 from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
+from caffe.process import log
 from caffe.process.log import emit, number
 from caffe.proto import caffe_pb2 as pb
 
@@ -101,6 +102,13 @@ FLAGS = (
         False,
         "With 'time': the fused plan that 'train' and 'test' run by, and why it is not fused more.",
     ),
+    Flag(
+        "brief",
+        None,
+        "With 'train': show a summary, a line of progress and a line for each test in place of "
+        "Caffe's log. By default so on a terminal, unless -alsologtostderr, -logtostderr or "
+        "-minloglevel is given. -log_dir has the full log in any case.",
+    ),
     Flag("iterations", 50, "The number of iterations to run."),
     Flag(
         "sigint_effect",
@@ -144,7 +152,18 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     execution.set_precision(flags.precision)
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
+    if action is train:
+        log.set_brief(_brief_by_default(given) if flags.brief is None else flags.brief)
     return action(flags)
+
+
+def _brief_by_default(given: set[str]) -> bool:
+    """Whether training shows progress in place of Caffe's log: on a terminal, unless glog's flags
+    or variables ask for lines.
+    """
+    names = ("logtostderr", "alsologtostderr")
+    asked = given & {*names} or any(log.asked_for(f"GLOG_{name}") for name in names)
+    return stderr().isatty() and not asked and log.lowest_level() == log.INFO
 
 
 def train(flags: SimpleNamespace) -> int:
@@ -193,7 +212,7 @@ def train(flags: SimpleNamespace) -> int:
 
 
 def test(flags: SimpleNamespace) -> int:
-    """Score a model: the mean of every output over -iterations batches."""
+    """Score a model: the mean of every output over -iterations batches, or what it is of all."""
     _need(flags.model, "model", "test: a model definition")
     _need(flags.weights, "weights", "test: model weights")
     _need(flags.iterations > 0, "iterations", "test: a positive number")
@@ -207,15 +226,18 @@ def test(flags: SimpleNamespace) -> int:
     emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
     totals: dict[tuple[str, int], float] = {}
     loss = 0.0
-    for i in range(flags.iterations):
-        loss += net.forward_from_to(0, len(net.layers) - 1)
-        for name in net.outputs:
-            for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
-                totals[name, k] = totals.get((name, k), 0.0) + score
-                emit("caffe.cpp:304", f"Batch {i}, {name} = {number(score)}")
+    with net.testing() as accumulated:
+        for i in range(flags.iterations):
+            loss += net.forward_from_to(0, len(net.layers) - 1)
+            for name in net.outputs:
+                for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
+                    before = 0.0 if name in accumulated else totals.get((name, k), 0.0)
+                    totals[name, k] = before + score
+                    emit("caffe.cpp:304", f"Batch {i}, {name} = {number(score)}")
     emit("caffe.cpp:309", f"Loss: {number(loss / flags.iterations)}")
     for (name, _), total in totals.items():
-        mean, weight = total / flags.iterations, net.blob_loss_weights[name]
+        mean = total if name in accumulated else total / flags.iterations
+        weight = net.blob_loss_weights[name]
         line = f"{name} = {number(mean)}"
         if weight:
             line += f" (* {number(weight)} = {number(weight * mean)} loss)"

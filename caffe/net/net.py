@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -268,6 +269,31 @@ class Net:
     def plan(self) -> Plan | None:
         """The plan that whole passes follow; None where they go layer by layer."""
         return self._plan_for(0, len(self.wiring) - 1)
+
+    @contextmanager
+    def testing(self) -> Iterator[frozenset[str]]:
+        """Let the passes within be those of one test, as a solver's and those of `caffe test` are.
+
+        Layers that accumulate, such as SegmentationAccuracy, start anew and tell of all passes so
+        far. Gives the outputs that do so, or follow from some that do: what they hold after the
+        last pass is the test's value. That of the others is the mean over the passes.
+        """
+        layers = [layer for layer in self.wiring.layers if layer.accumulates]
+        for layer in layers:
+            layer.begin_test()
+        try:
+            yield self._accumulated()
+        finally:
+            for layer in layers:
+                layer.end_test()
+
+    def _accumulated(self) -> frozenset[str]:
+        """The outputs that layers accumulate, or that are computed from such tops."""
+        wiring, held = self.wiring, set()
+        for layer, bottoms, tops in wiring:
+            if layer.accumulates or held.intersection(bottoms):
+                held.update(tops)
+        return frozenset(wiring.names([i for i in wiring.outputs if i in held]))
 
     @property
     def waited(self) -> float:

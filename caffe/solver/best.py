@@ -33,7 +33,8 @@ from boundary.writing import sync
 from caffe.errors import CaffeError
 from caffe.formats.files import PathLike
 from caffe.net import Net
-from caffe.process.log import INFO, WARNING, number
+from caffe.process.log import WARNING, number
+from caffe.process.progress import tell
 from caffe.process.ranks import announce, root_solver
 from caffe.solver import resume, snapshots
 from caffe.solver.resume import BestTest
@@ -41,6 +42,7 @@ from caffe.solver.watching import Outcome
 
 FORM = "TOP[@NET][:INDEX][:max|min]"
 _FORM = re.compile(r"(.+?)(?:@(\d{1,6}))?(?::(\d{1,9}))?", re.DOTALL)
+_PLACE = "best.py:1"  # for log lines that have no counterpart in Caffe
 _ENDS = (".solverstate", ".solverstate.h5")
 
 
@@ -151,17 +153,18 @@ class Keeper:
             return None
         if (best.top, best.direction) != (self.judge.label, self.judge.direction):
             was = f"{best.top}:{best.direction}"
-            _announce(f"The best test so far was of {was}: it counts no more", WARNING)
+            announce(_PLACE, f"The best test so far was of {was}: it counts no more", WARNING)
             return None
-        self.tell("The best test so far", best)
+        self.log("The best test so far", best)
         if best.value is None or not root_solver():
             return best
         iteration, problem = found(self._prefix)
         if iteration is None:
-            _announce(f"Its snapshot is gone, until a test is better: {problem}", WARNING)
+            problem = f"Its snapshot is gone, until a test is better: {problem}"
+            announce(_PLACE, problem, WARNING)
         elif iteration != best.iteration:
             then = "it stays until a test is better"
-            _announce(f"{stem(self._prefix)}.* is of iteration {iteration}: {then}")
+            tell(f"{stem(self._prefix)}.* is of iteration {iteration}: {then}", _PLACE)
         return best
 
     def judged(
@@ -191,27 +194,23 @@ class Keeper:
         with new_files(self._prefix) as folder:
             save(stem(self._prefix), folder)
         best = replace(best, value=value, iteration=at, since=0, last=at)
-        self.tell("The best test so far", best)
+        self.log("The best test so far", best)
         return best
 
-    def tell(self, what: str, best: BestTest | None) -> None:
+    def log(self, what: str, best: BestTest | None) -> None:
         """Log a best test: its value, iteration and weights."""
         if best is None or best.value is None:
-            _announce(f"{what}: none, for no value was a number")
+            tell(f"{what}: none, for no value was a number", _PLACE)
             return
         weights = f"{stem(self._prefix)}.caffemodel{self._suffix}"
         value = f"{best.top} = {number(best.value)}"
-        _announce(f"{what}: {value} at iteration {best.iteration}, {weights}")
+        tell(f"{what}: {value} at iteration {best.iteration}, {weights}", _PLACE)
 
-    def tell_end(self, best: BestTest | None) -> None:
+    def log_end(self, best: BestTest | None) -> None:
         """Log that training stops because the run is impatient."""
         if best is not None:
             since = "1 test was" if best.since == 1 else f"{best.since} tests in a row were"
-            self.tell(f"Training stops: {since} not better. The best test", best)
-
-
-def _announce(message: str, severity: int = INFO) -> None:
-    announce("best.py:1", message, severity)
+            self.log(f"Training stops: {since} not better. The best test", best)
 
 
 # -- its files ---------------------------------------------------------------------------------

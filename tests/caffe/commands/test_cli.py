@@ -238,6 +238,29 @@ def test_test(say, folder: Path) -> None:
     ]
 
 
+def test_test_tells_figures_of_all_batches(say, folder: Path) -> None:
+    """Batches of the labels 0, 1 and 2, 0: the constant answer 0 is right for half of each."""
+    with open("net.prototxt", "a") as file:
+        file.write("""layer { name: "maps" type: "Reshape" bottom: "ip" top: "maps"
+              reshape_param { shape { dim: 0 dim: 0 dim: 1 dim: 1 } } }
+            layer { name: "one" type: "Reshape" bottom: "label" top: "one"
+              reshape_param { shape { dim: 0 dim: 1 dim: 1 dim: 1 } } }
+            layer { name: "iou" type: "SegmentationAccuracy" bottom: "maps" bottom: "one"
+              top: "right" top: "mean" top: "iou" }""")
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    net.params["ip"][0].data[...] = 0
+    net.params["ip"][1].data[...] = [3, 2, 1]  # always class 0
+    net.save("weights")
+    _, _, lines = say("test -model net.prototxt -weights weights -iterations 2")
+    told = [line for line in lines if re.search("right|mean|iou", line) and " = " in line]
+    # Labels 0, 1: class 0 has all its pixels right and a union of 2. Then 2, 0: of 2 and of 4.
+    assert told == [
+        *("Batch 0, iou = 0.25", "Batch 0, mean = 0.5", "Batch 0, right = 0.5"),
+        *("Batch 1, iou = 0.166667", "Batch 1, mean = 0.333333", "Batch 1, right = 0.5"),
+        *("iou = 0.166667", "mean = 0.333333", "right = 0.5"),
+    ]
+
+
 def test_time_takes_weights(say, folder: Path) -> None:
     net = caffe.Net(str(folder / "net.prototxt"), caffe.TEST)
     for blob in net.params["ip"]:
