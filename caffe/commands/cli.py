@@ -50,6 +50,18 @@ FLAGS = (
     ),
     Flag("snapshot_keep", 0, "Keep this many snapshots, the newest; 0: all."),
     Flag(
+        "keep_best",
+        "",
+        "Keep the snapshot of the best test as PREFIX_best.*. An output of a test net judges: "
+        "TOP[@NET][:INDEX][:max|min]. By default less is better of losses and errors, more of "
+        "others.",
+    ),
+    Flag(
+        "patience",
+        0,
+        "With -keep_best: stop after this many tests in a row that were not better; 0: never.",
+    ),
+    Flag(
         "weights",
         "",
         "Trained weights to start from, separated by ','. With -snapshot only beside 'latest', for "
@@ -161,6 +173,10 @@ def train(flags: SimpleNamespace) -> int:
         raise Usage("give a -snapshot to resume training, or -weights to finetune, but not both")
     if flags.snapshot_keep < 0:
         raise Usage(f"-snapshot_keep {flags.snapshot_keep}: expected a number from 0 up")
+    if flags.patience < 0:
+        raise Usage(f"-patience {flags.patience}: expected a number from 0 up")
+    if flags.patience and not flags.keep_best:
+        raise Usage("-patience counts tests that are not better: it needs -keep_best")
     from caffe.formats import files
     from caffe.process.signals import SignalRequests
     from caffe.solver.snapshots import resume_point
@@ -187,6 +203,8 @@ def train(flags: SimpleNamespace) -> int:
         snapshot or None,
         flags.sync_bn,
         snapshot_keep=flags.snapshot_keep,
+        keep_best=flags.keep_best,
+        patience=flags.patience,
         fresh=() if snapshot else fresh,
     )
     asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
