@@ -77,6 +77,7 @@ class Layer:
       bottoms' own memory, as those of Caffe's Split, Flatten and Reshape.
     - `source`: the tops come from outside the net. `is_input`: the user fills them. `shuffled`: how
       many records it reads in an order of their own each epoch (0: not known; None: none).
+      `origin` and `contents()`: where they come from, and how much that holds.
     - `varying`: the axis of the tops whose extent depends on values: it is known after a pass, and
       infer_shapes gives one that it may have.
     - `accumulates`: in a test the tops tell of all its passes so far, not of the last one; the type
@@ -119,6 +120,7 @@ class Layer:
     source = False
     is_input = False
     shuffled: int | None = None
+    origin = ""
     varying: int | None = None
     accumulates = False
     raw_bottoms: int | None = 0
@@ -283,6 +285,10 @@ class Layer:
     def fillers_of_tops(self) -> Sequence[pb.FillerParameter]:
         """A filler for each top of a source that fills itself; empty for all other layers."""
         return ()
+
+    def contents(self) -> dict[str, int]:
+        """How much a source holds ({"records": 381}); empty if that is not known."""
+        return {}
 
     def position(self) -> dict[str, Any] | None:
         """The position in its data after the passes so far, as a dict that JSON can hold; None if

@@ -394,16 +394,23 @@ class Net:
 
     # -- weights --------------------------------------------------------------------------------
 
-    def copy_from(self, weights_file: str | os.PathLike[str], complete: bool = False) -> None:
+    def copy_from(
+        self,
+        weights_file: str | os.PathLike[str],
+        complete: bool = False,
+        fresh: Sequence[str] = (),
+    ) -> None:
         """Load a file's weights into the layers of the same name.
 
         The file is binary (a .caffemodel of any age) or HDF5. Layers that it lacks keep their
         weights. If a shape does not fit, nothing is changed, and CaffeError names the layer, the
         blob and both shapes.
 
-        complete: raise CaffeError, too, for a file that lacks parameters of the net.
+        complete: raise CaffeError, too, for a file that lacks parameters of the net. fresh: names
+        or patterns (fnmatch's) of layers that keep the weights they have, whatever the file holds
+        for them; CaffeError, if one fits no layer with weights.
         """
-        weights.load(self.wiring, weights_file, complete)
+        weights.load(self.wiring, weights_file, complete, fresh)
 
     load_hdf5 = copy_from
 
