@@ -1,6 +1,7 @@
 """stdout, stderr and logs that may be gone: what cannot be written is dropped, the work goes on.
 
 A terminal may be closed, a disk full, a pipe without a reader, or a stream closed from the start.
+On a terminal, a line of progress can stand below all that is written (Guarded.stand).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, TextIO
 from boundary.errors import reason
 from boundary.interrupts import fill
 
+_TO_START, _CLEAR = "\r", "\x1b[J"  # ANSI: from the cursor to the end of the screen
+
 
 class Outlet:
     """Takes texts to a place that may fail. A text that fails is dropped and counted.
@@ -26,12 +29,12 @@ class Outlet:
 
     def __init__(self, put: Callable[[str], object]) -> None:
         self._put = put
-        self._lock = threading.RLock()  # a signal's handler may write while its thread does
+        self.lock = threading.RLock()  # a signal's handler may write while its thread does
         self.lost, self.why = 0, ""
 
     def write(self, text: str) -> bool:
         """Write a text, or drop it; returns whether it went through."""
-        with self._lock:
+        with self.lock:
             note = f"\n(lines missing here: {self.lost}: {self.why})\n" if self.why else ""
             try:
                 self._put(note + text)
@@ -53,11 +56,51 @@ class Guarded:
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.outlet = Outlet(self._put)
+        self.shared = False  # whether another process's line may stand on the same terminal
+        self._standing = ""
+        self._within = False  # whether what was written last left its line open
 
     def write(self, text: str) -> int:
-        """Write a text, or drop it; returns its length."""
-        self.outlet.write(text)
+        """Write a text, or drop it; returns its length. A line that stands stays below it."""
+        if not text:
+            return 0
+        with self.outlet.lock:
+            before = "" if self._within else self._erase()
+            self._within = not text.endswith("\n")
+            self.outlet.write(before + text + ("" if self._within else self._standing))
         return len(text)
+
+    def stand(self, text: str) -> None:
+        """Draw a line of printable text that stays below all that is written, in place of the one
+        that stood there; an empty text removes it. For terminals that know ANSI's codes.
+
+        The text must be narrower than the terminal, or it would take two rows.
+        """
+        with self.outlet.lock:
+            if self._within:  # somebody's line is not complete: the next text may complete it
+                return
+            before = self._erase()
+            self._standing = text
+            if before or text:
+                self.outlet.write(before + text)
+                self.flush()
+
+    def columns(self) -> int | None:
+        """The terminal's width; None if the stream is no terminal."""
+        try:
+            return os.get_terminal_size(self.fileno()).columns or 80  # 0: it does not know
+        except (OSError, ValueError, AttributeError):  # no terminal, or a stream without a file
+            return None
+
+    def _erase(self) -> str:
+        """What removes the standing line and puts the cursor where it began."""
+        if not self._standing:
+            return _TO_START + _CLEAR if self.shared else ""
+        rows = 1
+        if _reflows():  # a terminal that became narrower has broken the line into rows
+            rows = -(-len(self._standing) // (self.columns() or 80))
+        up = f"\x1b[{rows - 1}A" if rows > 1 else ""
+        return _TO_START + up + _CLEAR
 
     def writelines(self, texts: Any) -> None:
         """Write several texts."""
@@ -124,6 +167,11 @@ class _Output(Guarded):
             self.failure, self.left = "its reader is gone", True
         except (OSError, ValueError) as error:
             self.failure = reason(error)
+
+
+def _reflows() -> bool:
+    """Whether the terminal breaks its lines anew when its width changes, as most do."""
+    return "TMUX" in os.environ or not {"XTERM_VERSION", "STY"} & os.environ.keys()
 
 
 @contextmanager

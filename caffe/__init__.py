@@ -43,6 +43,7 @@ _LAZY = {
     **dict.fromkeys(("set_multiprocess", "set_sync_bn"), "caffe.process.ranks"),
     "init_log": "caffe.process.log",
     "log": "caffe.process.log",
+    "set_logging": "caffe.process.log",
     **dict.fromkeys(
         ("SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver", "AdaDeltaSolver"),
         "caffe.solver.solver",

@@ -103,6 +103,12 @@ def _net_parser(commands: Any) -> argparse.ArgumentParser:
         help="layers that keep the weights with which training starts: encoder (both), rgb, depth, "
         "or patterns of layers' names such as conv1_*",
     )
+    add(
+        "--iou",
+        action="store_true",
+        help="tests also tell global accuracy, mean class accuracy and mean IoU over all test "
+        "records (layer SegmentationAccuracy, which other versions of Caffe do not know)",
+    )
     add("--no-shuffle", action="store_true", help="read the training records in their order")
     add(
         "--width-multiplier",
@@ -202,6 +208,7 @@ def _solver_parser(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, none = parser.add_argument, argparse.SUPPRESS
+    only = "other versions of Caffe than NVIDIA's refuse it"
     add("--net", required=True, metavar="FILE", help="train+test prototxt", default=none)
     for split in ("train", "test"):
         add(
@@ -222,6 +229,9 @@ def _solver_parser(commands: Any) -> None:
         ("step-epochs", "length of a step of policy step"),
         ("test-epochs", "epochs between tests; 0: no tests"),
         ("snapshot-epochs", "epochs between snapshots; 0: only the last one"),
+        ("warmup-epochs", f"epochs in which the rate rises to base-lr; 0: none; {only}"),
+        ("warmup-lr", "rate at which the warm-up begins"),
+        ("min-lr", f"least rate, to which policy poly falls; 0: none; {only}"),
     ):
         default = getattr(scheme, name.replace("-", "_"))
         add(f"--{name}", type=_from_zero, default=default, metavar="F", help=text)
@@ -231,6 +241,7 @@ def _solver_parser(commands: Any) -> None:
         ("stepsize", "step-epochs"),
         ("test-interval", "test-epochs"),
         ("snapshot", "snapshot-epochs"),
+        ("warmup", "warmup-epochs"),
     ):
         text = f"in iterations, instead of --{instead}"
         add(f"--{name}", type=_positive, metavar="N", default=none, help=text)

@@ -116,6 +116,7 @@ class Training:
     scene_loss_weight: weight of the scene branch's loss; the segmentation's is 1.
     freeze: branches ("encoder", "rgb", "depth") and patterns of layers' names that do not learn, as
     netgen.freeze.freeze.
+    iou: whether tests tell `global_accuracy`, `mean_accuracy` and `mean_iou` of all test records.
     """
 
     source: str
@@ -128,6 +129,7 @@ class Training:
     files: Files | None = None
     transform: dict[str, Any] | None = None
     freeze: tuple[str, ...] = ()
+    iou: bool = False
 
 
 def deploy_net(arch: Architecture, name: str = "", batch_size: int = 1) -> NetParameter:
@@ -153,6 +155,7 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
 
     Raises CaffeError unless there is one label weight for each label, and where `freeze` names what
     the net does not have.
+    Raises CaffeError unless there is one label weight for each label, and for `iou` without tests.
     """
     weights = training.label_weights
     if weights is not None and len(weights) != arch.classes + 1:
@@ -160,6 +163,8 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
             f"{len(weights)} label weights for {arch.classes} classes: expected "
             f"{arch.classes + 1}, one a label with the ignored label 0 first"
         )
+    if training.iou and training.test_source is None:
+        raise CaffeError("the figures of --iou are those of tests, and the net has no test data")
     builder = _Builder(arch, crop=augment.crop_of(training.transform, arch.size))
     n = builder.n
     phases = [TRAIN] if training.test_source is None else [TRAIN, TEST]
@@ -179,6 +184,8 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
         loss_param |= {"use_weights": True, "label_weights": list(weights)}
     n.loss = L.SoftmaxWithLoss(n.score, n.label, loss_param=loss_param)
     n.accuracy = L.Accuracy(n.score, n.label, ignore_label=0)
+    if training.iou:
+        _add_figures(n)
     if arch.scene_classes:
         n.scene_loss = L.SoftmaxWithLoss(
             n.scene_score, n.scene, loss_weight=training.scene_loss_weight
@@ -189,6 +196,18 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
     if training.freeze:
         freeze(net, training.freeze, _branches(arch))
     return net
+
+
+def _add_figures(n: net_spec.NetSpec) -> None:
+    """Add the layer that tests a net as a whole; its tops have evaluate's names (--json)."""
+    n.global_accuracy, n.mean_accuracy, n.mean_iou = L.SegmentationAccuracy(
+        n.score,
+        n.label,
+        name="segmentation_accuracy",
+        ntop=3,
+        include={"phase": TEST},
+        ignore_label=0,
+    )
 
 
 def _named(name: str, layers: Iterable[Any]) -> NetParameter:

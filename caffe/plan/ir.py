@@ -44,7 +44,10 @@ class Circumstances(NamedTuple):
 
 def circumstances() -> Circumstances:
     """The circumstances in force now."""
-    return Circumstances(execution.settings(), current_device())
+    found = Circumstances(execution.settings(), current_device())
+    if found.dtype == torch.bfloat16 and found.device.type == "cpu":
+        execution.warn_of_slow_bfloat16()
+    return found
 
 
 @dataclass(eq=False)

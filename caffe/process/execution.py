@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
 from caffe.errors import CaffeError
+from caffe.process.log import WARNING
+from caffe.process.ranks import announce
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -98,6 +101,18 @@ def use_fastest_kernels() -> None:
     """Let cuDNN time its algorithms and take the fastest, unless runs must repeat exactly."""
     torch.backends.cudnn.benchmark = not _current.deterministic
     torch.backends.cudnn.deterministic = _current.deterministic
+
+
+@cache
+def warn_of_slow_bfloat16() -> None:
+    """Say once if this processor multiplies bfloat16 numbers without instructions for it.
+
+    Convolutions of 16 to 128 channels then take about ten times as long as in fp32.
+    """
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    if known is not None and not known():
+        message = "precision bf16: this processor has no instructions for it; fp32 is much faster"
+        announce("execution.py:1", message, WARNING)
 
 
 def _change(**values: object) -> None:

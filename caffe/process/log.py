@@ -1,4 +1,8 @@
-"""Log lines in glog's form, as Caffe prints them, so that parsers of Caffe's logs work."""
+"""Log lines in glog's form, as Caffe prints them, so that parsers of Caffe's logs work.
+
+A brief log (`caffe train` on a terminal) keeps them from stderr: it shows what show() says, and
+warnings and errors, without glog's prefix. Files under log_dir hold all lines in both cases.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
+from boundary.lines import fold
 from boundary.streams import Outlet, say, stderr
 
 INFO, WARNING, ERROR, FATAL = range(4)
@@ -22,6 +27,7 @@ class _Sink:
 
     def __init__(self) -> None:
         self.min_level: int | None = None
+        self.brief = False
         self.log_dir: Path | None = None
         self.program = "caffe"
         self.files: dict[int, _File] = {}
@@ -35,15 +41,23 @@ class _Sink:
                 self.min_level = 0
         return self.min_level
 
-    def write(self, severity: int, line: str) -> None:
+    def write(self, severity: int, line: str, short: str) -> None:
+        """short: what stderr gets of the line when the log is brief."""
         with self.lock:
-            stderr().write(line)
+            stderr().write(_folded(short) if self.brief else line)
             if self.log_dir is None:
                 return
             for level in range(severity + 1):  # as in glog, a file holds its severity and above
                 if level not in self.files:
                     self.files[level] = _File(self.log_dir, self.program, level)
                 self.files[level].write(line)
+
+
+def _folded(text: str) -> str:
+    """Lines broken at spaces, if they are wider than the terminal."""
+    width = stderr().columns()
+    lines = [line for row in text.splitlines() for line in fold("", row.split(" "), width, " ")]
+    return "".join(f"{line}\n" for line in lines)
 
 
 class _File:
@@ -122,6 +136,16 @@ def emit(place: str, message: str, severity: int = INFO) -> None:
 
     A line that cannot be written, because the disk is full or the terminal gone, is dropped.
     """
+    word = _NAMES[severity].lower()
+    _write(place, message, severity, f"{word}: {message}\n" if severity > INFO else "")
+
+
+def show(place: str, message: str) -> None:
+    """Log an INFO line that a brief log shows, too, without its prefix."""
+    _write(place, message, INFO, f"{message}\n")
+
+
+def _write(place: str, message: str, severity: int, short: str) -> None:
     if severity < max(_sink.level(), _hush.level):
         return
     now = time.time()
@@ -129,7 +153,7 @@ def emit(place: str, message: str, severity: int = INFO) -> None:
     micro = int(now % 1 * 1e6)
     thread = threading.get_native_id()
     prefix = f"{_LETTERS[severity]}{stamp}.{micro:06d} {thread:5d} {place}] "
-    _sink.write(severity, f"{prefix}{message}\n")
+    _sink.write(severity, f"{prefix}{message}\n", short)
 
 
 def set_log_dir(directory: str, program: str = "caffe") -> None:
@@ -139,11 +163,16 @@ def set_log_dir(directory: str, program: str = "caffe") -> None:
     """
     from caffe.errors import CaffeError
 
-    if os.environ.get("GLOG_logtostderr", "0")[:1] in ("", *"tTyY1"):  # as glog reads it
+    if asked_for("GLOG_logtostderr"):
         return
     if not Path(directory).is_dir():
         raise CaffeError(f"-log_dir {directory}: no such directory")
     _sink.log_dir, _sink.program = Path(directory), program
+
+
+def asked_for(variable: str) -> bool:
+    """Whether one of glog's variables is set to true, as glog reads it."""
+    return os.environ.get(variable, "0")[:1] in ("", *"tTyY1")
 
 
 def init_log(level: int | None = None, stderr: bool = True) -> None:
@@ -160,16 +189,40 @@ def lowest_level() -> int:
     return _sink.level()
 
 
-def settings() -> tuple[int, str | None, str]:
-    """(lowest level, log directory, program): what a child process needs to log like this one."""
-    directory = None if _sink.log_dir is None else str(_sink.log_dir)
-    return _sink.level(), directory, _sink.program
+def set_logging(on: bool) -> None:
+    """Whether INFO lines are logged: Caffe's lines about nets, solvers and data. Warnings and
+    errors always are; init_log(3) turns off these, too.
+    """
+    init_log(INFO if on else WARNING)
 
 
-def take_settings(level: int, directory: str | None, program: str) -> None:
+def set_brief(on: bool) -> None:
+    """Whether the log on stderr is brief."""
+    _sink.brief = bool(on)
+
+
+def brief() -> bool:
+    """Whether the log on stderr is brief."""
+    return _sink.brief
+
+
+def directory() -> Path | None:
+    """Where log files are written; None if they are not."""
+    return _sink.log_dir
+
+
+def settings() -> tuple[int, str | None, str, bool]:
+    """(lowest level, log directory, program, brief): what a child process needs to log like this
+    one.
+    """
+    folder = None if _sink.log_dir is None else str(_sink.log_dir)
+    return _sink.level(), folder, _sink.program, _sink.brief
+
+
+def take_settings(level: int, folder: str | None, program: str, brief: bool) -> None:
     """Log like the process whose settings() these are."""
-    _sink.min_level, _sink.program = level, program
-    _sink.log_dir = None if directory is None else Path(directory)
+    _sink.min_level, _sink.program, _sink.brief = level, program, brief
+    _sink.log_dir = None if folder is None else Path(folder)
 
 
 def log(message: str) -> None:

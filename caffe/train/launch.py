@@ -193,7 +193,7 @@ def _main(
     uid: bytes,
     line: Connection,
     parent: int,
-    logging: tuple[int, str | None, str],
+    logging: tuple[int, str | None, str, bool],
 ) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -218,6 +218,9 @@ class _Parent:
 
     def next(self) -> str:
         return self._line.recv() if self._line.poll() else "none"
+
+    def waiting(self) -> bool:
+        return self._line.poll()
 
     def begin(self) -> None:
         self._line.send(None)

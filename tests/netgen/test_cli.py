@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
+from caffe import TEST
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter, SolverParameter
 from netgen import NETS
@@ -52,6 +53,22 @@ def test_a_bare_net_only_needs_its_lmdbs(capsys: pytest.CaptureFixture[str]) -> 
     assert test.data_param.source == "lmdb/nyuv2-40_test"
     assert (train.data_param.batch_size, test.data_param.batch_size) == (4, 1)
     assert train.data_param.shuffle
+
+
+def test_iou_adds_a_layer_to_the_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, param = net(capsys, "sf1"), net(capsys, "sf1", "--iou")
+    (layer,) = [layer for layer in param.layer if layer.type == "SegmentationAccuracy"]
+    assert list(layer.bottom) == ["score", "label"]
+    assert list(layer.top) == ["global_accuracy", "mean_accuracy", "mean_iou"]
+    assert list(layer.segmentation_accuracy_param.ignore_label) == [0]
+    assert [rule.phase for rule in layer.include] == [TEST]
+    param.layer.remove(layer)
+    assert param == plain
+    assert net(capsys, "sf1", "--iou", "--deploy") == net(capsys, "sf1", "--deploy")
+    Path("train.txt").write_text("")
+    status, out, err = run(capsys, "sf1", "--iou", "--classes", "3", "--data-list", "train.txt")
+    assert (status, out) == (1, "")
+    assert "--iou are those of tests, and the net has no test data" in err
 
 
 def test_options_reach_the_net(capsys: pytest.CaptureFixture[str]) -> None:

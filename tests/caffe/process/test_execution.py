@@ -107,6 +107,18 @@ def test_bf16_is_near_and_what_users_see_is_float32(observed: bool, pair, bf16) 
                 assert np.array_equal(a.data, b.data)
 
 
+@pytest.mark.parametrize(("fast", "said"), [(True, 0), (False, 1)])
+def test_a_processor_without_bf16_is_said_once(
+    fast: bool, said: int, pair, bf16, monkeypatch, capfd
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: fast)
+    execution.warn_of_slow_bfloat16.cache_clear()
+    for net in pair(FLAT):
+        net.forward()
+        net.forward()
+    assert capfd.readouterr().err.count("this processor has no instructions for it") == said
+
+
 def test_bf16_in_deploy(pair) -> None:
     exact, net = pair(FLAT, caffe.TEST)
     for each in (exact, net):
