@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from tempfile import TemporaryFile
 from typing import Protocol
 
 import torch
@@ -161,17 +160,8 @@ class Solver:
             memory.check(4.0 * kept * values, "solver", what)
 
     def _check_snapshot_prefix(self) -> None:
-        if not root_solver():
-            return
-        folder = os.path.dirname(self.param.snapshot_prefix) or "."
-        try:
-            with TemporaryFile(dir=folder):  # it has no name that could stay behind
-                pass
-        except OSError as error:
-            raise CaffeError(
-                f"solver: cannot write to snapshot prefix {self.param.snapshot_prefix!r} "
-                f"({error.strerror}): the directory must exist and be writable"
-            ) from None
+        if root_solver():
+            snapshots.check_prefix(self.param.snapshot_prefix)
 
     def _init_train_net(self) -> None:
         p = self.param
@@ -499,7 +489,10 @@ class Solver:
         if point is not None:
             nets = [self.net, *self.test_nets]
             resume.go_on(point, self.iter, self.param.random_seed, nets)
-            self._loss, self._loss_goes_on = point.loss, True
+            # A window that is longer than average_loss is of a run with another one.
+            self._loss_goes_on = len(point.loss.window) <= self.param.average_loss
+            if self._loss_goes_on:
+                self._loss = point.loss
         self.best = point.best if point else None
         if self._keeper:
             self.best = self._keeper.known(self.best)

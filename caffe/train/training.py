@@ -32,7 +32,7 @@ from caffe.solver import Solver, get_solver
 from caffe.timer import Timer
 from caffe.train.allreduce import NCCL
 from caffe.train.display import Display
-from caffe.train.launch import run_processes
+from caffe.train.launch import Work, run_processes
 from caffe.train.summary import batch_of, summary
 
 ALONE = Place(0, 1, 0, 1)
@@ -61,20 +61,28 @@ class Run:
     settings: execution.Settings = field(default_factory=execution.settings)
 
 
-def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> int:
+def train(
+    run: Run,
+    devices: Sequence[int | None],
+    asked: str,
+    requests: SignalRequests,
+    work: Work | None = None,
+) -> int:
     """Train with one process for each of a machine's `devices` (GPUs; None: the CPU).
 
     The processes are started here, unless torchrun has started them and this is one of them. For a
     single device this process trains by itself, without torch.distributed.
-    asked: the flags that name the devices, for messages. requests: what signals ask for.
+    asked: the flags that name the devices, for messages. requests: what signals ask for. work: what
+    each process does, with train_here()'s arguments; None: train_here.
     Returns a command's exit status: 0, or 128 + its number if a signal ended training ('end').
     Raises CaffeError for bad input, or if one of the processes fails; the others are then ended.
     """
+    work = work or train_here
     place = place_from_environment()
     if place is None and len(devices) > 1:
         if brief():
             progress.share_terminal()
-        ended = run_processes(train_here, (run, devices), len(devices), requests)
+        ended = run_processes(work, (run, devices), len(devices), requests)
         return requests.status(ended)
     if by_torchrun():
         end_with_parent()  # training must not outlive torchrun
@@ -82,7 +90,7 @@ def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalR
     own_device(place, devices, asked)  # raises CaffeError unless there is one device per process
     with requests.installed():
         try:
-            return requests.status(train_here(run, devices, place, None, requests))
+            return requests.status(work(run, devices, place, None, requests))
         except Exception as error:
             if place.count == 1:
                 raise
@@ -96,6 +104,24 @@ def train_here(
 
     uid: NCCL.new_uid()'s value, the same for all; None under torchrun, and for a single process.
     Returns whether a request ('end') ended the training.
+    """
+    solver = prepare(run, devices, place, uid, requests)
+    emit("caffe.cpp:239", "Starting Optimization")
+    began = time.monotonic()
+    with _shown(run, solver, devices, place, requests):
+        solver.solve()
+    seconds = time.monotonic() - began
+    leave()
+    emit("caffe.cpp:250", "Optimization Done.")
+    _tell_waiting(solver.net.waited, seconds)
+    return solver.ended
+
+
+def prepare(
+    run: Run, devices: Sequence[int | None], place: Place, uid: bytes | None, requests: Requests
+) -> Solver:
+    """The solver of this process, at the run's start or where its snapshot says, and linked to the
+    others. Arguments as train_here().
     """
     take_place(place, devices[place.local_rank])
     _log_devices(devices)
@@ -117,15 +143,7 @@ def train_here(
         nccl.overlap()
     _add_callbacks(solver, nccl, run.timing and place.rank == 0)
     requests.begin()
-    emit("caffe.cpp:239", "Starting Optimization")
-    began = time.monotonic()
-    with _shown(run, solver, devices, place, requests):
-        solver.solve()
-    seconds = time.monotonic() - began
-    leave()
-    emit("caffe.cpp:250", "Optimization Done.")
-    _tell_waiting(solver.net.waited, seconds)
-    return solver.ended
+    return solver
 
 
 def _shown(
