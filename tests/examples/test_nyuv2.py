@@ -224,7 +224,7 @@ import sys
 from pathlib import Path
 from stages import Step, Work
 with Work(Path(sys.argv[1]), ".mark") as place:
-    place.stage("a", [Step(("http.server", "--bind", "127.0.0.1", "0"), log="a/log")])
+    place.stage("a", [Step(("http.server", "--bind", "127.0.0.1", "0"), "a/x", out=True)])
 """
 
 
@@ -234,7 +234,7 @@ def test_signals_reach_the_command(work, tmp_path: Path, number: signal.Signals)
     path = os.pathsep.join([str(SCRIPT.parent), str(ROOT)])
     words = [sys.executable, "-c", SERVES, str(tmp_path / "out")]
     process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path})
-    while not (tmp_path / "out" / "a" / "log").exists():
+    while not list(tmp_path.glob("out/a/.x.*")):
         time.sleep(0.01)
     process.send_signal(number)
     process.wait()
