@@ -199,6 +199,7 @@ def _solver_parser(commands: Any) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, none = parser.add_argument, argparse.SUPPRESS
+    only = "other versions of Caffe than NVIDIA's refuse it"
     add("--net", required=True, metavar="FILE", help="train+test prototxt", default=none)
     for split in ("train", "test"):
         add(
@@ -219,6 +220,9 @@ def _solver_parser(commands: Any) -> None:
         ("step-epochs", "length of a step of policy step"),
         ("test-epochs", "epochs between tests; 0: no tests"),
         ("snapshot-epochs", "epochs between snapshots; 0: only the last one"),
+        ("warmup-epochs", f"epochs in which the rate rises to base-lr; 0: none; {only}"),
+        ("warmup-lr", "rate at which the warm-up begins"),
+        ("min-lr", f"least rate, to which policy poly falls; 0: none; {only}"),
     ):
         default = getattr(scheme, name.replace("-", "_"))
         add(f"--{name}", type=_from_zero, default=default, metavar="F", help=text)
@@ -228,6 +232,7 @@ def _solver_parser(commands: Any) -> None:
         ("stepsize", "step-epochs"),
         ("test-interval", "test-epochs"),
         ("snapshot", "snapshot-epochs"),
+        ("warmup", "warmup-epochs"),
     ):
         text = f"in iterations, instead of --{instead}"
         add(f"--{name}", type=_positive, metavar="N", default=none, help=text)

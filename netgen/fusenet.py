@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from caffe import TEST, TRAIN, net_spec
@@ -19,7 +19,7 @@ from caffe import layers as L
 from caffe import params as P
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter
-from netgen import filelist
+from netgen import augment, filelist
 from netgen.filelist import Files
 
 # VGG-16: the outputs of each block's convolutions.
@@ -159,7 +159,7 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
         )
     if training.iou and training.test_source is None:
         raise CaffeError("the figures of --iou are those of tests, and the net has no test data")
-    builder = _Builder(arch)
+    builder = _Builder(arch, crop=augment.crop_of(training.transform, arch.size))
     n = builder.n
     phases = [TRAIN] if training.test_source is None else [TRAIN, TEST]
     # NetSpec holds one layer for each name, but the data layers differ only in their phase.
@@ -282,8 +282,15 @@ def _decoder_unit(block: int, index: int) -> _Unit:
 class _Builder:
     """Adds encoder, fusion, decoder and scores to a NetSpec that has the inputs."""
 
-    def __init__(self, arch: Architecture, use_global_stats: bool | None = None) -> None:
+    def __init__(
+        self,
+        arch: Architecture,
+        use_global_stats: bool | None = None,
+        crop: tuple[int, int] | None = None,
+    ) -> None:
         self.arch = arch
+        # What the net takes in its phases: frames, and in training perhaps crops of another size.
+        self.archs = [arch, replace(arch, size=crop)] if crop else [arch]
         self.n = net_spec.NetSpec()
         self.inputs = {"rgb": ("rgb",), "depth": ("depth",)}.get(arch.net, ("rgb", "depth"))
         self.batch_norm: dict[str, Any] = {}
@@ -349,10 +356,13 @@ class _Builder:
     def _decoder_block(self, block: int, bottom: net_spec.Top) -> net_spec.Top:
         """Unpooling, then the encoder block in reverse; block 1's last convolution is `score`."""
         n, arch = self.n, self.arch
-        width, height = arch.level_size(block)
+        sizes = [a.level_size(block) for a in self.archs]
+        width, height = sizes[0]
         # With an odd size, a scale of 2 would give one pixel too many.
-        odd = width % 2 or height % 2
+        odd = any(side % 2 for size in sizes for side in size)
         size = {"output_h": height, "output_w": width} if odd else {"scale": 2}
+        if odd and len(set(sizes)) > 1:
+            size = {}  # that of the image that was pooled
         n[f"pool{block}_D"] = L.Unpooling(
             bottom, n[f"pool{block}_mask"], name=f"unpool{block}", **size
         )

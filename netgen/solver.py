@@ -27,10 +27,12 @@ _PARAM_NAMES = param_name_dict()
 @dataclass(frozen=True)
 class Scheme:
     """How to train. Durations are in epochs, which are passes over the training images. max_iter to
-    snapshot give the same durations in iterations and take precedence.
+    warmup give the same durations in iterations and take precedence.
 
     devices: number of processes, each of which reads a batch in every iteration. test_epochs,
-    snapshot_epochs: 0 for never.
+    snapshot_epochs: 0 for never. warmup_epochs: how long the rate rises from warmup_lr to base_lr;
+    0 for not at all. min_lr: no rate is less; 0: no such limit. Warm-up and min_lr become fields of
+    NVCaffe's (rampup_interval, rampup_lr, min_lr).
     """
 
     type: str = "SGD"
@@ -44,10 +46,14 @@ class Scheme:
     step_epochs: float = 25
     test_epochs: float = 5
     snapshot_epochs: float = 25
+    warmup_epochs: float = 0
+    warmup_lr: float = 0
+    min_lr: float = 0
     max_iter: int | None = None
     stepsize: int | None = None
     test_interval: int | None = None
     snapshot: int | None = None
+    warmup: int | None = None
     display: int = 20
     iter_size: int = 1
     devices: int = 1
@@ -86,12 +92,14 @@ def make_solver(
     frames of its lists.
     prefix: the solver's snapshot_prefix; None: the net's name in the working directory.
 
-    Raises CaffeError where the net has no data for training or the images cannot be counted.
+    Raises CaffeError where the net has no data for training, the images cannot be counted, or the
+    warm-up would be longer than the training.
     """
     epochs = _Epochs(_data_layer(net, path, TRAIN), train_images, scheme)
     solver = SolverParameter(net=path, type=scheme.type, test_initialization=False)
     _learning(solver, scheme, epochs)
     solver.max_iter = scheme.max_iter or epochs.iterations(scheme.epochs)
+    _warmup(solver, scheme, epochs)
     solver.display = scheme.display
     # The loss varies from batch to batch, so each log line shows the mean since the last one.
     solver.average_loss = max(1, scheme.display)
@@ -135,6 +143,30 @@ def _learning(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:
         solver.stepsize = scheme.stepsize or epochs.iterations(scheme.step_epochs)
     elif scheme.lr_policy == "poly":
         solver.power = scheme.power
+
+
+def _warmup(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:
+    if scheme.warmup or scheme.warmup_epochs:
+        solver.rampup_interval = scheme.warmup or epochs.iterations(scheme.warmup_epochs)
+        if scheme.warmup_lr:
+            solver.rampup_lr = scheme.warmup_lr
+        if solver.rampup_interval > solver.max_iter:
+            raise CaffeError(
+                f"the warm-up takes {solver.rampup_interval} iterations, the whole training "
+                f"{solver.max_iter}: give a shorter warm-up"
+            )
+    elif scheme.warmup_lr:
+        raise CaffeError(
+            f"a rate of {scheme.warmup_lr:g} to warm up from, and no warm-up: give "
+            "--warmup-epochs F"
+        )
+    if scheme.min_lr:
+        solver.min_lr = scheme.min_lr
+        if scheme.min_lr > scheme.base_lr:
+            raise CaffeError(
+                f"the least rate, {scheme.min_lr:g}, is above the rate at the start, "
+                f"{scheme.base_lr:g}"
+            )
 
 
 def _testing(

@@ -265,6 +265,15 @@ def agree(request: str) -> str:
     return REQUESTS[int(code)]
 
 
+def from_first(value: float) -> float:
+    """Rank 0's value; every process must call it. Raises PeerLost if one has ended."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    shared = torch.tensor([value if ranks.root_solver() else 0.0], dtype=torch.float64)
+    finish(send(shared))
+    return float(shared)
+
+
 def gather(value: Any) -> list[Any]:
     """The values of all processes, by rank; every process must call it. For small Python objects.
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
+from itertools import accumulate
 
 from caffe.errors import CaffeError
-from caffe.process.log import number
+from caffe.process.log import number, quiet
 from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
 
+# Fields of forks that have an effect here.
+TAKES = (
+    *("rampup_interval", "rampup_lr", "min_lr"),
+    *("plateau_winsize", "stageiter", "stagelr", "vstep_size", "vstep_lr"),
+)
+_STAGES = (("multifixed", "stagelr", "stageiter"), ("vstep", "vstep_lr", "vstep_size"))
 _POLICIES: dict[str, Callable[[LearningRate, pb.SolverParameter, int], float]] = {}
 
 
@@ -20,6 +28,11 @@ class LearningRate:
     current_step, the steps that the policies step, multistep and plateau have taken so far, and
     plateau's minimum_loss and iter_last_event, when that or the step was new. loss: the displayed
     loss, which the solver sets for plateau before it asks for the rate.
+
+    As in NVCaffe 0.17, the rate rises from rampup_lr to base_lr over the first rampup_interval
+    iterations, as the square of the share of them that is done; the policy rules from then on, and
+    counts from iteration 0 all the same. No rate is less than min_lr, where that is given, and poly
+    falls to min_lr.
     """
 
     def __init__(self, param: pb.SolverParameter) -> None:
@@ -35,23 +48,50 @@ class LearningRate:
             raise CaffeError(
                 f"solver: unknown lr_policy {p.lr_policy!r}; expected one of {', '.join(_POLICIES)}"
             )
-        if p.lr_policy not in ("fixed", "poly", "multifixed") and p.gamma < 0:
+        if p.lr_policy not in ("fixed", "poly", "multifixed", "vstep") and p.gamma < 0:
             raise CaffeError(f"solver: gamma is {p.gamma:g}, expected at least 0")
         if p.lr_policy in ("step", "sigmoid") and p.stepsize <= 0:
             raise CaffeError(
                 f"solver: lr_policy {p.lr_policy} needs a positive stepsize, got {p.stepsize}"
             )
+        for policy, rates, ends in _STAGES:
+            counts = len(getattr(p, rates)), len(getattr(p, ends))
+            if p.lr_policy == policy and not 0 < counts[0] == counts[1]:
+                raise CaffeError(
+                    f"solver: lr_policy {policy} has {counts[0]} {rates} and {counts[1]} {ends}, "
+                    "expected as many of both"
+                )
+        self._check_limits()
 
-        if p.lr_policy == "multifixed" and not 0 < len(p.stagelr) == len(p.stageiter):
+    def _check_limits(self) -> None:
+        p = self.param
+        if p.min_lr < 0:
+            raise CaffeError(f"solver: min_lr is {p.min_lr:g}, expected at least 0")
+        if p.lr_policy == "poly" and p.min_lr > p.base_lr:
             raise CaffeError(
-                f"solver: lr_policy multifixed has {len(p.stagelr)} stagelr and "
-                f"{len(p.stageiter)} stageiter, expected as many of both"
+                f"solver: min_lr is {p.min_lr:g}, expected at most base_lr, {p.base_lr:g}: "
+                "lr_policy poly falls from the one to the other"
             )
+        if p.rampup_interval < 0:
+            raise CaffeError(f"solver: rampup_interval is {p.rampup_interval}, expected at least 0")
+
+    def peek(self, iteration: int) -> float:
+        """What at() would return now; takes no step, and logs nothing."""
+        with quiet():
+            return copy(self).at(iteration)
 
     def at(self, iteration: int) -> float:
-        """The rate of the update at `iteration`, from 0. Raises CaffeError without a policy."""
+        """The rate of the update at `iteration`, from 0, to be asked for once each: it may take a
+        step of the policy. Raises CaffeError without a policy.
+        """
         self._check()
-        return _POLICIES[self.param.lr_policy](self, self.param, iteration)
+        p = self.param
+        if iteration < p.rampup_interval:
+            done = iteration / p.rampup_interval
+            rate = p.rampup_lr + (p.base_lr - p.rampup_lr) * done * done
+        else:
+            rate = _POLICIES[p.lr_policy](self, p, iteration)
+        return p.min_lr if p.HasField("min_lr") and rate < p.min_lr else rate
 
 
 def _policy(function: Callable[[LearningRate, pb.SolverParameter, int], float]):
@@ -101,7 +141,9 @@ def _multistep(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
 
 @_policy
 def _poly(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
-    return p.base_lr * _power(1 - i / p.max_iter, p.power) if p.max_iter else p.base_lr
+    if not p.max_iter:
+        return p.base_lr
+    return (p.base_lr - p.min_lr) * _power(1 - i / p.max_iter, p.power) + p.min_lr
 
 
 @_policy
@@ -117,6 +159,15 @@ def _multifixed(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
     """
     stages = zip(p.stageiter, p.stagelr, strict=True)
     return next((value for end, value in stages if i <= end), p.stagelr[-1])
+
+
+@_policy
+def _vstep(rate: LearningRate, p: pb.SolverParameter, i: int) -> float:
+    """The same with lengths of stages: the first ends with iteration vstep_size, the second that
+    of the next vstep_size later (caffepro).
+    """
+    stages = zip(accumulate(p.vstep_size), p.vstep_lr, strict=True)
+    return next((value for end, value in stages if i <= end), p.vstep_lr[-1])
 
 
 @_policy

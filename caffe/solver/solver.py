@@ -25,7 +25,7 @@ from caffe.process.ranks import announce, root_solver, solver_rank
 from caffe.process.seeds import set_random_seed
 from caffe.process.signals import ENDING
 from caffe.proto import caffe_pb2 as pb
-from caffe.solver import resume, snapshots
+from caffe.solver import learning_rate, resume, snapshots
 from caffe.solver.detection import AP_VERSIONS, Detections
 from caffe.solver.learning_rate import LearningRate
 from caffe.solver.resume import LossWindow, Point
@@ -42,11 +42,13 @@ class Link(Protocol):
 
     def agree(self, request: str) -> str: ...
 
+    def from_first(self, value: float) -> float: ...
+
 
 TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 TAKES = (  # the fields of forks that have an effect
     *("eval_type", "ap_version", "show_per_class_result"),
-    *("plateau_winsize", "stageiter", "stagelr"),
+    *learning_rate.TAKES,
 )
 LEAST = {  # the least value of counts
     "average_loss": 1,
@@ -105,7 +107,9 @@ class Solver:
         self._callbacks: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._watchers: list[Watcher] = []
         self._requests: Callable[[], str] = lambda: "none"
-        self._agree: Callable[[str], str] | None = None  # set if several processes train together
+        # These two are set if several processes train together.
+        self._agree: Callable[[str], str] | None = None
+        self._from_first: Callable[[float], float] | None = None
         self._stop, self._snapshot_asked, self.ended = False, False, False
         self._runs: dict[str, int] = {}  # by prefix
         self._saved: int | None = None  # the iteration of the newest snapshot of all processes
@@ -231,7 +235,7 @@ class Solver:
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
-        return self._rate_now()
+        return self._rate.peek(self.iter)
 
     def add_callback(
         self,
@@ -240,10 +244,10 @@ class Solver:
     ) -> None:
         """Register functions to be called before each iteration and before each update.
 
-        An NCCL object brings both, and lets all processes agree on requests.
+        An NCCL object brings both, and lets all processes agree on requests and the displayed loss.
         """
         if on_gradients_ready is None:
-            self._agree = on_start.agree
+            self._agree, self._from_first = on_start.agree, on_start.from_first
             on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
         self._callbacks.append((on_start, on_gradients_ready))
 
@@ -317,6 +321,7 @@ class Solver:
             display = bool(p.display) and self.iter % p.display == 0
             self.net.debug_info = display and p.debug_info
             self._smooth(self._forward_backward())
+            self._follow_loss()
             if display:
                 self._show()
             for watcher in self._watchers:
@@ -339,7 +344,7 @@ class Solver:
 
         The order is Caffe's: clip, divide by iter_size, decay, then the solver's rule.
         """
-        rate = self._rate_now()
+        rate = self._rate.at(self.iter)
         if self.param.display and self.iter % self.param.display == 0:
             announce("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(rate)}")
         for watcher in self._watchers:
@@ -429,6 +434,7 @@ class Solver:
         for mine, theirs in zip(self._history, arrays, strict=True):
             mine.tensor().copy_(theirs)
         self.iter, self._rate.current_step = state.iter, state.current_step
+        self._rate.loss = math.inf if point is None else point.loss.mean
         self._rate.iter_last_event = state.iter_last_event
         self._rate.minimum_loss = math.inf if state.minimum_loss is None else state.minimum_loss
         self._before_test = self._saved = None
@@ -456,15 +462,6 @@ class Solver:
         self._before_test, self._saved = before, self.iter
 
     # -- inside ---------------------------------------------------------------------------------
-
-    def _rate_now(self) -> float:
-        """The rate of the next update. Raises CaffeError where processes would disagree on it."""
-        if self._agree and self.param.lr_policy == "plateau":
-            raise CaffeError(
-                "solver: lr_policy plateau follows the loss of one process; train in a single one"
-            )
-        self._rate.loss = self._loss.mean if self._loss.window else math.inf
-        return self._rate.at(self.iter)
 
     def _forward_backward(self) -> float:
         """Run one iteration's passes; returns the mean loss of its iter_size batches."""
@@ -508,6 +505,12 @@ class Solver:
             i = (self.iter - shown.since) % window
             shown.mean += (loss - shown.window[i]) / window
             shown.window[i] = loss
+
+    def _follow_loss(self) -> None:
+        """Let plateau see the displayed loss: the first process's, so that all rates are one."""
+        if self.param.lr_policy == "plateau":
+            mean = self._loss.mean
+            self._rate.loss = self._from_first(mean) if self._from_first else mean
 
     def _show(self) -> None:
         now = time.monotonic()

@@ -21,7 +21,7 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.net import Net, Parameter
 from caffe.process import ranks
-from caffe.process.peers import agree, finish, join, send
+from caffe.process.peers import agree, finish, from_first, join, send
 
 if TYPE_CHECKING:
     from caffe.solver import Solver
@@ -94,6 +94,10 @@ class NCCL:
     def agree(self, request: str) -> str:
         """The request that all processes follow, given each one's: the last in peers.REQUESTS."""
         return agree(request)
+
+    def from_first(self, value: float) -> float:
+        """The first process's value; every process must call it."""
+        return from_first(value)
 
     def __call__(self, layer: int) -> None:
         """Send the gradients that layer `layer` owns, which its backward pass has completed.

@@ -91,3 +91,32 @@ def test_fractions_of_an_epoch_round_up() -> None:
     training = net(Training("a", "b", batch_size=1))
     solver, _ = make_solver(training, "n", Scheme(epochs=0.1, step_epochs=0.15), 10, 1)
     assert (solver.max_iter, solver.stepsize) == (1, 2)
+
+
+def test_warm_up_in_epochs_and_in_iterations() -> None:
+    scheme = Scheme(warmup_epochs=2, warmup_lr=0.0001, lr_policy="poly", min_lr=0.00001)
+    solver, _ = make_solver(NYUV2, "n", scheme, 795)
+    assert solver.rampup_interval == 398  # 2 * 795 / 4 = 397.5
+    assert solver.rampup_lr == pytest.approx(0.0001)
+    assert solver.min_lr == pytest.approx(0.00001)
+    solver, _ = make_solver(NYUV2, "n", Scheme(warmup=30, warmup_epochs=2), 795)
+    assert (solver.rampup_interval, solver.HasField("rampup_lr")) == (30, False)
+
+
+def test_other_caffes_get_none_of_nvidias_fields() -> None:
+    solver, _ = make_solver(NYUV2, "n", Scheme(), 795)
+    for name in ("rampup_interval", "rampup_lr", "min_lr"):
+        assert not solver.HasField(name)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (Scheme(warmup=11, max_iter=10), "warm-up takes 11 iterations, the whole training 10"),
+        (Scheme(warmup_lr=0.1), "0.1 to warm up from, and no warm-up: give --warmup-epochs"),
+        (Scheme(min_lr=0.1), "the least rate, 0.1, is above the rate at the start, 0.001"),
+    ],
+)
+def test_warm_ups_that_cannot_be(scheme: Scheme, message: str) -> None:
+    with pytest.raises(CaffeError, match=message):
+        make_solver(NYUV2, "n", scheme, 795)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 
 import pytest
 import torch
@@ -14,13 +15,14 @@ from caffe.train.launch import run_processes
 
 # Three samples on rank 0, one on rank 1: each takes its own of the same five.
 WORK = """
+import math
 import os
 import sys
 from pathlib import Path
 
 import torch
 from caffe.process import ranks
-from caffe.process.peers import agree, join, leave
+from caffe.process.peers import agree, from_first, join, leave
 from caffe.kernels.sync_bn import sync_batch_norm
 
 def normalise(folder, place, uid, requests):
@@ -31,6 +33,7 @@ def normalise(folder, place, uid, requests):
     own = slice(0, 3) if place.rank == 0 else slice(3, 4)
     found = {"agreed": [agree(r) for r in (("none", "stop", "snapshot", "none"),
                                            ("none", "snapshot", "none", "stop"))[place.rank]]}
+    found["of the first"] = [from_first(v) for v in ((0.1, math.nan), (math.inf, 5.0))[place.rank]]
     for dtype in (torch.float32, torch.bfloat16):
         for affine in (False, True):
             x = given["x"][own].to(dtype).requires_grad_()
@@ -111,6 +114,14 @@ def test_they_agree_on_what_is_asked(two_ranks) -> None:
     """Stop wins over snapshot, snapshot over none, whichever rank was asked."""
     _, ranks = two_ranks
     assert [rank["agreed"] for rank in ranks] == [["none", "stop", "snapshot", "stop"]] * 2
+
+
+def test_they_take_the_first_ones_number(two_ranks) -> None:
+    _, ranks = two_ranks
+    for rank in ranks:
+        exact, diverged = rank["of the first"]
+        assert exact == 0.1
+        assert math.isnan(diverged)
 
 
 def test_nothing_runs_on_after_they_part(two_ranks) -> None:

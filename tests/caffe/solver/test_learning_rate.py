@@ -1,8 +1,10 @@
-"""Every lr_policy by its formula."""
+"""Every lr_policy by its formula, and those of forks by what the forks' own code computes."""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
@@ -10,6 +12,8 @@ from google.protobuf import text_format
 import caffe
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver.learning_rate import LearningRate
+
+RECORDED = json.loads((Path(__file__).parents[2] / "golden" / "rates.json").read_text())
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -92,6 +96,10 @@ def test_what_c_would_compute_where_python_fails() -> None:
         ('lr_policy: "step" gamma: 0.1', "lr_policy step needs a positive stepsize, got 0"),
         ('lr_policy: "sigmoid" stepsize: -1', "lr_policy sigmoid needs a positive stepsize"),
         ('lr_policy: "exp" gamma: -1', "gamma is -1, expected at least 0"),
+        ('lr_policy: "fixed" rampup_interval: -1', "rampup_interval is -1, expected at least 0"),
+        ('lr_policy: "fixed" min_lr: -0.1', "min_lr is -0.1, expected at least 0"),
+        ('lr_policy: "poly" base_lr: 1 min_lr: 2', "min_lr is 2, expected at most base_lr, 1: "),
+        ('lr_policy: "vstep" vstep_lr: 2', "lr_policy vstep has 1 vstep_lr and 0 vstep_size, "),
     ],
 )  # fmt: skip
 def test_bad_settings(text: str, message: str) -> None:
@@ -105,9 +113,45 @@ def test_no_policy_is_an_error_once_it_is_needed() -> None:
         rate.at(0)
 
 
-def test_multifixed() -> None:
-    text = 'lr_policy: "multifixed" stagelr: 0.3 stagelr: 0.2 stageiter: 1 stageiter: 3'
-    assert _rates(text, 6) == _close([0.3, 0.3, 0.2, 0.2, 0.2, 0.2])
+@pytest.mark.parametrize(
+    "case", RECORDED["cases"], ids=lambda case: f"{case['fork']}: {case['solver']}"
+)
+def test_rates_recorded_from_the_forks(case: dict) -> None:
+    """200 iterations, but for one rounding of the largest rate: the forks compute in float32."""
+    rate, largest = _rate(case["solver"]), max(case["rates"])
+    for i, (loss, theirs) in enumerate(zip(RECORDED["losses"], case["rates"], strict=True)):
+        rate.loss = loss
+        assert rate.at(i) == pytest.approx(theirs, rel=0, abs=2**-23 * largest), i
+    assert i == 199
+
+
+def test_warm_up() -> None:
+    # 0.1 + 0.8 (i/4)^2; the policy counts from iteration 0.
+    text = 'lr_policy: "step" base_lr: 0.9 gamma: 0.5 stepsize: 3 rampup_interval: 4 rampup_lr: 0.1'
+    assert _rates(text, 7) == _close([0.1, 0.15, 0.3, 0.55, 0.45, 0.45, 0.225])
+
+
+def test_a_least_rate() -> None:
+    text = 'lr_policy: "step" base_lr: 1 gamma: 0.5 stepsize: 1 min_lr: 0.2'
+    assert _rates(text, 5) == _close([1, 0.5, 0.25, 0.2, 0.2])
+
+
+def test_poly_falls_to_the_least_rate() -> None:
+    # (1 - 0.2) (1 - i/4) + 0.2
+    rates = _rates('lr_policy: "poly" base_lr: 1 power: 1 max_iter: 4 min_lr: 0.2', 5)
+    assert rates == _close([1, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_without_a_least_rate_poly_ends_as_caffes_does() -> None:
+    rates = _rates('lr_policy: "poly" base_lr: 1 power: 1 max_iter: 2', 4)
+    assert rates == _close([1, 0.5, 0, -0.5])
+
+
+def test_peeking_takes_no_step(capsys) -> None:
+    rate = _rate('lr_policy: "multistep" base_lr: 1 gamma: 0.1 stepvalue: 2 stepvalue: 2')
+    assert [rate.peek(2), rate.peek(2)] == _close([0.1, 0.1])
+    assert (rate.current_step, capsys.readouterr().err) == (0, "")
+    assert rate.at(2) == pytest.approx(0.1)
 
 
 def test_multifixed_needs_a_rate_for_each_stage() -> None:
@@ -155,3 +199,50 @@ def test_plateau_goes_on_from_a_snapshot(tmp_path) -> None:
         again.step(1)
     assert found == rates[4:]
     assert len(set(rates)) == 3
+
+
+def test_plateau_of_several_processes_follows_the_loss_of_the_first(tmp_path) -> None:
+    """This process's own loss falls; the first one's, which the link gives, does not."""
+    (tmp_path / "net.prototxt").write_text(NET)
+    path = tmp_path / "solver.prototxt"
+    path.write_text(
+        f'net: "{tmp_path}/net.prototxt" lr_policy: "plateau" base_lr: 0.1 gamma: 0.5 '
+        f"plateau_winsize: 2 plateau_winsize: 2 snapshot_after_train: false"
+    )
+    solver = caffe.get_solver(str(path))
+    solver.add_callback(_Link())
+    rates = []
+    for _ in range(6):
+        solver.step(1)
+        rates.append(solver.lr)
+    # The minimum is new at 0, no more then: steps at 2 and 4. These are the rates of 1 to 6.
+    assert rates == _close([0.1, 0.05, 0.05, 0.025, 0.025, 0.025])
+
+
+class _Link:
+    """To a first process whose displayed loss is always 7."""
+
+    def on_start(self) -> None: ...
+
+    def on_gradients_ready(self) -> None: ...
+
+    def agree(self, request: str) -> str:
+        return request
+
+    def from_first(self, value: float) -> float:
+        return 7.0
+
+
+def test_reading_the_rate_changes_nothing(tmp_path) -> None:
+    """plateau would step on the loss of the iteration before; multistep once for each reading."""
+    (tmp_path / "net.prototxt").write_text(NET)
+    path, rates = tmp_path / "solver.prototxt", []
+    path.write_text(
+        f'net: "{tmp_path}/net.prototxt" lr_policy: "multistep" base_lr: 0.1 gamma: 0.5 '
+        f"stepvalue: 2 stepvalue: 2 stepvalue: 2 snapshot_after_train: false"
+    )
+    solver = caffe.get_solver(str(path))
+    for _ in range(5):
+        rates.append([solver.lr for _ in range(3)])
+        solver.step(1)
+    assert rates == [[pytest.approx(r)] * 3 for r in (0.1, 0.1, 0.05, 0.025, 0.0125)]
