@@ -113,6 +113,7 @@ FLAGS = (
         "Caffe's log. By default so on a terminal, unless -alsologtostderr, -logtostderr or "
         "-minloglevel is given. -log_dir has the full log in any case.",
     ),
+    Flag(
         "find_lr",
         False,
         "With 'train': only find a learning rate. On a copy, the rate rises exponentially over "
