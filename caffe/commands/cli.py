@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from caffe.proto import caffe_pb2 as pb
 if TYPE_CHECKING:
     from caffe.net import Net
     from caffe.plan.plan import Plan
+    from caffe.train.find_lr import Sweep
 
 USAGE = """caffe: command line brew
 usage: caffe <command> <args>
@@ -28,6 +30,8 @@ commands:
   device_query    show GPU diagnostic information
   time            benchmark model execution time
 """
+
+FIND_LR_ITERATIONS = 100
 
 FLAGS = (
     Flag("gpu", "", "Run on these GPUs, separated by ','; 'all' for all there are."),
@@ -49,6 +53,18 @@ FLAGS = (
         "solver's snapshot_prefix, or from the beginning where there is none.",
     ),
     Flag("snapshot_keep", 0, "Keep this many snapshots, the newest; 0: all."),
+    Flag(
+        "keep_best",
+        "",
+        "Keep the snapshot of the best test as PREFIX_best.*. An output of a test net judges: "
+        "TOP[@NET][:INDEX][:max|min]. By default less is better of losses and errors, more of "
+        "others.",
+    ),
+    Flag(
+        "patience",
+        0,
+        "With -keep_best: stop after this many tests in a row that were not better; 0: never.",
+    ),
     Flag(
         "weights",
         "",
@@ -97,6 +113,13 @@ FLAGS = (
         "Caffe's log. By default so on a terminal, unless -alsologtostderr, -logtostderr or "
         "-minloglevel is given. -log_dir has the full log in any case.",
     ),
+    Flag(
+        "find_lr",
+        False,
+        "With 'train': only find a learning rate. On a copy, the rate rises exponentially over "
+        "-iterations (100 by default); the losses are drawn, and a rate is suggested.",
+    ),
+    Flag("find_lr_range", "1e-6,10", "With -find_lr: the lowest and the highest rate."),
     Flag("iterations", 50, "The number of iterations to run."),
     Flag(
         "sigint_effect",
@@ -141,11 +164,15 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
     if action is train:
-        log.set_brief(_brief_by_default(given) if flags.brief is None else flags.brief)
+        log.set_brief(brief_by_default(given) if flags.brief is None else flags.brief)
+    if flags.find_lr and action is not train:
+        raise Usage("-find_lr is for 'train'")
+    if flags.find_lr and "iterations" not in given:
+        flags.iterations = FIND_LR_ITERATIONS
     return action(flags)
 
 
-def _brief_by_default(given: set[str]) -> bool:
+def brief_by_default(given: set[str]) -> bool:
     """Whether training shows progress in place of Caffe's log: on a terminal, unless glog's flags
     or variables ask for lines.
     """
@@ -161,6 +188,10 @@ def train(flags: SimpleNamespace) -> int:
         raise Usage("give a -snapshot to resume training, or -weights to finetune, but not both")
     if flags.snapshot_keep < 0:
         raise Usage(f"-snapshot_keep {flags.snapshot_keep}: expected a number from 0 up")
+    if flags.patience < 0:
+        raise Usage(f"-patience {flags.patience}: expected a number from 0 up")
+    if flags.patience and not flags.keep_best:
+        raise Usage("-patience counts tests that are not better: it needs -keep_best")
     from caffe.formats import files
     from caffe.process.signals import SignalRequests
     from caffe.solver.snapshots import resume_point
@@ -187,10 +218,30 @@ def train(flags: SimpleNamespace) -> int:
         snapshot or None,
         flags.sync_bn,
         snapshot_keep=flags.snapshot_keep,
+        keep_best=flags.keep_best,
+        patience=flags.patience,
         fresh=() if snapshot else fresh,
     )
     asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
+    if flags.find_lr:
+        from caffe.train.find_lr import find_rate
+
+        return find_rate(_sweep(flags, param), run, devices, asked, requests)
     return train_on(run, devices, asked, requests)
+
+
+def _sweep(flags: SimpleNamespace, param: pb.SolverParameter) -> Sweep:
+    """What -find_lr asks for. The files have the snapshots' prefix, or the solver's name."""
+    from caffe.train.find_lr import Sweep
+
+    try:
+        lowest, highest = (float(part) for part in flags.find_lr_range.split(","))
+        prefix = param.snapshot_prefix or Path(flags.solver).stem
+        return Sweep(prefix, flags.iterations, lowest, highest)
+    except ValueError:
+        raise Usage(
+            f"-find_lr_range {flags.find_lr_range}: expected two rates, LOWEST,HIGHEST"
+        ) from None
 
 
 def test(flags: SimpleNamespace) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from boundary.errors import reason
 from boundary.writing import clear_stale, sync
@@ -34,6 +35,18 @@ class Snapshot:
     @property
     def side(self) -> Path:
         return resume.side_file(self.state)
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise CaffeError unless files can be written under a snapshot_prefix."""
+    try:
+        with TemporaryFile(dir=os.path.dirname(prefix) or "."):  # it has no name that could stay
+            pass
+    except OSError as error:
+        raise CaffeError(
+            f"solver: cannot write to snapshot prefix {prefix!r} ({error.strerror}): the directory "
+            "must exist and be writable"
+        ) from None
 
 
 def latest_snapshot(prefix: PathLike, log: Log = emit) -> str | None:

@@ -32,7 +32,7 @@ from caffe.solver import Solver, get_solver
 from caffe.timer import Timer
 from caffe.train.allreduce import NCCL
 from caffe.train.display import Display
-from caffe.train.launch import run_processes
+from caffe.train.launch import Work, run_processes
 from caffe.train.summary import batch_of, summary
 
 ALONE = Place(0, 1, 0, 1)
@@ -45,8 +45,9 @@ class Run:
     solver: path of a prototxt, or the message. snapshot: path of the solver state to resume from.
     sync_bn: see set_sync_bn. timing: at each display, log the times of layers and of sums over
     processes; the net then runs layer by layer, without a plan. snapshot_keep: the number of newest
-    snapshots to keep; 0: all. fresh: as Solver's. settings: of the arithmetic; by default those in
-    force where the Run is made.
+    snapshots to keep; 0: all. keep_best, patience: as Solver.keep_best's; an empty text: none is
+    kept. fresh: as Solver's. settings: of the arithmetic; by default those in force where the Run
+    is made.
     """
 
     solver: str | SolverParameter
@@ -54,24 +55,34 @@ class Run:
     sync_bn: bool = False
     timing: bool = False
     snapshot_keep: int = 0
+    keep_best: str = ""
+    patience: int = 0
     fresh: tuple[str, ...] = ()
     settings: execution.Settings = field(default_factory=execution.settings)
 
 
-def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalRequests) -> int:
+def train(
+    run: Run,
+    devices: Sequence[int | None],
+    asked: str,
+    requests: SignalRequests,
+    work: Work | None = None,
+) -> int:
     """Train with one process for each of a machine's `devices` (GPUs; None: the CPU).
 
     The processes are started here, unless torchrun has started them and this is one of them. For a
     single device this process trains by itself, without torch.distributed.
-    asked: the flags that name the devices, for messages. requests: what signals ask for.
+    asked: the flags that name the devices, for messages. requests: what signals ask for. work: what
+    each process does, with train_here()'s arguments; None: train_here.
     Returns a command's exit status: 0, or 128 + its number if a signal ended training ('end').
     Raises CaffeError for bad input, or if one of the processes fails; the others are then ended.
     """
+    work = work or train_here
     place = place_from_environment()
     if place is None and len(devices) > 1:
         if brief():
             progress.share_terminal()
-        ended = run_processes(train_here, (run, devices), len(devices), requests)
+        ended = run_processes(work, (run, devices), len(devices), requests)
         return requests.status(ended)
     if by_torchrun():
         end_with_parent()  # training must not outlive torchrun
@@ -79,7 +90,7 @@ def train(run: Run, devices: Sequence[int | None], asked: str, requests: SignalR
     own_device(place, devices, asked)  # raises CaffeError unless there is one device per process
     with requests.installed():
         try:
-            return requests.status(train_here(run, devices, place, None, requests))
+            return requests.status(work(run, devices, place, None, requests))
         except Exception as error:
             if place.count == 1:
                 raise
@@ -94,11 +105,31 @@ def train_here(
     uid: NCCL.new_uid()'s value, the same for all; None under torchrun, and for a single process.
     Returns whether a request ('end') ended the training.
     """
+    solver = prepare(run, devices, place, uid, requests)
+    emit("caffe.cpp:239", "Starting Optimization")
+    began = time.monotonic()
+    with _shown(run, solver, devices, place, requests):
+        solver.solve()
+    seconds = time.monotonic() - began
+    leave()
+    emit("caffe.cpp:250", "Optimization Done.")
+    _tell_waiting(solver.net.waited, seconds)
+    return solver.ended
+
+
+def prepare(
+    run: Run, devices: Sequence[int | None], place: Place, uid: bytes | None, requests: Requests
+) -> Solver:
+    """The solver of this process, at the run's start or where its snapshot says, and linked to the
+    others. Arguments as train_here().
+    """
     take_place(place, devices[place.local_rank])
     _log_devices(devices)
     _set_up(run)
     solver = get_solver(run.solver, fresh=run.fresh)
     solver.snapshot_keep = run.snapshot_keep
+    if run.keep_best:  # before the processes meet: the first one may have files to move
+        solver.keep_best(run.keep_best, run.patience)
     solver.set_requests(requests.next)
     for net in (solver.net, *solver.test_nets):
         net.observed = False
@@ -112,15 +143,7 @@ def train_here(
         nccl.overlap()
     _add_callbacks(solver, nccl, run.timing and place.rank == 0)
     requests.begin()
-    emit("caffe.cpp:239", "Starting Optimization")
-    began = time.monotonic()
-    with _shown(run, solver, devices, place, requests):
-        solver.solve()
-    seconds = time.monotonic() - began
-    leave()
-    emit("caffe.cpp:250", "Optimization Done.")
-    _tell_waiting(solver.net.waited, seconds)
-    return solver.ended
+    return solver
 
 
 def _shown(
@@ -133,7 +156,7 @@ def _shown(
         progress.share_terminal()
     if not ranks.root_solver() or lowest_level() > INFO:
         return nullcontext()
-    for line in summary(solver, devices, place.count, run.settings, run.snapshot):
+    for line in summary(solver, devices, place.count, run.settings, run.snapshot, run.fresh):
         say(line)
     batch = batch_of(solver.net) * solver.param.iter_size * place.count
     return Display(solver, batch, requests.waiting)

@@ -24,6 +24,7 @@ from caffe.formats import db
 from caffe.process import log
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver import resume
+from caffe.solver.watching import Watcher
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -560,3 +561,20 @@ def test_the_file_is_for_people_too(taken: Path) -> None:
         "layer": "data", "type": "Data", "next": 9, "seed": 1, "source": "lmdb",
         "contents": {"records": 11}, "order": "seed",
     }  # fmt: skip
+
+
+def test_losses_of_another_average_are_not_taken_over(folder: Path) -> None:
+    """Without a mean over several, the first loss that a resumed run shows is its own."""
+    Path("solver.prototxt").write_text(SOLVER)
+    caffe.get_solver("solver.prototxt").solve()
+    Path("solver.prototxt").write_text(SOLVER.replace("average_loss: 4", "average_loss: 1"))
+    again, shown = caffe.get_solver("solver.prototxt"), []
+
+    class Ear(Watcher):
+        def iterated(self, iteration: int, loss: float) -> None:
+            shown.append((iteration, loss))
+
+    again.watch(Ear())
+    again.restore("run_iter_10.solverstate")
+    again.step(1)
+    assert shown == [(10, pytest.approx(float(again.net.blobs["loss"].data)))]
