@@ -16,7 +16,6 @@ from typing import Any, TextIO
 from boundary.errors import reason
 from boundary.interrupts import fill
 
-
 _TO_START, _CLEAR = "\r", "\x1b[J"  # ANSI: from the cursor to the end of the screen
 
 
@@ -58,7 +57,7 @@ class Guarded:
         self.stream = stream
         self.outlet = Outlet(self._put)
         self.shared = False  # whether another process's line may stand on the same terminal
-        self._standing, self._columns = "", 0  # the line, and the terminal's width at that time
+        self._standing = ""
         self._within = False  # whether what was written last left its line open
 
     def write(self, text: str) -> int:
@@ -75,23 +74,23 @@ class Guarded:
         """Draw a line of printable text that stays below all that is written, in place of the one
         that stood there; an empty text removes it. For terminals that know ANSI's codes.
 
-        The text must be narrower than columns(), or it would take two rows.
+        The text must be narrower than the terminal, or it would take two rows.
         """
         with self.outlet.lock:
             if self._within:  # somebody's line is not complete: the next text may complete it
                 return
             before = self._erase()
-            self._standing, self._columns = text, self.columns()
+            self._standing = text
             if before or text:
                 self.outlet.write(before + text)
                 self.flush()
 
-    def columns(self) -> int:
-        """The terminal's width; 80 if it is not known."""
+    def columns(self) -> int | None:
+        """The terminal's width; None if the stream is no terminal."""
         try:
-            return os.get_terminal_size(self.fileno()).columns or 80
+            return os.get_terminal_size(self.fileno()).columns or 80  # 0: it does not know
         except (OSError, ValueError, AttributeError):  # no terminal, or a stream without a file
-            return 80
+            return None
 
     def _erase(self) -> str:
         """What removes the standing line and puts the cursor where it began."""
@@ -99,7 +98,7 @@ class Guarded:
             return _TO_START + _CLEAR if self.shared else ""
         rows = 1
         if _reflows():  # a terminal that became narrower has broken the line into rows
-            rows = -(-len(self._standing) // max(self.columns(), 1))
+            rows = -(-len(self._standing) // (self.columns() or 80))
         up = f"\x1b[{rows - 1}A" if rows > 1 else ""
         return _TO_START + up + _CLEAR
 

@@ -218,7 +218,7 @@ def _predictions(net: Net, outputs: Sequence[str]) -> list[str]:
             origin.update(dict.fromkeys(wiring.names(tops), names[0]))
         elif layer.source:
             fed.update(wiring.names(tops))
-        elif (layer.loss or layer.type == "Accuracy") and type(layer).onnx is Layer.onnx:
+        elif (layer.loss or layer.measures) and type(layer).onnx is Layer.onnx:
             shown = [name for name in names if name not in fed]
             judged.update(dict.fromkeys(wiring.names(tops), shown))
     found = list(dict.fromkeys(name for top in outputs for name in judged.get(top, [top])))

@@ -156,7 +156,8 @@ def build(
             raise DataError(f"{output.path}: no frames for it")
     format = replace(format, ignore_unknown=options.ignore_unknown)
     format = _settled(format, source, outputs)
-    info = {**info, "options": {**info.get("options", {}), **format.describe()}}
+    told = info.get("options", {})  # wins: records that were made from others know their origin
+    info = {**info, "options": {**format.describe(), **told}}
     with ExitStack() as stack:
         writers = []
         for output in outputs:
@@ -170,7 +171,8 @@ def build(
             if all(source.names[i] in bad for i in output.indices):
                 raise DataError(f"{output.path}: none of its frames can be used")
             facts = _facts(source, output, bad)
-            if not writer.fitted:  # --fit did nothing, and says nothing about other frames
+            if not writer.fitted and "fit" not in told:
+                # --fit did nothing, and says nothing about other frames.
                 facts["options"] = {k: v for k, v in info["options"].items() if k != "fit"}
             look = _survey(output, format) if format.doctor else None
             results.append(writer.finish({**info, **output.info, **facts}, look))

@@ -45,6 +45,8 @@ PARTS = ("color", "depth", "label")  # of a frame, as messages name their files
 LABEL = re.compile("[01]?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]")
 # Facts of dataset.json that a merged dataset keeps if all parts agree on them.
 KEPT = ("dataset", "labeled", "classes", "palette", "scenes")
+# Options there that say how cameras' frames became records: programs that use a net need them.
+ORIGIN = ("depth_range", "fit")
 
 
 def plain_name(key: str) -> str:
@@ -191,6 +193,21 @@ class Records:
         return {key: first[key] for key in agreed
                 if all(other.get(key) == first[key] for other in others)}  # fmt: skip
 
+    def origin(self) -> dict[str, Any]:
+        """The options of ORIGIN on which all inputs agree. Depth ranges that differ are
+        said, and null."""
+        known = [part.info.get("options", {}) for part in self.parts]
+        found = {}
+        for name in ORIGIN:
+            values = list(dict.fromkeys(options.get(name) for options in known))
+            if len(values) == 1 and values[0] is not None:
+                found[name] = values[0]
+            elif len(values) > 1 and name == "depth_range":
+                found[name] = None
+                told = ", ".join(value or "unknown" for value in values)
+                cli.say(f"the inputs have different depth ranges: {told}")
+        return found
+
 
 def open_part(path: Path) -> LmdbPart | FolderPart:
     """Opens an input: a folder of frames, or else an LMDB."""
@@ -304,6 +321,7 @@ def _write_frames(
     facts = {
         "tool": "data_tools.convert",
         **source.common(),
+        "options": source.origin(),
         **({"frames": frames} if frames else {}),
         **({"names": long} if long else {}),
         **({"unknown_labels": store.unknown_labels(unknown)} if unknown else {}),
@@ -402,8 +420,11 @@ def main() -> None:
     parts = split(chosen, args.split, args.seed) if args.split else {"": chosen}
     outputs = [Output(args.out / name, part, {"split": name} if name else {})
                for name, part in parts.items()]  # fmt: skip
+    origin = source.origin()
+    if args.size:
+        origin.pop("fit", None)  # --fit says how they became these records
     facts = {"tool": "data_tools.convert", "source": [str(path) for path in args.inputs], **known,
-             "options": {"map": json.dumps(remap) if remap else None}}  # fmt: skip
+             "options": {"map": json.dumps(remap) if remap else None, **origin}}  # fmt: skip
     build.build(source, outputs, format, facts, build.options(args))
 
 

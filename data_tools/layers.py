@@ -278,6 +278,10 @@ class RGBDImages(caffe.Layer):
             return 0, 1
         return caffe.solver_rank(), caffe.solver_count()
 
+    def __len__(self) -> int:
+        """The number of frames."""
+        return len(self._frames)
+
     def get_state(self) -> dict[str, int]:
         """The layer's position in its order, for snapshots."""
         return {"next": self._next, "frames": len(self._frames), "seed": self._settings.seed}

@@ -29,10 +29,11 @@ from netgen.picture import Picture, Rectangle, Text  # noqa: E402
 INTRODUCTION = """\
 # Layers
 
-All layer types of BVLC Caffe 1.0 and of its last master, FuseNet's Unpooling, and those of Caffe's
-forks. All fields of their parameters have an effect, except where the last column says otherwise;
-a fork's field that has none here is warned of when a net sets it. Tops, gradients and running
-statistics are Caffe's, also where Caffe's gradient is not the derivative of what a layer computes.
+All layer types of BVLC Caffe 1.0 and of its last master, FuseNet's Unpooling, those of Caffe's
+forks, and SegmentationAccuracy, which is this engine's own. All fields of their parameters have an
+effect, except where the last column says otherwise; a fork's field that has none here is warned of
+when a net sets it. Tops, gradients and running statistics are Caffe's, also where Caffe's gradient
+is not the derivative of what a layer computes.
 
 All types take `name`, `type`, `bottom`, `top`, `param`, `blobs`, `loss_weight`, `propagate_down`,
 `include`, `exclude` and `phase` of `LayerParameter`. A layer that cannot be used raises

@@ -96,6 +96,12 @@ def _net_parser(commands: Any) -> argparse.ArgumentParser:
         help=f"change training records at random: {augment.FORM}, or some of these; other versions "
         "of Caffe know only mirror",
     )
+    add(
+        "--iou",
+        action="store_true",
+        help="tests also tell global accuracy, mean class accuracy and mean IoU over all test "
+        "records (layer SegmentationAccuracy, which other versions of Caffe do not know)",
+    )
     add("--no-shuffle", action="store_true", help="read the training records in their order")
     add(
         "--width-multiplier",

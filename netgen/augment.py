@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
-from caffe.data.augment import MAX_SCALE
+from caffe.data.augment import MAX_ANGLE, MAX_SCALE
+from caffe.errors import CaffeError
 
 # A record's channels: blue, green, red, depth, label.
-COLOR, LABEL = [0, 1, 2], [4]
+COLOR, DEPTH, LABEL = [0, 1, 2], [3], [4]
 AMOUNTS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}  # highest values
-FORM = "scale=MIN:MAX,brightness=F,contrast=F,saturation=F,hue=F,mirror"
+RANGES = {"scale": "scale", "depth": "depth_scale"}  # fields min_... and max_...
+FORM = (
+    "scale=MIN:MAX,rotate=DEGREES,crop=WxH,depth=MIN:MAX,brightness=F,contrast=F,saturation=F,"
+    "hue=F,mirror"
+)
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -28,20 +34,59 @@ def parse(text: str) -> dict[str, Any]:
             raise argparse.ArgumentTypeError(f"{name!r} is given twice")
         if part == "mirror":
             transform["mirror"] = True
-        elif name == "scale":
+        elif name in RANGES:
             low, _, high = value.partition(":")
-            augmentation["min_scale"] = _number(part, low, MAX_SCALE)
-            augmentation["max_scale"] = _number(part, high, MAX_SCALE)
-            if not 0 < augmentation["min_scale"] <= augmentation["max_scale"]:
+            ends = _number(part, low, MAX_SCALE), _number(part, high, MAX_SCALE)
+            if not 0 < ends[0] <= ends[1]:
                 raise argparse.ArgumentTypeError(f"{part!r}: expected 0 < MIN <= MAX")
+            augmentation |= dict(zip(_ends(name), ends, strict=True))
+        elif name == "crop":
+            augmentation |= _crop(part, value)
+        elif name == "rotate":
+            augmentation["max_angle"] = _number(part, value, MAX_ANGLE)
         elif name in AMOUNTS:
             augmentation[name] = _number(part, value, AMOUNTS[name])
         else:
             raise argparse.ArgumentTypeError(f"{part!r}; expected some of {FORM}")
     if augmentation:
         channels = {"color_channel": COLOR, "label_channel": LABEL}
+        if "depth" in names:
+            channels["depth_channel"] = DEPTH
         transform["augmentation_param"] = {**augmentation, **channels}
     return transform
+
+
+def crop_of(transform: dict[str, Any] | None, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Width and height of the crops that a transform_param takes from frames of a size; None if it
+    takes whole frames.
+
+    Raises CaffeError if no frame can fill a crop, however it is zoomed.
+    """
+    augmentation = (transform or {}).get("augmentation_param", {})
+    crop = augmentation.get("crop_w", 0), augmentation.get("crop_h", 0)
+    if not all(crop) or crop == size:
+        return None
+    most = augmentation.get("max_scale", 1.0)
+    if any(part > side * most for part, side in zip(crop, size, strict=True)):
+        zoomed = f", zoomed by at most {most:g}" if most != 1 else ""
+        raise CaffeError(
+            f"crops of {crop[0]}x{crop[1]} are larger than the net's frames of "
+            f"{size[0]}x{size[1]}{zoomed}"
+        )
+    return crop
+
+
+def _ends(name: str) -> tuple[str, str]:
+    return f"min_{RANGES[name]}", f"max_{RANGES[name]}"
+
+
+def _crop(part: str, text: str) -> dict[str, int]:
+    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"{part!r}: expected a width and height in pixels, such as crop=288x224"
+        )
+    return {"crop_h": int(found[2]), "crop_w": int(found[1])}
 
 
 def _number(part: str, text: str, most: float) -> float:

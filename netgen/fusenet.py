@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from caffe import TEST, TRAIN, net_spec
@@ -19,7 +19,7 @@ from caffe import layers as L
 from caffe import params as P
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter
-from netgen import filelist
+from netgen import augment, filelist
 from netgen.filelist import Files
 
 # VGG-16: the outputs of each block's convolutions.
@@ -113,6 +113,7 @@ class Training:
     transform: the transform_param of the training data, as a dict; None leaves records unchanged.
     label_weights: loss weight of each label, label 0 first, or None for equal weights.
     scene_loss_weight: weight of the scene branch's loss; the segmentation's is 1.
+    iou: whether tests tell `global_accuracy`, `mean_accuracy` and `mean_iou` of all test records.
     """
 
     source: str
@@ -124,6 +125,7 @@ class Training:
     scene_loss_weight: float = 0.1
     files: Files | None = None
     transform: dict[str, Any] | None = None
+    iou: bool = False
 
 
 def deploy_net(arch: Architecture, name: str = "", batch_size: int = 1) -> NetParameter:
@@ -147,7 +149,7 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
     which a Slice layer cuts into colour, depth and label; a list of files gives these three.
     `loss` and `accuracy` are over the labelled pixels; a scene branch adds its own two.
 
-    Raises CaffeError unless there is one label weight for each label.
+    Raises CaffeError unless there is one label weight for each label, and for `iou` without tests.
     """
     weights = training.label_weights
     if weights is not None and len(weights) != arch.classes + 1:
@@ -155,7 +157,9 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
             f"{len(weights)} label weights for {arch.classes} classes: expected "
             f"{arch.classes + 1}, one a label with the ignored label 0 first"
         )
-    builder = _Builder(arch)
+    if training.iou and training.test_source is None:
+        raise CaffeError("the figures of --iou are those of tests, and the net has no test data")
+    builder = _Builder(arch, crop=augment.crop_of(training.transform, arch.size))
     n = builder.n
     phases = [TRAIN] if training.test_source is None else [TRAIN, TEST]
     # NetSpec holds one layer for each name, but the data layers differ only in their phase.
@@ -174,6 +178,8 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
         loss_param |= {"use_weights": True, "label_weights": list(weights)}
     n.loss = L.SoftmaxWithLoss(n.score, n.label, loss_param=loss_param)
     n.accuracy = L.Accuracy(n.score, n.label, ignore_label=0)
+    if training.iou:
+        _add_figures(n)
     if arch.scene_classes:
         n.scene_loss = L.SoftmaxWithLoss(
             n.scene_score, n.scene, loss_weight=training.scene_loss_weight
@@ -181,6 +187,18 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
         n.scene_accuracy = L.Accuracy(n.scene_score, n.scene)
     layers = [layer for proto in (*data, n.to_proto()) for layer in proto.layer]
     return _named(name, layers)
+
+
+def _add_figures(n: net_spec.NetSpec) -> None:
+    """Add the layer that tests a net as a whole; its tops have evaluate's names (--json)."""
+    n.global_accuracy, n.mean_accuracy, n.mean_iou = L.SegmentationAccuracy(
+        n.score,
+        n.label,
+        name="segmentation_accuracy",
+        ntop=3,
+        include={"phase": TEST},
+        ignore_label=0,
+    )
 
 
 def _named(name: str, layers: Iterable[Any]) -> NetParameter:
@@ -264,8 +282,15 @@ def _decoder_unit(block: int, index: int) -> _Unit:
 class _Builder:
     """Adds encoder, fusion, decoder and scores to a NetSpec that has the inputs."""
 
-    def __init__(self, arch: Architecture, use_global_stats: bool | None = None) -> None:
+    def __init__(
+        self,
+        arch: Architecture,
+        use_global_stats: bool | None = None,
+        crop: tuple[int, int] | None = None,
+    ) -> None:
         self.arch = arch
+        # What the net takes in its phases: frames, and in training perhaps crops of another size.
+        self.archs = [arch, replace(arch, size=crop)] if crop else [arch]
         self.n = net_spec.NetSpec()
         self.inputs = {"rgb": ("rgb",), "depth": ("depth",)}.get(arch.net, ("rgb", "depth"))
         self.batch_norm: dict[str, Any] = {}
@@ -331,10 +356,13 @@ class _Builder:
     def _decoder_block(self, block: int, bottom: net_spec.Top) -> net_spec.Top:
         """Unpooling, then the encoder block in reverse; block 1's last convolution is `score`."""
         n, arch = self.n, self.arch
-        width, height = arch.level_size(block)
+        sizes = [a.level_size(block) for a in self.archs]
+        width, height = sizes[0]
         # With an odd size, a scale of 2 would give one pixel too many.
-        odd = width % 2 or height % 2
+        odd = any(side % 2 for size in sizes for side in size)
         size = {"output_h": height, "output_w": width} if odd else {"scale": 2}
+        if odd and len(set(sizes)) > 1:
+            size = {}  # that of the image that was pooled
         n[f"pool{block}_D"] = L.Unpooling(
             bottom, n[f"pool{block}_mask"], name=f"unpool{block}", **size
         )

@@ -110,6 +110,7 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
         label_weights=label_weights.choose(args.label_weights, DATASETS.get(args.dataset), classes),
         scene_loss_weight=args.scene_loss_weight,
         files=_files(args),
+        iou=args.iou,
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from boundary.streams import say
+from boundary.streams import say, stderr
 from caffe import __version__
 from caffe.commands.flags import Flag, Usage, run
 from caffe.errors import CaffeError
+from caffe.process import log
 from caffe.process.log import emit, number
 from caffe.proto import caffe_pb2 as pb
 
@@ -59,6 +60,12 @@ FLAGS = (
         "when there is none.",
     ),
     Flag(
+        "fresh",
+        "",
+        "Layers that start by their fillers whatever -weights has for them, separated by ','; "
+        "names, or patterns with * and ?.",
+    ),
+    Flag(
         "allow_python",
         True,
         "Let nets have layers of type Python, whose prototxt names the code to run.",
@@ -94,6 +101,13 @@ FLAGS = (
         "-iterations (100 by default); the losses are drawn, and a rate is suggested.",
     ),
     Flag("find_lr_range", "1e-6,10", "With -find_lr: the lowest and the highest rate."),
+    Flag(
+        "brief",
+        None,
+        "With 'train': show a summary, a line of progress and a line for each test in place of "
+        "Caffe's log. By default so on a terminal, unless -alsologtostderr, -logtostderr or "
+        "-minloglevel is given. -log_dir has the full log in any case.",
+    ),
     Flag("iterations", 50, "The number of iterations to run."),
     Flag(
         "sigint_effect",
@@ -141,7 +155,18 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
         raise Usage("-find_lr is for 'train'")
     if flags.find_lr and "iterations" not in given:
         flags.iterations = FIND_LR_ITERATIONS
+    if action is train:
+        log.set_brief(_brief_by_default(given) if flags.brief is None else flags.brief)
     return action(flags)
+
+
+def _brief_by_default(given: set[str]) -> bool:
+    """Whether training shows progress in place of Caffe's log: on a terminal, unless glog's flags
+    or variables ask for lines.
+    """
+    names = ("logtostderr", "alsologtostderr")
+    asked = given & {*names} or any(log.asked_for(f"GLOG_{name}") for name in names)
+    return stderr().isatty() and not asked and log.lowest_level() == log.INFO
 
 
 def train(flags: SimpleNamespace) -> int:
@@ -156,6 +181,9 @@ def train(flags: SimpleNamespace) -> int:
     from caffe.solver.snapshots import resume_point
 
     param = files.read_solver(flags.solver, emit)
+    fresh = tuple(part for name in flags.fresh.split(",") if (part := name.strip()))
+    if fresh and (flags.snapshot not in ("", "latest") or not (flags.weights or param.weights)):
+        raise Usage("-fresh is about -weights: give both, and no other -snapshot than 'latest'")
     param.train_state.level = flags.level
     param.train_state.stage.extend(flags.stage.split(","))
     devices = _devices(flags, param)
@@ -169,7 +197,13 @@ def train(flags: SimpleNamespace) -> int:
     from caffe.train.training import Run
     from caffe.train.training import train as train_on
 
-    run = Run(param, snapshot or None, flags.sync_bn, snapshot_keep=flags.snapshot_keep)
+    run = Run(
+        param,
+        snapshot or None,
+        flags.sync_bn,
+        snapshot_keep=flags.snapshot_keep,
+        fresh=() if snapshot else fresh,
+    )
     asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"
     if flags.find_lr:
         from caffe.train.find_lr import find_rate
@@ -193,7 +227,7 @@ def _sweep(flags: SimpleNamespace, param: pb.SolverParameter) -> Sweep:
 
 
 def test(flags: SimpleNamespace) -> int:
-    """Score a model: the mean of every output over -iterations batches."""
+    """Score a model: the mean of every output over -iterations batches, or what it is of all."""
     _need(flags.model, "model", "test: a model definition")
     _need(flags.weights, "weights", "test: model weights")
     _need(flags.iterations > 0, "iterations", "test: a positive number")
@@ -207,15 +241,18 @@ def test(flags: SimpleNamespace) -> int:
     emit("caffe.cpp:281", f"Running for {flags.iterations} iterations.")
     totals: dict[tuple[str, int], float] = {}
     loss = 0.0
-    for i in range(flags.iterations):
-        loss += net.forward_from_to(0, len(net.layers) - 1)
-        for name in net.outputs:
-            for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
-                totals[name, k] = totals.get((name, k), 0.0) + score
-                emit("caffe.cpp:304", f"Batch {i}, {name} = {number(score)}")
+    with net.testing() as accumulated:
+        for i in range(flags.iterations):
+            loss += net.forward_from_to(0, len(net.layers) - 1)
+            for name in net.outputs:
+                for k, score in enumerate(net.blobs[name].tensor().flatten().tolist()):
+                    before = 0.0 if name in accumulated else totals.get((name, k), 0.0)
+                    totals[name, k] = before + score
+                    emit("caffe.cpp:304", f"Batch {i}, {name} = {number(score)}")
     emit("caffe.cpp:309", f"Loss: {number(loss / flags.iterations)}")
     for (name, _), total in totals.items():
-        mean, weight = total / flags.iterations, net.blob_loss_weights[name]
+        mean = total if name in accumulated else total / flags.iterations
+        weight = net.blob_loss_weights[name]
         line = f"{name} = {number(mean)}"
         if weight:
             line += f" (* {number(weight)} = {number(weight * mean)} loss)"

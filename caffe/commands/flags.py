@@ -1,8 +1,9 @@
 """Command lines in gflags' forms, as Caffe's tools take them.
 
 `-name value`, `-name=value`, `--name value`, `--name=value`; for booleans `-name`, `-noname`,
-`-name=false`. Flags and other arguments may come in any order; `--` ends the flags. glog's flags
-(-log_dir, -minloglevel, ...) belong to every program.
+`-name=false`, and `-name=auto` for those whose default is that. Flags and other arguments may come
+in any order; `--` ends the flags. glog's flags (-log_dir, -minloglevel, ...) belong to every
+program.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from boundary.streams import say
 from caffe.errors import CaffeError
 from caffe.process.log import init_log, set_log_dir
 
-Value = bool | int | str
+Value = bool | int | str | None
 
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag: name, default and help text. The default's type (bool, int or str) is the flag's."""
+    """A flag: name, default and help text. The default's type (bool, int or str) is the flag's.
+
+    None ('auto') is the default of a boolean on which the program decides, unless the user does.
+    """
 
     name: str
     default: Value
@@ -35,11 +39,14 @@ class Flag:
     @property
     def kind(self) -> str:
         """gflags' name of the type."""
-        return {bool: "bool", int: "int32", str: "string"}[type(self.default)]
+        kinds = {bool: "bool", type(None): "bool", int: "int32", str: "string"}
+        return kinds[type(self.default)]
 
     def value(self, text: str) -> Value:
         """The value that a text stands for. Raises FlagError if it does not fit the type."""
         try:
+            if self.default is None and text.lower() == "auto":
+                return None
             if self.kind == "bool":
                 return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
             if self.kind == "int32":
@@ -116,7 +123,9 @@ def describe(usage: str, flags: Iterable[Flag]) -> str:
     """What -help prints: the usage, then each flag with its type and default."""
     lines = [usage.rstrip(), ""]
     for flag in sorted(flags, key=lambda flag: flag.name):
-        default = f'"{flag.default}"' if flag.kind == "string" else str(flag.default).lower()
+        default = "auto" if flag.default is None else str(flag.default).lower()
+        if flag.kind == "string":
+            default = f'"{flag.default}"'
         text = f"-{flag.name} ({flag.help}) type: {flag.kind} default: {default}"
         lines += textwrap.wrap(text, 79, initial_indent="    ", subsequent_indent="      ")
     return "\n".join(lines) + "\n"

@@ -28,7 +28,7 @@ class RecordTransformer:
         if param.HasField("augmentation_param"):
             mean_file = param.HasField("mean_file")
             augment = Augmentation(param.augmentation_param, param.crop_size, mean_file)
-            if self.train and (augment.moves or augment.jitters):
+            if self.train and augment.acts:
                 self.augmentation, self.random = augment, True
         self.mean: np.ndarray | None = None
         if param.HasField("mean_file"):

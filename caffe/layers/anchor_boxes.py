@@ -398,6 +398,7 @@ class DetectionAccuracy(_WithTruth):
     fork = "MS-CNN"
     bottoms = (2, 2)
     tops = (1, 2)
+    measures = True
     look = OUTPUT
     reads = ("detection_accuracy_param", "bbox_reg_param", "loss_param")
 
@@ -455,6 +456,7 @@ class DetectionGroupAccuracy(_WithTruth):
     fork = "Cascade R-CNN"
     bottoms = (3, 3)
     tops = (1, 2)
+    measures = True
     look = OUTPUT
     reads = ("detection_group_accuracy_param", "bbox_reg_param", "loss_param")
 

@@ -72,12 +72,16 @@ class Layer:
     - `bottoms`, `tops`: (least, most) number of blobs; None: no limit.
     - `one_top_each`: as many tops as bottoms. `auto_tops`: missing tops are made without a name.
     - `loss`: the first top has loss weight 1 by default. `labels`: bottoms without a gradient.
+    - `measures`: the tops judge predictions, as the share of right labels does.
     - `in_place`: a top may be its bottom, if the shape stays. `shares_memory`: tops are the
       bottoms' own memory, as those of Caffe's Split, Flatten and Reshape.
     - `source`: the tops come from outside the net. `is_input`: the user fills them. `shuffled`: how
       many records it reads in an order of their own each epoch (0: not known; None: none).
+      `origin` and `contents()`: where they come from, and how much that holds.
     - `varying`: the axis of the tops whose extent depends on values: it is known after a pass, and
       infer_shapes gives one that it may have.
+    - `accumulates`: in a test the tops tell of all its passes so far, not of the last one; the type
+      defines begin_test() and end_test().
     - `raw_bottoms`: the top holds rows of boxes (image, label, score, corners) that are chosen from
       so many bottoms, from the first on (None: from all), which may be given out in its place.
 
@@ -109,13 +113,16 @@ class Layer:
     one_top_each = False
     auto_tops = False
     loss = False
+    measures = False
     labels: tuple[int, ...] = ()
     in_place = True
     shares_memory = False
     source = False
     is_input = False
     shuffled: int | None = None
+    origin = ""
     varying: int | None = None
+    accumulates = False
     raw_bottoms: int | None = 0
 
     multiplies = False
@@ -279,6 +286,10 @@ class Layer:
         """A filler for each top of a source that fills itself; empty for all other layers."""
         return ()
 
+    def contents(self) -> dict[str, int]:
+        """How much a source holds ({"records": 381}); empty if that is not known."""
+        return {}
+
     def position(self) -> dict[str, Any] | None:
         """The position in its data after the passes so far, as a dict that JSON can hold; None if
         the layer has none.
@@ -293,6 +304,12 @@ class Layer:
 
     def reset(self) -> None:
         """Forget the state that earlier passes left (recurrent layers)."""
+
+    def begin_test(self) -> None:
+        """Called before the first pass of a test (Net.testing), of layers that accumulate."""
+
+    def end_test(self) -> None:
+        """Called after the last pass of a test, also of one that was broken off."""
 
     def at_iteration(self, number: int) -> None:
         """Called by a solver before the passes of iteration `number`, for schedules of layers."""

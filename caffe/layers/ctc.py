@@ -499,6 +499,7 @@ class _SequenceAccuracy(Layer):
     """
 
     bottoms = (2, 2)
+    measures = True
     labels = (0, 1)
     look = OUTPUT
 

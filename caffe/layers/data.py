@@ -135,7 +135,6 @@ class PrefetchingLayer(SourceLayer):
 
     tops = (1, 2)
     prefetch = 4
-    origin = ""
     batch_size = 1
     rand_skip = 0
 

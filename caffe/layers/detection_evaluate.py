@@ -32,6 +32,7 @@ class DetectionEvaluate(Layer):
     """
 
     bottoms = (2, 2)
+    measures = True
     labels = (0, 1)
     in_place = False
     varying = 2

@@ -38,6 +38,7 @@ class EvalDetection(Layer):
     fork = "caffe-yolo, Intel Caffe"
     judge = "recorded"
     bottoms = (2, 3)
+    measures = True
     labels = (0, 1, 2)
     reads = ("eval_detection_param",)
     look = OUTPUT

@@ -261,6 +261,7 @@ class Accuracy(_PerPosition):
 
     bottoms = (2, 2)
     tops = (1, 2)
+    measures = True
     reads = ("accuracy_param",)
     labels = (0, 1)
     look = OUTPUT

@@ -117,6 +117,14 @@ class PythonLayer(base.Layer):
         self.blobs = self.user.blobs
 
     @property
+    def origin(self) -> str:
+        return type(self.user).__name__
+
+    def contents(self) -> dict[str, int]:
+        """As many records as len() of the user's layer, if it has one."""
+        return {"records": len(self.user)} if hasattr(self.user, "__len__") else {}
+
+    @property
     def shown(self) -> Layer:
         return self.user
 

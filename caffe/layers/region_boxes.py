@@ -137,6 +137,7 @@ class BboxAccuracy(NormalizedBoxes):
     fork = "Cascade R-CNN, MS-CNN"
     bottoms = (3, 3)
     tops = (1, 2)
+    measures = True
     look = OUTPUT
     reads = ("bbox_reg_param",)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,63 +37,161 @@ class _PixelLabels(Layer):
         )
 
 
+class _Confusion(_PixelLabels):
+    """A layer whose tops follow from the counts of each pair of label and highest score.
+
+    In a test (`begin_test` to `end_test`) `counts` are those of all its passes. Outside of one they
+    are the last pass's, or with `reset: false` those of all passes since the layer was made.
+    """
+
+    measures = True
+    labels = (0, 1)
+
+    def __init__(self, param: pb.LayerParameter) -> None:
+        super().__init__(param)
+        self.counts: torch.Tensor | None = None  # int64 (C, C): [label, highest score]
+        self._in_test = False
+
+    @property
+    def settings(self) -> Any:
+        """The message with `ignore_label` and `reset`."""
+        raise AssertionError("set by the subclass")
+
+    def highest(self, scores: torch.Tensor) -> torch.Tensor:
+        """The class of the highest score of each pixel, (N, H, W)."""
+        raise AssertionError("set by the subclass")
+
+    def begin_test(self) -> None:
+        self.counts, self._in_test = None, True
+
+    def end_test(self) -> None:
+        self.counts, self._in_test = None, False
+
+    def reset(self) -> None:
+        self.counts = None
+
+    def record(self, inputs: Tensors) -> Tensors:
+        # A pass that is only repeated for its graph does not count again.
+        counts = self.counts
+        tops = super().record(inputs)
+        self.counts = counts
+        return tops
+
+    def scratch(self, shapes: Sequence[Shape]) -> int:
+        return shapes[0][1] ** 2
+
+    def count(self, bottom: Tensors) -> torch.Tensor:
+        """`counts`, with those of these bottoms."""
+        self.top_shapes(bottom)
+        scores, labels = bottom[0].detach(), bottom[1].detach().long().flatten()
+        classes = scores.shape[1]
+        valid = torch.ones_like(labels, dtype=torch.bool)
+        for ignored in self.settings.ignore_label:
+            valid &= labels != ignored
+        labels = torch.where(valid, labels, 0)
+        hint = f", the {classes} classes of the scores, or an ignore_label"
+        self.check_range(labels, classes, "label", hint)
+        pairs = labels * classes + self.highest(scores).flatten()
+        pairs = torch.where(valid, pairs, classes**2)  # one place more, for those that do not count
+        counts = torch.zeros(classes**2 + 1, dtype=torch.int64, device=scores.device)
+        counts.scatter_add_(0, pairs, torch.ones_like(pairs))
+        counts = counts[:-1].reshape(classes, classes)
+        earlier = self.counts if self._in_test or not self.settings.reset else None
+        if earlier is not None and earlier.shape == counts.shape:
+            counts = counts + earlier.to(counts.device)
+        self.counts = counts
+        return counts
+
+
+def _parts(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each class the right pixels, those with its label, and these with those predicted as it;
+    float64, (C).
+    """
+    counts = counts.double()
+    right, actual = counts.diagonal(), counts.sum(1)
+    return right, actual, actual + counts.sum(0) - right
+
+
+@register("SegmentationAccuracy")
+class SegmentationAccuracy(_Confusion):
+    """Accuracy of pixels, mean accuracy of classes, and mean intersection over union, of a whole
+    test.
+
+    Bottoms: scores (N, C, H, W); labels (N, 1, H, W) below C, or in `ignore_label`, whose pixels do
+    not count. Tops, one number each: the share of right pixels; the mean over the classes of the
+    share of right pixels; the mean of the intersection over union. Of equal scores the first
+    counts. A class without pixels is left out of the means, also where it is predicted. A number is
+    NaN if no pixel counts. These are the figures of `eval_tools.evaluate` (Long, Shelhamer and
+    Darrell, 2015). In a solver's test and in `caffe test` they are those of all batches so far, in
+    TRAIN and in a net's own passes those of the batch; with `reset: false` these count on, too.
+    """
+
+    tops = (1, 3)
+    accumulates = True
+    reads = ("segmentation_accuracy_param",)
+
+    @property
+    def settings(self) -> pb.SegmentationAccuracyParameter:
+        return self.layer_param.segmentation_accuracy_param
+
+    def highest(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores.max(1).indices  # the first of equal ones, and twice as fast as argmax
+
+    def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        self.check_labels(shapes)
+        return [()] * self.num_tops
+
+    def forward(self, bottom: Tensors, blobs: Tensors) -> Tensors:
+        right, actual, union = _parts(self.count(bottom))
+        # 0 / 0 is NaN, of classes without pixels; a predicted one has a union all the same.
+        overlap = torch.where(actual > 0, right / union, math.nan)
+        figures = (right.sum() / actual.sum(), (right / actual).nanmean(), overlap.nanmean())
+        return [figure.to(bottom[0].dtype) for figure in figures[: self.num_tops]]
+
+
 @register("SegAccuracy")
-class SegAccuracy(_PixelLabels):
+class SegAccuracy(_Confusion):
     """Accuracy of pixels, mean accuracy of classes, and mean intersection over union.
 
     Bottoms: scores (N, C, H, W); labels (N, 1, H, W) below C, or in `ignore_label`. Top: the three
     numbers, (1, 1, 1, 3). Of equal scores the last counts. A class that neither occurs nor is
     predicted has an intersection over union of 1, and no accuracy. With `reset: false` all passes
-    since the start count (DeepLab's seg_accuracy_layer.cpp, confusion_matrix.cpp).
+    since the start count, in a test those of the test (DeepLab's seg_accuracy_layer.cpp,
+    confusion_matrix.cpp).
     """
 
     fork = "DeepLab, PSPNet"
     judge = "recorded"
-    labels = (0, 1)
     reads = ("seg_accuracy_param",)
     takes = ("seg_accuracy_param.ignore_label", "seg_accuracy_param.reset")
+    differs = (
+        "With `reset: false` a test of a solver or of `caffe test` begins to count anew, and tells "
+        "what it has at its end; the forks count on from test to test, and tell the mean of what "
+        "they have after each batch."
+    )
 
-    def setup(self, shapes: Sequence[Shape]) -> None:
-        self.ignored = list(self.layer_param.seg_accuracy_param.ignore_label)
-        self.reset()
+    @property
+    def settings(self) -> pb.SegAccuracyParameter:
+        return self.layer_param.seg_accuracy_param
+
+    @property
+    def accumulates(self) -> bool:
+        return not self.settings.reset
+
+    def highest(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores.shape[1] - 1 - scores.flip(1).argmax(1)  # the last of equal ones
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         self.check_labels(shapes)
         return [(1, 1, 1, 3)]
 
-    def scratch(self, shapes: Sequence[Shape]) -> int:
-        return shapes[0][1] ** 2  # the counts of each pair of classes
-
     def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
-        self.top_shapes(bottom)
-        scores, labels = bottom[0], bottom[1].detach().long().flatten()
-        classes = scores.shape[1]
-        best = classes - 1 - scores.flip(1).argmax(1).flatten()  # of equal ones the last
-        for ignored in self.ignored:
-            keep = labels != ignored
-            labels, best = labels[keep], best[keep]
-        hint = f", the {classes} classes of the scores, or an ignore_label"
-        self.check_range(labels, classes, "label", hint)
-        counts = torch.bincount(labels * classes + best, minlength=classes**2)
-        counts = counts.reshape(classes, classes).double()
-        if not self.layer_param.seg_accuracy_param.reset:
-            if self.counts is not None and self.counts.shape == counts.shape:
-                counts = counts + self.counts.to(counts.device)
-            self.counts = counts
-        return self._scores(counts).to(scores.dtype).reshape(1, 1, 1, 3)
-
-    @staticmethod
-    def _scores(counts: torch.Tensor) -> torch.Tensor:
-        right, actual = counts.diagonal(), counts.sum(1)
-        union = actual + counts.sum(0) - right
-        recalls = right / actual.clamp(min=1)
-        overlap = torch.where(union > 0, right / union.clamp(min=1), 1.0)
-        accuracy = right.sum() / counts.sum().clamp(min=1)
-        recall = recalls.sum() / (actual > 0).sum().clamp(min=1)
-        return torch.stack([accuracy, recall, overlap.mean()])
-
-    def reset(self) -> None:
-        self.counts: torch.Tensor | None = None
+        right, actual, union = _parts(self.count(bottom))
+        accuracy = right.sum() / actual.sum().clamp(min=1)
+        recall = (right / actual.clamp(min=1)).sum() / (actual > 0).sum().clamp(min=1)
+        overlap = torch.where(union > 0, right / union.clamp(min=1), 1.0).mean()
+        figures = torch.stack([accuracy, recall, overlap])
+        return figures.to(bottom[0].dtype).reshape(1, 1, 1, 3)
 
 
 @register("EltwiseAccuracy")
@@ -106,6 +205,7 @@ class EltwiseAccuracy(_PixelLabels):
 
     fork = "DeconvNet"
     judge = "recorded"
+    measures = True
     labels = (0, 1)
     reads = ("eltwise_accuracy_param",)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -269,6 +270,31 @@ class Net:
         """The plan that whole passes follow; None where they go layer by layer."""
         return self._plan_for(0, len(self.wiring) - 1)
 
+    @contextmanager
+    def testing(self) -> Iterator[frozenset[str]]:
+        """Let the passes within be those of one test, as a solver's and those of `caffe test` are.
+
+        Layers that accumulate, such as SegmentationAccuracy, start anew and tell of all passes so
+        far. Gives the outputs that do so, or follow from some that do: what they hold after the
+        last pass is the test's value. That of the others is the mean over the passes.
+        """
+        layers = [layer for layer in self.wiring.layers if layer.accumulates]
+        for layer in layers:
+            layer.begin_test()
+        try:
+            yield self._accumulated()
+        finally:
+            for layer in layers:
+                layer.end_test()
+
+    def _accumulated(self) -> frozenset[str]:
+        """The outputs that layers accumulate, or that are computed from such tops."""
+        wiring, held = self.wiring, set()
+        for layer, bottoms, tops in wiring:
+            if layer.accumulates or held.intersection(bottoms):
+                held.update(tops)
+        return frozenset(wiring.names([i for i in wiring.outputs if i in held]))
+
     @property
     def waited(self) -> float:
         """Seconds that passes have waited so far for the layers that read data ahead."""
@@ -368,16 +394,23 @@ class Net:
 
     # -- weights --------------------------------------------------------------------------------
 
-    def copy_from(self, weights_file: str | os.PathLike[str], complete: bool = False) -> None:
+    def copy_from(
+        self,
+        weights_file: str | os.PathLike[str],
+        complete: bool = False,
+        fresh: Sequence[str] = (),
+    ) -> None:
         """Load a file's weights into the layers of the same name.
 
         The file is binary (a .caffemodel of any age) or HDF5. Layers that it lacks keep their
         weights. If a shape does not fit, nothing is changed, and CaffeError names the layer, the
         blob and both shapes.
 
-        complete: raise CaffeError, too, for a file that lacks parameters of the net.
+        complete: raise CaffeError, too, for a file that lacks parameters of the net. fresh: names
+        or patterns (fnmatch's) of layers that keep the weights they have, whatever the file holds
+        for them; CaffeError, if one fits no layer with weights.
         """
-        weights.load(self.wiring, weights_file, complete)
+        weights.load(self.wiring, weights_file, complete, fresh)
 
     load_hdf5 = copy_from
 

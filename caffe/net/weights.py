@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import os
 from collections.abc import Sequence, Set
 
@@ -20,20 +22,35 @@ from caffe.process.ranks import announce
 PARTIAL = " (accepted with --partial)"
 
 
-def load(wiring: Wiring, weights_file: files.PathLike, complete: bool = False) -> None:
+def load(
+    wiring: Wiring,
+    weights_file: files.PathLike,
+    complete: bool = False,
+    fresh: Sequence[str] = (),
+) -> None:
     """Load a file's weights; see Net.copy_from."""
     path = os.fspath(weights_file)
+    left_out = matching(wiring, fresh)
     weights = files.read_weights(path, emit)
     whole = weights.net is not None  # HDF5 leaves out what a layer shares with an earlier one
     copies: list[tuple[Blob, np.ndarray]] = []
     found: set[tuple[str, int]] = set()
     for name, arrays in weights.items():
+        if name in left_out:
+            continue
         if name not in wiring.by_name:
             line = 746 if whole else 801
             announce(f"net.cpp:{line}", f"Ignoring source layer {name}")
             continue
         copies += _match(wiring, wiring.by_name[name], arrays, path, whole)
         found |= {(name, i) for i, array in enumerate(arrays) if array is not None}
+    if left_out:
+        names = ", ".join(left_out)
+        announce("net.cpp:1", f"Fresh, whatever {path} has for them: {names}")
+        # A parameter that such a layer shares starts afresh, too, whoever else has it.
+        keys = {id(blob.data_key) for name in left_out for blob in wiring.by_name[name].blobs}
+        copies = [(blob, array) for blob, array in copies if id(blob.data_key) not in keys]
+        found |= {(name, i) for name in left_out for i in range(len(wiring.by_name[name].blobs))}
     learned = [name for name, layer in wiring.by_name.items() if layer.blobs]
     if learned and not found:  # Caffe says nothing
         announce(
@@ -48,6 +65,23 @@ def load(wiring: Wiring, weights_file: files.PathLike, complete: bool = False) -
         check_complete(wiring, found, path, [] if found else others)
     for blob, array in copies:
         blob.tensor().copy_(torch.from_numpy(np.ascontiguousarray(array)).view(blob.shape))
+
+
+def matching(wiring: Wiring, patterns: Sequence[str]) -> list[str]:
+    """The layers with weights that one of the patterns names, in the net's order.
+
+    patterns: names, or fnmatch's patterns, of layers. Raises CaffeError for one without a layer.
+    """
+    names = [name for name, layer in wiring.by_name.items() if layer.blobs]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        fitting = [n for n in names if n == pattern or fnmatch.fnmatchcase(n, pattern)]
+        if not fitting:
+            near = difflib.get_close_matches(pattern, names, n=3)
+            known = f"near it: {_some(near)}" if near else f"they are: {_some(names) or 'none'}"
+            raise CaffeError(f"fresh: no layer with weights is named {pattern!r}; {known}")
+        chosen.update(fitting)
+    return [name for name in names if name in chosen]
 
 
 def check_complete(
@@ -95,9 +129,12 @@ def _match(
 ) -> list[tuple[Blob, np.ndarray]]:
     where = f"{path}: layer {layer.name!r}"
     blobs = layer.blobs
+    hint = (
+        f"to learn this layer from scratch: -fresh {layer.name}, in Python fresh=[{layer.name!r}]"
+    )
     if (len(arrays) != len(blobs)) if whole else (len(arrays) > len(blobs)):
         raise CaffeError(
-            f"{where}: the file has {len(arrays)} parameter blob(s), the net {len(blobs)}"
+            f"{where}: the file has {len(arrays)} parameter blob(s), the net {len(blobs)}; {hint}"
         )
     pairs = []
     for i, blob in enumerate(blobs):
@@ -111,8 +148,7 @@ def _match(
         if not same and array.shape not in (blob.shape, legacy):
             raise CaffeError(
                 f"{where}, parameter blob {i}: shape mismatch: the file has "
-                f"{shape_string(array.shape)}, the net {shape_string(blob.shape)}; to learn "
-                "this layer from scratch, rename it"
+                f"{shape_string(array.shape)}, the net {shape_string(blob.shape)}; {hint}"
             )
         pairs.append((blob, array))
     return pairs

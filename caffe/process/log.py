@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
+from boundary.lines import fold
 from boundary.streams import Outlet, say, stderr
 
 INFO, WARNING, ERROR, FATAL = range(4)
@@ -43,13 +44,20 @@ class _Sink:
     def write(self, severity: int, line: str, short: str) -> None:
         """short: what stderr gets of the line when the log is brief."""
         with self.lock:
-            stderr().write(short if self.brief else line)
+            stderr().write(_folded(short) if self.brief else line)
             if self.log_dir is None:
                 return
             for level in range(severity + 1):  # as in glog, a file holds its severity and above
                 if level not in self.files:
                     self.files[level] = _File(self.log_dir, self.program, level)
                 self.files[level].write(line)
+
+
+def _folded(text: str) -> str:
+    """Lines broken at spaces, if they are wider than the terminal."""
+    width = stderr().columns()
+    lines = [line for row in text.splitlines() for line in fold("", row.split(" "), width, " ")]
+    return "".join(f"{line}\n" for line in lines)
 
 
 class _File:
@@ -155,11 +163,16 @@ def set_log_dir(directory: str, program: str = "caffe") -> None:
     """
     from caffe.errors import CaffeError
 
-    if os.environ.get("GLOG_logtostderr", "0")[:1] in ("", *"tTyY1"):  # as glog reads it
+    if asked_for("GLOG_logtostderr"):
         return
     if not Path(directory).is_dir():
         raise CaffeError(f"-log_dir {directory}: no such directory")
     _sink.log_dir, _sink.program = Path(directory), program
+
+
+def asked_for(variable: str) -> bool:
+    """Whether one of glog's variables is set to true, as glog reads it."""
+    return os.environ.get(variable, "0")[:1] in ("", *"tTyY1")
 
 
 def init_log(level: int | None = None, stderr: bool = True) -> None:

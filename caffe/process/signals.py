@@ -24,6 +24,10 @@ class Requests(Protocol):
         """The request of a signal not yet answered: one of EFFECTS."""
         ...
 
+    def waiting(self) -> bool:
+        """Whether next() has something to tell. Any thread may call this."""
+        ...
+
     def begin(self) -> None:
         """Training begins: from now on there is something to save."""
         ...
@@ -71,6 +75,10 @@ class SignalRequests:
                     self._ending = number
                 return effect
         return "none"
+
+    def waiting(self) -> bool:
+        """Whether there is a signal not yet answered that asks for something."""
+        return any(got and self._effects[number] != "none" for number, got in self._got.items())
 
     def begin(self) -> None:
         """Training begins: from now on signals wait until next() is called."""

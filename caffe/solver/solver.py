@@ -16,6 +16,7 @@ from caffe.formats import files
 from caffe.formats.forks import without_effect
 from caffe.formats.prototext import check_texts
 from caffe.net import Net
+from caffe.net.weights import matching
 from caffe.process import memory
 from caffe.process.device import current_device
 from caffe.process.log import WARNING, emit, number
@@ -62,8 +63,9 @@ LEAST = {  # the least value of counts
 class Solver:
     """A solver, as pycaffe's: `net`, `test_nets`, `iter`, `lr`, step(), solve(), restore(), ...
 
-    param: the path of a solver prototxt, or a SolverParameter. Raises CaffeError for a solver or
-    net that cannot be used, before anything runs.
+    param: the path of a solver prototxt, or a SolverParameter. fresh: names or patterns (fnmatch's)
+    of layers that start by their fillers, whatever the solver's `weights` hold for them. Raises
+    CaffeError for a solver or net that cannot be used, before anything runs.
 
     snapshot_keep: the number of newest snapshots to keep under its prefix; 0 (default): all.
     ended: whether a request ('end') has ended solve() or step(), after a snapshot.
@@ -71,7 +73,9 @@ class Solver:
 
     update_class: type[Update] | None = None
 
-    def __init__(self, param: str | os.PathLike[str] | pb.SolverParameter) -> None:
+    def __init__(
+        self, param: str | os.PathLike[str] | pb.SolverParameter, *, fresh: Sequence[str] = ()
+    ) -> None:
         if not isinstance(param, pb.SolverParameter):
             param = files.read_solver(param, emit)
         self.param = pb.SolverParameter()
@@ -89,6 +93,9 @@ class Solver:
         update_class = self.update_class or _update_class(self.param.type)
         self._update = update_class(self.param)
         self._rate = LearningRate(self.param)
+        if fresh and not self.param.weights:
+            raise CaffeError("fresh: the solver has no weights from which layers could differ")
+        self._fresh = fresh
         self._init_train_net()
         self._init_test_nets()
         announce("solver.cpp:57", "Solver scaffolding done.")
@@ -170,7 +177,7 @@ class Solver:
             announce("solver.cpp:102", f"Creating training net from {kind} file: {path}")
             net_param = files.read_net(path, emit)
         self.net = _net_in_state(net_param, pb.TRAIN, p.train_state)
-        self._load_weights(self.net)
+        self._load_weights(self.net, self._fresh)
 
     def _init_test_nets(self) -> None:
         p = self.param
@@ -202,14 +209,16 @@ class Solver:
             state = p.test_state[i] if p.test_state else pb.NetState()
             net = _net_in_state(net_param, pb.TEST, state)
             net.debug_info = p.debug_info
-            self._load_weights(net)
+            # A pattern may be about layers that the training net alone has.
+            fresh = [n for n in matching(self.net.wiring, self._fresh) if n in net.params]
+            self._load_weights(net, fresh)
             self.test_nets.append(net)
 
-    def _load_weights(self, net: Net) -> None:
+    def _load_weights(self, net: Net, fresh: Sequence[str]) -> None:
         for names in self.param.weights:
             for name in names.split(","):
                 announce("solver.cpp:72", f"Finetuning from {name.strip()}")
-                net.copy_from(name.strip())
+                net.copy_from(name.strip(), fresh=fresh)
 
     # -- pycaffe's interface --------------------------------------------------------------------
 
@@ -328,6 +337,8 @@ class Solver:
         rate = self._rate.at(self.iter)
         if self.param.display and self.iter % self.param.display == 0:
             announce("sgd_solver.cpp:112", f"Iteration {self.iter}, lr = {number(rate)}")
+        for watcher in self._watchers:
+            watcher.updating(self.iter, rate)
         params = self.net.learnable
         # .data, because the weights may still be part of a recorded pass.
         weights = [p.blob.tensor().data for p in params]
@@ -508,7 +519,11 @@ class Solver:
 
     def _agreed(self, request: str) -> str:
         """The request that all processes follow; with a single process, its own."""
-        return self._agree(request) if self._agree else request
+        agreed = self._agree(request) if self._agree else request
+        if agreed != "none":
+            for watcher in self._watchers:
+                watcher.asked(self.iter, agreed)
+        return agreed
 
     def _go_on_after_test(self) -> bool:
         """Whether training continues. The other processes wait here while the first one tests."""
@@ -537,26 +552,32 @@ class Solver:
         detects = self.param.eval_type == "detection"
         found = [Detections(name) for name in net.outputs]
         loss = 0.0
-        for _ in range(count):
-            while (request := self._requests()) != "none":
-                if request in ENDING:
-                    self._stop, self.ended = True, self.ended or request == "end"
-                elif self._agree:  # all processes take part in it, after the test
-                    self._snapshot_asked = True
-                else:
-                    self.snapshot()
-            if self._stop:
-                announce("solver.cpp:396", "Test interrupted.")
-                return
-            losses = net.losses_from_to(0, len(net.layers) - 1)
-            if self.param.test_compute_loss:
-                loss += float(sum(losses))
-            if detects:
-                for detections in found:
-                    detections.add(net.blobs[detections.output].data)
-                continue
-            outputs = [t.double() for t in _outputs(net)]
-            totals = [a + b for a, b in zip(totals, outputs, strict=True)] if totals else outputs
+        with net.testing() as accumulated:
+            # Over how many passes the mean of each output goes.
+            over = [1 if name in accumulated else count for name in net.outputs]
+            for batch in range(count):
+                while (request := self._requests()) != "none":
+                    if request in ENDING:
+                        self._stop, self.ended = True, self.ended or request == "end"
+                    elif self._agree:  # all processes take part in it, after the test
+                        self._snapshot_asked = True
+                    else:
+                        self.snapshot()
+                if self._stop:
+                    announce("solver.cpp:396", "Test interrupted.")
+                    return
+                for watcher in self._watchers:
+                    watcher.testing(self.iter, i, batch, count)
+                losses = net.losses_from_to(0, len(net.layers) - 1)
+                if self.param.test_compute_loss:
+                    loss += float(sum(losses))
+                if detects:
+                    for detections in found:
+                        detections.add(net.blobs[detections.output].data)
+                    continue
+                outputs = [t.double() for t in _outputs(net)]
+                sums = zip(totals, outputs, over, strict=True)
+                totals = [b if n == 1 else a + b for a, b, n in sums] if totals else outputs
         mean_loss = loss / max(count, 1) if self.param.test_compute_loss else None
         if mean_loss is not None:
             announce("solver.cpp:401", f"Test loss: {number(mean_loss)}")
@@ -564,7 +585,7 @@ class Solver:
         if count and detects:
             figures = self._log_precisions(found)
         elif count:
-            figures = _figures(net, [t / count for t in totals])
+            figures = _figures(net, [t / n for t, n in zip(totals, over, strict=True)])
             _log_outputs("solver.cpp:414", "Test", figures)
         for watcher in self._watchers:
             watcher.tested(Outcome(self.iter, i, tuple(figures), mean_loss))
@@ -632,14 +653,16 @@ SOLVERS = {
 }
 
 
-def get_solver(param: str | os.PathLike[str] | pb.SolverParameter) -> Solver:
+def get_solver(
+    param: str | os.PathLike[str] | pb.SolverParameter, *, fresh: Sequence[str] = ()
+) -> Solver:
     """The solver for a prototxt or SolverParameter, of the class that its `type` names.
 
-    Raises CaffeError as Solver does, and for an unknown type.
+    fresh: as Solver's. Raises CaffeError as Solver does, and for an unknown type.
     """
     if not isinstance(param, pb.SolverParameter):
         param = files.read_solver(param, emit)
-    return SOLVERS[_update_class(param.type).name](param)
+    return SOLVERS[_update_class(param.type).name](param, fresh=fresh)
 
 
 def _update_class(name: str) -> type[Update]:

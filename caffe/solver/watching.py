@@ -14,6 +14,11 @@ class Figure:
     value: float
     weight: float = 0.0
 
+    @property
+    def falls(self) -> bool:
+        """Whether lower values are better: those of losses and errors."""
+        return bool(self.weight) or any(word in self.name.lower() for word in ("loss", "error"))
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -30,11 +35,20 @@ class Outcome:
 class Watcher:
     """Methods that a solver calls (Solver.watch); each does nothing unless it is overridden.
 
-    In a run of several processes, tested() and saved() are called in the first one only.
+    In a run of several processes, testing(), tested() and saved() are called in the first one only.
     """
 
     def iterated(self, iteration: int, loss: float) -> None:
         """After an iteration's passes, before its update. loss: as displayed, a mean of some."""
+
+    def updating(self, iteration: int, rate: float) -> None:
+        """At an iteration's update, by this learning rate."""
+
+    def asked(self, iteration: int, request: str) -> None:
+        """All processes agreed on a request: 'snapshot', 'stop' or 'end'."""
+
+    def testing(self, iteration: int, net: int, batch: int, batches: int) -> None:
+        """Before a batch of a test; batch: its number, from 0 on."""
 
     def tested(self, tested: Outcome) -> None:
         """After a complete test of one test net."""

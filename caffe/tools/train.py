@@ -68,6 +68,9 @@ class _NoRequests:
     def next(self) -> str:
         return "none"
 
+    def waiting(self) -> bool:
+        return False
+
     def begin(self) -> None:
         pass
 

@@ -219,5 +219,8 @@ class _Parent:
     def next(self) -> str:
         return self._line.recv() if self._line.poll() else "none"
 
+    def waiting(self) -> bool:
+        return self._line.poll()
+
     def begin(self) -> None:
         self._line.send(None)

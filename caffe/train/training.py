@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -13,8 +14,8 @@ import torch
 from boundary.running import placed
 from boundary.streams import say
 from caffe.errors import CaffeError
-from caffe.process import execution, memory, ranks
-from caffe.process.log import INFO, emit, log, lowest_level, number
+from caffe.process import execution, memory, progress, ranks
+from caffe.process.log import INFO, brief, emit, log, lowest_level, number
 from caffe.process.peers import (
     Place,
     by_torchrun,
@@ -30,7 +31,9 @@ from caffe.proto.caffe_pb2 import SolverParameter
 from caffe.solver import Solver, get_solver
 from caffe.timer import Timer
 from caffe.train.allreduce import NCCL
+from caffe.train.display import Display
 from caffe.train.launch import Work, run_processes
+from caffe.train.summary import batch_of, summary
 
 ALONE = Place(0, 1, 0, 1)
 
@@ -42,8 +45,8 @@ class Run:
     solver: path of a prototxt, or the message. snapshot: path of the solver state to resume from.
     sync_bn: see set_sync_bn. timing: at each display, log the times of layers and of sums over
     processes; the net then runs layer by layer, without a plan. snapshot_keep: the number of newest
-    snapshots to keep; 0: all. settings: of the arithmetic; by default those in force where the Run
-    is made.
+    snapshots to keep; 0: all. fresh: as Solver's. settings: of the arithmetic; by default those in
+    force where the Run is made.
     """
 
     solver: str | SolverParameter
@@ -51,6 +54,7 @@ class Run:
     sync_bn: bool = False
     timing: bool = False
     snapshot_keep: int = 0
+    fresh: tuple[str, ...] = ()
     settings: execution.Settings = field(default_factory=execution.settings)
 
 
@@ -73,6 +77,8 @@ def train(
     work = work or train_here
     place = place_from_environment()
     if place is None and len(devices) > 1:
+        if brief():
+            progress.share_terminal()
         ended = run_processes(work, (run, devices), len(devices), requests)
         return requests.status(ended)
     if by_torchrun():
@@ -99,7 +105,8 @@ def train_here(
     solver = prepare(run, devices, place, uid, requests)
     emit("caffe.cpp:239", "Starting Optimization")
     began = time.monotonic()
-    solver.solve()
+    with _shown(run, solver, devices, place, requests):
+        solver.solve()
     seconds = time.monotonic() - began
     leave()
     emit("caffe.cpp:250", "Optimization Done.")
@@ -116,7 +123,7 @@ def prepare(
     take_place(place, devices[place.local_rank])
     _log_devices(devices)
     _set_up(run)
-    solver = get_solver(run.solver)
+    solver = get_solver(run.solver, fresh=run.fresh)
     solver.snapshot_keep = run.snapshot_keep
     solver.set_requests(requests.next)
     for net in (solver.net, *solver.test_nets):
@@ -132,6 +139,22 @@ def prepare(
     _add_callbacks(solver, nccl, run.timing and place.rank == 0)
     requests.begin()
     return solver
+
+
+def _shown(
+    run: Run, solver: Solver, devices: Sequence[int | None], place: Place, requests: Requests
+) -> AbstractContextManager[object]:
+    """What a brief log shows within the block; nothing where it is not brief."""
+    if not brief():
+        return nullcontext()
+    if not ranks.root_solver():
+        progress.share_terminal()
+    if not ranks.root_solver() or lowest_level() > INFO:
+        return nullcontext()
+    for line in summary(solver, devices, place.count, run.settings, run.snapshot):
+        say(line)
+    batch = batch_of(solver.net) * solver.param.iter_size * place.count
+    return Display(solver, batch, requests.waiting)
 
 
 def _end_at_once(error: Exception, rank: int) -> NoReturn:
@@ -169,7 +192,7 @@ def _log_devices(devices: Sequence[int | None]) -> None:
 
 def _tell_waiting(waited: float, seconds: float) -> None:
     """Print how long training waited for data; not into the log, which has Caffe's lines only."""
-    if waited and ranks.root_solver() and lowest_level() == INFO:
+    if waited and ranks.root_solver() and lowest_level() == INFO and not brief():
         share = f"{100 * waited / seconds:.1f}% of {number(seconds)} s"
         say(f"caffe train: waited {number(waited)} s for data, {share}")
 

@@ -212,6 +212,11 @@ def test_scores_are_given_out_in_place_of_losses(tmp_path):
     net = small_net(SMALL + input_of("label", 2, 1) + judged)
     assert sorted(net.outputs) == ["Accuracy", "SoftmaxWithLoss"]
     assert set(convert.to_onnx(net, tmp_path / "net.onnx")) == {"fc"}
+    twice = 'layer { name: "twice" type: "Power" bottom: "x" top: "y" power_param { scale: 2 } }'
+    for kind in ("SegmentationAccuracy", "SegAccuracy", "EltwiseAccuracy"):
+        judge = f'layer {{ name: "j" type: "{kind}" bottom: "y" bottom: "label" top: "share" }}'
+        net = small_net(input_of("x", 1, 3, 2, 2) + input_of("label", 1, 1, 2, 2) + twice + judge)
+        assert set(convert.to_onnx(net, tmp_path / "net.onnx")) == {"y"}
 
 
 @needs_onnxruntime

@@ -75,15 +75,19 @@ def transformation(rng: random.Random, channels: int, size: int) -> str:
 
 
 def augmentation(rng: random.Random, channels: int) -> str:
-    """The fields of a transform_param that zooms, crops freely and changes colours."""
+    """The fields of a transform_param that zooms, turns, crops freely and changes values."""
     fields = [f"min_scale: {rng.uniform(0.5, 1)} max_scale: {rng.uniform(1, 2)}"]
     if rng.random() < 0.7:
         fields.append(f"crop_h: {rng.randint(1, 8)} crop_w: {rng.randint(1, 8)}")
+    if rng.random() < 0.5:
+        fields.append(f"max_angle: {rng.uniform(0, 180)}")
     if channels == 3:
         fields.append("color_channel: 0 color_channel: 1 color_channel: 2")
         fields.append("brightness: 0.2 contrast: 0.2 saturation: 0.2 hue: 0.1")
     else:
         fields.append(f"label_channel: {channels - 1} ignore_label: 255 pad_value: 1")
+    if channels == 2:
+        fields.append("depth_channel: 0 min_depth_scale: 0.9 max_depth_scale: 1.1")
     return f"augmentation_param {{ {' '.join(fields)} }}"
 
 

@@ -13,6 +13,20 @@ def pixels(rng: Random) -> tuple[int, list[int], list[int]]:
     return classes, [n, classes, height, width], [n, 1, height, width]
 
 
+@row(
+    "SegmentationAccuracy",
+    'top: "class_accuracy" top: "iou" segmentation_accuracy_param { ignore_label: 0 }',
+    (),
+    False,
+)
+def segmentation_accuracy(rng: Random, name: str) -> Case:
+    classes, scores, labels = pixels(rng)
+    text = rng.choice(["", "ignore_label: 0", "ignore_label: 1 ignore_label: 255 reset: false"])
+    tops = " ".join(f'top: "top{i}"' for i in range(rng.randint(1, 3)))
+    text = f"{tops} segmentation_accuracy_param {{ {text} }}"
+    return Case(text, [scores, labels], ("real", f"below {classes}"))
+
+
 @row("SegAccuracy", "seg_accuracy_param { ignore_label: 255 }", gradient=(), learns=False)
 def seg_accuracy(rng: Random, name: str) -> Case:
     classes, scores, labels = pixels(rng)

@@ -260,3 +260,26 @@ def test_a_label_that_a_map_lists_twice_is_refused(tmp_path, command):
     (tmp_path / "map.csv").write_text("from,to\n0,0\n1,2\n2,2\n1,3\n")
     line = command("convert", "db", "out", "--map", "map.csv", code=1).stderr
     assert "map.csv: line 5: label 1 is in line 3 already" in line
+
+
+def test_the_rule_of_depth_and_the_fit_stay_known(tmp_path, command):
+    """A net that learns from a part of the frames is used as one that learned from all."""
+    options = {"depth_range": "0:8 m", "fit": "crop"}
+    write(tmp_path / "db", [planes(i) for i in range(4)], options=options)
+    command("convert", "db", "parts", "--split", "train=0.5,val=0.5")
+    for name in ("train", "val"):
+        assert Reader(tmp_path / "parts" / name).info["options"].items() >= options.items()
+    command("convert", "db", "pictures", "--to", "folder")
+    command("convert", "pictures", "again")
+    assert Reader(tmp_path / "again").info["options"].items() >= options.items()
+    command("convert", "db", "small", "--size", "3x2")
+    assert Reader(tmp_path / "small").info["options"]["depth_range"] == "0:8 m"
+
+
+def test_inputs_of_different_depth_are_told(tmp_path, command):
+    for name in ("0:8 m", "authors"):
+        info = {"depth_range": name}
+        write(tmp_path / name[0], [planes(1)], names=name[0], options=info)
+    result = command("convert", "0", "a", "both")
+    assert "the inputs have different depth ranges: 0:8 m, authors" in result.stderr
+    assert Reader(tmp_path / "both").info["options"]["depth_range"] is None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
+from caffe import TEST
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter, SolverParameter
 from netgen import NETS
@@ -52,6 +53,22 @@ def test_a_bare_net_only_needs_its_lmdbs(capsys: pytest.CaptureFixture[str]) -> 
     assert test.data_param.source == "lmdb/nyuv2-40_test"
     assert (train.data_param.batch_size, test.data_param.batch_size) == (4, 1)
     assert train.data_param.shuffle
+
+
+def test_iou_adds_a_layer_to_the_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, param = net(capsys, "sf1"), net(capsys, "sf1", "--iou")
+    (layer,) = [layer for layer in param.layer if layer.type == "SegmentationAccuracy"]
+    assert list(layer.bottom) == ["score", "label"]
+    assert list(layer.top) == ["global_accuracy", "mean_accuracy", "mean_iou"]
+    assert list(layer.segmentation_accuracy_param.ignore_label) == [0]
+    assert [rule.phase for rule in layer.include] == [TEST]
+    param.layer.remove(layer)
+    assert param == plain
+    assert net(capsys, "sf1", "--iou", "--deploy") == net(capsys, "sf1", "--deploy")
+    Path("train.txt").write_text("")
+    status, out, err = run(capsys, "sf1", "--iou", "--classes", "3", "--data-list", "train.txt")
+    assert (status, out) == (1, "")
+    assert "--iou are those of tests, and the net has no test data" in err
 
 
 def test_options_reach_the_net(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +119,8 @@ def test_options_reach_the_net(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_augmentation_is_for_training_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    how = "scale=0.75:1.5,brightness=0.25,contrast=0,saturation=1,hue=0.5,mirror"
+    how = "scale=0.75:1.5,brightness=0.25,contrast=0,saturation=1,hue=0.5,mirror,"
+    how += "rotate=12.5,crop=288x224,depth=0.5:2"
     train, test = net(capsys, "sf1", "--augment", how).layer[:2]
     assert not test.HasField("transform_param")
     found = train.transform_param.augmentation_param
@@ -110,6 +128,11 @@ def test_augmentation_is_for_training_alone(capsys: pytest.CaptureFixture[str]) 
     assert (found.min_scale, found.max_scale, found.brightness) == (0.75, 1.5, 0.25)
     assert (found.contrast, found.saturation, found.hue) == (0, 1, 0.5)
     assert (list(found.color_channel), list(found.label_channel)) == ([0, 1, 2], [4])
+    assert (found.max_angle, found.crop_w, found.crop_h) == (12.5, 288, 224)
+    assert (found.min_depth_scale, found.max_depth_scale) == (0.5, 2)
+    assert list(found.depth_channel) == [3]
+    plain = net(capsys, "sf1", "--augment", "rotate=5").layer[0].transform_param
+    assert not plain.augmentation_param.depth_channel
     only = net(capsys, "sf1", "--augment", "mirror").layer[0].transform_param
     assert only.mirror
     assert not only.HasField("augmentation_param")  # stock Caffe reads it
@@ -144,7 +167,12 @@ def test_data_sets(capsys: pytest.CaptureFixture[str]) -> None:
         ("sf5 --batch-size 0", 2, "0 is too small"),
         ("sf5 --dataset custom", 2, "--dataset custom needs --classes N"),
         ("sf5 --dataset nyuv2-13 --classes 40", 2, "nyuv2-13 has 13 classes"),
-        ("sf5 --augment zoom=2", 2, "'zoom=2'; expected some of scale=MIN:MAX,brightness=F"),
+        ("sf5 --augment zoom=2", 2, "'zoom=2'; expected some of scale=MIN:MAX,rotate=DEGREES"),
+        ("sf5 --augment rotate=181", 2, "'rotate=181': expected a number from 0 to 180"),
+        ("sf5 --augment depth=0:1", 2, "'depth=0:1': expected 0 < MIN <= MAX"),
+        ("sf5 --augment crop=288", 2, "'crop=288': expected a width and height in pixels, such"),
+        ("sf5 --augment crop=321x64", 1, "crops of 321x64 are larger than the net's frames of 320"),
+        ("sf5 --augment crop=64x31", 1, "size 64x31 is too small: five 2x2 poolings need"),
         ("sf5 --augment scale=2", 2, "'scale=2'; expected some of"),
         ("sf5 --augment scale=2:1", 2, "'scale=2:1': expected 0 < MIN <= MAX"),
         ("sf5 --augment hue=0.6", 2, "'hue=0.6': expected a number from 0 to 0.5"),

@@ -241,6 +241,30 @@ def test_unpooling_is_told_odd_sizes_alone() -> None:
     assert told == {"unpool5": (20, 15), "unpool4": 2, "unpool3": 2, "unpool2": 2, "unpool1": 2}
 
 
+@pytest.mark.parametrize("net", ["sf5", "df2", "rgbd"])
+@pytest.mark.parametrize("crop", [(288, 224), (301, 97), (320, 240), (480, 360)])
+def test_crops_have_sizes_of_their_own_in_training(net: str, crop: tuple[int, int]) -> None:
+    """Scores have the size of what the phase's records are: crops in TRAIN, frames in TEST."""
+    how = {"crop_w": crop[0], "crop_h": crop[1], "max_scale": 1.5}
+    training = Training("a", "b", transform={"augmentation_param": how})
+    param = train_net(arch(net), training)
+    for phase, (width, height) in ((TRAIN, crop), (TEST, (320, 240))):
+        found = {
+            item.layer.name: item for item in sketch(param, phase, {"data": (2, 5, height, width)})
+        }
+        assert found["score"].tops == [(2, 13, height, width)]
+    if crop == (320, 240):
+        assert param.layer[2:] == train_net(arch(net), Training("a", "b")).layer[2:]
+
+
+def test_crops_that_no_frame_fills() -> None:
+    transform = {"augmentation_param": {"crop_w": 481, "crop_h": 64, "max_scale": 1.5}}
+    with pytest.raises(
+        CaffeError, match=r"481x64 are larger than .* 320x240, zoomed by at most 1\.5"
+    ):
+        train_net(arch(), Training("a", "b", transform=transform))
+
+
 def test_floor_pooling() -> None:
     net = deploy_net(arch("sf2", (321, 243), floor_pooling=True))
     tops = {item.layer.name: item.tops[0] for item in sketch(net, TEST)}

@@ -104,6 +104,72 @@ def test_weights_of_several_files(say, folder: Path) -> None:
     assert (files.read_weights("out_iter_4.caffemodel")["ip"][0] == 2).all()
 
 
+# A head on an encoder, whose layers learn unless they say otherwise.
+HEADED = """
+layer { name: "data" type: "Data" top: "x" top: "label"
+  data_param { source: "lmdb" backend: LMDB batch_size: 2 } transform_param { scale: 0.01 } }
+layer { name: "frozen" type: "InnerProduct" bottom: "x" top: "f" param { lr_mult: 0 }
+  param { lr_mult: 0 } inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "body" type: "InnerProduct" bottom: "f" top: "b" inner_product_param {
+  num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "score" type: "InnerProduct" bottom: "b" top: "score" inner_product_param {
+  num_output: 3 weight_filler { type: "constant" value: 0.5 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("outputs", [7, 3], ids=["another shape", "the same shape"])
+def test_fresh_layers_start_by_their_fillers(say, folder: Path, outputs: int) -> None:
+    """What changed after 0 and after 10 iterations, against the file that training starts from."""
+    Path("old.prototxt").write_text(HEADED.replace("num_output: 3", f"num_output: {outputs}"))
+    caffe.set_random_seed(5)
+    old = caffe.Net("old.prototxt", caffe.TRAIN)
+    for blobs in old.params.values():
+        blobs[0].data[...] += 1  # as no filler has them
+        blobs[1].data[...] = 0.25
+    old.save("old.caffemodel")
+    Path("net.prototxt").write_text(HEADED)
+
+    def differ(iterations: int) -> set[str]:
+        """The parameters that are not the old net's."""
+        text = SOLVER.replace("max_iter: 4", f"max_iter: {iterations} test_iter: 1")
+        Path("solver.prototxt").write_text(text + "test_interval: 99")
+        status, _, lines = say("train -solver solver.prototxt -weights old.caffemodel -fresh sc?re")
+        assert status == 0
+        assert (
+            lines.count("Fresh, whatever old.caffemodel has for them: score") == 2
+        )  # and the test net
+        new = files.read_weights(f"out_iter_{iterations}.caffemodel")
+        return {
+            f"{name} {i}"
+            for name, blobs in old.params.items()
+            for i, blob in enumerate(blobs)
+            if not np.array_equal(blob.data, new[name][i])
+        }
+
+    assert differ(0) == {"score 0", "score 1"}
+    untrained = files.read_weights("out_iter_0.caffemodel")["score"]
+    assert (untrained[0] == 0.5).all()
+    assert (untrained[1] == 0).all()
+    assert differ(10) == {"body 0", "body 1", "score 0", "score 1"}
+    trained = files.read_weights("out_iter_10.caffemodel")["score"]
+    assert not any(np.array_equal(a, b) for a, b in zip(trained, untrained, strict=True))
+
+
+def test_fresh_is_for_the_beginning_only(say, folder: Path) -> None:
+    """Beside -snapshot latest it counts where there is no snapshot."""
+    Path("net.prototxt").write_text(HEADED)
+    caffe.Net("net.prototxt", caffe.TRAIN).save("old.caffemodel")
+    command = "train -solver solver.prototxt -weights old.caffemodel -fresh score -snapshot latest"
+    status, _, lines = say(command)
+    assert (status, "Fresh, whatever old.caffemodel has for them: score" in lines) == (0, True)
+    head = files.read_weights("out_iter_4.caffemodel")["score"]
+    status, _, lines = say(command)
+    assert (status, any(line.startswith("Fresh") for line in lines)) == (0, False)
+    again = files.read_weights("out_iter_4.caffemodel")["score"]
+    assert all(np.array_equal(a, b) for a, b in zip(head, again, strict=True))
+
+
 def test_snapshot_goes_on(say, folder: Path) -> None:
     whole = SOLVER.replace("max_iter: 4", "max_iter: 6 snapshot: 3 momentum: 0.9")
     Path("solver.prototxt").write_text(whole)
@@ -169,6 +235,29 @@ def test_test(say, folder: Path) -> None:
         f"Loss: {mean}",
         "accuracy = 0.333333",
         f"loss = {mean} (* 1 = {mean} loss)",
+    ]
+
+
+def test_test_tells_figures_of_all_batches(say, folder: Path) -> None:
+    """Batches of the labels 0, 1 and 2, 0: the constant answer 0 is right for half of each."""
+    with open("net.prototxt", "a") as file:
+        file.write("""layer { name: "maps" type: "Reshape" bottom: "ip" top: "maps"
+              reshape_param { shape { dim: 0 dim: 0 dim: 1 dim: 1 } } }
+            layer { name: "one" type: "Reshape" bottom: "label" top: "one"
+              reshape_param { shape { dim: 0 dim: 1 dim: 1 dim: 1 } } }
+            layer { name: "iou" type: "SegmentationAccuracy" bottom: "maps" bottom: "one"
+              top: "right" top: "mean" top: "iou" }""")
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    net.params["ip"][0].data[...] = 0
+    net.params["ip"][1].data[...] = [3, 2, 1]  # always class 0
+    net.save("weights")
+    _, _, lines = say("test -model net.prototxt -weights weights -iterations 2")
+    told = [line for line in lines if re.search("right|mean|iou", line) and " = " in line]
+    # Labels 0, 1: class 0 has all its pixels right and a union of 2. Then 2, 0: of 2 and of 4.
+    assert told == [
+        *("Batch 0, iou = 0.25", "Batch 0, mean = 0.5", "Batch 0, right = 0.5"),
+        *("Batch 1, iou = 0.166667", "Batch 1, mean = 0.333333", "Batch 1, right = 0.5"),
+        *("iou = 0.166667", "mean = 0.333333", "right = 0.5"),
     ]
 
 
@@ -274,7 +363,10 @@ BAD_INPUT = [
     (_label_out_of_range, TRAIN, r"layer 'loss' \(SoftmaxWithLoss\): label 3 is out of range, "
      "expected 0 to 2, the 3 classes of the scores"),
     (_other_weights, TRAIN + " -weights weights", r"weights: layer 'ip', parameter blob 0: shape "
-     r"mismatch: the file has 4 48 \(192\), the net 3 48 \(144\); .*"),
+     r"mismatch: the file has 4 48 \(192\), the net 3 48 \(144\); to learn this layer from "
+     r"scratch: -fresh ip, in Python fresh=\['ip'\]"),
+    (_other_weights, TRAIN + " -weights weights -fresh pi", "fresh: no layer with weights is named "
+     "'pi'; they are: ip"),
     (_nothing, TRAIN + " -weights nowhere", "nowhere: No such file or directory"),
     (_nothing, TRAIN + " -snapshot net.prototxt", r"net\.prototxt: .*"),
     (_nothing, "train -solver nowhere", "nowhere: No such file or directory"),
@@ -329,6 +421,8 @@ def test_what_nobody_foresaw_is_one_line_too(say, monkeypatch) -> None:
         ("trian", "unknown command 'trian'; expected one of device_query, test, time, train"),
         ("train", "train: a solver definition is needed: -solver"),
         (TRAIN + " -weights a -snapshot b", "give a -snapshot to resume training, or -weights"),
+        (TRAIN + " -fresh ip", "-fresh is about -weights: give both"),
+        (TRAIN + " -fresh ip -snapshot a", "-fresh is about -weights: give both"),
         ("test -model m", "test: model weights is needed: -weights"),
         ("test -weights w", "test: a model definition is needed: -model"),
         ("test -model m -weights w -iterations 0", "test: a positive number is needed: -iter"),

@@ -10,7 +10,7 @@ import torch
 from google.protobuf import text_format
 
 import caffe
-from caffe.data.augment import Augmentation, Placing, jittered
+from caffe.data.augment import LONGEST, Augmentation, Placing, jittered
 from caffe.data.order import RecordRandom
 from caffe.data.transform import RecordTransformer
 from caffe.proto import caffe_pb2 as pb
@@ -208,6 +208,158 @@ def test_placing_by_hand() -> None:
     assert Placing(10, 15, 10, 0, 5).nearest().tolist() == [7, 7, 8, 9, 9]
 
 
+# -- rotation -------------------------------------------------------------------------------------
+
+
+class _Drawn:
+    """Draws the highest value of each range, and a window's or picture's first place."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return high
+
+    def integers(self, end: int) -> int:
+        return 0
+
+
+def turned(text: str, pixels: np.ndarray) -> np.ndarray:
+    """A record that is turned counterclockwise by the largest angle, zoomed by the largest zoom."""
+    param = text_format.Parse(text, pb.AugmentationParameter())
+    augmentation = Augmentation(param, 0, False)
+    out = np.full(augmentation.shape(pixels.shape), np.nan, np.float32)
+    augmentation.apply(pixels, out, _Drawn())
+    return out
+
+
+def test_quarter_and_half_turns_are_exact(record) -> None:
+    square = record[:, :, :HEIGHT]
+    assert np.array_equal(turned(STACKED + "max_angle: 90", square), np.rot90(square, 1, (1, 2)))
+    assert np.array_equal(turned(STACKED + "max_angle: 180", record), record[:, ::-1, ::-1])
+    # Of the wide record, a quarter turn leaves the middle twelve columns.
+    lying = turned(STACKED + "max_angle: 90 ignore_label: 250 pad_value: 7", record)
+    assert np.array_equal(lying[:, :, 2:14], np.rot90(record[:, :, 2:14], 1, (1, 2)))
+    for edge in (lying[:, :, :2], lying[:, :, 14:]):
+        assert (edge[:4] == 7).all()
+        assert (edge[4] == 250).all()
+
+
+def test_zoom_rotation_and_crop_are_one_resampling(record, augmented) -> None:
+    """Half a turn of a doubled record: no pixel is interpolated a second time."""
+    doubled = "min_scale: 2 max_scale: 2 crop_h: 24 crop_w: 32"
+    plain = augmented(STACKED + doubled)[:, ::-1, ::-1]
+    out = turned(STACKED + doubled + " max_angle: 180", record)
+    assert np.array_equal(out[3:], plain[3:])
+    np.testing.assert_allclose(out[:3], plain[:3], atol=1)  # halves may be rounded otherwise
+
+
+@pytest.mark.parametrize("more", ["", "min_scale: 1.5 max_scale: 1.5 ", "crop_h: 30 crop_w: 20 "])
+def test_pixels_go_where_they_should(more: str) -> None:
+    """By arithmetic: each pixel of the output shows the place that a turn by 30 degrees, around the
+    middle of the resized picture, brings to it, or padding."""
+    height, width, angle = 20, 26, np.radians(30)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    pixels = np.stack([x, y, x, y, 1 + np.zeros_like(x)])
+    text = "color_channel: 0 color_channel: 1 label_channel: 4 ignore_label: 9 pad_value: -5 "
+    out = turned(text + more + "max_angle: 30", pixels)
+    zoom = 1.5 if "scale" in more else 1
+    y, x = np.mgrid[: out.shape[1], : out.shape[2]] + 0.5
+    right, down = x - width * zoom / 2, y - height * zoom / 2
+    # Counterclockwise on the screen, where y points down.
+    from_x = (np.cos(angle) * right - np.sin(angle) * down) / zoom + width / 2
+    from_y = (np.sin(angle) * right + np.cos(angle) * down) / zoom + height / 2
+    ends = np.stack([from_x, from_y, width - from_x, height - from_y]).min(0)
+    inside, beyond = ends > 0.01, ends < -0.01  # the rest is too near to the edge to tell
+    assert inside.sum() > 200
+    assert beyond.sum() > 50
+    assert (out[4][inside] == 1).all()
+    assert (out[4][beyond] == 9).all()
+    assert (out[:4, beyond] == -5).all()
+    for i, (where, size) in enumerate(((from_x, width), (from_y, height))):
+        linear = np.clip(where - 0.5, 0, size - 1)
+        # OpenCV interpolates between 32 places of a pixel.
+        np.testing.assert_allclose(out[i][inside], linear[inside], atol=0.05)
+        assert (np.abs(out[2 + i] - (where - 0.5))[inside] < 0.51).all()  # the nearest pixel's
+
+
+def test_angles_are_drawn_evenly(augmented) -> None:
+    """By the slope of a plane that rises to the right."""
+    x = np.mgrid[:40, :40][1].astype(np.float32)[None]
+    angles = []
+    for number in range(200):
+        middle = augmented("color_channel: 0 max_angle: 20", number, x)[0, 15:26, 15:26]
+        down, right = np.gradient(middle.astype(np.float64))
+        angles.append(np.degrees(np.arctan2(-down.mean(), right.mean())))
+    assert -20.5 < min(angles) < -19
+    assert 19 < max(angles) < 20.5
+    assert abs(np.mean(angles)) < 3.3  # 4 deviations: 40 / sqrt(12) / sqrt(200) = 0.82
+
+
+@pytest.mark.parametrize("type", [np.uint8, np.float32])
+def test_turned_labels_are_never_mixed(augmented, record, type) -> None:
+    pixels = record.astype(type)
+    pairs = {*zip(pixels[3].ravel().tolist(), pixels[4].ravel().tolist(), strict=True), (0, 0)}
+    for number in range(30):
+        out = augmented(STACKED + "max_angle: 180 min_scale: 0.5 max_scale: 2", number, pixels)
+        assert {*zip(out[3].ravel().tolist(), out[4].ravel().tolist(), strict=True)} <= pairs
+
+
+def test_contrast_of_a_turned_record_leaves_padding_out(augmented) -> None:
+    """The mean grey of an even picture is its grey, so that contrast does nothing."""
+    grey = np.full((3, 16, 16), 100, np.uint8)
+    text = STACKED[: STACKED.index("label")] + "max_angle: 90 contrast: 1"
+    for number in range(5):
+        out = augmented(text, number, grey)
+        np.testing.assert_allclose(out[out > 0], 100, atol=1e-3)
+        assert (out == 0).any()
+
+
+def test_sides_that_are_too_long_to_turn(augmented) -> None:
+    long = np.zeros((1, 1, LONGEST + 1), np.uint8)
+    with pytest.raises(caffe.CaffeError, match=f"up to {LONGEST} pixels, there is one of 32767"):
+        augmented("max_angle: 1", 0, long)
+    assert augmented("max_angle: 1", 0, long[:, :, 1:]).shape == (1, 1, LONGEST)
+
+
+# -- depth ----------------------------------------------------------------------------------------
+
+SCALED = STACKED + "depth_channel: 3 min_depth_scale: 0.5 max_depth_scale: 2 "
+
+
+@pytest.mark.parametrize(("type", "most"), [(np.uint8, 255), (np.float32, np.inf)])
+def test_depth_is_multiplied_within_its_type(augmented, record, type, most: float) -> None:
+    pixels = record.astype(type)
+    pixels[3, :, :3], pixels[3, :, 3:6], pixels[3, :, 6:9] = 0, 1, 200
+    factors = []
+    for number in range(100):
+        out = augmented(SCALED, number, pixels)
+        assert np.array_equal(out[[0, 1, 2, 4]], pixels[[0, 1, 2, 4]])
+        assert (out[3, :, :3] == 0).all()  # a hole stays one, and nothing else becomes one
+        factors.append(out[3, 0, 3])
+        expected = np.minimum(pixels[3] * factors[-1], most)
+        np.testing.assert_allclose(out[3], expected, rtol=1e-5)
+    assert 0.5 <= min(factors) < 0.55
+    assert 1.9 < max(factors) <= 2
+
+
+def test_padding_of_depth_is_not_scaled(record) -> None:
+    for more in ("crop_h: 20 crop_w: 20 ", "max_angle: 45 "):
+        out = turned(SCALED + more + "pad_value: 300", record)
+        assert (out[3] == 300).sum() == (out[0] == 300).sum() > 0
+
+
+# -- the same numbers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", ["max_angle: 1e-6", "depth_channel: 3 max_depth_scale: 2"])
+def test_what_came_later_draws_later(augmented, record, more: str) -> None:
+    """Rotation and depth leave the zoom, the place and the jitter that were drawn without them."""
+    text = STACKED + "min_scale: 0.5 max_scale: 2 brightness: 0.5 contrast: 0.5 hue: 0.2 "
+    for number in range(10):
+        before, after = augmented(text, number), augmented(text + more, number)
+        # Centres between two pixels may go to either, and OpenCV interpolates between 32 places.
+        assert (before[4] == after[4]).mean() > 0.8
+        assert np.abs(before[:3] - after[:3]).mean() < 4
+
+
 # -- colour ---------------------------------------------------------------------------------------
 
 
@@ -315,8 +467,21 @@ def test_hue_turns_around_grey() -> None:
         ("crop_h: 100000 crop_w: 100000", "", "make more than 67108864 pixels"),
         ("crop_h: 5", "", "give both crop_h and crop_w, or none"),
         ("crop_h: 5 crop_w: 5", "crop_size: 4", "give either crop_h and crop_w, or crop_size"),
-        ("max_scale: 2", "crop_size: 4", "crop_size does not go with zoom; give crop_h and crop_w"),
-        ("max_scale: 2", 'mean_file: "m"', "mean_file does not go with zoom and free crops"),
+        ("max_scale: 2", "crop_size: 4", "crop_size does not go with zoom and rotation; give"),
+        ("max_angle: 5", "crop_size: 4", "crop_size does not go with zoom and rotation; give"),
+        ("max_scale: 2", 'mean_file: "m"', "mean_file does not go with zoom, rotation and free"),
+        ("max_angle: 5", 'mean_file: "m"', "mean_file does not go with zoom, rotation and free"),
+        ("max_angle: 181", "", "max_angle is 181; expected 0 to 180 degrees"),
+        ("max_angle: -1", "", "max_angle is -1; expected 0 to 180 degrees"),
+        ("max_angle: nan", "", "max_angle is nan; expected 0 to 180 degrees"),
+        ("max_depth_scale: 2", "", "min_depth_scale and max_depth_scale need depth_channel"),
+        (
+            "depth_channel: 3 min_depth_scale: 2",
+            "",
+            "min_depth_scale 2 and max_depth_scale 1; expected 0 < min_depth_scale <=",
+        ),
+        ("depth_channel: 3 max_depth_scale: 65", "", "max_depth_scale is 65, expected at most 64"),
+        (STACKED + "depth_channel: 4", "", r"a channel is named twice: \[0, 1, 2, 4, 4\]"),
         ("label_channel: 1 color_channel: 1", "", r"a channel is named twice: \[1, 1\]"),
         ("brightness: 0.2", "", "colour jitter needs color_channel"),
         ("hue: 0.2 color_channel: 1", "", r"need three color_channel, B, G, R; given \[1\]"),

@@ -22,7 +22,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "forks"
 
 # Of BVLC's: no top, or no gradient in Caffe either; layers of the user's (Python) bring their own.
 WITHOUT_GRADIENT = {
-    *("Accuracy", "ArgMax", "Threshold", "Silence", "HDF5Output", "Python"),
+    *("Accuracy", "ArgMax", "SegmentationAccuracy", "Threshold", "Silence", "HDF5Output", "Python"),
     *("Input", "DummyData", "Data", "ImageData", "WindowData", "MemoryData", "HDF5Data"),
 }
 BVLC = {name for name in TABLE if not REGISTRY[name].fork}

@@ -116,6 +116,46 @@ def test_weights_that_do_not_fit_change_nothing(make_net, tmp_path, arrays, mess
     assert np.array_equal(net.params["a"][0].data, before)
 
 
+@pytest.mark.parametrize("name", ["w.caffemodel", "w.caffemodel.h5"])
+def test_fresh_layers_keep_what_they_have(make_net, tmp_path, name: str) -> None:
+    source = make_net(INPUT + ip("a", "x") + ip("b", "a") + ip("b1", "b") + ip("c[1]", "b1"))
+    for blobs in source.params.values():
+        blobs[0].data[...] = 7
+    (source.save_hdf5 if name.endswith("h5") else source.save)(tmp_path / name)
+    # b has another shape than in the file.
+    net = make_net(INPUT + ip("a", "x") + ip("b", "a", outputs=5) + ip("b1", "b") + ip("c[1]", "a"))
+    net.copy_from(tmp_path / name, fresh=["b*", "c[1]"])
+    assert [layer for layer, blobs in net.params.items() if (blobs[0].data == 7).all()] == ["a"]
+
+
+@pytest.mark.parametrize("layer", ["a", "b"])
+@pytest.mark.parametrize("name", ["w.caffemodel", "w.caffemodel.h5"])
+def test_a_parameter_that_a_fresh_layer_shares_is_fresh(make_net, tmp_path, layer, name) -> None:
+    """a owns the weight, b shares it; their biases are their own."""
+    source, net = make_net(shared("", "")), make_net(shared("", ""))
+    for blobs in source.params.values():
+        for blob in blobs:
+            blob.data[...] = 7
+    (source.save_hdf5 if name.endswith("h5") else source.save)(tmp_path / name)
+    net.copy_from(tmp_path / name, fresh=[layer])
+    assert not (net.params["a"][0].data == 7).any()
+    assert [n for n in "ab" if (net.params[n][1].data == 7).all()] == [{"a": "b", "b": "a"}[layer]]
+
+
+def test_fresh_layers_that_are_not_there(make_net, tmp_path) -> None:
+    net = make_net(
+        INPUT + ip("score", "x") + 'layer { name: "r" type: "ReLU" bottom: "score" top: "r" }'
+    )
+    net.save(tmp_path / "w")
+    for pattern, message in (
+        ("scroe", "no layer with weights is named 'scroe'; near it: score"),
+        ("conv*", r"no layer with weights is named 'conv\*'; they are: score"),
+        ("r", "no layer with weights is named 'r'; they are: score"),
+    ):
+        with pytest.raises(caffe.CaffeError, match=message):
+            net.copy_from(tmp_path / "w", fresh=["score", pattern])
+
+
 def test_reading_weights_warns_of_nothing(make_net, tmp_path, recwarn) -> None:
     net = make_net(INPUT + IP)
     net.save(tmp_path / "w")

@@ -490,6 +490,80 @@ def test_what_a_test_says(make_solver, capsys) -> None:
     ]
 
 
+# Scores (x) and labels of four pixels a batch, by the number of the test's batch.
+PIXELS = """
+layer { name: "in" type: "Input" top: "x" top: "t" input_param {
+  shape { dim: 1 dim: 3 dim: 1 dim: 4 } shape { dim: 1 dim: 1 dim: 1 dim: 4 } } }
+layer { name: "a" type: "Accuracy" bottom: "x" bottom: "t" top: "mean_of_batches"
+  accuracy_param { ignore_label: 9 } include { phase: TEST } }
+layer { name: "s" type: "SegmentationAccuracy" bottom: "x" bottom: "t" top: "global" top: "class"
+  top: "iou" segmentation_accuracy_param { ignore_label: 9 } include { phase: TEST } }
+layer { name: "percent" type: "Power" bottom: "iou" top: "percent" power_param { scale: 100 }
+  include { phase: TEST } }
+"""
+BATCHES = (([0, 1, 1, 2], [0, 0, 1, 1]), ([0, 0, 0, 0], [0, 9, 9, 9]), ([1, 0, 0, 2], [1, 1, 1, 0]))
+# Of class 0 two of four pixels are right, of class 1 two of five; their unions are 6 and 6. Class 2
+# is predicted, but has no pixels.
+WHOLE = {
+    "global": 4 / 9,
+    "class": (2 / 4 + 2 / 5) / 2,
+    "percent": 100 * (2 / 6 + 2 / 6) / 2,
+    "mean_of_batches": (2 / 4 + 1 / 1 + 1 / 4) / 3,
+}
+
+
+def _feed_pixels(net: caffe.Net) -> None:
+    """Fill the inputs with the next of BATCHES before each pass, round and round."""
+    passes = iter(range(1000))
+
+    def fill(layer: int) -> None:
+        if layer == 0:
+            predicted, labels = BATCHES[next(passes) % 3]
+            net.blobs["x"].data[...] = np.eye(3)[predicted].T[None, :, None]
+            net.blobs["t"].data[...] = np.array(labels)[None, None, None]
+
+    net.before_forward(fill)
+
+
+def _pixel_solver(make_solver, text: str = "") -> tuple[caffe.SGDSolver, list[dict[str, float]]]:
+    """A solver whose test sees BATCHES, and the figures of its tests so far."""
+    told: list[dict[str, float]] = []
+
+    class Told(Watcher):
+        def tested(self, tested: Outcome) -> None:
+            told.append({figure.name: figure.value for figure in tested.figures})
+
+    solver = make_solver(f"test_iter: 3 test_interval: 2 max_iter: 4 {text}", PIXELS)
+    _feed_pixels(solver.test_nets[0])
+    solver.watch(Told())
+    return solver, told
+
+
+def test_what_a_layer_accumulates_is_of_the_whole_test(make_solver, capsys) -> None:
+    solver, told = _pixel_solver(make_solver)
+    solver.solve()
+    assert told == [pytest.approx(WHOLE)] * 3  # at iterations 0, 2 and 4
+    log = [line for line in _log(capsys) if "Test net output" in line]
+    assert f"    Test net output #0: class = {WHOLE['class']:g}" in log
+
+
+def test_a_test_after_a_broken_off_one_counts_anew(make_solver, tmp_path) -> None:
+    """In the same solver, and in one that goes on from the snapshot."""
+    solver, told = _pixel_solver(make_solver)
+    answers = iter(["none", "none", "none", "end"])  # two iterations, then before the second batch
+    solver.set_requests(lambda: next(answers, "none") if solver.iter else "none")
+    solver.solve()
+    assert (solver.iter, len(told)) == (2, 1)
+    again, more = _pixel_solver(make_solver)
+    again.restore(tmp_path / "solver_iter_2.solverstate")
+    again.solve()
+    assert more == [pytest.approx(WHOLE)] * 2
+    for _ in range(2):  # the batches of the test go on where it was broken off
+        solver.test_nets[0].forward()
+    solver.solve()
+    assert told[1:] == [pytest.approx(WHOLE)] * 2
+
+
 def test_a_test_of_no_iterations(make_solver, capsys) -> None:
     make_solver("test_iter: 0 test_interval: 5 max_iter: 5").solve()
     assert not any("net output #" in line for line in _log(capsys))

@@ -189,7 +189,7 @@ def test_a_signal_draws_what_there_is(folder: Path, number: int, status: int) ->
     with open("log", "w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
-            _wait_for("find_lr: 2000/20000", process)
+            _wait_for("find_lr  2000/20000", process)
             process.send_signal(number)
             out, _ = process.communicate(timeout=600)
         finally:
