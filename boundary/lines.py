@@ -36,7 +36,8 @@ def fold(
     lines, line, empty = [], head, True
     for i, part in enumerate(parts):
         whole = part + (mark if i + 1 < len(parts) else "")
-        pieces = [whole] if len(whole) <= width - indent else whole.split(" ")
+        room = width - (indent if i else len(head))
+        pieces = [whole] if len(whole) <= room else whole.split(" ")
         for j, piece in enumerate(pieces):
             between = "" if empty else " " if j else gap
             if not empty and len(line + between + piece) > width:

@@ -77,10 +77,10 @@ class Guarded:
         The text must be narrower than the terminal, or it would take two rows.
         """
         with self.outlet.lock:
-            if self._within:  # somebody's line is not complete: the next text may complete it
-                return
-            before = self._erase()
+            before = "" if self._within else self._erase()
             self._standing = text
+            if self._within:  # a line is not complete so far: what completes it will draw the text
+                return
             if before or text:
                 self.outlet.write(before + text)
                 self.flush()

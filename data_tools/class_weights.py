@@ -2,19 +2,19 @@
 
 Methods:
   authors  FuseNet's (ACCV 2016): (1 / f) / median of all labels' (1 / f), where f is a label's
-           share of all pixels and label 0 counts like the others; so the weights' median is 1
-  median   Eigen and Fergus (ICCV 2015): median of all f / f, where f is a label's share of the
-           pixels of the frames in which it occurs
-  inverse  1 / (K f) for K labels that occur; so the mean over pixels is 1
-  log      ENet (Paszke et al., 2016): 1 / ln(1.02 + f)
-Except for `authors`, f leaves out the ignored label, whose weight is 0. Labels that never occur
-have weight 0.
+           share of the pixels of the frames in which it occurs; so the weights' median is 1
+  median   Eigen and Fergus (ICCV 2015): median of all f / f, with this f
+  inverse  1 / (K f) for K labels that occur, where f is a label's share of all pixels; so the
+           mean over pixels is 1
+  log      ENet (Paszke et al., 2016): 1 / ln(1.02 + f), with the f of inverse
+For `authors` all labels count alike, label 0 among them. The other methods leave the ignored label
+out: its pixels do not count, and its weight is 0. Labels that never occur have weight 0.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,28 @@ METHODS = ("authors", "median", "inverse", "log")
 ENET_OFFSET = 1.02
 
 
+def _zeros() -> np.ndarray:
+    return np.zeros(256, np.int64)
+
+
 @dataclass
 class Histogram:
-    """pixels[label]: number of pixels. shown[label]: pixels, without ignored ones, of the frames
-    in which the label occurs. Both int64, (256,)."""
+    """The pixels of each label in a number of frames, all int64, (256,).
 
-    pixels: np.ndarray
-    shown: np.ndarray
+    pixels[label]: those of the label. framed[label]: all of the frames in which it occurs.
+    valid[label]: those of these whose label is not the ignored one (None: none is).
+    """
+
+    ignore: int | None
+    pixels: np.ndarray = field(default_factory=_zeros)
+    framed: np.ndarray = field(default_factory=_zeros)
+    valid: np.ndarray = field(default_factory=_zeros)
+
+    def add(self, frame: np.ndarray) -> None:
+        """Counts one more frame, given its pixels of each label: int64, (256,)."""
+        self.pixels += frame
+        self.framed[frame > 0] += frame.sum()
+        self.valid[frame > 0] += frame.sum() - (0 if self.ignore is None else frame[self.ignore])
 
 
 def count(reader: Reader, ignore: int | None) -> Histogram:
@@ -42,13 +57,11 @@ def count(reader: Reader, ignore: int | None) -> Histogram:
 
     Raises DataError for a record without five channels or with labels that are not integers.
     """
-    pixels, shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    histogram = Histogram(ignore)
     for key, planes, _ in cli.progress(reader.planes(), len(reader), "records"):
-        frame = label_histogram(planes, f"{reader.path}: {key.decode(errors='replace')}")
-        pixels += frame
-        counted = frame.sum() - (0 if ignore is None else frame[ignore])
-        shown[frame > 0] += counted
-    return Histogram(pixels, shown)
+        where = f"{reader.path}: {key.decode(errors='replace')}"
+        histogram.add(label_histogram(planes, where))
+    return histogram
 
 
 def label_histogram(planes: np.ndarray, where: str) -> np.ndarray:
@@ -61,12 +74,12 @@ def label_histogram(planes: np.ndarray, where: str) -> np.ndarray:
     return np.bincount(label.ravel(), minlength=256)
 
 
-def weigh(histogram: Histogram, method: str, labels: int, ignore: int | None) -> np.ndarray:
+def weigh(histogram: Histogram, method: str, labels: int) -> np.ndarray:
     """The weight of each of `labels` labels, float64, by one of METHODS.
 
     Raises DataError if no label occurs.
     """
-    pixels = histogram.pixels[:labels].astype(np.float64)
+    pixels, ignore = histogram.pixels[:labels].astype(np.float64), histogram.ignore
     if method != "authors" and ignore is not None and ignore < labels:
         pixels[ignore] = 0
     seen = pixels > 0
@@ -75,9 +88,11 @@ def weigh(histogram: Histogram, method: str, labels: int, ignore: int | None) ->
     share = pixels[seen] / pixels.sum()
     weights = np.zeros(labels)
     if method == "authors":
-        weights[seen] = (1 / share) / np.median(1 / share)
+        rarity = histogram.framed[:labels][seen] / pixels[seen]
+        # For an even number of labels this median is not 1 / the median of the shares.
+        weights[seen] = rarity / np.median(rarity)
     elif method == "median":
-        share = pixels[seen] / histogram.shown[:labels][seen]
+        share = pixels[seen] / histogram.valid[:labels][seen]
         weights[seen] = np.median(share) / share
     elif method == "inverse":
         weights[seen] = 1 / (len(share) * share)
@@ -106,7 +121,7 @@ def arguments() -> argparse.ArgumentParser:
         type=cli.whole(-1, 255),
         default=0,
         metavar="LABEL",
-        help="the ignored label (default: 0); -1 for none",
+        help="the label that methods other than authors leave out (default: 0); -1 for none",
     )
     parser.add_argument(
         "--classes",
@@ -142,7 +157,7 @@ def main() -> None:
     ignore = None if args.ignore < 0 else args.ignore
     histogram = count(reader, ignore)
     names = label_names(reader, args.classes, histogram)
-    weights = weigh(histogram, args.method, len(names), ignore)
+    weights = weigh(histogram, args.method, len(names))
     print(
         f"# loss weights by method '{args.method}' from {len(reader)} records; "
         "weight  # label name: share of pixels"

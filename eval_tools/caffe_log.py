@@ -24,6 +24,7 @@ _RATE = re.compile(rf"{_AT}, lr = {_WORD}")
 _TESTING = re.compile(rf"{_AT}, Testing net \(#(\d+)\)")
 _OUTPUT = re.compile(rf"(Train|Test) net output #\d+: (\S+) = {_WORD}")
 _DAMAGED = re.compile(r"Iteration \d{19}")
+_IOU = re.compile(r"(?<![a-z])(mean|m)?iou(?![a-z])")
 _DONE = "Optimization Done."
 
 
@@ -143,11 +144,18 @@ def _number(text: str) -> float:
     return float(text)
 
 
+def measure(key: str) -> str | None:
+    """What a series measures by its name: "accuracy" or "IoU"; None for another."""
+    if "accura" in key.lower():
+        return "accuracy"
+    return "IoU" if _IOU.search(key.lower()) else None
+
+
 def panel(key: str) -> str | None:
     """The panel of a figure to which a series belongs; None if it is not drawn."""
     if key == "lr":
         return "learning rate"
-    if "accura" in key.lower():
+    if measure(key):
         return "accuracy"
     # `loss` already is the average of the train net's outputs.
     return "loss" if "loss" in key.lower() and not key.startswith("train/") else None

@@ -1,7 +1,7 @@
 """Draws loss, accuracy and learning rate of Caffe training logs, several runs in one figure.
 
 Reads the log of any Caffe version (`caffe train ... 2> train.log`). Prints one line per run:
-iterations, last loss, best test accuracy.
+iterations, last loss, best test accuracy and, where there is one, best test IoU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from boundary.text import plain_math
 from boundary.writing import write_bytes
 from data_tools.cli import DataError, check_distinct, say
 from eval_tools import cli
-from eval_tools.caffe_log import Parser, Run, Series, read_log
+from eval_tools.caffe_log import Parser, Run, Series, measure, read_log
 from eval_tools.caffe_log import panel as panel_of
 from eval_tools.tables import Table
 from eval_tools.tensorboard import write_events
@@ -152,23 +152,33 @@ def smoothed(values: Sequence[float], points: int) -> list[float]:
 
 
 def summary(runs: Sequence[Run]) -> Table:
-    """One row per run: iterations, last training loss, best test accuracy and its iteration."""
+    """One row per run: iterations, last training loss, best test accuracy and its iteration; the
+    same of the IoU if a run has one.
+    """
+    whats = ["accuracy"]
+    if any(measure(key) == "IoU" for run in runs for key in run.series):
+        whats.append("IoU")
     rows = []
     for run in runs:
         loss = run.series.get("loss", Series())
         last = f"{loss.values[-1]:.4g}" if loss.values else "-"
-        best = [
-            (value, at)
-            for key, series in run.series.items()
-            if key.startswith("test") and "accura" in key.lower() and "[" not in key
-            for value, at in zip(series.values, series.iterations, strict=True)
-            if not math.isnan(value)
-        ]
-        value, at = max(best, default=(None, None))
-        accuracy = "-" if value is None else f"{value:.4g} at {at}"
         iterations = max(series.iterations[-1] for series in run.series.values())
-        rows.append([run.name, str(iterations), last, accuracy])
-    return Table("Runs", ["run", "iterations", "last loss", "best test accuracy"], rows)
+        rows.append([run.name, str(iterations), last, *(_best(run, what) for what in whats)])
+    head = ["run", "iterations", "last loss", *(f"best test {what}" for what in whats)]
+    return Table("Runs", head, rows)
+
+
+def _best(run: Run, what: str) -> str:
+    """The best test value of what is measured, and its iteration."""
+    best = [
+        (value, at)
+        for key, series in run.series.items()
+        if key.startswith("test") and measure(key) == what and "[" not in key
+        for value, at in zip(series.values, series.iterations, strict=True)
+        if not math.isnan(value)
+    ]
+    value, at = max(best, default=(None, None))
+    return "-" if value is None else f"{value:.4g} at {at}"
 
 
 def write_figure(path: Path, figure: Figure) -> None:

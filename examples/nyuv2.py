@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from stages import Step, Text, Work
+from stages import AnyStep, Folder, Joined, Lines, Step, Work
 
 from boundary.reading import read_table, read_text
 from boundary.writing import write_text
@@ -201,7 +201,7 @@ def make_data(work: Work, args: argparse.Namespace) -> None:
     work.stage("lmdb", steps, inputs)
 
 
-def from_mat(args: argparse.Namespace) -> list[Step | Text]:
+def from_mat(args: argparse.Namespace) -> list[AnyStep]:
     """A command for each LMDB, so that a kill between them costs nothing."""
     return [
         Step(("data_tools.nyuv2", str(args.mat), "lmdb", "--splits", split,
@@ -222,11 +222,11 @@ def parts(frames: Path) -> tuple[Path, Path, Path]:
     return found[0], found[1], found[2]
 
 
-def from_frames(args: argparse.Namespace) -> list[Step | Text]:
+def from_frames(args: argparse.Namespace) -> list[AnyStep]:
     """One LMDB of all frames, and from it those of the splits, by lists of names."""
     rgb, depth, label = map(str, parts(args.frames))
     unit = ("--depth-unit", args.depth_unit) if args.depth_unit else ()
-    steps: list[Step | Text] = [
+    steps: list[AnyStep] = [
         Step(("data_tools.folder", "--rgb", rgb, "--depth", depth, *unit, "--label", label,
               "--classes", f"nyuv2-{args.classes}", "--size", args.size, "--fit", "stretch",
               "lmdb/frames"), "lmdb/frames")
@@ -235,7 +235,7 @@ def from_frames(args: argparse.Namespace) -> list[Step | Text]:
     for split in SPLITS[args.split]:
         chosen = names_of(split, names, args)
         listed, made = f"lmdb/{split}.txt", f"lmdb/{split}"
-        steps.append(Text(listed, tuple(chosen), f"the names of {len(chosen)} frames of {split}"))
+        steps.append(Lines(listed, tuple(chosen), f"the names of {len(chosen)} frames of {split}"))
         steps.append(Step(("data_tools.convert", "lmdb/frames", made, "--names", listed), made))
     return steps
 
@@ -293,7 +293,7 @@ def train(work: Work, args: argparse.Namespace, net: str, weights: list[str]) ->
     ]
     jitter = ["--augment", args.augment] if args.augment != "none" else []
     steps = [
-        Step(("netgen", net, *shared, "--test-source", f"lmdb/{test}", *weights, *jitter,
+        Step(("netgen", net, *shared, "--test-source", f"lmdb/{test}", "--iou", *weights, *jitter,
               "--batch-size", str(args.batch_size), "--dropout", f"{args.dropout:g}",
               "--moving-average-fraction", f"{args.moving_average_fraction:g}"),
              f"{net}/train.prototxt", out=True),
@@ -312,9 +312,13 @@ def train(work: Work, args: argparse.Namespace, net: str, weights: list[str]) ->
         steps.append(Step(("data_tools.vgg_surgery", str(args.vgg), f"{net}/train.prototxt",
                            start[1], "--seed", str(args.seed)), start[1]))  # fmt: skip
     device = ["-gpu", args.gpu] if args.gpu else ["-cpu", str(args.cpu)] if args.cpu else []
-    steps.append(Step(("caffe", "train", "-solver", f"{net}/solver.prototxt", *start,
-                       "-snapshot", "latest", "-snapshot_keep", "2", "-sigint_effect", "end"),
-                      log=f"{net}/train.log", extra=tuple(device)))  # fmt: skip
+    steps += [
+        Folder(f"{net}/log"),
+        Step(("caffe", "train", "-solver", f"{net}/solver.prototxt", *start,
+              "-snapshot", "latest", "-snapshot_keep", "2", "-sigint_effect", "end"),
+             extra=("-brief", "-log_dir", f"{net}/log", *device)),
+        Joined(f"{net}/log/caffe.*.INFO.*", f"{net}/train.log"),
+    ]  # fmt: skip
     after = ["lmdb", *(["weights"] if weights[1] == "weights/weights.txt" else [])]
     work.stage(net, steps, [args.vgg] if args.vgg else [], after,
                kept=lambda made: any(made.glob("*.solverstate")))  # fmt: skip

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from boundary.writing import atomic_write, write_text
+from boundary.writing import atomic_write, write_bytes, write_text
 from data_tools.cli import DataError
 
 RECORD = "stage.json"
@@ -39,26 +39,24 @@ class Step:
 
     command: what comes after `python -m`. makes: the file or folder that is there, whole, once the
     command has ended well, so that it need not be run again; without it, it is run until its stage
-    is through. out: whether its stdout becomes that file. log: the file that its stderr is added
-    to. extra: words that the result does not depend on, such as those that name a GPU.
+    is through. out: whether its stdout becomes that file. extra: words that the result does not
+    depend on, such as those that name a GPU.
     """
 
     command: tuple[str, ...]
-    makes: str | None = None
+    makes: str = ""
     out: bool = False
-    log: str | None = None
     extra: tuple[str, ...] = ()
 
     def shown(self) -> str:
         """The command as one types it into a shell."""
         words = shlex.join(["python", "-m", *self.command, *self.extra])
-        words += f" > {shlex.quote(self.makes)}" if self.out and self.makes else ""
-        return words + (f" 2>> {shlex.quote(self.log)}" if self.log else "")
+        return words + (f" > {shlex.quote(self.makes)}" if self.out else "")
 
 
 @dataclass(frozen=True)
-class Text:
-    """A step that writes lines of text. shown: what they are."""
+class Lines:
+    """A step that writes a file of lines. what: what they are."""
 
     makes: str
     lines: tuple[str, ...]
@@ -66,12 +64,63 @@ class Text:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What stage.json holds of it."""
-        return ("text", self.makes, *self.lines)
+        """What the stage's record holds of it."""
+        return ("lines", self.makes, *self.lines)
 
     def shown(self) -> str:
-        """A line that says what is written."""
+        """A comment that says what is written."""
         return f"# {self.makes}: {self.what}"
+
+    def do(self, root: Path) -> None:
+        """Writes the file."""
+        text = "".join(f"{line}\n" for line in self.lines)
+        write_text(root / self.makes, text, DataError)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A step that makes a folder."""
+
+    makes: str
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The shell's command."""
+        return ("mkdir", self.makes)
+
+    def shown(self) -> str:
+        """The same as text."""
+        return shlex.join(self.command)
+
+    def do(self, root: Path) -> None:
+        """Makes the folder."""
+        (root / self.makes).mkdir()
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A step that writes the files of a pattern into one, in the order of their names."""
+
+    pattern: str
+    into: str
+    makes = ""  # it is done until its stage is through: there may be more files
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The shell's command."""
+        return ("cat", self.pattern, ">", self.into)
+
+    def shown(self) -> str:
+        """The same as text."""
+        return " ".join(self.command)
+
+    def do(self, root: Path) -> None:
+        """Writes the file."""
+        parts = sorted(root.glob(self.pattern))
+        write_bytes(root / self.into, b"".join(map(Path.read_bytes, parts)), DataError)
+
+
+AnyStep = Step | Lines | Folder | Joined
 
 
 class Work:
@@ -141,7 +190,7 @@ class Work:
     def stage(
         self,
         name: str,
-        steps: Sequence[Step | Text],
+        steps: Sequence[AnyStep],
         inputs: Sequence[Path] = (),
         after: Sequence[str] = (),
         kept: Callable[[Path], bool] | None = None,
@@ -194,26 +243,24 @@ class Work:
         folder.mkdir()
         self._write(folder, {**record, "done": False})
 
-    def _do(self, step: Step | Text) -> None:
+    def _do(self, step: AnyStep) -> None:
         if step.makes and (self.folder / step.makes).exists():
             return
         print(f"$ {step.shown()}", flush=True)
-        if isinstance(step, Text):
-            text = "".join(f"{line}\n" for line in step.lines)
-            write_text(self.folder / step.makes, text, DataError)
+        if not isinstance(step, Step):
+            step.do(self.folder)
             return
         with ExitStack() as stack:
-            out = log = None
+            out = None
             if step.out:
                 beside = stack.enter_context(atomic_write(self.folder / step.makes, DataError))
                 out = stack.enter_context(open(beside, "wb"))
-            if step.log:
-                log = stack.enter_context(open(self.folder / step.log, "ab"))
-            status = self._run([*step.command, *step.extra], out, log)
+            status = self._run([*step.command, *step.extra], out)
             if status:
-                raise DataError(self._failure(step, status))
+                how = f"ended with status {status}" if status > 0 else f"died of signal {-status}"
+                raise DataError(f"this command {how}: {step.shown()}")
 
-    def _run(self, words: list[str], out: Any, log: Any) -> int:
+    def _run(self, words: list[str], out: Any) -> int:
         """Runs `python -m WORDS` with this interpreter; its exit status.
 
         The command ends if this process is killed: what it then saves is gone on with. It holds the
@@ -226,7 +273,6 @@ class Work:
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": path},
             stdout=out,
-            stderr=log,
             pass_fds=(self._lock.fileno(),),
             preexec_fn=_end_with_parent,
         )
@@ -237,15 +283,6 @@ class Work:
         if self._signal:
             sys.exit(128 + self._signal)
         return status
-
-    def _failure(self, step: Step, status: int) -> str:
-        """One line about a command that failed, with the last line of its log."""
-        how = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
-        text = f"this command {how}: {step.shown()}"
-        if step.log:
-            lines = (self.folder / step.log).read_text("utf-8", "replace").splitlines()
-            text += f"; its last line: {lines[-1] if lines else '(none)'}"
-        return text
 
     def _read(self, folder: Path) -> dict[str, Any] | None:
         """A stage's record; None if it has none."""

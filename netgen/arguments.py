@@ -97,6 +97,13 @@ def _net_parser(commands: Any) -> argparse.ArgumentParser:
         "of Caffe know only mirror",
     )
     add(
+        "--freeze",
+        type=_names,
+        metavar="PART[,PART...]",
+        help="layers that keep the weights with which training starts: encoder (both), rgb, depth, "
+        "or patterns of layers' names such as conv1_*",
+    )
+    add(
         "--iou",
         action="store_true",
         help="tests also tell global accuracy, mean class accuracy and mean IoU over all test "
@@ -182,6 +189,8 @@ def _complete(args: argparse.Namespace, complain: Callable[[str], NoReturn]) -> 
         complain("--data-list takes the place of --source and --test-source")
     if args.augment and (args.deploy or args.data_list is not None):
         complain("--augment is for training from LMDBs")
+    if args.freeze and args.deploy:
+        complain("--freeze is for training")
 
 
 # -------------------------------------------------------------------------------------------------
@@ -318,6 +327,13 @@ def _size(text: str) -> tuple[int, int]:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not a width and height such as 320x240")
     return _positive(found[1]), _positive(found[2])
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty part")
+    return names
 
 
 def _range(text: str) -> str:

@@ -6,7 +6,8 @@ Gupta et al. (CVPR 2013), the 13 after Couprie et al. (2013), the 37 of SUN RGB-
 
 The weights are the ones that the authors of FuseNet (Hazirbas, Ma et al., ACCV 2016) published with
 their networks: weight(c) = (1 / f(c)) / median over all labels of (1 / f), where f(c) is the share
-of label c among the training pixels and label 0, which the loss ignores, counts as a label.
+of label c in the pixels of those training frames that show it, and label 0, which the loss ignores,
+counts as a label (`data_tools.class_weights --method authors`).
 """
 
 from __future__ import annotations

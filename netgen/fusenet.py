@@ -21,6 +21,7 @@ from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter
 from netgen import augment, filelist
 from netgen.filelist import Files
+from netgen.freeze import freeze
 
 # VGG-16: the outputs of each block's convolutions.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -113,6 +114,8 @@ class Training:
     transform: the transform_param of the training data, as a dict; None leaves records unchanged.
     label_weights: loss weight of each label, label 0 first, or None for equal weights.
     scene_loss_weight: weight of the scene branch's loss; the segmentation's is 1.
+    freeze: branches ("encoder", "rgb", "depth") and patterns of layers' names that do not learn, as
+    netgen.freeze.freeze.
     iou: whether tests tell `global_accuracy`, `mean_accuracy` and `mean_iou` of all test records.
     """
 
@@ -125,6 +128,7 @@ class Training:
     scene_loss_weight: float = 0.1
     files: Files | None = None
     transform: dict[str, Any] | None = None
+    freeze: tuple[str, ...] = ()
     iou: bool = False
 
 
@@ -149,6 +153,8 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
     which a Slice layer cuts into colour, depth and label; a list of files gives these three.
     `loss` and `accuracy` are over the labelled pixels; a scene branch adds its own two.
 
+    Raises CaffeError unless there is one label weight for each label, and where `freeze` names what
+    the net does not have.
     Raises CaffeError unless there is one label weight for each label, and for `iou` without tests.
     """
     weights = training.label_weights
@@ -186,7 +192,10 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
         )
         n.scene_accuracy = L.Accuracy(n.scene_score, n.scene)
     layers = [layer for proto in (*data, n.to_proto()) for layer in proto.layer]
-    return _named(name, layers)
+    net = _named(name, layers)
+    if training.freeze:
+        freeze(net, training.freeze, _branches(arch))
+    return net
 
 
 def _add_figures(n: net_spec.NetSpec) -> None:
@@ -271,6 +280,26 @@ def _encoder_unit(arch: Architecture, block: int, index: int, pair: bool) -> _Un
         blob=blob,
         in_place=fused,
     )
+
+
+def _branches(arch: Architecture) -> dict[str, list[str]]:
+    """The names of the encoders' layers: of all, of that for colour, of that for depth."""
+    main = _encoder_layers(arch, range(1, len(BLOCKS) + 1), pair=False)
+    pair = _encoder_layers(arch, range(1, arch.fusions + 1), pair=True)
+    rgb = main if arch.fusions or arch.net == "rgb" else []
+    return {"encoder": main + pair, "rgb": rgb, "depth": main if arch.net == "depth" else pair}
+
+
+def _encoder_layers(arch: Architecture, blocks: range, pair: bool) -> list[str]:
+    """The names of one encoder's layers that learn, gather or drop."""
+    units = (
+        _encoder_unit(arch, block, index, pair)
+        for block in blocks
+        for index in range(1, len(BLOCKS[block - 1]) + 1)
+    )
+    names = [name for unit in units for name in (unit.conv, unit.bn, unit.scale)]
+    suffix = "_pair" if pair else ""
+    return names + [f"encdrop{block}{suffix}" for block in blocks if block in DROPOUT_BLOCKS]
 
 
 def _decoder_unit(block: int, index: int) -> _Unit:

@@ -42,7 +42,7 @@ def net_text(args: argparse.Namespace) -> tuple[str, list[str]]:
         return _made_by(args) + _depth_range(args) + _class_names(args, arch) + files.text(net), []
     training = _training(args, arch.classes)
     warnings = list(_misfits(training, args.dataset, arch))
-    return _made_by(args) + files.text(train_net(arch, training, name)), warnings
+    return _made_by(args) + _frozen(args) + files.text(train_net(arch, training, name)), warnings
 
 
 def solver_text(args: argparse.Namespace, net: NetParameter) -> tuple[str, list[str]]:
@@ -65,6 +65,14 @@ def solver_text(args: argparse.Namespace, net: NetParameter) -> tuple[str, list[
 def _made_by(args: argparse.Namespace) -> str:
     command = shlex.join(args.argv).replace("\n", " ")
     return f"# Made by: python -m netgen {command}\n"
+
+
+def _frozen(args: argparse.Namespace) -> str:
+    """A comment that says what layers that do not learn need."""
+    if not args.freeze:
+        return ""
+    what = ", ".join(args.freeze).replace("\n", " ")
+    return f"# {what}: frozen; start with caffe train -weights TRAINED.caffemodel\n"
 
 
 def _depth_range(args: argparse.Namespace) -> str:
@@ -107,6 +115,7 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
         test_batch_size=args.test_batch_size,
         shuffle=not args.no_shuffle,
         transform=args.augment,
+        freeze=args.freeze or (),
         label_weights=label_weights.choose(args.label_weights, DATASETS.get(args.dataset), classes),
         scene_loss_weight=args.scene_loss_weight,
         files=_files(args),

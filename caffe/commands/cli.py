@@ -54,6 +54,18 @@ FLAGS = (
     ),
     Flag("snapshot_keep", 0, "Keep this many snapshots, the newest; 0: all."),
     Flag(
+        "keep_best",
+        "",
+        "Keep the snapshot of the best test as PREFIX_best.*. An output of a test net judges: "
+        "TOP[@NET][:INDEX][:max|min]. By default less is better of losses and errors, more of "
+        "others.",
+    ),
+    Flag(
+        "patience",
+        0,
+        "With -keep_best: stop after this many tests in a row that were not better; 0: never.",
+    ),
+    Flag(
         "weights",
         "",
         "Trained weights to start from, separated by ','. With -snapshot only beside 'latest', for "
@@ -95,19 +107,19 @@ FLAGS = (
         "With 'time': the fused plan that 'train' and 'test' run by, and why it is not fused more.",
     ),
     Flag(
-        "find_lr",
-        False,
-        "With 'train': only find a learning rate. On a copy, the rate rises exponentially over "
-        "-iterations (100 by default); the losses are drawn, and a rate is suggested.",
-    ),
-    Flag("find_lr_range", "1e-6,10", "With -find_lr: the lowest and the highest rate."),
-    Flag(
         "brief",
         None,
         "With 'train': show a summary, a line of progress and a line for each test in place of "
         "Caffe's log. By default so on a terminal, unless -alsologtostderr, -logtostderr or "
         "-minloglevel is given. -log_dir has the full log in any case.",
     ),
+    Flag(
+        "find_lr",
+        False,
+        "With 'train': only find a learning rate. On a copy, the rate rises exponentially over "
+        "-iterations (100 by default); the losses are drawn, and a rate is suggested.",
+    ),
+    Flag("find_lr_range", "1e-6,10", "With -find_lr: the lowest and the highest rate."),
     Flag("iterations", 50, "The number of iterations to run."),
     Flag(
         "sigint_effect",
@@ -151,16 +163,16 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     execution.set_precision(flags.precision)
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
+    if action is train:
+        log.set_brief(brief_by_default(given) if flags.brief is None else flags.brief)
     if flags.find_lr and action is not train:
         raise Usage("-find_lr is for 'train'")
     if flags.find_lr and "iterations" not in given:
         flags.iterations = FIND_LR_ITERATIONS
-    if action is train:
-        log.set_brief(_brief_by_default(given) if flags.brief is None else flags.brief)
     return action(flags)
 
 
-def _brief_by_default(given: set[str]) -> bool:
+def brief_by_default(given: set[str]) -> bool:
     """Whether training shows progress in place of Caffe's log: on a terminal, unless glog's flags
     or variables ask for lines.
     """
@@ -176,6 +188,10 @@ def train(flags: SimpleNamespace) -> int:
         raise Usage("give a -snapshot to resume training, or -weights to finetune, but not both")
     if flags.snapshot_keep < 0:
         raise Usage(f"-snapshot_keep {flags.snapshot_keep}: expected a number from 0 up")
+    if flags.patience < 0:
+        raise Usage(f"-patience {flags.patience}: expected a number from 0 up")
+    if flags.patience and not flags.keep_best:
+        raise Usage("-patience counts tests that are not better: it needs -keep_best")
     from caffe.formats import files
     from caffe.process.signals import SignalRequests
     from caffe.solver.snapshots import resume_point
@@ -202,6 +218,8 @@ def train(flags: SimpleNamespace) -> int:
         snapshot or None,
         flags.sync_bn,
         snapshot_keep=flags.snapshot_keep,
+        keep_best=flags.keep_best,
+        patience=flags.patience,
         fresh=() if snapshot else fresh,
     )
     asked = f"-gpu {flags.gpu}" if flags.gpu else f"-cpu {flags.cpu}"

@@ -206,9 +206,10 @@ def brief() -> bool:
     return _sink.brief
 
 
-def directory() -> Path | None:
-    """Where log files are written; None if they are not."""
-    return _sink.log_dir
+def full_log() -> Path | None:
+    """The file that has all lines, by its lasting name; None if there is no log directory."""
+    folder = _sink.log_dir
+    return None if folder is None else folder / f"{_sink.program}.{_NAMES[INFO]}"
 
 
 def settings() -> tuple[int, str | None, str, bool]:

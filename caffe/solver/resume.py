@@ -24,6 +24,10 @@ starts its data over. It is JSON:
                   "source", "contents" (how much the source held) and "order": "seed" (without it,
                   a shuffled order also depends on the source's name, as in earlier versions); for a
                   Python layer it is "state", the value of its get_state()
+    best          the best test before this iteration's (caffe/solver/best.py): "top" (its name),
+                  "direction" ("max" or "min"), "value", "iteration", "since" (the number of tests
+                  after it) and "last" (the iteration of the last test). Null without keep_best, and
+                  missing in files of earlier versions
 """
 
 from __future__ import annotations
@@ -62,6 +66,22 @@ class LossWindow:
     since: int
 
 
+@dataclass(frozen=True)
+class BestTest:
+    """The best test so far. top: which value of a test it is about. direction: "max" or "min".
+
+    value, iteration: its own; None if no test gave a number so far. since: the number of tests
+    after it. last: the iteration of the last test, good or not.
+    """
+
+    top: str
+    direction: str
+    value: float | None = None
+    iteration: int | None = None
+    since: int = 0
+    last: int | None = None
+
+
 @dataclass
 class Point:
     """The state of a run beside weights and history; the fields are those of the side file."""
@@ -70,6 +90,7 @@ class Point:
     random: list[dict[str, str | None] | None]
     loss: LossWindow
     nets: list[list[dict[str, Any]]]
+    best: BestTest | None = None
 
 
 def side_file(state_file: PathLike) -> Path:
@@ -84,14 +105,17 @@ def side_file(state_file: PathLike) -> Path:
 # -- capturing ---------------------------------------------------------------------------------
 
 
-def capture(seed: int, nets: Sequence[Net], loss: LossWindow, together: bool) -> Point:
+def capture(
+    seed: int, nets: Sequence[Net], loss: LossWindow, best: BestTest | None, together: bool
+) -> Point:
     """The state of a run now. together: all processes call this, and share their random states."""
     own = _random_state()
     rank, count = ranks.solver_rank(), ranks.solver_count()
     states = [own if i == rank else None for i in range(count)]
     if together:
         states = gather(own)
-    return Point(seed if seed >= 0 else None, states, loss, [_positions(net) for net in nets])
+    positions = [_positions(net) for net in nets]
+    return Point(seed if seed >= 0 else None, states, loss, positions, best)
 
 
 def _random_state() -> dict[str, str | None]:
@@ -158,7 +182,7 @@ def history_crc32(history: Iterable[np.ndarray]) -> int:
 
 
 def read(path: PathLike) -> dict[str, Any]:
-    """A side file's content; "run" is 0 where a file of an earlier version has none.
+    """A side file's content; "run" is 0, and "best" None, where earlier versions' have none.
 
     Raises CaffeError if it cannot be read, or if anything in it is not as this module says.
     """
@@ -178,7 +202,13 @@ def read(path: PathLike) -> dict[str, Any]:
             f"{path}: damaged ({one_line(str(error), 120)}); expected the side file of a snapshot. "
             "Without it the data starts over: remove it if that will do"
         ) from None
-    return {**content, "run": content.get("run", 0), "loss": LossWindow(**content["loss"])}
+    best = content.get("best")
+    return {
+        **content,
+        "run": content.get("run", 0),
+        "loss": LossWindow(**content["loss"]),
+        "best": best and BestTest(**best),
+    }
 
 
 # -- its form ----------------------------------------------------------------------------------
@@ -197,6 +227,10 @@ def _check(content: Any) -> None:
     _check_keys(content["model"], "model.", _MODEL)
     _check_keys(content["loss"], "loss.", _LOSS)
     _need(len(content["loss"]) == len(_LOSS), "loss", f"{', '.join(_LOSS)} alone")
+    if content.get("best") is not None:
+        _need(isinstance(content["best"], dict), "best", "null or an object")
+        _check_keys(content["best"], "best.", _BEST)
+        _need(len(content["best"]) == len(_BEST), "best", f"{', '.join(_BEST)} alone")
     for i, state in enumerate(content["random"]):
         _check_random(state, f"random[{i}]")
     for i, net in enumerate(content["nets"]):
@@ -217,6 +251,7 @@ _OBJECT: _Kind = (lambda v: isinstance(v, dict), "an object")
 # A diverged run's loss is NaN.
 _NUMBER: _Kind = (lambda v: type(v) is float or _whole(v, *_INT), "a number")
 _TEXT: _Kind = (lambda v: isinstance(v, str) and _encodes(v), "a text")
+_PERHAPS: _Kind = (lambda v: v is None or _whole(v, 0, 2**31 - 1), "null or a whole number")
 _SEED: _Kind = (lambda v: _whole(v, *_INT), "a whole number of 64 bits")
 
 _TOP = {
@@ -235,6 +270,14 @@ _LOSS = {
     "window": (lambda v: isinstance(v, list) and all(map(_NUMBER[0], v)), "a list of numbers"),
     "mean": _NUMBER,
     "since": _COUNT,
+}
+_BEST = {
+    "top": _TEXT,
+    "direction": (lambda v: v in ("max", "min"), "max or min"),
+    "value": (lambda v: v is None or (_NUMBER[0](v) and v == v), "null or a number, not NaN"),
+    "iteration": _PERHAPS,
+    "since": _COUNT,
+    "last": _PERHAPS,
 }
 # What is in a position depends on the layer's type, but a name means the same for all.
 _POSITION = {
@@ -328,7 +371,7 @@ def point_of(state_file: PathLike, state: SolverStateData) -> Point | None:
     if (content["iteration"], content["history_crc32"]) != mine:
         _announce(f"{path} is not {state_file}'s, but another's: data starts over", WARNING)
         return None
-    return Point(content["seed"], content["random"], content["loss"], content["nets"])
+    return Point(*(content[key] for key in ("seed", "random", "loss", "nets", "best")))
 
 
 # -- resuming ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.formats import files
+from caffe.formats.files import PathLike
 from caffe.formats.forks import without_effect
 from caffe.formats.prototext import check_texts
 from caffe.net import Net
@@ -24,10 +25,11 @@ from caffe.process.ranks import announce, root_solver, solver_rank
 from caffe.process.seeds import set_random_seed
 from caffe.process.signals import ENDING
 from caffe.proto import caffe_pb2 as pb
-from caffe.solver import learning_rate, resume, snapshots
+from caffe.solver import best, learning_rate, resume, snapshots
+from caffe.solver.best import Keeper
 from caffe.solver.detection import AP_VERSIONS, Detections
 from caffe.solver.learning_rate import LearningRate
-from caffe.solver.resume import LossWindow, Point
+from caffe.solver.resume import BestTest, LossWindow, Point
 from caffe.solver.updates import UPDATES, Update
 from caffe.solver.watching import Figure, Outcome, Watcher
 
@@ -68,6 +70,7 @@ class Solver:
     CaffeError for a solver or net that cannot be used, before anything runs.
 
     snapshot_keep: the number of newest snapshots to keep under its prefix; 0 (default): all.
+    best: the best test so far, if there is one (keep_best).
     ended: whether a request ('end') has ended solve() or step(), after a snapshot.
     """
 
@@ -82,6 +85,7 @@ class Solver:
         self.param.CopyFrom(param)
         self.iter = 0
         self.snapshot_keep = 0
+        self.best: BestTest | None = None
         text = files.text(self.param).rstrip()
         announce("solver.cpp:45", f"Initializing solver from parameters: \n{text}")
         check_texts(self.param, "solver")
@@ -115,6 +119,7 @@ class Solver:
         self._loss = LossWindow([], 0.0, 0)
         self._loss_goes_on = False  # whether step() continues a restored window
         self._before_test: Point | None = None  # the state before the test that is running
+        self._keeper: Keeper | None = None  # with keep_best
         self._shown_at, self._shown_iter = time.monotonic(), 0
 
     # -- setting up -----------------------------------------------------------------------------
@@ -245,6 +250,39 @@ class Solver:
         """Let `watcher` know of every iteration, test and snapshot from now on."""
         self._watchers.append(watcher)
 
+    def keep_best(self, top: str, patience: int = 0) -> None:
+        """Keep the snapshot of the best test, as snapshot_prefix_best.* (caffe/solver/best.py).
+
+        It is a snapshot of before the test, whatever snapshot_keep removes. `best` says which test
+        it is. A test that is repeated at one iteration counts once.
+
+        top: the value that judges, TOP[@NET][:INDEX][:max|min]: an output of a test net, the net's
+        number if several have it, the place of the value in an output of several. Less is better of
+        losses (outputs with a loss weight, or with "loss" or "error" in the name), else more,
+        unless said. NaN is never better.
+        patience: end solve() or step(), as a request to 'stop' does, after so many tests in a row
+        that were not better; 0: never.
+
+        Raises CaffeError, with a list of the outputs, if there is none of that name, and if the
+        solver has no snapshot_prefix that can be written.
+        """
+        if not self.param.HasField("snapshot_prefix"):
+            raise CaffeError("keep_best: the solver has no snapshot_prefix")
+        if patience < 0:
+            raise CaffeError(f"keep_best: patience is {patience}, expected at least 0")
+        self._check_snapshot_prefix()
+        detects = self.param.eval_type == "detection"
+        sizes = [
+            {name: 1 if detects else net.blobs[name].count for name in net.outputs if count}
+            for net, count in zip(self.test_nets, self.param.test_iter, strict=True)
+        ]
+        judge = best.judge(top, self.test_nets, sizes)
+        prefix = self.param.snapshot_prefix
+        self._keeper = Keeper(judge, patience, prefix, self._snapshot_suffix)
+        if root_solver():
+            best.repair(prefix)
+        self.best = self._keeper.known(self.best)
+
     def set_requests(self, requests: Callable[[], str]) -> None:
         """Set the function that returns 'stop', 'snapshot', 'end' or 'none'.
 
@@ -275,12 +313,17 @@ class Solver:
         if self._stop:
             announce("solver.cpp:311", "Optimization stopped early.")
             return
+        due = p.test_interval and self.iter % p.test_interval == 0
+        self._before_test = self._point() if due else None  # the pass for display is not part of it
         if p.display and self.iter % p.display == 0:
             self._smooth(self.net.forward_from_to(0, len(self.net.layers) - 1))
             loss = number(self._loss.mean)
             announce("solver.cpp:327", f"Iteration {self.iter}, loss = {loss}")
-        if p.test_interval and self.iter % p.test_interval == 0:
+        if due:
             self._test_all()
+            self._before_test = None
+        if self._keeper:
+            self._keeper.log("The best test", self.best)
         announce("solver.cpp:332", "Optimization Done.")
 
     def step(self, iterations: int) -> None:
@@ -362,14 +405,32 @@ class Solver:
 
         Each file gets its name once it is complete, the .solverstate last.
         """
-        hdf5 = self.param.snapshot_format == pb.SolverParameter.HDF5
-        suffix, kind = (".h5", "HDF5") if hdf5 else ("", "binary proto")
-        model = self._snapshot_path(f".caffemodel{suffix}")
-        state = self._snapshot_path(f".solverstate{suffix}")
+        prefix = self.param.snapshot_prefix
+        stem = f"{prefix}_iter_{self.iter}"
+        state = f"{stem}.solverstate{self._snapshot_suffix}"
         snapshots.forget(state)  # an older one does not fit the new model
+        self._save(stem, os.path.dirname(prefix))
+        snapshots.sweep(prefix)
+        if self.snapshot_keep > 0:
+            snapshots.prune(prefix, self.snapshot_keep, state)
+        for watcher in self._watchers:
+            watcher.saved(self.iter, state)
+
+    @property
+    def _snapshot_suffix(self) -> str:
+        return ".h5" if self.param.snapshot_format == pb.SolverParameter.HDF5 else ""
+
+    def _save(self, stem: str, folder: PathLike) -> None:
+        """Write the three files of a snapshot into a folder. stem: of the names that they will have
+        at last.
+        """
+        hdf5, suffix = bool(self._snapshot_suffix), self._snapshot_suffix
+        kind = "HDF5" if hdf5 else "binary proto"
+        model, state = (f"{stem}.{end}{suffix}" for end in ("caffemodel", "solverstate"))
+        now = {path: os.path.join(folder, os.path.basename(path)) for path in (model, state)}
         announce(f"solver.cpp:{474 if hdf5 else 464}", f"Snapshotting to {kind} file {model}")
         save = self.net.save_hdf5 if hdf5 else self.net.save
-        save(model, self.param.snapshot_diff)
+        save(now[model], self.param.snapshot_diff)
         history = [h.data for h in self._history]
         data = files.SolverStateData(self.iter, model, self._rate.current_step, history)
         if self.param.lr_policy == "plateau":
@@ -377,15 +438,10 @@ class Solver:
             data.minimum_loss = min(self._rate.minimum_loss, largest)
             data.iter_last_event = self._rate.iter_last_event
         point = self._before_test or self._point(together=False)
-        resume.write(resume.side_file(state), point, model, data, self._run())
+        resume.write(resume.side_file(now[state]), point, now[model], data, self._run())
         line = 296 if hdf5 else 284
         announce(f"sgd_solver.cpp:{line}", f"Snapshotting solver state to {kind} file {state}")
-        (files.write_solver_state_hdf5 if hdf5 else files.write_solver_state)(state, data)
-        snapshots.sweep(self.param.snapshot_prefix)
-        if self.snapshot_keep > 0:
-            snapshots.prune(self.param.snapshot_prefix, self.snapshot_keep, state)
-        for watcher in self._watchers:
-            watcher.saved(self.iter, state)
+        (files.write_solver_state_hdf5 if hdf5 else files.write_solver_state)(now[state], data)
 
     def _run(self) -> int:
         """This run's number among those under the prefix; restore() begins a new run."""
@@ -402,6 +458,7 @@ class Solver:
         CaffeError if a file cannot be read or the history does not fit this solver.
         """
         path = os.fspath(state_file)
+        best.complete(path)
         state = snapshots.read_state(path)
         if len(state.history) != len(self._history):
             raise CaffeError(
@@ -436,6 +493,9 @@ class Solver:
             self._loss_goes_on = len(point.loss.window) <= self.param.average_loss
             if self._loss_goes_on:
                 self._loss = point.loss
+        self.best = point.best if point else None
+        if self._keeper:
+            self.best = self._keeper.known(self.best)
 
     def _point(self, together: bool = True) -> Point:
         """The state of data, random numbers and displayed loss.
@@ -444,7 +504,7 @@ class Solver:
         """
         nets, together = [self.net, *self.test_nets], together and self._agree is not None
         loss = LossWindow(list(self._loss.window), self._loss.mean, self._loss.since)
-        return resume.capture(self.param.random_seed, nets, loss, together)
+        return resume.capture(self.param.random_seed, nets, loss, self.best, together)
 
     def _snapshot_together(self) -> None:
         """Take a snapshot with the random states of all processes; the first one writes it."""
@@ -528,6 +588,9 @@ class Solver:
     def _go_on_after_test(self) -> bool:
         """Whether training continues. The other processes wait here while the first one tests."""
         asked = "snapshot" if self._snapshot_asked else "none"
+        if self._keeper and self._keeper.impatient and not self._stop:
+            asked = "stop"
+            self._keeper.log_end(self.best)
         if self._stop:
             asked = "end" if self.ended else "stop"
         request = self._agreed(asked)
@@ -587,8 +650,11 @@ class Solver:
         elif count:
             figures = _figures(net, [t / n for t, n in zip(totals, over, strict=True)])
             _log_outputs("solver.cpp:414", "Test", figures)
+        outcome = Outcome(self.iter, i, tuple(figures), mean_loss)
         for watcher in self._watchers:
-            watcher.tested(Outcome(self.iter, i, tuple(figures), mean_loss))
+            watcher.tested(outcome)
+        if self._keeper:
+            self.best = self._keeper.judged(self.best, outcome, self._save)
 
     def _log_precisions(self, found: Sequence[Detections]) -> list[Figure]:
         """The mean average precision of each output; a label of which nothing is found counts 0."""
@@ -605,9 +671,6 @@ class Solver:
             announce("solver.cpp:546", line)
             figures.append(Figure(detections.output, 0, mean))
         return figures
-
-    def _snapshot_path(self, extension: str) -> str:
-        return f"{self.param.snapshot_prefix}_iter_{self.iter}{extension}"
 
 
 class SGDSolver(Solver):

@@ -14,16 +14,13 @@ from caffe.process import log
 from caffe.process.execution import Settings
 from caffe.process.log import number
 from caffe.proto.caffe_pb2 import SolverParameter
-from caffe.solver import Solver
+from caffe.solver import Solver, learning_rate
 
 HEAD = 12  # columns of a line's name
 SHOWN = 2  # sources or test nets that are told one by one
 
 # Fields of a solver that a policy of the learning rate may use.
-SCHEDULE = (
-    *("gamma", "power", "stepsize", "stepvalue", "stageiter", "stagelr", "plateau_winsize"),
-    *("vstep_size", "vstep_lr", "rampup_interval", "rampup_lr", "min_lr"),
-)
+SCHEDULE = ("gamma", "power", "stepsize", "stepvalue", *learning_rate.TAKES)
 SINGLE = ("records", "pictures", "frames", "clips")  # units of which a batch holds so many
 
 
@@ -39,11 +36,12 @@ def summary(
     processes: int,
     settings: Settings,
     snapshot: str | None = None,
+    fresh: Sequence[str] = (),
 ) -> list[str]:
     """The lines.
 
     devices: of this machine (None: the CPU). processes: all, on all machines. snapshot: what the
-    run was resumed from.
+    run was resumed from. fresh: layers that did not take their weights.
     """
     p = solver.param
     lines = [
@@ -54,8 +52,8 @@ def summary(
         ("solver", _schedule(p)),
         *(("tests", test) for test in _tests(solver)),
         ("snapshots", _snapshots(solver)),
-        ("start", _start(solver, snapshot)),
-        ("log", [f"{folder}/caffe.INFO"] if (folder := log.directory()) else []),
+        ("start", _start(solver, snapshot, fresh)),
+        ("log", [str(path)] if (path := log.full_log()) else []),
     ]
     width = stderr().columns()
     told = [(head, [part for part in parts if part]) for head, parts in lines]
@@ -141,8 +139,7 @@ def _device(devices: Sequence[int | None], processes: int, settings: Settings) -
 def _schedule(p: SolverParameter) -> list[str]:
     told = []
     for name in SCHEDULE:
-        field = p.DESCRIPTOR.fields_by_name.get(name)
-        value = getattr(p, name) if field is not None else None
+        value = getattr(p, name)
         if value and (not isinstance(value, (int, float)) or p.HasField(name)):
             values = [value] if isinstance(value, (int, float)) else value
             told.append(f"{name} {' '.join(map(number, values))}")
@@ -177,7 +174,10 @@ def _snapshots(solver: Solver) -> list[str]:
     ]
 
 
-def _start(solver: Solver, snapshot: str | None) -> list[str]:
+def _start(solver: Solver, snapshot: str | None, fresh: Sequence[str]) -> list[str]:
     if snapshot:
         return [f"resumed from {snapshot}", f"iteration {solver.iter:,}"]
-    return [f"weights of {name}" for name in solver.param.weights] or ["from scratch, by fillers"]
+    weights = [name for names in solver.param.weights for name in names.split(",")]
+    if not weights:
+        return ["from scratch, by fillers"]
+    return [f"weights of {' and '.join(weights)}", f"{' '.join(fresh)} fresh" if fresh else ""]

@@ -45,8 +45,9 @@ class Run:
     solver: path of a prototxt, or the message. snapshot: path of the solver state to resume from.
     sync_bn: see set_sync_bn. timing: at each display, log the times of layers and of sums over
     processes; the net then runs layer by layer, without a plan. snapshot_keep: the number of newest
-    snapshots to keep; 0: all. fresh: as Solver's. settings: of the arithmetic; by default those in
-    force where the Run is made.
+    snapshots to keep; 0: all. keep_best, patience: as Solver.keep_best's; an empty text: none is
+    kept. fresh: as Solver's. settings: of the arithmetic; by default those in force where the Run
+    is made.
     """
 
     solver: str | SolverParameter
@@ -54,6 +55,8 @@ class Run:
     sync_bn: bool = False
     timing: bool = False
     snapshot_keep: int = 0
+    keep_best: str = ""
+    patience: int = 0
     fresh: tuple[str, ...] = ()
     settings: execution.Settings = field(default_factory=execution.settings)
 
@@ -125,6 +128,8 @@ def prepare(
     _set_up(run)
     solver = get_solver(run.solver, fresh=run.fresh)
     solver.snapshot_keep = run.snapshot_keep
+    if run.keep_best:  # before the processes meet: the first one may have files to move
+        solver.keep_best(run.keep_best, run.patience)
     solver.set_requests(requests.next)
     for net in (solver.net, *solver.test_nets):
         net.observed = False
@@ -151,7 +156,7 @@ def _shown(
         progress.share_terminal()
     if not ranks.root_solver() or lowest_level() > INFO:
         return nullcontext()
-    for line in summary(solver, devices, place.count, run.settings, run.snapshot):
+    for line in summary(solver, devices, place.count, run.settings, run.snapshot, run.fresh):
         say(line)
     batch = batch_of(solver.net) * solver.param.iter_size * place.count
     return Display(solver, batch, requests.waiting)

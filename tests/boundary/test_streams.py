@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from terminal import Screen
 
 from boundary import running, streams
 from boundary.streams import Guarded, Outlet
@@ -164,3 +165,84 @@ def test_stderr_is_guarded_wherever_it_goes(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", second := io.StringIO())
     streams.say("two")
     assert (first.getvalue(), second.getvalue()) == ("one\n", "two\n")
+
+
+# -- a line that stands below all others -----------------------------------------------------------
+
+
+class _Terminal(io.StringIO):
+    """Stands for a terminal `width` columns wide."""
+
+    width = 40
+
+    def fileno(self) -> int:
+        return 2
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Guarded, Screen]:
+    """A guarded stream, and the screen behind it."""
+    for name in ("TMUX", "STY", "XTERM_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    screen, file = Screen(40), _Terminal()
+    file.write = lambda text: screen.feed(text) or len(text)
+    size = lambda _: os.terminal_size((screen.columns, 24))  # noqa: E731
+    monkeypatch.setattr(os, "get_terminal_size", size)
+    return Guarded(file), screen
+
+
+def test_a_standing_line_stays_below_what_is_written(terminal) -> None:
+    stream, screen = terminal
+    stream.stand("10%")
+    stream.write("a warning\n")
+    assert screen.rows() == ["a warning", "10%"]
+    stream.stand("20%")
+    stream.write("")
+    assert screen.rows() == ["a warning", "20%"]
+    stream.stand("")
+    stream.write("done\n")
+    assert screen.rows() == ["a warning", "done"]
+
+
+def test_a_line_written_in_pieces_is_not_torn(terminal) -> None:
+    stream, screen = terminal
+    stream.stand("10%")
+    stream.write("one, ")
+    stream.stand("20%")
+    stream.write("two\n")
+    assert screen.rows() == ["one, two", "20%"]
+
+
+def test_a_standing_line_that_the_terminal_has_broken_goes_whole(terminal) -> None:
+    stream, screen = terminal
+    stream.write("above\n")
+    stream.stand("x" * 37)
+    screen.columns = 10
+    assert screen.rows()[1:] == ["x" * 10] * 3 + ["x" * 7]
+    stream.stand("yy")
+    assert screen.rows() == ["above", "yy"]
+
+
+def test_where_the_terminal_breaks_no_lines_nothing_above_is_removed(terminal, monkeypatch) -> None:
+    monkeypatch.setenv("XTERM_VERSION", "XTerm(390)")  # it cuts them off
+    stream, screen = terminal
+    stream.write("above\n")
+    stream.stand("x" * 37)
+    screen.columns, screen.lines, screen.at = 10, ["above", "x" * 10], 10
+    stream.stand("yy")
+    assert screen.rows() == ["above", "yy"]
+
+
+def test_another_processs_line_is_written_over(terminal) -> None:
+    stream, screen = terminal
+    stream.shared = True
+    screen.feed("another's 10%")
+    stream.write("a warning\n")
+    assert screen.rows() == ["a warning"]
+
+
+def test_the_width_of_what_is_no_terminal_is_not_known(tmp_path) -> None:
+    with open(tmp_path / "file", "w") as file:
+        assert Guarded(file).columns() is None
+    assert Guarded(io.StringIO()).columns() is None
+    assert Guarded(None).columns() is None

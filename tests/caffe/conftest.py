@@ -25,13 +25,13 @@ def _settings_as_before() -> Iterator[None]:
     """
     states = [module._state for module in (device, seeds, ranks)]
     places, arithmetic = [dict(vars(state)) for state in states], execution.settings()
-    logged, least = log._sink, log._sink.min_level
+    logged, least, brief = log._sink, log._sink.min_level, log._sink.brief
     if os.environ.get("CAFFE_TEST_DEVICE") == "cuda":
         caffe.set_mode_gpu()
     yield
     for state, place in zip(states, places, strict=True):
         vars(state).update(place)
-    logged.min_level = least
+    logged.min_level, logged.brief = least, brief
     if execution.settings() != arithmetic:
         execution.take(arithmetic)
 

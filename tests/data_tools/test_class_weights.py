@@ -4,7 +4,9 @@ import csv
 import re
 import subprocess
 import sys
+from pathlib import Path
 
+import cv2
 import lmdb as lmdb_library
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from caffe.proto import caffe_pb2
 from data_tools import class_weights, classes, store
 from data_tools.class_weights import Histogram
 from data_tools.record import to_datum
-from netgen import label_weights
+from netgen import datasets, label_weights
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 # Frame 1 is 8 pixels of 1 and 2 of 2; frame 2 is 5 of 0, 4 of 1 and 1 of 3.
 FRAMES = ([1] * 8 + [2] * 2, [0] * 5 + [1] * 4 + [3])
@@ -37,8 +41,9 @@ def weights(result):
 
 
 HAND_WORKED = {
-    # Shares of 20 pixels: 5, 12, 2, 1. Inverse: 4, 5/3, 10, 20, whose median is 7.
-    "authors": [4 / 7, 5 / 21, 10 / 7, 20 / 7],
+    # 5 of 10 pixels in the frames that show 0; 12 of 20, 2 of 10, 1 of 10. Inverse: 2, 5/3, 5, 10,
+    # whose median is 3.5; one over the median of the shares, 0.35, would be 2.86.
+    "authors": [2 / 3.5, 5 / 3 / 3.5, 5 / 3.5, 10 / 3.5],
     # Without the ignored: 12 of the 15 in the frames that show 1; 2 of 10; 1 of 5. Median 0.2.
     "median": [0, 0.2 / 0.8, 1, 1],
     # 15 pixels count, 3 labels: 15 / (3 * 12), 15 / (3 * 2), 15 / (3 * 1).
@@ -71,9 +76,12 @@ def test_the_text_is_what_netgen_reads(lmdb, command, tmp_path):
 def test_authors_weights_have_a_median_of_1():
     rng = np.random.default_rng(3)
     for labels in (38, 41):
-        pixels = np.zeros(256, np.int64)
-        pixels[:labels] = rng.integers(1, 10**9, labels)
-        found = class_weights.weigh(Histogram(pixels, pixels), "authors", labels, 0)
+        histogram = Histogram(ignore=0)
+        for _ in range(5):
+            frame = np.zeros(256, np.int64)
+            frame[:labels] = rng.integers(1, 10**9, labels) * (rng.random(labels) < 0.8)
+            histogram.add(frame)
+        found = class_weights.weigh(histogram, "authors", labels)
         assert np.median(found) == pytest.approx(1, abs=1e-12)
 
 
@@ -82,11 +90,31 @@ def test_the_rule_gives_back_the_published_weights(table):
     with open(classes.TABLES / f"{table}.csv", newline="") as file:
         published = np.array([float(row["paper_weight"]) for row in csv.DictReader(file)])
     assert np.median(published) == pytest.approx(1, abs=2e-6)
-    # f is proportional to 1 / weight: from such a histogram the rule must give the weights.
-    pixels = np.zeros(256, np.int64)
-    pixels[: len(published)] = np.rint(1e12 / published)
-    found = class_weights.weigh(Histogram(pixels, pixels), "authors", len(published), 0)
+    # f is proportional to 1 / weight: from such a frame the rule must give the weights.
+    frame = np.zeros(256, np.int64)
+    frame[: len(published)] = np.rint(1e12 / published)
+    histogram = Histogram(ignore=0)
+    histogram.add(frame)
+    found = class_weights.weigh(histogram, "authors", len(published))
     assert found == pytest.approx(published, rel=3e-6)
+
+
+def test_the_published_weights_follow_from_nyuv2s_labels():
+    """From the 795 label maps at 640x480: what the rule takes a share of is settled by these."""
+    frames = sorted((SHARED / "nyuv2" / "label40").glob("*.png"))
+    if not frames:
+        pytest.skip("no frames at ../shared/nyuv2")
+    histogram = Histogram(ignore=0)
+    for path in frames:
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert labels.shape == (480, 640)
+        histogram.add(np.bincount(labels.ravel(), minlength=256))
+    published = [weight for _, weight in datasets.NYUV2_40]
+    found = class_weights.weigh(histogram, "authors", len(published))
+    assert len(frames) == 795
+    # Label maps differ in a few pixels of 0 and 40 from those that the authors had.
+    assert found[1:40] == pytest.approx(published[1:40], abs=1e-6)
+    assert found == pytest.approx(published, abs=3e-4)
 
 
 def test_labels_that_never_occur_weigh_nothing(lmdb, command):

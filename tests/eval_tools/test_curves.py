@@ -122,6 +122,20 @@ def test_panels_and_curves_of_the_figure():
     assert curves.smoothed([4, 2, 0, 2], 2) == [4, 3, 1, 1]
 
 
+def test_ious_are_drawn_and_summed_up_beside_accuracies():
+    text = REFERENCE.read_text().replace(
+        "accuracy = ", "accuracy = 0.5\nTest net output #9: NAME = "
+    )
+    for name in ("mean_iou", "mIoU", "iou", "meanIoU"):
+        run = Parser("a").feed(text.replace("NAME", name).splitlines())
+        table = curves.summary([run])
+        assert table.head[3:] == ["best test accuracy", "best test IoU"]
+        assert table.rows[0][3:] == ["0.5 at 10", "0.1667 at 10"]
+        assert f"test {name}" in [line.get_label() for line in curves.draw([run]).axes[1].lines]
+    run = Parser("a").feed(text.replace("NAME", "previous").splitlines())
+    assert curves.summary([run]).head[3:] == ["best test accuracy"]
+
+
 def test_names_of_runs_are_text(tmp_path, capsys):
     names = ["$x^$", "<b>\x1b[31m", "-->\nb"]
     out = tmp_path / "c.svg"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError
 from data_tools.store import Reader
+from eval_tools.caffe_log import read_log
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "nyuv2.py"
@@ -100,6 +102,7 @@ def test_the_recipe_ends_in_figures_and_a_report(whole: Path) -> None:
     assert lines[2].split() == ["FuseNet-SF5,", "published", "66.0", "43.4", "32.7"]
     assert "<html" in (whole / "scores" / "report.html").read_text()[:200]
     assert Reader(whole / "lmdb" / "trainval").info["dataset"] == "nyuv2-40"
+    assert "test/mean_iou" in read_log(whole / "rgb" / "train.log").series
     net = (whole / "rgb" / "train.prototxt").read_text()
     assert "use_weights: true" in net
     assert "dropout_ratio: 0.1" in net
@@ -224,7 +227,7 @@ import sys
 from pathlib import Path
 from stages import Step, Work
 with Work(Path(sys.argv[1]), ".mark") as place:
-    place.stage("a", [Step(("http.server", "--bind", "127.0.0.1", "0"), log="a/log")])
+    place.stage("a", [Step(("http.server", "--bind", "127.0.0.1", "0"), "a/x", out=True)])
 """
 
 
@@ -234,7 +237,7 @@ def test_signals_reach_the_command(work, tmp_path: Path, number: signal.Signals)
     path = os.pathsep.join([str(SCRIPT.parent), str(ROOT)])
     words = [sys.executable, "-c", SERVES, str(tmp_path / "out")]
     process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path})
-    while not (tmp_path / "out" / "a" / "log").exists():
+    while not list(tmp_path.glob("out/a/.x.*")):
         time.sleep(0.01)
     process.send_signal(number)
     process.wait()
@@ -281,6 +284,16 @@ def test_the_papers_recipe(example, monkeypatch, capsys, tmp_path: Path) -> None
     assert "-gpu 0,1" in training
     assert found[-1][-4:-2] == ["--gpu", "0"]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_has_the_recipe(example) -> None:
+    page = (ROOT / "docs" / "nyuv2.md").read_text()
+    rows = re.findall(r"^\| `--([\w-]+)` \| (\S+) \| (\S+) \|$", page, re.M)
+    recipe = example("nyuv2").RECIPE
+    assert [name for name, _, _ in rows] == list(recipe)
+    for name, paper, quick in rows:
+        row = recipe[name]
+        assert (row.kind(paper), row.kind(quick)) == (row.paper, row.quick), name
 
 
 def test_several_nets_are_compared(example, monkeypatch, capsys) -> None:

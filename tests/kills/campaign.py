@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from boundary.lmdb_file import LmdbFile
-from caffe.solver import snapshots
+from caffe.solver import best, snapshots
 
 GRACE = 30  # seconds that a scheduler leaves between SIGTERM and SIGKILL
 KINDS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
@@ -58,9 +59,9 @@ layer { name: "conv" type: "Convolution" bottom: "x" top: "score" convolution_pa
 class Job:
     """A command to be killed.
 
-    command: after `python -m`. out: where its files are, emptied at the start. final: the names
-    there, relative, that count (all of them by default). check: looks at the folder after a kill
-    and says what is wrong, or nothing.
+    command: after `python -m`. out: where its files are, emptied at the start. final: whether a
+    name there, relative, counts at the end, given the undisturbed run's files (by default all do).
+    check: looks at the folder after a kill and says what is wrong, or nothing.
     """
 
     name: str
@@ -68,24 +69,27 @@ class Job:
     check: Callable[[Path, dict[str, str]], str] = field(
         default_factory=lambda: _only_whole_files_of_the_reference
     )
-    final: Callable[[str], bool] = lambda name: True
+    final: Callable[[str, dict[str, str]], bool] = lambda name, reference: True
     out: str = "out"
     answers: bool = False  # whether it answers SIGTERM by itself
 
 
-def _train(more: list[str]) -> list[str]:
-    return ["caffe", "train", "-solver", "solver.prototxt", "-snapshot", "latest", *more]
+# Its tests' losses go up and down, as each is of a few other records.
+TESTED = SOLVER.replace("snapshot: 1 ", "snapshot: 5 test_iter: 2 test_interval: 2 ")
+
+
+def _train(more: list[str], solver: str = "solver.prototxt") -> list[str]:
+    return ["caffe", "train", "-solver", solver, "-snapshot", "latest", *more]
 
 
 def jobs() -> list[Job]:
     """The jobs, cheap ones and dear ones in turn."""
-    last = "run_iter_60."
     return [
         Job(
             "training",
             _train([]),
             _good_snapshots,
-            lambda name: name.startswith(last),
+            _at_the_end,
             answers=True,
         ),
         Job("building", ["data_tools.synth", "out/db", "--count", "150", "--size", "64x48"]),
@@ -93,7 +97,7 @@ def jobs() -> list[Job]:
             "training by two",
             _train(["-cpu", "2"]),
             _good_snapshots,
-            lambda name: name.startswith(last),
+            _at_the_end,
             answers=True,
         ),
         Job("to a folder", ["data_tools.convert", "--to", "folder", "lmdb", "out/pictures"]),
@@ -101,7 +105,21 @@ def jobs() -> list[Job]:
             "keeping two snapshots",
             _train(["-snapshot_keep", "2"]),
             _good_snapshots,
-            lambda name: name.startswith(last),
+            _at_the_end,
+            answers=True,
+        ),
+        Job(
+            "keeping the best",
+            _train(["-snapshot_keep", "1", "-keep_best", "loss"], "tested.prototxt"),
+            _good_best,
+            _at_the_end,
+            answers=True,
+        ),
+        Job(
+            "until patience ends, by two",
+            _train(["-keep_best", "loss", "-patience", "6", "-cpu", "2"], "tested.prototxt"),
+            _good_best,
+            _at_the_end,
             answers=True,
         ),
         Job("to ONNX", ["caffe.convert", "deploy.prototxt", "m.caffemodel", "out/net.onnx"]),
@@ -149,7 +167,7 @@ def _lasting(path: Path) -> bytes:
     return data
 
 
-STEADY = {"iteration", "model", "history_crc32", "seed", "random", "loss", "nets"}
+STEADY = {"iteration", "model", "history_crc32", "seed", "random", "loss", "nets", "best"}
 
 
 def _only_whole_files_of_the_reference(out: Path, reference: dict[str, str]) -> str:
@@ -168,6 +186,21 @@ def _good_snapshots(out: Path, reference: dict[str, str]) -> str:
         except Exception as error:
             return f"{snapshot.state.name}: {error}"
     return ""
+
+
+def _good_best(out: Path, reference: dict[str, str]) -> str:
+    """Where there is a best state, its model and side file are those written with it."""
+    problem = _good_snapshots(out, reference)
+    if not problem and (out / "run_best.solverstate").exists():
+        problem = best.found(out / "run")[1]
+    return problem
+
+
+def _at_the_end(name: str, reference: dict[str, str]) -> bool:
+    """Whether a file is of the last snapshot, or of the best one."""
+    snapshots = (re.match(r"run_iter_(\d+)\.", known) for known in reference)
+    last = max(int(match[1]) for match in snapshots if match)
+    return name.startswith((f"run_iter_{last}.", "run_best."))
 
 
 # -- killing -----------------------------------------------------------------------------------
@@ -204,6 +237,7 @@ def disturb(
     out, wrong = folder / job.out, []
     inputs = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
               for name in ("lmdb/data.mdb", "m.caffemodel", "net.prototxt")}  # fmt: skip
+    wanted = {name: digest for name, digest in reference.items() if job.final(name, reference)}
     empty(out)
     for number in signals:
         process = start(job, folder)
@@ -220,7 +254,7 @@ def disturb(
                 process.wait()
         expected = {0, -number} if number == signal.SIGKILL else {0, 143}
         # Python ends like any program before our first line runs, and after our last.
-        early, late = after < seconds / 4, set(filter(job.final, reference)) <= set(contents(out))
+        early, late = after < seconds / 4, set(wanted) <= set(contents(out))
         if process.returncode not in expected and not (
             process.returncode == -number and (early or late or not job.answers)
         ):
@@ -233,10 +267,10 @@ def disturb(
     process = start(job, folder)
     if process.wait():
         wrong.append(f"does not go on: {(folder / 'log').read_text()[-300:]}")
-    final = {name: digest for name, digest in contents(out, hidden=True).items() if job.final(name)}
-    wanted = {name: digest for name, digest in reference.items() if job.final(name)}
+    left = contents(out, hidden=True)
+    final = {name: digest for name, digest in left.items() if job.final(name, reference)}
     wrong += [f"{name} differs at the end" for name in sorted(final.items() ^ wanted.items())]
-    wrong += [f"{name} is left" for name in contents(out, hidden=True) if name.endswith(".tmp")]
+    wrong += [f"{name} is left" for name in left if name.endswith(".tmp") or ".new/" in name]
     for name, digest in inputs.items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
             wrong.append(f"the input {name} changed")
@@ -262,6 +296,7 @@ def prepare(folder: Path) -> None:
     environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
     (folder / "net.prototxt").write_text(NET)
     (folder / "solver.prototxt").write_text(SOLVER)
+    (folder / "tested.prototxt").write_text(TESTED)
     (folder / "deploy.prototxt").write_text(DEPLOY)
     commands = [["data_tools.synth", "lmdb", "--count", "40", "--size", "24x18"]]
     for command in commands:

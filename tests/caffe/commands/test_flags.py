@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from caffe.commands.flags import Flag, FlagError, Usage, parse, run
+from caffe.commands.flags import Flag, FlagError, Usage, describe, parse, run
 from caffe.errors import CaffeError
 
 FLAGS = (
@@ -35,6 +35,23 @@ def test_forms(line: str, values: tuple, others: list[str]) -> None:
     assert rest == others
 
 
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("", None),
+        ("-brief", True),
+        ("--brief=true", True),
+        ("-nobrief", False),
+        ("-brief=false", False),
+        ("-brief -brief=auto", None),
+    ],
+)
+def test_a_boolean_that_is_automatic_unless_it_is_given(line: str, value: bool | None) -> None:
+    flag = Flag("brief", None, "Say less.")
+    assert parse(line.split(), [flag])[0].brief is value
+    assert "-brief (Say less.) type: bool default: auto" in describe("x", [flag])
+
+
 def test_which_flags_were_given() -> None:
     assert parse(["-iterations", "50", "-nogray"], FLAGS)[2] == {"iterations", "gray"}
 
@@ -48,6 +65,7 @@ def test_which_flags_were_given() -> None:
         ("-iterations", "flag '-iterations' is missing its argument; flag description: How many."),
         ("-iterations abc", "illegal value 'abc' specified for int32 flag 'iterations'"),
         ("-iterations 3000000000", "illegal value '3000000000' specified for int32 flag"),
+        ("-gray=auto", "illegal value 'auto' specified for bool flag"),
         ("-gray=maybe", "illegal value 'maybe' specified for bool flag 'gray'"),
     ],
 )

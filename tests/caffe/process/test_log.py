@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import caffe
-from caffe.process import log
+from caffe.process import log, progress, ranks
 from caffe.process.log import ERROR, INFO, WARNING, emit, init_log, number, set_log_dir
 
 
@@ -61,6 +61,58 @@ def test_pycaffes_functions(monkeypatch, capsys) -> None:
     init_log(1, True)
     caffe.log("no more")
     assert capsys.readouterr().err == ""
+
+
+def test_pycaffes_lines_off_and_on(capsys) -> None:
+    for on in (False, True):
+        caffe.set_logging(on)
+        emit("a.cpp:1", "about a net")
+        emit("a.cpp:1", "careful", WARNING)
+    lines = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["careful", "about a net", "careful"]
+
+
+# -- a brief log -----------------------------------------------------------------------------------
+
+
+def test_a_brief_log_shows_what_is_told_and_what_is_wrong(tmp_path: Path, capsys) -> None:
+    set_log_dir(str(tmp_path))
+    log.set_brief(True)
+    emit("a.cpp:1", "about a net")
+    progress.tell("told")
+    emit("a.cpp:1", "careful", WARNING)
+    emit("a.cpp:1", "bad", ERROR)
+    assert capsys.readouterr().err == "told\nwarning: careful\nerror: bad\n"
+    lines = (tmp_path / "caffe.INFO").read_text().splitlines()[3:]
+    told = [(line[0], line.partition("] ")[2]) for line in lines]
+    assert told == [("I", "about a net"), ("I", "told"), ("W", "careful"), ("E", "bad")]
+
+
+def test_what_is_told_is_an_ordinary_line_of_a_full_log(capsys) -> None:
+    progress.tell("told", "solver.cpp:1")
+    assert re.fullmatch(r"I.* solver\.cpp:1\] told\n", capsys.readouterr().err)
+
+
+def test_minloglevel_holds_for_a_brief_log(capsys) -> None:
+    log.set_brief(True)
+    init_log(WARNING)
+    progress.tell("told")
+    emit("a.cpp:1", "careful", WARNING)
+    assert capsys.readouterr().err == "warning: careful\n"
+
+
+def test_other_ranks_tell_nothing(capsys) -> None:
+    ranks.set_solver_rank(1)
+    progress.tell("told")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_child_logs_as_briefly_as_its_parent() -> None:
+    log.set_brief(True)
+    taken = log.settings()
+    log.set_brief(False)
+    log.take_settings(*taken)
+    assert log.brief()
 
 
 def _files(folder: Path) -> dict[str, list[str]]:

@@ -762,3 +762,30 @@ def test_a_watcher_hears_of_iterations_tests_and_snapshots(make_solver, tmp_path
     assert first == Outcome(0, 0, (Figure("loss", 0, 1.125, 1),), 1.125)  # (3 * 0.5)^2 / 2
     assert (last.iteration, last.net) == (2, 0)
     assert f"Test net output #0: loss = {last.figures[0].value:g} (* 1" in log
+
+
+def test_a_watcher_hears_of_rates_batches_and_requests(make_solver) -> None:
+    heard: list[tuple] = []
+
+    class Ear(Watcher):
+        def updating(self, iteration: int, rate: float) -> None:
+            heard.append(("updating", iteration, rate))
+
+        def testing(self, iteration: int, net: int, batch: int, batches: int) -> None:
+            heard.append(("testing", iteration, net, batch, batches))
+
+        def asked(self, iteration: int, request: str) -> None:
+            heard.append(("asked", iteration, request))
+
+    settings = (
+        'test_iter: 2 test_interval: 2 max_iter: 9 base_lr: 0.5 lr_policy: "step" gamma: 0.5 '
+    )
+    solver = make_solver(settings + "stepsize: 1 snapshot_after_train: false")
+    requests = iter(["none"] * 3 + ["stop"])  # before each batch of the test, after each iteration
+    solver.set_requests(lambda: next(requests))
+    solver.watch(Ear())
+    solver.solve()
+    assert heard == [
+        *(("testing", 0, 0, batch, 2) for batch in (0, 1)),
+        *(("updating", 0, 0.5), ("updating", 1, 0.25), ("asked", 2, "stop")),
+    ]
