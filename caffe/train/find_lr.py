@@ -170,7 +170,7 @@ class _Progress:
 
     def _line(self, width: int) -> str:
         done = self._done
-        rate = f"rate {number(self._sweep.rate(done - 1))}" if done else ""
+        rate = f"rate {self._sweep.rate(done - 1):.2g}" if done else ""
         loss = "" if math.isnan(self._loss) else f"loss {number(self._loss)}"
         parts = [(3, "find_lr"), (0, f"{done}/{self._sweep.iterations}"), (2, rate), (1, loss)]
         return fit(parts, width)
@@ -219,7 +219,8 @@ def _show(curve: Curve, sweep: Sweep, kind: str) -> None:
     write_text(table, curve.csv(), CaffeError)
     width = _width()
     words = [*curve.words(), f"The curve is in {picture} and {table}."]
-    folded = [line for text in words for line in textwrap.wrap(text, width)]
+    whole = {"break_on_hyphens": False, "break_long_words": False}  # flags and paths
+    folded = [line for text in words for line in textwrap.wrap(text, width, **whole)]
     print("\n".join([*curve.plot(width), "", *folded]), flush=True)
 
 
