@@ -77,7 +77,7 @@ def find_rate(
     if not isinstance(param, pb.SolverParameter):
         param = files.read_solver(param)
     check_prefix(sweep.prefix)
-    run = replace(run, solver=_copy(param, sweep))
+    run = replace(run, solver=_copy(param, sweep), keep_best="", patience=0)
     return train(run, devices, asked, requests, partial(_sweep_here, sweep))
 
 
