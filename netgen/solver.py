@@ -152,8 +152,8 @@ def _idle(scheme: Scheme) -> Iterator[str]:
     """What is set and has no effect."""
     for name, policy in _OF_POLICY.items():
         if scheme.lr_policy != policy and getattr(scheme, name) != getattr(Scheme, name):
-            option = name.replace("_", "-")
-            yield f"--{option} has no effect: it is for --lr-policy {policy}, not {scheme.lr_policy}"
+            option, used = name.replace("_", "-"), scheme.lr_policy
+            yield f"--{option} has no effect: it is for --lr-policy {policy}, not {used}"
 
 
 def _warmup(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:
