@@ -135,6 +135,13 @@ def arguments() -> argparse.ArgumentParser:
         "--vgg", type=Path, metavar="FILE", help="weights to start from: VGG-16's .caffemodel"
     )
     group.add_argument("--from-scratch", action="store_true", help="start without VGG-16")
+    group.add_argument(
+        "--score",
+        choices=("last", "best"),
+        default="last",
+        help="which weights are scored: the last iteration's (default), or those of the test with "
+        "the best mean IoU, which are chosen by the frames that they are scored on",
+    )
     group = parser.add_argument_group("running")
     device = group.add_mutually_exclusive_group()
     device.add_argument("--gpu", metavar="ID,...|all", help="train on these GPUs")
@@ -172,6 +179,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         args.usage.error("--vgg does not go with --from-scratch")
     if args.vgg and args.width_multiplier != 1:
         args.usage.error("--vgg needs the full width: --width-multiplier 1")
+    if args.score == "best" and not args.test_epochs:
+        args.usage.error("--score best needs tests: --test-epochs of more than 0")
     if args.mat and (args.depth_unit or args.split_table):
         args.usage.error("--depth-unit and --split-table go with --frames")
     for name in ("mat", "frames", "vgg", "split_table"):
@@ -311,11 +320,12 @@ def train(work: Work, args: argparse.Namespace, net: str, weights: list[str]) ->
         start = ["-weights", f"{net}/init.caffemodel"]
         steps.append(Step(("data_tools.vgg_surgery", str(args.vgg), f"{net}/train.prototxt",
                            start[1], "--seed", str(args.seed)), start[1]))  # fmt: skip
+    best = ["-keep_best", "mean_iou"] if args.test_epochs else []
     device = ["-gpu", args.gpu] if args.gpu else ["-cpu", str(args.cpu)] if args.cpu else []
     steps += [
         Folder(f"{net}/log"),
         Step(("caffe", "train", "-solver", f"{net}/solver.prototxt", *start,
-              "-snapshot", "latest", "-snapshot_keep", "2", "-sigint_effect", "end"),
+              "-snapshot", "latest", "-snapshot_keep", "2", *best, "-sigint_effect", "end"),
              extra=("-brief", "-log_dir", f"{net}/log", *device)),
         Joined(f"{net}/log/caffe.*.INFO.*", f"{net}/train.log"),
     ]  # fmt: skip
@@ -324,9 +334,11 @@ def train(work: Work, args: argparse.Namespace, net: str, weights: list[str]) ->
                kept=lambda made: any(made.glob("*.solverstate")))  # fmt: skip
 
 
-def trained(work: Work, net: str) -> str:
-    """The weights of a net's last iteration, relative to the work's folder."""
-    number = "N"
+def trained(work: Work, args: argparse.Namespace, net: str) -> str:
+    """The weights of a net that are scored, relative to the work's folder."""
+    if args.score == "best":
+        return f"{net}/{net}_best.caffemodel"
+    number = "N"  # in a dry run, where no solver tells it
     if not work.dry:
         text = read_text(work.folder / net / "solver.prototxt", DataError)
         number = re.search(r"^max_iter: (\d+)$", text, re.M)[1]
@@ -335,7 +347,7 @@ def trained(work: Work, net: str) -> str:
 
 def score(work: Work, args: argparse.Namespace) -> None:
     """scores/: every class's figures, as text and JSON, and the report."""
-    first, *others = ([f"{net}/deploy.prototxt", trained(work, net)] for net in args.net)
+    first, *others = ([f"{net}/deploy.prototxt", trained(work, args, net)] for net in args.net)
     versus = [word for model in others for word in ("--versus", *model)]
     logs = [word for net in args.net for word in ("--log", f"{net}/train.log")]
     device = ["--gpu", "0" if args.gpu == "all" else args.gpu.split(",")[0]] if args.gpu else []
@@ -373,7 +385,6 @@ def main() -> None:
             train(work, args, net, weights)
         score(work, args)
         if args.dry_run:
-            print("# N: max_iter of the solver")
             return
         text = summary(args.out, args)
         write_text(args.out / "scores" / "summary.txt", text, DataError)

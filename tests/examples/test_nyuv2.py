@@ -96,6 +96,7 @@ def test_the_recipe_ends_in_figures_and_a_report(whole: Path) -> None:
     found = json.loads((whole / "scores" / "scores.json").read_text())
     assert found["frames"] == 6
     assert found["model"] == "rgb_iter_30"
+    assert (whole / "rgb" / "rgb_best.caffemodel").exists()
     lines = (whole / "scores" / "summary.txt").read_text().splitlines()
     shown = [found[key] for key in ("global_accuracy", "mean_accuracy", "mean_iou")]
     assert lines[1].split() == ["rgb", *(f"{100 * figure:.1f}" for figure in shown)]
@@ -298,13 +299,13 @@ def test_the_page_has_the_recipe(example) -> None:
 
 def test_several_nets_are_compared(example, monkeypatch, capsys) -> None:
     options = ["--mat", "m.mat", "--quick", "--net", "sf5,rgb,depth", "--split", "train:val"]
-    options += ["--class-weights", "paper"]
+    options += ["--class-weights", "paper", "--score", "best"]
     found = printed(example("nyuv2"), monkeypatch, capsys, *options)
     assert [words[1] for words in found if words[:2] == ["netgen", words[1]]][::3] == [
         "sf5", "rgb", "depth",
     ]  # fmt: skip
     last = " ".join(found[-1])
-    assert "sf5/sf5_iter_N.caffemodel lmdb/val --versus rgb/deploy.prototxt rgb/rgb_iter_N." in last
+    assert "sf5/sf5_best.caffemodel lmdb/val --versus rgb/deploy.prototxt rgb/rgb_best." in last
     assert all("paper" in words for words in found if "--test-source" in words)
 
 
@@ -318,6 +319,7 @@ def test_several_nets_are_compared(example, monkeypatch, capsys) -> None:
         (["--mat", "m", "--frames", "f", "--quick"], "not allowed with argument --mat"),
         (["--mat", "m", "--quick", "--class-weights", "mine"], "'mine' is none of authors, median"),
         (["--mat", "m", "--quick", "--augment", "tilt=3"], "'tilt=3'; expected some of scale"),
+        (["--mat", "m", "--quick", "--score", "best", "--test-epochs", "0"], "needs tests"),
         (["--mat", "m", "--quick", "--net", "sf5,sf5"], "'sf5' is not one of sf1"),
         ([], "one of the arguments --mat --frames is required"),
     ],
