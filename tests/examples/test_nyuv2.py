@@ -201,6 +201,20 @@ def test_an_input_that_changed_is_told(work, example, tmp_path: Path) -> None:
             place.stage("b", steps, [source])
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"done": true}'])
+def test_a_damaged_record_is_told(work, example, tmp_path: Path, text: str) -> None:
+    (tmp_path / "one.json").write_text("1")
+    steps = [step(example, "a/x", str(tmp_path / "one.json"))]
+    with work() as place:
+        place.stage("a", steps)
+    (tmp_path / "out/a/stage.json").write_text(text)
+    with (
+        work() as place,
+        pytest.raises(DataError, match=r"a/stage\.json: is damaged; expected aft"),
+    ):
+        place.stage("a", steps)
+
+
 def test_a_command_that_fails_leaves_nothing_and_may_be_mended(
     work, example, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
