@@ -295,7 +295,7 @@ class Work:
             return None
         except ValueError:
             found = None
-        if not isinstance(found, dict) or not KEYS <= set(found):
+        if not isinstance(found, dict) or not set(found) >= KEYS:
             raise DataError(f"{folder / RECORD}: is damaged; expected {', '.join(sorted(KEYS))}")
         return found
 
