@@ -48,10 +48,21 @@ def as_text(check: Callable[[str], object]) -> Callable[[str], str]:
     return parse
 
 
-def weighting(text: str) -> str:
-    """argparse type: a method of class_weights, `paper` or `none`."""
-    if text not in (*METHODS, "paper", "none"):
-        raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(METHODS)}, paper, none")
+def one_of(*names: str) -> Callable[[str], str]:
+    """argparse type: one of the names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def gpus(text: str) -> str:
+    """argparse type: numbers of GPUs, or all."""
+    if not re.fullmatch(r"all|\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither all nor numbers such as 0,1")
     return text
 
 
@@ -66,7 +77,7 @@ RECIPE = {
     "dropout": Row(float, 0.5, 0.1, "fraction dropped"),
     "augment": Row(as_text(augment.parse), "none", JITTER, f"none or {augment.FORM}"),
     "class-weights": Row(
-        weighting,
+        one_of("none", "paper", *METHODS),
         "none",
         "none",
         "loss weights: none, paper (the published table), or computed from the training frames: "
@@ -74,7 +85,12 @@ RECIPE = {
     ),
     "moving-average-fraction": Row(float, 0.999, 0.95, "memory of BatchNorm's statistics"),
     "base-lr": Row(float, 0.001, 0.05, "learning rate at the start"),
-    "lr-policy": Row(str, "step", "poly", "step (times 0.9 every 25 epochs), poly or fixed"),
+    "lr-policy": Row(
+        one_of("step", "poly", "fixed"),
+        "step",
+        "poly",
+        "step (by 0.9 every 25 epochs), poly, fixed",
+    ),
     "weight-decay": Row(float, 0.0005, 0.0005, "L2 regularisation"),
     "epochs": Row(float, 400.0, 40.0, "length of the training"),
     "test-epochs": Row(float, 20.0, 10.0, "epochs between tests; 0: none"),
@@ -132,7 +148,10 @@ def arguments() -> argparse.ArgumentParser:
         "sf5,rgb,depth (default: sf5)",
     )
     group.add_argument(
-        "--vgg", type=Path, metavar="FILE", help="weights to start from: VGG-16's .caffemodel"
+        "--vgg",
+        type=Path,
+        metavar="FILE",
+        help="weights to start from: VGG-16's .caffemodel, or torchvision's .pth",
     )
     group.add_argument("--from-scratch", action="store_true", help="start without VGG-16")
     group.add_argument(
@@ -144,7 +163,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("running")
     device = group.add_mutually_exclusive_group()
-    device.add_argument("--gpu", metavar="ID,...|all", help="train on these GPUs")
+    device.add_argument("--gpu", type=gpus, metavar="ID,...|all", help="train on these GPUs")
     device.add_argument("--cpu", type=cli.whole(1), metavar="N", help="train in N processes")
     group.add_argument("--seed", type=cli.whole(0), default=1, help="default: 1")
     group.add_argument(
@@ -159,7 +178,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     for name, row in RECIPE.items():
         metavar = name.rpartition("-")[2].upper()
-        text = f"{row.what} ({row.paper}, {row.quick})"
+        paper, quick = (f"{x:g}" if isinstance(x, float) else x for x in (row.paper, row.quick))
+        text = f"{row.what} ({paper}, {quick})"
         group.add_argument(f"--{name}", type=row.kind, metavar=metavar, help=text)
     return parser
 
@@ -187,6 +207,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         if getattr(args, name):
             setattr(args, name, getattr(args, name).resolve())
     return args
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises DataError where a new run would end in a later stage for want of a file or a GPU."""
+    devices(args)
+    if args.out.exists() or args.dry_run:  # a stage that is through needs its files no more
+        return
+    for path in (args.mat, args.frames, args.vgg, args.split_table):
+        if path and not path.exists():
+            raise DataError(f"{path}: no such file or folder")
 
 
 def devices(args: argparse.Namespace) -> int:
@@ -378,6 +408,7 @@ def summary(out: Path, args: argparse.Namespace) -> str:
 def main() -> None:
     """Runs the recipe."""
     args = parse()
+    check(args)
     with Work(args.out, ".fusenet-nyuv2", args.force, args.dry_run) as work:
         make_data(work, args)
         weights = weigh(work, args)

@@ -331,8 +331,13 @@ def test_several_nets_are_compared(example, monkeypatch, capsys) -> None:
         (["--mat", "m", "--vgg", "v", "--from-scratch"], "--vgg does not go with --from-scratch"),
         (["--mat", "m", "--quick", "--depth-unit", "mm"], "go with --frames"),
         (["--mat", "m", "--frames", "f", "--quick"], "not allowed with argument --mat"),
-        (["--mat", "m", "--quick", "--class-weights", "mine"], "'mine' is none of authors, median"),
+        (
+            ["--mat", "m", "--quick", "--class-weights", "mine"],
+            "'mine' is none of none, paper,",
+        ),
         (["--mat", "m", "--quick", "--augment", "tilt=3"], "'tilt=3'; expected some of scale"),
+        (["--mat", "m", "--quick", "--lr-policy", "exp"], "'exp' is none of step, poly, fixed"),
+        (["--mat", "m", "--quick", "--gpu", "0,b"], "'0,b' is neither all nor numbers such as 0,1"),
         (["--mat", "m", "--quick", "--score", "best", "--test-epochs", "0"], "needs tests"),
         (["--mat", "m", "--quick", "--net", "sf5,sf5"], "'sf5' is not one of sf1"),
         ([], "one of the arguments --mat --frames is required"),
@@ -344,6 +349,16 @@ def test_bad_usage(example, monkeypatch, capsys, options: list[str], message: st
         example("nyuv2").main()
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_file_is_told_before_any_work(example, monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "m.mat").touch()
+    out, vgg = tmp_path / "out", tmp_path / "none.caffemodel"
+    options = [str(out), "--mat", str(tmp_path / "m.mat"), "--vgg", str(vgg)]
+    monkeypatch.setattr(sys, "argv", ["nyuv2", *options])
+    with pytest.raises(DataError, match=r"none\.caffemodel: no such file or folder"):
+        example("nyuv2").main()
+    assert not out.exists()
 
 
 # -- frames as pictures ------------------------------------------------------------------------
