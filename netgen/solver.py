@@ -8,6 +8,7 @@ trains for 400 epochs and multiplies the rate by 0.9 every 25.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from netgen import filelist
 from netgen.sources import count_records
 
 _PARAM_NAMES = param_name_dict()
+# Settings of a Scheme that are for one lr_policy alone.
+_OF_POLICY = {"gamma": "step", "step_epochs": "step", "stepsize": "step", "power": "poly"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def make_solver(
         solver.iter_size = scheme.iter_size
     if scheme.random_seed is not None:
         solver.random_seed = scheme.random_seed
-    notes = _testing(solver, net, path, scheme, epochs, test_images)
+    notes = [*_idle(scheme), *_testing(solver, net, path, scheme, epochs, test_images)]
     if scheme.snapshot or scheme.snapshot_epochs:
         solver.snapshot = scheme.snapshot or epochs.iterations(scheme.snapshot_epochs)
     solver.snapshot_prefix = prefix or net.name.replace("/", "-") or Path(path).stem
@@ -143,6 +146,14 @@ def _learning(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:
         solver.stepsize = scheme.stepsize or epochs.iterations(scheme.step_epochs)
     elif scheme.lr_policy == "poly":
         solver.power = scheme.power
+
+
+def _idle(scheme: Scheme) -> Iterator[str]:
+    """What is set and has no effect."""
+    for name, policy in _OF_POLICY.items():
+        if scheme.lr_policy != policy and getattr(scheme, name) != getattr(Scheme, name):
+            option, used = name.replace("_", "-"), scheme.lr_policy
+            yield f"--{option} has no effect: it is for --lr-policy {policy}, not {used}"
 
 
 def _warmup(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from boundary.lines import fit
 from boundary.writing import write_bytes, write_text
 from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.process import ranks
-from caffe.process.log import number
+from caffe.process.log import brief, number
 from caffe.process.peers import REQUESTS, Place, gather, leave
-from caffe.process.progress import tell
-from caffe.process.signals import Requests, SignalRequests
+from caffe.process.progress import WIDE, Redrawn, share_terminal, tell
+from caffe.process.signals import ENDING, Requests, SignalRequests
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver import Solver
 from caffe.solver.snapshots import check_prefix
@@ -76,7 +77,7 @@ def find_rate(
     if not isinstance(param, pb.SolverParameter):
         param = files.read_solver(param)
     check_prefix(sweep.prefix)
-    run = replace(run, solver=_copy(param, sweep))
+    run = replace(run, solver=_copy(param, sweep), keep_best="", patience=0)
     return train(run, devices, asked, requests, partial(_sweep_here, sweep))
 
 
@@ -106,6 +107,8 @@ def _sweep_here(
     """The work of one process, as train_here(); the first one draws."""
     solver = prepare(run, devices, place, uid, requests)
     solver.set_requests(lambda: "none")  # nothing is saved here, whatever is asked
+    if brief() and not ranks.root_solver():
+        share_terminal()
     curve, request = _curve(solver, sweep, requests, place.count)
     leave()
     if ranks.root_solver():
@@ -118,29 +121,59 @@ def _curve(solver: Solver, sweep: Sweep, requests: Requests, count: int) -> tupl
     heard, mean = _Loss(), _RunningMean()
     solver.watch(heard)
     start, losses, request, diverged = math.nan, [], "none", False
-    every = max(1, sweep.iterations // 10)
     # One pass more than there are updates: the next one's loss shows what an update did.
-    for i in range(sweep.iterations + 1):
-        rate = sweep.rate(i)
-        solver.param.base_lr = rate
-        solver.step(1)
-        loss, request = _together(heard.loss, requests.next(), count)
-        if i == 0:
-            start = loss
-            if not math.isfinite(loss):
-                raise CaffeError(f"find_lr: the loss is {loss:g} before any update")
-        elif math.isfinite(loss):
-            losses.append(loss)
-        diverged = not math.isfinite(loss) or mean.exploded(loss)
-        if i and (i % every == 0 or diverged):
-            tell(
-                f"find_lr: {i}/{sweep.iterations}, rate {number(sweep.rate(i - 1))}, "
-                f"loss {number(loss)}"
-            )
-        if diverged or request in ("stop", "end"):
-            break
+    with _Progress(sweep) as progress:
+        for i in range(sweep.iterations + 1):
+            solver.param.base_lr = sweep.rate(i)
+            solver.step(1)
+            loss, request = _together(heard.loss, requests.next(), count)
+            if i == 0:
+                start = loss
+                if not math.isfinite(loss):
+                    raise CaffeError(f"find_lr: the loss is {loss:g} before any update")
+            elif math.isfinite(loss):
+                losses.append(loss)
+            diverged = not math.isfinite(loss) or mean.exploded(loss)
+            progress.updated(i, loss)
+            if diverged or request in ENDING:
+                break
     rates = tuple(sweep.rate(i) for i in range(len(losses)))
     return Curve(start, rates, tuple(losses), diverged), request
+
+
+class _Progress:
+    """Tells on rank 0 how far a sweep is: a brief log by a line that is redrawn, others by ten."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep, self._done, self._loss = sweep, 0, math.nan
+        self._redrawn = Redrawn(self._line) if brief() and ranks.root_solver() else None
+
+    def __enter__(self) -> _Progress:
+        sweep = self._sweep
+        tell(
+            f"find_lr: {sweep.iterations} iterations at rates from {number(sweep.lowest)} to "
+            f"{number(sweep.highest)}, on a copy: nothing of the training is saved"
+        )
+        if self._redrawn:
+            self._redrawn.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._redrawn:
+            self._redrawn.stop()
+
+    def updated(self, done: int, loss: float) -> None:
+        """So many updates are done; the loss is that after them."""
+        self._done, self._loss = done, loss
+        if done and not self._redrawn and done % max(1, self._sweep.iterations // 10) == 0:
+            tell(self._line(WIDE))
+
+    def _line(self, width: int) -> str:
+        done = self._done
+        rate = f"rate {self._sweep.rate(done - 1):.2g}" if done else ""
+        loss = "" if math.isnan(self._loss) else f"loss {number(self._loss)}"
+        parts = [(3, "find_lr"), (0, f"{done}/{self._sweep.iterations}"), (2, rate), (1, loss)]
+        return fit(parts, width)
 
 
 class _Loss(Watcher):
@@ -186,7 +219,8 @@ def _show(curve: Curve, sweep: Sweep, kind: str) -> None:
     write_text(table, curve.csv(), CaffeError)
     width = _width()
     words = [*curve.words(), f"The curve is in {picture} and {table}."]
-    folded = [line for text in words for line in textwrap.wrap(text, width)]
+    whole = {"break_on_hyphens": False, "break_long_words": False}  # flags and paths
+    folded = [line for text in words for line in textwrap.wrap(text, width, **whole)]
     print("\n".join([*curve.plot(width), "", *folded]), flush=True)
 
 

@@ -12,7 +12,9 @@ import numpy as np
 BELOW = (
     10  # the suggestion is the rate of the lowest loss divided by this (fastai's "minimum / 10")
 )
-FALL = 0.02  # share of the loss at the start that it must fall by, or there is no suggestion
+# For a suggestion the loss must fall by this share of it at the start, and by so many standard
+# deviations of the smoothed curve.
+FALL, BEYOND_NOISE = 0.02, 6
 EDGE = 3  # a lowest loss among so many last rates of a sweep tells that it ended too early
 ROWS = 12  # of the drawing in text
 
@@ -38,16 +40,27 @@ class Curve:
         most = self.start + max(abs(self.start), self.start - min(self.losses))
         values = np.minimum(self.losses, most)
         places = np.arange(len(values))
-        sigma = max(1.0, len(values) / 40)
-        weights = np.exp(-(((places[:, None] - places) / sigma) ** 2) / 2)
+        weights = np.exp(-(((places[:, None] - places) / self._width) ** 2) / 2)
         return tuple((weights @ values / weights.sum(1)).tolist())
 
     @property
+    def _width(self) -> float:
+        """The Gaussian's standard deviation, in updates."""
+        return max(1.0, len(self.losses) / 40)
+
+    @property
+    def _noise(self) -> float:
+        """The standard deviation of the smoothed curve that comes from batches being different."""
+        distances = np.abs(np.subtract(self.losses, self.smoothed))
+        one = 1.48 * float(np.median(distances))  # of normal ones; an explosion does not count
+        return one / math.sqrt(2 * math.sqrt(math.pi) * self._width)
+
+    @property
     def level(self) -> float:
-        """The loss at the start; where batches differ, the mean over the first rates may be higher,
-        at which little happens.
+        """The loss at the start: the mean with the first tenth of the losses, as little happens at
+        these rates, and batches differ.
         """
-        return max(self.start, self.smoothed[0])
+        return float(np.mean([self.start, *self.losses[: len(self.losses) // 10]]))
 
     @property
     def lowest(self) -> int:
@@ -56,9 +69,12 @@ class Curve:
 
     @property
     def suggested(self) -> float | None:
-        """A tenth of the rate of the lowest smoothed loss; None where the loss falls nowhere."""
+        """A tenth of the rate of the lowest smoothed loss; None where the loss falls nowhere, or no
+        further than batches differ.
+        """
         fell = self.level - self.smoothed[self.lowest]
-        return self.rates[self.lowest] / BELOW if fell > FALL * abs(self.level) else None
+        least = max(FALL * abs(self.level), BEYOND_NOISE * self._noise)
+        return self.rates[self.lowest] / BELOW if self.lowest and fell > least else None
 
     @property
     def steepest(self) -> float | None:
@@ -74,8 +90,11 @@ class Curve:
         lowest, loss = f"{self.rates[self.lowest]:.2g}", f"{self.smoothed[self.lowest]:.4g}"
         start = f"{self.level:.4g} at the start"
         if self.suggested is None:
-            found = f"No rate is suggested: the smoothed loss falls nowhere by {FALL:.0%} or more"
-            return [f"{found} ({start}; lowest at {lowest}: {loss})."]
+            return [
+                f"No rate is suggested: the smoothed loss ({start}; lowest at {lowest}: {loss}) "
+                f"falls nowhere by {FALL:.0%}, or no further than batches differ. More -iterations "
+                "or a larger iter_size tell small falls from chance."
+            ]
         why = (
             f"It is a tenth of {lowest}, where the smoothed loss is lowest ({loss}; {start}): so "
             "high a rate seldom lasts for a whole training."

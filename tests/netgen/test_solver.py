@@ -81,6 +81,17 @@ def test_policies_and_types() -> None:
     assert not fixed.HasField("gamma")
 
 
+def test_what_another_policy_would_use_is_told() -> None:
+    scheme = Scheme(lr_policy="poly", gamma=0.5, step_epochs=3, power=0.5)
+    _, notes = make_solver(NYUV2, "n", scheme, 795, 654)
+    assert notes == [
+        "--gamma has no effect: it is for --lr-policy step, not poly",
+        "--step-epochs has no effect: it is for --lr-policy step, not poly",
+    ]
+    _, notes = make_solver(NYUV2, "n", Scheme(gamma=0.5, power=2), 795, 654)
+    assert notes == ["--power has no effect: it is for --lr-policy poly, not step"]
+
+
 def test_a_net_without_data_cannot_be_trained() -> None:
     deployed = deploy_net(Architecture("sf5", 40, (320, 240)))
     with pytest.raises(CaffeError, match="net d has no data layer in phase TRAIN"):

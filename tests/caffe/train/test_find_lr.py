@@ -126,6 +126,18 @@ def test_training_afterwards_is_as_without(folder: Path) -> None:
     assert trained("-snapshot", "run_iter_2.solverstate") == alone
 
 
+def test_the_best_snapshot_stays(folder: Path) -> None:
+    """-keep_best and -patience are about tests, of which there are none here."""
+    _solver("test_iter: 1 test_interval: 2 test_initialization: false")
+    kept = ("-keep_best", "loss:min", "-patience", "1")
+    assert main(["train", "-solver", "solver.prototxt", *kept]) == 0
+    before = {name: Path(name).read_bytes() for name in _names()}
+    assert any("best" in name for name in before)
+    assert _find(*kept, "-snapshot", "latest", "-iterations", "30") == 0
+    assert _names() == before.keys() | FILES
+    assert all(Path(name).read_bytes() == content for name, content in before.items())
+
+
 @pytest.mark.parametrize("kind", ["weights", "snapshot"])
 def test_it_starts_from_what_is_given(folder: Path, kind: str) -> None:
     """From the weight after two iterations at 0.1: 0.8^2. The loss before is its square."""
@@ -189,7 +201,7 @@ def test_a_signal_draws_what_there_is(folder: Path, number: int, status: int) ->
     with open("log", "w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
-            _wait_for("find_lr: 2000/20000", process)
+            _wait_for("find_lr  2000/20000", process)
             process.send_signal(number)
             out, _ = process.communicate(timeout=600)
         finally:

@@ -47,14 +47,23 @@ def test_an_explosion_does_not_reach_back() -> None:
 
 
 def test_a_loss_that_falls_nowhere_suggests_nothing() -> None:
-    flat = Curve(2, RATES, tuple(np.linspace(1.99, 3, 141).tolist()))
+    flat = Curve(2, RATES, (2.0,) * 70 + tuple(np.linspace(1.98, 3, 71).tolist()))
     assert flat.suggested is None
     assert flat.steepest is None
+    lowest = f"{RATES[flat.lowest]:.2g}: {min(flat.smoothed):.4g}"
     assert flat.words() == [
-        "No rate is suggested: the smoothed loss falls nowhere by 2% or more (2.008 at the start; "
-        "lowest at 1e-06: 2.008)."
+        f"No rate is suggested: the smoothed loss (2 at the start; lowest at {lowest}) falls "
+        "nowhere by 2%, or no further than batches differ. More -iterations or a larger iter_size "
+        "tell small falls from chance."
     ]
     assert "^" not in "".join(flat.plot(80))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_chance_suggests_nothing(seed: int) -> None:
+    """A net that learns nothing, on batches that differ."""
+    losses = np.random.default_rng(seed).normal(2, 0.5, 100)
+    assert Curve(2, RATES[:100], tuple(losses.tolist())).suggested is None
 
 
 def test_a_loss_that_still_falls_asks_for_more() -> None:
