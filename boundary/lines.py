@@ -40,8 +40,9 @@ def fold(
         pieces = [whole] if len(whole) <= room else whole.split(" ")
         for j, piece in enumerate(pieces):
             between = "" if empty else " " if j else gap
-            if not empty and len(line + between + piece) > width:
-                lines.append(line)
+            too_long = len(line + between + piece) > width
+            if too_long and (not empty or (indent < len(head) and len(piece) <= width - indent)):
+                lines.append(line.rstrip())
                 line, between = " " * indent, ""
             line, empty = line + between + piece, False
     return [*lines, line]

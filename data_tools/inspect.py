@@ -218,7 +218,39 @@ def arguments() -> argparse.ArgumentParser:
         action="store_true",
         help="compare the records with the checksum in dataset.json; exit 1 if it differs",
     )
+    parser.add_argument(
+        "--augment",
+        nargs="+",
+        type=Path,
+        metavar=("NET", "OUT.png"),
+        help="instead of the report, draw what training with NET, a prototxt, sees of the first "
+        "records of its first epoch: colour, depth and label before and after augmentation "
+        "(default: augment.png)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=cli.whole(0),
+        metavar="N",
+        help="the solver's random_seed, which says what --augment draws (default: 0)",
+    )
     return parser
+
+
+def draw_augmented(reader: Reader, args: argparse.Namespace) -> str:
+    """Write the sheet of --augment; returns what it shows, in words."""
+    from data_tools import augmented  # not above: it loads the engine, and torch with it
+
+    net, out = [*args.augment, Path("augment.png")][:2]
+    layer = augmented.data_layer(net)
+    found = list(augmented.seen(layer, args.lmdb, args.frames, args.seed or 0))
+    writing.write_bytes(out, augmented.png(augmented.draw(reader, found)), DataError)
+    if not augmented.changes(layer):
+        cli.say(f"warning: {net}: its layer {layer.name} changes no record")
+    seed = f"random_seed: {args.seed or 0}"
+    return (
+        f"{out}: the first {len(found)} records of the first epoch, as stored and as layer "
+        f"{layer.name} of {net} gives them in training with {seed} in the solver"
+    )
 
 
 def outcome(reader: Reader, report: Report, args: argparse.Namespace) -> dict[Path, Any]:
@@ -233,12 +265,30 @@ def outcome(reader: Reader, report: Report, args: argparse.Namespace) -> dict[Pa
     return files
 
 
+def _check_usage(args: argparse.Namespace) -> None:
+    """End with a usage error where options do not go together."""
+    if len(args.augment or ()) > 2:
+        args.usage.error(f"--augment takes NET and OUT.png, got {len(args.augment)} files")
+    if args.augment and (args.sheet or args.html or args.verify):
+        args.usage.error("--augment takes the place of --sheet, --html and --verify")
+    if args.seed is not None and not args.augment:
+        args.usage.error("--seed goes with --augment")
+
+
 def main() -> None:
     """`python -m data_tools.inspect`."""
     args = cli.parse(arguments())
+    _check_usage(args)
     outputs = [("--sheet", args.sheet), ("--html", args.html)]
-    cli.check_distinct([(what, path) for what, path in outputs if path], [("LMDB", args.lmdb)])
+    inputs = [("LMDB", args.lmdb)]
+    if args.augment:
+        inputs.append(("the net", args.augment[0]))
+        outputs.append(("--augment", [*args.augment, Path("augment.png")][1]))
+    cli.check_distinct([(what, path) for what, path in outputs if path], inputs)
     reader = Reader(args.lmdb)
+    if args.augment:
+        print(draw_augmented(reader, args))
+        return
     wrong = verify(reader) if args.verify else None
     if wrong:
         raise DataError(f"{args.lmdb}: {wrong}")

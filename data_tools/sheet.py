@@ -28,7 +28,7 @@ def sheet(reader: Reader, frames: int, width: int = 240) -> np.ndarray:
     keys = reader.keys()
     chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, frames).astype(int))]
     fixed = records.fixed_range(reader.info)
-    palette = _palette(reader)
+    palette = palette_of(reader)
     rows = []
     for key in chosen:
         try:
@@ -36,11 +36,11 @@ def sheet(reader: Reader, frames: int, width: int = 240) -> np.ndarray:
         except DataError:
             continue
         if len(planes) == len(CHANNELS):
-            pictures = _row(planes, palette, width, fixed)
-            rows.append((f"{shown(name_of(key))}  {_depth_in_words(planes[3], fixed)}", pictures))
+            title = f"{shown(name_of(key))}  {depth_in_words(planes[3], fixed)}"
+            rows.append((title, pictures(planes, palette, width, fixed)))
     if not rows:
         raise DataError(f"{reader.path}: has no five-channel record to draw")
-    columns = max(len(pictures) for _, pictures in rows)
+    columns = max(len(row) for _, row in rows)
     return np.vstack([part for row in rows for part in _titled(*row, columns)])
 
 
@@ -51,26 +51,31 @@ def captions(reader: Reader) -> str:
     return f"colour; {depth}; label; overlay; edges of depth over colour"
 
 
-def _palette(reader: Reader) -> np.ndarray:
+def palette_of(reader: Reader) -> np.ndarray:
+    """The colour of each of 256 labels, B, G, R: those of the dataset.json, then the usual ones."""
     colors = list(reader.info.get("palette") or [])
     return np.array(colors + classes.palette(256)[len(colors) :], np.uint8)[:, ::-1]
 
 
-def _row(
+def pictures(
     planes: np.ndarray, palette: np.ndarray, width: int, fixed: DepthRange | None
 ) -> list[np.ndarray]:
-    """The pictures of a record, BGR uint8, each `width` wide."""
+    """The pictures of a record of five channels, BGR uint8, each `width` wide: colour, depth,
+    label, overlay, and the edges of depth over colour unless it has few pixels.
+
+    palette: as palette_of. fixed: the metres that 0..255 stand for, if they are known.
+    """
     color = records.colors(planes)
     depth = cv2.applyColorMap(planes[3].astype(np.uint8), cv2.COLORMAP_VIRIDIS)
     depth[planes[3] == 0] = 0
     label = palette[np.clip(planes[4], 0, 255).astype(np.uint8)]
     overlay = np.where((planes[4] > 0)[..., None], color // 2 + label // 2, color)
-    size = width, round(width * color.shape[0] / color.shape[1])
-    pictures = [_at(picture, size) for picture in (color, depth, label, overlay)]
+    size = width, max(1, round(width * color.shape[0] / color.shape[1]))
+    found = [_at(picture, size) for picture in (color, depth, label, overlay)]
     if planes[3].size >= LEAST_PIXELS:
-        _draw_bar(pictures[1], fixed)
-        pictures.append(_with_edges(pictures[0], planes[3]))
-    return pictures
+        _draw_bar(found[1], fixed)
+        found.append(_with_edges(found[0], planes[3]))
+    return found
 
 
 def _at(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -105,7 +110,7 @@ def _draw_bar(picture: np.ndarray, fixed: DepthRange | None) -> None:
                         cv2.LINE_AA)  # fmt: skip
 
 
-def _depth_in_words(depth: np.ndarray, fixed: DepthRange | None) -> str:
+def depth_in_words(depth: np.ndarray, fixed: DepthRange | None) -> str:
     """The nearest and the farthest reading of a record."""
     found = depth[depth > 0]
     if not found.size:
@@ -117,9 +122,13 @@ def _depth_in_words(depth: np.ndarray, fixed: DepthRange | None) -> str:
     return f"{low:.2f} to {high:.2f} m"
 
 
-def _titled(title: str, pictures: list[np.ndarray], columns: int) -> list[np.ndarray]:
-    width = pictures[0].shape[1]
-    pictures = pictures + [np.full_like(pictures[0], 255)] * (columns - len(pictures))
-    strip = np.full((STRIP, columns * width, 3), 255, np.uint8)
-    cv2.putText(strip, title, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-    return [strip, np.hstack(pictures)]
+def strip(title: str, width: int) -> np.ndarray:
+    """A row's title, BGR uint8, STRIP x `width`."""
+    drawn = np.full((STRIP, width, 3), 255, np.uint8)
+    cv2.putText(drawn, title, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return drawn
+
+
+def _titled(title: str, row: list[np.ndarray], columns: int) -> list[np.ndarray]:
+    row = row + [np.full_like(row[0], 255)] * (columns - len(row))
+    return [strip(title, columns * row[0].shape[1]), np.hstack(row)]

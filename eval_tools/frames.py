@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from boundary import packed
+from boundary import packed, stated
 from boundary.errors import shown
-from boundary.reading import read_bytes, reading
 from data_tools import images, info, pattern
 from data_tools.cli import DataError, say
 from data_tools.depth import DepthRange, DepthUnit
@@ -192,11 +188,8 @@ def trained_on(deploy: str | Path, dataset: str | Path | None) -> Trained | None
         return found
     if packed.is_packed(deploy):
         return recorded(dataset_info(deploy), str(deploy))
-    for line in read_bytes(deploy, DataError).decode(errors="replace").splitlines():
-        match = re.match(r"#\s*depth_range:\s*(\S+(?: m\b)?)(?:\s+(float))?", line)
-        if match:
-            return Trained(match[1], match[2] is not None, str(deploy))
-    return None
+    comment = stated.depth_range(deploy, DataError)
+    return comment and Trained(*comment, str(deploy))
 
 
 def dataset_info(path: str | Path) -> dict[str, Any]:
@@ -220,18 +213,8 @@ def with_classes(facts: dict[str, Any], deploy: str | Path, values: int) -> dict
     if packed.is_packed(deploy):
         own = dataset_info(deploy)
         return {**facts, **{key: own[key] for key in ("classes", "palette") if key in own}}
-    names = _stated_classes(deploy)
+    names = stated.classes(deploy, DataError)
     return {**facts, "classes": names} if len(names) == values else facts
-
-
-def _stated_classes(deploy: str | Path) -> list[str]:
-    """The names in a prototxt's comment; none if there is none, or if it is another program's."""
-    for line in read_bytes(deploy, DataError).decode(errors="replace").splitlines():
-        if line.startswith("# classes: ["):
-            with suppress(DataError), reading(deploy, "a list of names", DataError):
-                names = json.loads(line.removeprefix("# classes: "))
-                return names if all(isinstance(name, str) for name in names) else []
-    return []
 
 
 def recorded(facts: dict[str, Any], where: str) -> Trained | None:

@@ -48,10 +48,21 @@ def as_text(check: Callable[[str], object]) -> Callable[[str], str]:
     return parse
 
 
-def weighting(text: str) -> str:
-    """argparse type: a method of class_weights, `paper` or `none`."""
-    if text not in (*METHODS, "paper", "none"):
-        raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(METHODS)}, paper, none")
+def one_of(*names: str) -> Callable[[str], str]:
+    """argparse type: one of the names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def gpus(text: str) -> str:
+    """argparse type: numbers of GPUs, or all."""
+    if not re.fullmatch(r"all|\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither all nor numbers such as 0,1")
     return text
 
 
@@ -66,7 +77,7 @@ RECIPE = {
     "dropout": Row(float, 0.5, 0.1, "fraction dropped"),
     "augment": Row(as_text(augment.parse), "none", JITTER, f"none or {augment.FORM}"),
     "class-weights": Row(
-        weighting,
+        one_of("none", "paper", *METHODS),
         "none",
         "none",
         "loss weights: none, paper (the published table), or computed from the training frames: "
@@ -74,7 +85,12 @@ RECIPE = {
     ),
     "moving-average-fraction": Row(float, 0.999, 0.95, "memory of BatchNorm's statistics"),
     "base-lr": Row(float, 0.001, 0.05, "learning rate at the start"),
-    "lr-policy": Row(str, "step", "poly", "step (times 0.9 every 25 epochs), poly or fixed"),
+    "lr-policy": Row(
+        one_of("step", "poly", "fixed"),
+        "step",
+        "poly",
+        "step (by 0.9 every 25 epochs), poly, fixed",
+    ),
     "weight-decay": Row(float, 0.0005, 0.0005, "L2 regularisation"),
     "epochs": Row(float, 400.0, 40.0, "length of the training"),
     "test-epochs": Row(float, 20.0, 10.0, "epochs between tests; 0: none"),
@@ -132,12 +148,22 @@ def arguments() -> argparse.ArgumentParser:
         "sf5,rgb,depth (default: sf5)",
     )
     group.add_argument(
-        "--vgg", type=Path, metavar="FILE", help="weights to start from: VGG-16's .caffemodel"
+        "--vgg",
+        type=Path,
+        metavar="FILE",
+        help="weights to start from: VGG-16's .caffemodel, or torchvision's .pth",
     )
     group.add_argument("--from-scratch", action="store_true", help="start without VGG-16")
+    group.add_argument(
+        "--score",
+        choices=("last", "best"),
+        default="last",
+        help="which weights are scored: the last iteration's (default), or those of the test with "
+        "the best mean IoU, which are chosen by the frames that they are scored on",
+    )
     group = parser.add_argument_group("running")
     device = group.add_mutually_exclusive_group()
-    device.add_argument("--gpu", metavar="ID,...|all", help="train on these GPUs")
+    device.add_argument("--gpu", type=gpus, metavar="ID,...|all", help="train on these GPUs")
     device.add_argument("--cpu", type=cli.whole(1), metavar="N", help="train in N processes")
     group.add_argument("--seed", type=cli.whole(0), default=1, help="default: 1")
     group.add_argument(
@@ -152,7 +178,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     for name, row in RECIPE.items():
         metavar = name.rpartition("-")[2].upper()
-        text = f"{row.what} ({row.paper}, {row.quick})"
+        paper, quick = (f"{x:g}" if isinstance(x, float) else x for x in (row.paper, row.quick))
+        text = f"{row.what} ({paper}, {quick})"
         group.add_argument(f"--{name}", type=row.kind, metavar=metavar, help=text)
     return parser
 
@@ -172,12 +199,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         args.usage.error("--vgg does not go with --from-scratch")
     if args.vgg and args.width_multiplier != 1:
         args.usage.error("--vgg needs the full width: --width-multiplier 1")
+    if args.score == "best" and not args.test_epochs:
+        args.usage.error("--score best needs tests: --test-epochs of more than 0")
     if args.mat and (args.depth_unit or args.split_table):
         args.usage.error("--depth-unit and --split-table go with --frames")
     for name in ("mat", "frames", "vgg", "split_table"):
         if getattr(args, name):
             setattr(args, name, getattr(args, name).resolve())
     return args
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises DataError where a new run would end in a later stage for want of a file or a GPU."""
+    devices(args)
+    if args.out.exists() or args.dry_run:  # a stage that is through needs its files no more
+        return
+    for path in (args.mat, args.frames, args.vgg, args.split_table):
+        if path and not path.exists():
+            raise DataError(f"{path}: no such file or folder")
 
 
 def devices(args: argparse.Namespace) -> int:
@@ -311,11 +350,12 @@ def train(work: Work, args: argparse.Namespace, net: str, weights: list[str]) ->
         start = ["-weights", f"{net}/init.caffemodel"]
         steps.append(Step(("data_tools.vgg_surgery", str(args.vgg), f"{net}/train.prototxt",
                            start[1], "--seed", str(args.seed)), start[1]))  # fmt: skip
+    best = ["-keep_best", "mean_iou"] if args.test_epochs else []
     device = ["-gpu", args.gpu] if args.gpu else ["-cpu", str(args.cpu)] if args.cpu else []
     steps += [
         Folder(f"{net}/log"),
         Step(("caffe", "train", "-solver", f"{net}/solver.prototxt", *start,
-              "-snapshot", "latest", "-snapshot_keep", "2", "-sigint_effect", "end"),
+              "-snapshot", "latest", "-snapshot_keep", "2", *best, "-sigint_effect", "end"),
              extra=("-brief", "-log_dir", f"{net}/log", *device)),
         Joined(f"{net}/log/caffe.*.INFO.*", f"{net}/train.log"),
     ]  # fmt: skip
@@ -324,9 +364,11 @@ def train(work: Work, args: argparse.Namespace, net: str, weights: list[str]) ->
                kept=lambda made: any(made.glob("*.solverstate")))  # fmt: skip
 
 
-def trained(work: Work, net: str) -> str:
-    """The weights of a net's last iteration, relative to the work's folder."""
-    number = "N"
+def trained(work: Work, args: argparse.Namespace, net: str) -> str:
+    """The weights of a net that are scored, relative to the work's folder."""
+    if args.score == "best":
+        return f"{net}/{net}_best.caffemodel"
+    number = "N"  # in a dry run, where no solver tells it
     if not work.dry:
         text = read_text(work.folder / net / "solver.prototxt", DataError)
         number = re.search(r"^max_iter: (\d+)$", text, re.M)[1]
@@ -335,7 +377,7 @@ def trained(work: Work, net: str) -> str:
 
 def score(work: Work, args: argparse.Namespace) -> None:
     """scores/: every class's figures, as text and JSON, and the report."""
-    first, *others = ([f"{net}/deploy.prototxt", trained(work, net)] for net in args.net)
+    first, *others = ([f"{net}/deploy.prototxt", trained(work, args, net)] for net in args.net)
     versus = [word for model in others for word in ("--versus", *model)]
     logs = [word for net in args.net for word in ("--log", f"{net}/train.log")]
     device = ["--gpu", "0" if args.gpu == "all" else args.gpu.split(",")[0]] if args.gpu else []
@@ -366,6 +408,7 @@ def summary(out: Path, args: argparse.Namespace) -> str:
 def main() -> None:
     """Runs the recipe."""
     args = parse()
+    check(args)
     with Work(args.out, ".fusenet-nyuv2", args.force, args.dry_run) as work:
         make_data(work, args)
         weights = weigh(work, args)
@@ -373,7 +416,6 @@ def main() -> None:
             train(work, args, net, weights)
         score(work, args)
         if args.dry_run:
-            print("# N: max_iter of the solver")
             return
         text = summary(args.out, args)
         write_text(args.out / "scores" / "summary.txt", text, DataError)

@@ -25,10 +25,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from boundary.streams import say
 from boundary.writing import atomic_write, write_bytes, write_text
 from data_tools.cli import DataError
 
 RECORD = "stage.json"
+KEYS = {"commands", "after", "inputs", "done"}
 SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 _LIBC = ctypes.CDLL(None)  # loaded here, because a new process may not load it
 
@@ -281,17 +283,21 @@ class Work:
         status = self._process.wait()
         self._process = None
         if self._signal:
+            say("stopped; the same command goes on")
             sys.exit(128 + self._signal)
         return status
 
     def _read(self, folder: Path) -> dict[str, Any] | None:
         """A stage's record; None if it has none."""
         try:
-            return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise DataError(f"{folder / RECORD}: is damaged; remove {folder}") from error
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not set(found) >= KEYS:
+            raise DataError(f"{folder / RECORD}: is damaged; expected {', '.join(sorted(KEYS))}")
+        return found
 
     def _write(self, folder: Path, record: dict[str, Any]) -> None:
         write_text(folder / RECORD, json.dumps(record, indent=1) + "\n", DataError)

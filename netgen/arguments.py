@@ -109,13 +109,19 @@ def _net_parser(commands: Any) -> argparse.ArgumentParser:
         help="tests also tell global accuracy, mean class accuracy and mean IoU over all test "
         "records (layer SegmentationAccuracy, which other versions of Caffe do not know)",
     )
+    add(
+        "--from",
+        dest="earlier",
+        metavar="FILE",
+        help="a net's prototxt, for training or prediction, from which everything is taken that "
+        "neither options nor the records of --source say: classes, size, width, dropout, ...",
+    )
     add("--no-shuffle", action="store_true", help="read the training records in their order")
     add(
         "--width-multiplier",
         type=float,
-        default=1.0,
         metavar="F",
-        help="factor of all channels",
+        help="factor of all channels; default: 1",
     )
     add(
         "--moving-average-fraction",
@@ -126,16 +132,14 @@ def _net_parser(commands: Any) -> argparse.ArgumentParser:
     add(
         "--dropout",
         type=float,
-        default=0.5,
         metavar="F",
         help="share of the values that training drops; default: 0.5",
     )
-    add("--scene-classes", type=_positive, default=0, metavar="N", help="add a scene branch")
-    add("--scene-loss-weight", type=_from_zero, default=0.1, metavar="F", help="default: 0.1")
+    add("--scene-classes", type=_natural, metavar="N", help="add a scene branch; default: 0, none")
+    add("--scene-loss-weight", type=_from_zero, metavar="F", help="default: 0.1")
     add(
         "--pooling",
         choices=["ceil", "floor"],
-        default="ceil",
         help="rounding of odd sizes; default: ceil, as Caffe's",
     )
     add("--deploy", action="store_true", help="the net for prediction, with Input layers")
@@ -175,7 +179,7 @@ def _complete(args: argparse.Namespace, complain: Callable[[str], NoReturn]) -> 
     if args.dataset is None:
         args.dataset = DEFAULT_DATASET if args.classes is None else "custom"
     dataset = DATASETS.get(args.dataset)
-    telling = args.source or label_weights.is_file(args.label_weights)
+    telling = args.source or args.earlier or label_weights.is_file(args.label_weights)
     if dataset is None and args.classes is None and not telling:
         complain("--dataset custom needs --classes N")
     if dataset and args.classes not in (None, dataset.classes):

@@ -15,6 +15,13 @@ from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import LayerParameter
 
 MODULE, LAYER = "data_tools.layers", "RGBDImages"
+# netgen's options that are settings of the layer, by their names there.
+OPTIONS = {
+    "root": "data_root",
+    "seed": "data_seed",
+    "depth_unit": "depth_unit",
+    "depth_range": "depth_range",
+}
 LONGEST = 16384  # pixels of a side
 
 

@@ -1,7 +1,8 @@
 """What a net's data says where the options say nothing: data set, classes, size and LMDBs.
 
-data_tools writes a dataset.json beside an LMDB's records, and a file of label weights has a number
-for each label. Options win over both.
+data_tools writes a dataset.json beside an LMDB's records, an earlier net may be named with --from,
+and a file of label weights has a number for each label. Options win over all of them, and data that
+is named with --source over an earlier net.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from caffe.errors import CaffeError
-from netgen import label_weights
+from netgen import earlier, label_weights
 from netgen.datasets import DATASETS
-from netgen.sources import facts
+from netgen.sources import depth_range, facts, frame_size
 
 
 def complete(args: argparse.Namespace) -> list[str]:
@@ -23,18 +24,19 @@ def complete(args: argparse.Namespace) -> list[str]:
     Raises CaffeError where a file cannot be read, or if it takes --classes and nothing says it.
     """
     notes = []
-    if args.source:
-        known = facts(args.source)
-        taken = _classes(args, known)
-    else:
+    known = facts(args.source) if args.source else {}
+    taken = _classes(args, known) + _size(args, known)
+    if args.earlier:
+        notes += _from_earlier(args)
+    if not args.source:
         notes += _locate(args)
         known = facts(args.source) if args.source else {}
         taken = []
     if not args.told:
         notes += _from_weights(args)
-    if args.size is None and (size := _size(known)):
-        args.size = size
-        taken.append(f"size {size[0]}x{size[1]}")
+    taken += _size(args, known)
+    if args.earlier and args.size is None:
+        notes.append(f"{args.earlier.path} does not say the size of its frames: --size WxH does")
     if taken:
         notes.append(f"{args.source}: its dataset.json gives {', '.join(taken)}")
     return notes
@@ -74,10 +76,27 @@ def _from_weights(args: argparse.Namespace) -> list[str]:
     return [f"{args.label_weights}: its numbers are for {classes} classes and label 0"]
 
 
-def _size(known: dict[str, Any]) -> tuple[int, int] | None:
-    """Width and height of all records."""
-    _, height, width = known.get("shape", (0, 0, 0))
-    return (width, height) if width and height else None
+def _size(args: argparse.Namespace, known: dict[str, Any]) -> list[str]:
+    """Set the size, unless options tell it, to that of a dataset.json."""
+    size = frame_size(known)
+    if args.size is not None or size is None:
+        return []
+    args.size = size
+    return [f"size {size[0]}x{size[1]}"]
+
+
+def _from_earlier(args: argparse.Namespace) -> list[str]:
+    """Set what is still open to what an earlier net says."""
+    old = args.earlier = earlier.read(args.earlier)
+    trained_on = depth_range(args.source) if args.source else None
+    taken = earlier.fill(args, old)
+    notes = [f"{old.path} gives {', '.join(taken)}"] if taken else []
+    if trained_on and old.depth_range and trained_on != old.depth_range:
+        notes.append(
+            f"warning: depth of {args.source} is {trained_on}, but the net of {old.path} was "
+            f"trained with {old.depth_range}"
+        )
+    return notes
 
 
 def _locate(args: argparse.Namespace) -> list[str]:

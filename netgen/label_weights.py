@@ -10,14 +10,19 @@ from caffe.errors import CaffeError
 from netgen.datasets import Dataset
 
 
-def choose(what: str | None, dataset: Dataset | None, classes: int) -> tuple[float, ...] | None:
+def choose(
+    what: str | tuple[float, ...] | None, dataset: Dataset | None, classes: int
+) -> tuple[float, ...] | None:
     """The weights that `what` stands for, one for each label, label 0 first; None for no weights.
 
-    what: "paper", "none", the path of a file, or None for the authors' choice for the data set.
+    what: "paper", "none", the path of a file, the weights themselves, or None for the authors'
+    choice for the data set.
     dataset: None for a user's own data.
 
     Raises CaffeError where there are no published weights or the file does not fit.
     """
+    if isinstance(what, tuple):
+        return what
     if what is None:
         what = "paper" if dataset and dataset.weights_by_default else "none"
     if what == "none":
@@ -45,9 +50,9 @@ def read(path: str, classes: int) -> tuple[float, ...]:
     return weights
 
 
-def is_file(what: str | None) -> bool:
+def is_file(what: str | tuple[float, ...] | None) -> bool:
     """Whether `what`, as in `choose`, names a file."""
-    return what not in (None, "none", "paper")
+    return isinstance(what, str) and what not in ("none", "paper")
 
 
 def numbers(path: str) -> tuple[float, ...]:

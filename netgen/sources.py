@@ -48,6 +48,12 @@ def facts(lmdb: str) -> dict[str, Any]:
     return dataset_json.read(path, CaffeError) if path.is_file() else {}
 
 
+def frame_size(known: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height of all records by a dataset.json; None if it does not say them."""
+    _, height, width = known.get("shape", (0, 0, 0))
+    return (width, height) if width and height else None
+
+
 def depth_range(lmdb: str) -> str | None:
     """How data_tools scaled depth in an LMDB ('valid', '0:8 float', ...), by its dataset.json; None
     if that is not known.

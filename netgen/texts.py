@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from caffe.errors import CaffeError
 from caffe.formats import files
@@ -26,15 +27,13 @@ NYUV2_TRAIN, NYUV2_TRAINVAL = 381, 795
 def net_text(args: argparse.Namespace) -> tuple[str, list[str]]:
     """The prototxt that a NET command prints, and warnings of data that does not fit the net."""
     dataset = DATASETS.get(args.dataset)
+    options = ("width_multiplier", "moving_average_fraction", "dropout", "scene_classes")
     arch = Architecture(
         net=args.command,
         classes=dataset.classes if dataset else args.classes,
         size=args.size or (dataset.size if dataset else DEFAULT_SIZE),
-        width_multiplier=args.width_multiplier,
-        moving_average_fraction=args.moving_average_fraction,
-        dropout=args.dropout,
-        scene_classes=args.scene_classes,
         floor_pooling=args.pooling == "floor",
+        **_given(args, *options),
     )
     name = f"fusenet-{args.command}-{args.dataset}"
     if args.deploy:
@@ -42,7 +41,10 @@ def net_text(args: argparse.Namespace) -> tuple[str, list[str]]:
         return _made_by(args) + _depth_range(args) + _class_names(args, arch) + files.text(net), []
     training = _training(args, arch.classes)
     warnings = list(_misfits(training, args.dataset, arch))
-    return _made_by(args) + _frozen(args) + files.text(train_net(arch, training, name)), warnings
+    head = _made_by(args) + _frozen(args)
+    if args.earlier and dataset is None:  # the next net may be made from this one
+        head += _depth_range(args) + _class_names(args, arch)
+    return head + files.text(train_net(arch, training, name)), warnings
 
 
 def solver_text(args: argparse.Namespace, net: NetParameter) -> tuple[str, list[str]]:
@@ -75,10 +77,17 @@ def _frozen(args: argparse.Namespace) -> str:
     return f"# {what}: frozen; start with caffe train -weights TRAINED.caffemodel\n"
 
 
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Of these options, those that were given."""
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+
 def _depth_range(args: argparse.Namespace) -> str:
     """A comment that says how depth was scaled for training; eval_tools.predict reads it."""
     files = _files(args)
     rule = files.scaling() if files else args.depth_range or depth_range(_sources(args)[0])
+    if rule is None and args.earlier:
+        rule = args.earlier.depth_range
     return f"# depth_range: {rule}\n" if rule else ""
 
 
@@ -87,6 +96,8 @@ def _class_names(args: argparse.Namespace, arch: Architecture) -> str:
     known = facts(args.source) if args.source else {}
     dataset = DATASETS.get(args.dataset)
     names = known.get("classes", dataset.names if dataset else ())
+    if not names and args.earlier:
+        names = args.earlier.names
     return f"# classes: {json.dumps(names)}\n" if len(names) == arch.classes + 1 else ""
 
 
@@ -117,9 +128,9 @@ def _training(args: argparse.Namespace, classes: int) -> Training:
         transform=args.augment,
         freeze=args.freeze or (),
         label_weights=label_weights.choose(args.label_weights, DATASETS.get(args.dataset), classes),
-        scene_loss_weight=args.scene_loss_weight,
         files=_files(args),
         iou=args.iou,
+        **_given(args, "scene_loss_weight"),
     )
 
 

@@ -118,7 +118,7 @@ def write_nets() -> None:
     lmdbs = "--source lmdb/trainval --test-source lmdb/test --batch-size 2"
     printed.run(f"python -m netgen {net} --deploy > deploy.prototxt")
     printed.run(f"python -m netgen {net} {lmdbs} > train.prototxt")
-    solver = "--max-iter 2 --snapshot 1 --test-epochs 0 --snapshot-prefix run"
+    solver = "--max-iter 2 --snapshot 1 --test-epochs 1 --snapshot-prefix run"
     printed.run(f"python -m netgen solver --net train.prototxt {solver} > solver.prototxt")
     printed.run("caffe train -solver solver.prototxt")
     Path("run_iter_1.solverstate").rename("run_iter_5000.solverstate")

@@ -38,7 +38,7 @@ from caffe.process.progress import tell
 from caffe.process.ranks import announce, root_solver
 from caffe.solver import resume, snapshots
 from caffe.solver.resume import BestTest
-from caffe.solver.watching import Outcome
+from caffe.solver.watching import Outcome, less_is_better
 
 FORM = "TOP[@NET][:INDEX][:max|min]"
 _FORM = re.compile(r"(.+?)(?:@(\d{1,6}))?(?::(\d{1,9}))?", re.DOTALL)
@@ -112,7 +112,7 @@ def judge(text: str, nets: Sequence[Net], sizes: Sequence[dict[str, int]]) -> Ju
 def _judge(
     net: int, name: str, index: int, direction: str, of: Net, sizes: Sequence[dict[str, int]]
 ) -> Judge:
-    less = of.blob_loss_weights[name] != 0 or re.search("loss|error", name, re.IGNORECASE)
+    less = less_is_better(name, of.blob_loss_weights[name])
     label = name + (f"@{net}" if len(sizes) > 1 else "")
     label += f":{index}" if sizes[net][name] > 1 else ""
     return Judge(net, name, index, direction or ("min" if less else "max"), label)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def less_is_better(name: str, weight: float) -> bool:
+    """Whether an output of this name and loss weight is a loss or an error."""
+    return bool(weight) or any(word in name.lower() for word in ("loss", "error"))
+
+
 @dataclass(frozen=True)
 class Figure:
     """One value of an output of a net: value `index` of the blob `name`, and its loss weight."""
@@ -16,8 +21,8 @@ class Figure:
 
     @property
     def falls(self) -> bool:
-        """Whether lower values are better: those of losses and errors."""
-        return bool(self.weight) or any(word in self.name.lower() for word in ("loss", "error"))
+        """Whether less is better."""
+        return less_is_better(self.name, self.weight)
 
 
 @dataclass(frozen=True)

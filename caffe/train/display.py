@@ -70,9 +70,12 @@ class Display(Watcher):
         if request not in ENDING or self._asked in ENDING:
             return
         self._asked = request
-        p = self._solver.param
-        saves = request == "end" or p.snapshot_after_train
-        _say(f"stopping at {iteration:,}: ", ["saving a snapshot" if saves else "saving nothing"])
+        saves = request == "end" or self._solver.param.snapshot_after_train
+        if self._saved is not None and self._saved[0] == iteration:
+            what = "a snapshot is saved"
+        else:
+            what = "saving a snapshot" if saves else "saving nothing"
+        _say(f"stopping at {iteration:,}: ", [what])
 
     def testing(self, iteration: int, net: int, batch: int, batches: int) -> None:
         self._test = f"testing {batch}/{batches}"

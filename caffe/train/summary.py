@@ -37,11 +37,13 @@ def summary(
     settings: Settings,
     snapshot: str | None = None,
     fresh: Sequence[str] = (),
+    best: str = "",
 ) -> list[str]:
     """The lines.
 
     devices: of this machine (None: the CPU). processes: all, on all machines. snapshot: what the
-    run was resumed from. fresh: layers that did not take their weights.
+    run was resumed from. fresh: layers that did not take their weights. best: the
+    output of a test whose best snapshot is kept.
     """
     p = solver.param
     lines = [
@@ -51,7 +53,7 @@ def summary(
         ("device", _device(devices, processes, settings)),
         ("solver", _schedule(p)),
         *(("tests", test) for test in _tests(solver)),
-        ("snapshots", _snapshots(solver)),
+        ("snapshots", _snapshots(solver, best)),
         ("start", _start(solver, snapshot, fresh)),
         ("log", [str(path)] if (path := log.full_log()) else []),
     ]
@@ -162,15 +164,17 @@ def _tests(solver: Solver) -> list[list[str]]:
     return told
 
 
-def _snapshots(solver: Solver) -> list[str]:
+def _snapshots(solver: Solver, best: str) -> list[str]:
     p = solver.param
-    if not p.snapshot and not p.snapshot_after_train:
+    if not p.snapshot and not p.snapshot_after_train and not best:
         return []
     keep = solver.snapshot_keep
     return [
         f"{p.snapshot_prefix}_iter_N",
-        f"every {p.snapshot:,} iterations" if p.snapshot else "at the end",
+        f"every {p.snapshot:,} iterations" if p.snapshot else "",
+        "at the end" if p.snapshot_after_train and not p.snapshot else "",
         f"the newest {keep} kept" if keep else "",
+        f"the best by {best} kept" if best else "",
     ]
 
 

@@ -156,7 +156,8 @@ def _shown(
         progress.share_terminal()
     if not ranks.root_solver() or lowest_level() > INFO:
         return nullcontext()
-    for line in summary(solver, devices, place.count, run.settings, run.snapshot, run.fresh):
+    start = run.snapshot, run.fresh, run.keep_best
+    for line in summary(solver, devices, place.count, run.settings, *start):
         say(line)
     batch = batch_of(solver.net) * solver.param.iter_size * place.count
     return Display(solver, batch, requests.waiting)

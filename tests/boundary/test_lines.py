@@ -46,3 +46,12 @@ def test_a_part_wider_than_a_line_is_broken_at_spaces_alone() -> None:
 
 def test_the_indent_leaves_room_on_a_narrow_terminal() -> None:
     assert fold("parameters  ", ["1 learned", "2 frozen"], 15, ", ", 12)[-1] == "     2 frozen"
+
+
+def test_a_word_that_does_not_fit_behind_the_head_gets_a_line_of_its_own() -> None:
+    assert fold("saved at 60: ", ["run/sf5.caffemodel"], 24) == [
+        "saved at 60:",
+        "    run/sf5.caffemodel",
+    ]
+    # Behind a column of heads it would have no more room.
+    assert fold("net         ", ["x" * 20], 24, ", ", 12)[0].startswith("net         xx")

@@ -96,6 +96,7 @@ def test_the_recipe_ends_in_figures_and_a_report(whole: Path) -> None:
     found = json.loads((whole / "scores" / "scores.json").read_text())
     assert found["frames"] == 6
     assert found["model"] == "rgb_iter_30"
+    assert (whole / "rgb" / "rgb_best.caffemodel").exists()
     lines = (whole / "scores" / "summary.txt").read_text().splitlines()
     shown = [found[key] for key in ("global_accuracy", "mean_accuracy", "mean_iou")]
     assert lines[1].split() == ["rgb", *(f"{100 * figure:.1f}" for figure in shown)]
@@ -200,6 +201,20 @@ def test_an_input_that_changed_is_told(work, example, tmp_path: Path) -> None:
             place.stage("b", steps, [source])
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"done": true}'])
+def test_a_damaged_record_is_told(work, example, tmp_path: Path, text: str) -> None:
+    (tmp_path / "one.json").write_text("1")
+    steps = [step(example, "a/x", str(tmp_path / "one.json"))]
+    with work() as place:
+        place.stage("a", steps)
+    (tmp_path / "out/a/stage.json").write_text(text)
+    with (
+        work() as place,
+        pytest.raises(DataError, match=r"a/stage\.json: is damaged; expected aft"),
+    ):
+        place.stage("a", steps)
+
+
 def test_a_command_that_fails_leaves_nothing_and_may_be_mended(
     work, example, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,13 +313,13 @@ def test_the_page_has_the_recipe(example) -> None:
 
 def test_several_nets_are_compared(example, monkeypatch, capsys) -> None:
     options = ["--mat", "m.mat", "--quick", "--net", "sf5,rgb,depth", "--split", "train:val"]
-    options += ["--class-weights", "paper"]
+    options += ["--class-weights", "paper", "--score", "best"]
     found = printed(example("nyuv2"), monkeypatch, capsys, *options)
     assert [words[1] for words in found if words[:2] == ["netgen", words[1]]][::3] == [
         "sf5", "rgb", "depth",
     ]  # fmt: skip
     last = " ".join(found[-1])
-    assert "sf5/sf5_iter_N.caffemodel lmdb/val --versus rgb/deploy.prototxt rgb/rgb_iter_N." in last
+    assert "sf5/sf5_best.caffemodel lmdb/val --versus rgb/deploy.prototxt rgb/rgb_best." in last
     assert all("paper" in words for words in found if "--test-source" in words)
 
 
@@ -316,8 +331,14 @@ def test_several_nets_are_compared(example, monkeypatch, capsys) -> None:
         (["--mat", "m", "--vgg", "v", "--from-scratch"], "--vgg does not go with --from-scratch"),
         (["--mat", "m", "--quick", "--depth-unit", "mm"], "go with --frames"),
         (["--mat", "m", "--frames", "f", "--quick"], "not allowed with argument --mat"),
-        (["--mat", "m", "--quick", "--class-weights", "mine"], "'mine' is none of authors, median"),
+        (
+            ["--mat", "m", "--quick", "--class-weights", "mine"],
+            "'mine' is none of none, paper,",
+        ),
         (["--mat", "m", "--quick", "--augment", "tilt=3"], "'tilt=3'; expected some of scale"),
+        (["--mat", "m", "--quick", "--lr-policy", "exp"], "'exp' is none of step, poly, fixed"),
+        (["--mat", "m", "--quick", "--gpu", "0,b"], "'0,b' is neither all nor numbers such as 0,1"),
+        (["--mat", "m", "--quick", "--score", "best", "--test-epochs", "0"], "needs tests"),
         (["--mat", "m", "--quick", "--net", "sf5,sf5"], "'sf5' is not one of sf1"),
         ([], "one of the arguments --mat --frames is required"),
     ],
@@ -328,6 +349,16 @@ def test_bad_usage(example, monkeypatch, capsys, options: list[str], message: st
         example("nyuv2").main()
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_file_is_told_before_any_work(example, monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "m.mat").touch()
+    out, vgg = tmp_path / "out", tmp_path / "none.caffemodel"
+    options = [str(out), "--mat", str(tmp_path / "m.mat"), "--vgg", str(vgg)]
+    monkeypatch.setattr(sys, "argv", ["nyuv2", *options])
+    with pytest.raises(DataError, match=r"none\.caffemodel: no such file or folder"):
+        example("nyuv2").main()
+    assert not out.exists()
 
 
 # -- frames as pictures ------------------------------------------------------------------------

@@ -293,7 +293,7 @@ def test_summary(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_commands_load_no_more_than_they_need() -> None:
+def test_commands_load_no_more_than_they_need(capsys: pytest.CaptureFixture[str]) -> None:
     code = (
         "import sys; from netgen.cli import main; main(sys.argv[1:]); "
         "print([m for m in ('torch', 'cv2', 'matplotlib') if m in sys.modules], file=sys.stderr)"
@@ -304,9 +304,11 @@ def test_commands_load_no_more_than_they_need() -> None:
     Path("train.prototxt").write_text(
         'layer { name: "d" type: "Data" top: "d" data_param { batch_size: 2 } }'
     )
+    Path("sf5.prototxt").write_text(run(capsys, "sf5", "--size", "320x240")[1])
     images = ["--train-images", "6", "--test-images", "0"]
     for argv, loaded in (
         (["sf5"], []),
+        (["sf5", "--from", "sf5.prototxt"], []),
         (["solver", "--net", "train.prototxt", *images], []),
         (["papers", "out"], []),
         (["summary", "net.prototxt"], ["torch"]),
@@ -316,7 +318,7 @@ def test_commands_load_no_more_than_they_need() -> None:
             [sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True
         )
         # No log lines of the engine either.
-        said = [line for line in done.stderr.splitlines() if not line.startswith("netgen: wrote")]
+        said = [line for line in done.stderr.splitlines() if not line.startswith("netgen: ")]
         assert said == [f"{loaded}"], argv
 
 

@@ -97,6 +97,8 @@ def test_schedule_tests_and_snapshots(told) -> None:
     assert lines["start"] == "from scratch, by fillers"
     assert "snapshots" not in told("snapshot_after_train: false")
     assert told("")["snapshots"] == "out_iter_N, at the end"
+    kept = told("snapshot_after_train: false", best="loss:min")["snapshots"]
+    assert kept == "out_iter_N, the best by loss:min kept"
 
 
 def test_where_the_weights_come_from(told) -> None:
