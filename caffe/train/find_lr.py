@@ -211,6 +211,12 @@ def _together(loss: float, request: str, count: int) -> tuple[float, str]:
 def _show(curve: Curve, sweep: Sweep, kind: str) -> None:
     """Write the two files, and print the curve and what it suggests."""
     if not curve.losses:
+        if curve.diverged:
+            lowest = number(sweep.lowest)
+            raise CaffeError(
+                "find_lr: the loss is no longer finite after the first update, at the lowest rate, "
+                f"{lowest}: give lower rates with -find_lr_range"
+            )
         print("find_lr: it was stopped before the first update: nothing is drawn")
         return
     picture, table = _paths(sweep.prefix)
