@@ -206,7 +206,7 @@ def _drawn(screen: Screen, columns: int, word: str) -> bool:
 
 def test_two_processes_on_a_terminal(train) -> None:
     folder = train("test_interval: 100 max_iter: 200 snapshot: 100")
-    with Terminal(80, folder, "caffe", "train", "-solver", "solver.prototxt", "-cpu", "2") as it:
+    with Terminal(120, folder, "caffe", "train", "-solver", "solver.prototxt", "-cpu", "2") as it:
         assert it.wait() == 0
         rows = it.screen.rows()
     heads = [row.split()[0] for row in rows]
