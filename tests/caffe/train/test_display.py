@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from caffe.commands.cli import brief_by_default, main
 from caffe.formats import db, files
 from caffe.process import log
 from caffe.proto import caffe_pb2 as pb
-from caffe.solver import Solver
+from caffe.solver import Solver, get_solver
 from caffe.solver.watching import Figure, Outcome
 from caffe.train import display
 from caffe.train.display import about, short, span
@@ -206,7 +207,7 @@ def _drawn(screen: Screen, columns: int, word: str) -> bool:
 
 def test_two_processes_on_a_terminal(train) -> None:
     folder = train("test_interval: 100 max_iter: 200 snapshot: 100")
-    with Terminal(80, folder, "caffe", "train", "-solver", "solver.prototxt", "-cpu", "2") as it:
+    with Terminal(120, folder, "caffe", "train", "-solver", "solver.prototxt", "-cpu", "2") as it:
         assert it.wait() == 0
         rows = it.screen.rows()
     heads = [row.split()[0] for row in rows]
@@ -258,3 +259,46 @@ def test_losses_are_best_low_and_all_else_high() -> None:
         "loss 1.500, best 1.000 at 20",
     ]
     assert Figure("pixel_error", 0, 1.0).falls
+
+
+def test_speed_and_time_left(monkeypatch) -> None:
+    """Four records an iteration, an iteration a second, and a test of 20 s every 50 iterations."""
+    now = [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    param = pb.SolverParameter(max_iter=160, test_interval=50)
+    solver = SimpleNamespace(param=param, test_nets=[None])
+    clock = display._Clock(4)
+    clock.start(0)
+    assert (clock.speed(), clock.left(0, solver)) == ("", "")  # nothing is known so far
+    for done in range(1, 51):
+        now[0] = done
+        clock.iterated(done)
+    assert clock.speed() == "4.0 images/s"
+    assert clock.left(50, solver) == "1:50 left"  # 110 iterations
+    clock.testing()
+    now[0] += 20
+    assert clock.tested() == 20
+    assert clock.left(50, solver) == "2:30 left"  # and the tests at 100 and at 150
+    for done in range(51, 61):
+        now[0] += 1
+        clock.iterated(done)
+    assert clock.speed() == "4.0 images/s"  # the test does not count
+    assert clock.mean(60) == ["4.0 images/s"]
+    assert clock.left(60, solver) == "2:20 left"
+
+
+def test_what_the_line_says_meanwhile(train, monkeypatch) -> None:
+    monkeypatch.setattr(display.time, "monotonic", lambda: 0.0)
+    train("test_interval: 2 max_iter: 4")
+    solver = get_solver("solver.prototxt")
+    waiting = [False]
+    shown = display.Display(solver, 2, lambda: waiting[0])
+    shown._clock.start(0)
+    assert shown._line(77) == "0/4  0%"
+    shown.iterated(0, 0.25)
+    shown.updating(0, 0.001)
+    assert shown._line(77) == "1/4  25%  loss 0.2500  rate 0.001"
+    shown.testing(1, 0, 2, 3)
+    assert shown._line(77) == "1/4  25%  testing 2/3  loss 0.2500  rate 0.001"
+    waiting[0] = True  # a signal has come
+    assert shown._line(30) == "1/4  finishing iteration"

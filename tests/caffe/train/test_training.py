@@ -463,13 +463,14 @@ def test_sigterm_can_do_something_else(folder: Path) -> None:
 # -- a log that nobody takes ----------------------------------------------------------------------
 
 
-def test_training_goes_on_when_its_terminal_is_gone(folder: Path) -> None:
+@pytest.mark.parametrize(("flag", "word"), [("-nobrief", b"Iteration 2 "), ("-brief", b"test at")])
+def test_training_goes_on_when_its_terminal_is_gone(folder: Path, flag: str, word: bytes) -> None:
     ours, theirs = os.openpty()
-    command = [sys.executable, "-m", "caffe", "train", "-solver", _solver("run", 40, 20)]
+    command = [sys.executable, "-m", "caffe", "train", flag, "-solver", _solver("run", 40, 20)]
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
     seen = b""
-    while b"Iteration 2 " not in seen:
+    while word not in seen:
         seen += os.read(ours, 4096)
     os.close(ours)
     assert process.wait(LIMIT) == 0
