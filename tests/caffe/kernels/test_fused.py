@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import caffe
+from caffe.kernels import fused
 from caffe.kernels.fused import Convolving, Kept, Recomputed, convolve
 from caffe.kernels.geometry import Geometry
+from caffe.kernels.winograd import F4
 
 CONV = """
 layer {{ name: "{0}" type: "Convolution" bottom: "{1}" top: "{0}" convolution_param {{
@@ -225,6 +227,25 @@ def test_recomputing_keeps_less(pair, uncollected) -> None:
     large, small = 2 * 8 * 8 * 10, 2 * 8 * 4 * 5
     entering, outputs = large + small, 3 * large + small  # of the convolutions a, b, d; and c
     assert counts == [entering + outputs, entering]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_of_few_channels_without_avx512(transposed: bool, monkeypatch) -> None:
+    how = Convolving(Geometry((1, 1), (1, 1), (1, 1), 1), transposed)
+    torch.manual_seed(2)
+    x, weight = torch.randn(2, 32, 48, 64), torch.randn(32, 32, 3, 3) / 17
+    for avx512, chosen in ((True, None), (False, F4)):
+        monkeypatch.setattr(fused, "has_avx512", lambda avx512=avx512: avx512)
+        assert how.filtering("weight", x, weight) == chosen
+        assert how.filtering("forward", x, weight) is how.filtering("data", x, weight) is None
+    assert how.filtering("weight", x[:1], weight) is None  # too few tiles
+    assert how.filtering("weight", x[:, :16], weight[:, :16]) is None
+    leaf, exact = weight.clone().requires_grad_(), weight.double().requires_grad_()
+    grad = torch.randn_like(x)
+    convolve(x, leaf, None, how, recompute=False).backward(grad)
+    function = torch.conv_transpose2d if transposed else torch.conv2d
+    function(x.double(), exact, padding=1).backward(grad.double())
+    assert (leaf.grad.double() - exact.grad).norm() < 3e-6 * exact.grad.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
