@@ -25,8 +25,8 @@ from caffe.process.ranks import announce, root_solver, solver_rank
 from caffe.process.seeds import set_random_seed
 from caffe.process.signals import ENDING
 from caffe.proto import caffe_pb2 as pb
-from caffe.solver import best, learning_rate, resume, snapshots
-from caffe.solver.best import Keeper
+from caffe.solver import best_files, learning_rate, resume, snapshots
+from caffe.solver.best import Keeper, judge
 from caffe.solver.detection import AP_VERSIONS, Detections
 from caffe.solver.learning_rate import LearningRate
 from caffe.solver.resume import BestTest, LossWindow, Point
@@ -251,7 +251,7 @@ class Solver:
         self._watchers.append(watcher)
 
     def keep_best(self, top: str, patience: int = 0) -> None:
-        """Keep the snapshot of the best test, as snapshot_prefix_best.* (caffe/solver/best.py).
+        """Keep the snapshot of the best test, as snapshot_prefix_best.* (see caffe/solver/best.py).
 
         It is a snapshot of before the test, whatever snapshot_keep removes. `best` says which test
         it is. A test that is repeated at one iteration counts once.
@@ -276,11 +276,10 @@ class Solver:
             {name: 1 if detects else net.blobs[name].count for name in net.outputs if count}
             for net, count in zip(self.test_nets, self.param.test_iter, strict=True)
         ]
-        judge = best.judge(top, self.test_nets, sizes)
-        prefix = self.param.snapshot_prefix
-        self._keeper = Keeper(judge, patience, prefix, self._snapshot_suffix)
+        prefix, suffix = self.param.snapshot_prefix, self._snapshot_suffix
+        self._keeper = Keeper(judge(top, self.test_nets, sizes), patience, prefix, suffix)
         if root_solver():
-            best.repair(prefix)
+            best_files.repair(prefix)
         self.best = self._keeper.known(self.best)
 
     def set_requests(self, requests: Callable[[], str]) -> None:
@@ -459,7 +458,7 @@ class Solver:
         CaffeError if a file cannot be read or the history does not fit this solver.
         """
         path = os.fspath(state_file)
-        best.complete(path)
+        best_files.complete(path)
         state = snapshots.read_state(path)
         if len(state.history) != len(self._history):
             raise CaffeError(

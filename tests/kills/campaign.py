@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from boundary.lmdb_file import LmdbFile
-from caffe.solver import best, snapshots
+from caffe.solver import best_files, snapshots
 
 GRACE = 30  # seconds that a scheduler leaves between SIGTERM and SIGKILL
 ORPHANS = 90  # seconds that its processes may outlive a command, on a machine with much to do
@@ -193,7 +193,7 @@ def _good_best(out: Path, reference: dict[str, str]) -> str:
     """Where there is a best state, its model and side file are those written with it."""
     problem = _good_snapshots(out, reference)
     if not problem and (out / "run_best.solverstate").exists():
-        problem = best.found(out / "run")[1]
+        problem = best_files.found(out / "run")[1]
     return problem
 
 
