@@ -136,7 +136,8 @@ class Display(Watcher):
         lost = self._solver.iter - iteration
         _say("weights: ", [path, *([f"({lost:,} iterations earlier)"] if lost else [])], " ")
         if stopped:
-            _say("to go on: ", ["the same command with -snapshot latest"])
+            patience = " and more -patience" if self._solver.impatient else ""
+            _say("to go on: ", [f"the same command with -snapshot latest{patience}"])
 
 
 class _Clock:
