@@ -103,6 +103,7 @@ class Net:
         self._may_keep = False  # whether memory for all blobs was looked for
         self.name, self.phase = wiring.name, wiring.phase
         self.debug_info = split.debug_info
+        self.loaded: dict[str, int] = {}  # how many layers took weights from each file
         self._show_names()
         self._callbacks: dict[str, list[Callback]] = {
             f"{when}_{what}": [] for when in ("before", "after") for what in ("forward", "backward")
@@ -410,7 +411,8 @@ class Net:
         or patterns (fnmatch's) of layers that keep the weights they have, whatever the file holds
         for them; CaffeError, if one fits no layer with weights.
         """
-        weights.load(self.wiring, weights_file, complete, fresh)
+        taken = weights.load(self.wiring, weights_file, complete, fresh)
+        self.loaded[os.fspath(weights_file)] = taken
 
     load_hdf5 = copy_from
 

@@ -27,8 +27,8 @@ def load(
     weights_file: files.PathLike,
     complete: bool = False,
     fresh: Sequence[str] = (),
-) -> None:
-    """Load a file's weights; see Net.copy_from."""
+) -> int:
+    """Load a file's weights; see Net.copy_from. Returns how many layers took some."""
     path = os.fspath(weights_file)
     left_out = matching(wiring, fresh)
     weights = files.read_weights(path, emit)
@@ -65,6 +65,7 @@ def load(
         check_complete(wiring, found, path, [] if found else others)
     for blob, array in copies:
         blob.tensor().copy_(torch.from_numpy(np.ascontiguousarray(array)).view(blob.shape))
+    return len({name for name, _ in found}.difference(left_out))
 
 
 def matching(wiring: Wiring, patterns: Sequence[str]) -> list[str]:

@@ -52,6 +52,7 @@ from caffe.net import Net
 from caffe.process import device, ranks, seeds
 from caffe.process.log import INFO, WARNING
 from caffe.process.peers import gather
+from caffe.process.progress import tell
 
 FORMAT = 1
 _PLACE = "resume.py:1"  # for log lines that have no counterpart in Caffe
@@ -432,7 +433,10 @@ def _place(net: Net, positions: list[dict[str, Any]]) -> None:
 
 
 def _announce(message: str, severity: int = INFO) -> None:
-    ranks.announce(_PLACE, message, severity)
+    if severity == INFO:
+        tell(message, _PLACE)
+    else:
+        ranks.announce(_PLACE, message, severity)
 
 
 def _reseed(seed: int, iteration: int) -> None:

@@ -400,6 +400,7 @@ class Solver:
             self._regularize(weights, grads)
             rates = [rate * p.lr_mult for p in params]
             history = [h.tensor() for h in self._history]
+            self._update.momentum_factor = self._rate.momentum_factor(self.iter)
             self._update.apply(grads, history, rates, self.iter + 1)
             torch._foreach_sub_(weights, grads)
             for p in params:  # writes through .data do not count as changes by themselves

@@ -47,7 +47,7 @@ def summary(
     """
     p = solver.param
     lines = [
-        ("net", [_name(solver.net), f"{len(solver.net.layers)} layers", _origin(p)]),
+        ("net", [*_net(solver.net), _origin(p)]),
         ("parameters", _parameters(solver.net)),
         ("data", _data(solver, processes)),
         ("device", _device(devices, processes, settings)),
@@ -67,8 +67,9 @@ def summary(
     ]
 
 
-def _name(net: Net) -> str:
-    return net.name or "without a name"
+def _net(net: Net) -> list[str]:
+    layers = sum(layer.type != "Split" for layer in net.wiring.layers)  # the engine adds these
+    return [net.name or "without a name", f"{layers} layers"]
 
 
 def _origin(p: SolverParameter) -> str:
@@ -181,7 +182,11 @@ def _snapshots(solver: Solver, best: str) -> list[str]:
 def _start(solver: Solver, snapshot: str | None, fresh: Sequence[str]) -> list[str]:
     if snapshot:
         return [f"resumed from {snapshot}", f"iteration {solver.iter:,}"]
-    weights = [name for names in solver.param.weights for name in names.split(",")]
-    if not weights:
+    if not solver.net.loaded:
         return ["from scratch, by fillers"]
-    return [f"weights of {' and '.join(weights)}", f"{' '.join(fresh)} fresh" if fresh else ""]
+    all_layers = len(solver.net.params)
+    told = [
+        f"weights of {path} (for {taken} of {all_layers} layers)"
+        for path, taken in solver.net.loaded.items()
+    ]
+    return [*told, f"{' '.join(fresh)} fresh" if fresh else ""]

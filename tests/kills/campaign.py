@@ -33,6 +33,7 @@ from boundary.lmdb_file import LmdbFile
 from caffe.solver import best, snapshots
 
 GRACE = 30  # seconds that a scheduler leaves between SIGTERM and SIGKILL
+ORPHANS = 90  # seconds that its processes may outlive a command, on a machine with much to do
 KINDS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 
 NET = """
@@ -278,8 +279,10 @@ def disturb(
 
 
 def _wait_for_orphans(group: int, wrong: list[str]) -> None:
-    """Waits until the command's own processes have ended, too; they notice that it is gone."""
-    end = time.monotonic() + 20
+    """Waits until the command's own processes have ended, too; they notice that it is gone, but a
+    new one loads the engine first.
+    """
+    end = time.monotonic() + ORPHANS
     while time.monotonic() < end:
         try:
             os.killpg(group, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import caffe
@@ -105,7 +107,11 @@ def test_where_the_weights_come_from(told) -> None:
     told("")
     caffe.Net("net.prototxt", caffe.TRAIN).save("old")
     lines = told('weights: "old"', fresh=["ip"])
-    assert lines["start"] == "weights of old, ip fresh"
+    assert lines["start"] == "weights of old (for 2 of 3 layers), ip fresh"
+    text = Path("net.prototxt").read_text().replace('name: "conv"', 'name: "other"')
+    Path("other.prototxt").write_text(text)
+    caffe.Net("other.prototxt", caffe.TRAIN).save("other")
+    assert told('weights: "other"')["start"] == "weights of other (for 2 of 3 layers)"
 
 
 def test_only_lines_that_apply(told) -> None:
