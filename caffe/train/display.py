@@ -130,7 +130,9 @@ class Display(Watcher):
 
     def _tell_weights(self, stopped: bool) -> None:
         if self._saved is None:
-            _say("weights: ", ["none are saved"])
+            best = self._solver.best
+            kept = best is not None and best.value is not None
+            _say("weights: ", ["none are saved" + (" but the best test's" if kept else "")])
             return
         iteration, path = self._saved
         lost = self._solver.iter - iteration
