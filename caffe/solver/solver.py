@@ -282,6 +282,13 @@ class Solver:
             best_files.repair(prefix)
         self.best = self._keeper.known(self.best)
 
+    @property
+    def impatient(self) -> bool:
+        """Whether keep_best's patience has ended the run (known in the first process alone). From
+        its last snapshot it would end again at once.
+        """
+        return self._keeper is not None and self._keeper.impatient
+
     def set_requests(self, requests: Callable[[], str]) -> None:
         """Set the function that returns 'stop', 'snapshot', 'end' or 'none'.
 
@@ -588,7 +595,7 @@ class Solver:
     def _go_on_after_test(self) -> bool:
         """Whether training continues. The other processes wait here while the first one tests."""
         asked = "snapshot" if self._snapshot_asked else "none"
-        if self._keeper and self._keeper.impatient and not self._stop:
+        if self._keeper and self.impatient and not self._stop:
             asked = "stop"
             self._keeper.log_end(self.best)
         if self._stop:

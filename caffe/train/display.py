@@ -130,13 +130,16 @@ class Display(Watcher):
 
     def _tell_weights(self, stopped: bool) -> None:
         if self._saved is None:
-            _say("weights: ", ["none are saved"])
+            best = self._solver.best
+            kept = best is not None and best.value is not None
+            _say("weights: ", ["none are saved" + (" but the best test's" if kept else "")])
             return
         iteration, path = self._saved
         lost = self._solver.iter - iteration
         _say("weights: ", [path, *([f"({lost:,} iterations earlier)"] if lost else [])], " ")
         if stopped:
-            _say("to go on: ", ["the same command with -snapshot latest"])
+            patience = " and more -patience" if self._solver.impatient else ""
+            _say("to go on: ", [f"the same command with -snapshot latest{patience}"])
 
 
 class _Clock:
