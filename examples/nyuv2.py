@@ -25,6 +25,7 @@ from data_tools import classes, cli, folder, images
 from data_tools.class_weights import METHODS
 from data_tools.cli import DataError
 from netgen import augment
+from netgen.arguments import SOLVERS
 from netgen.fusenet import NETS
 
 
@@ -84,14 +85,15 @@ RECIPE = {
         + ", ".join(METHODS),
     ),
     "moving-average-fraction": Row(float, 0.999, 0.95, "memory of BatchNorm's statistics"),
-    "base-lr": Row(float, 0.001, 0.05, "learning rate at the start"),
+    "type": Row(one_of(*SOLVERS), "SGD", "Adam", f"the solver: {', '.join(SOLVERS)}"),
+    "base-lr": Row(float, 0.001, 0.001, "learning rate at the start"),
     "lr-policy": Row(
         one_of("step", "poly", "fixed"),
         "step",
         "poly",
         "step (by 0.9 every 25 epochs), poly, fixed",
     ),
-    "weight-decay": Row(float, 0.0005, 0.0005, "L2 regularisation"),
+    "weight-decay": Row(float, 0.0005, 0.0001, "L2 regularisation"),
     "epochs": Row(float, 400.0, 40.0, "length of the training"),
     "test-epochs": Row(float, 20.0, 10.0, "epochs between tests; 0: none"),
     "snapshot-epochs": Row(float, 5.0, 1.0, "epochs between snapshots"),
@@ -338,7 +340,7 @@ def train(work: Work, args: argparse.Namespace, net: str, weights: list[str]) ->
              f"{net}/train.prototxt", out=True),
         Step(("netgen", net, *shared, "--deploy"), f"{net}/deploy.prototxt", out=True),
         Step(("netgen", "solver", "--net", f"{net}/train.prototxt",
-              "--base-lr", f"{args.base_lr:g}", "--lr-policy", args.lr_policy,
+              "--type", args.type, "--base-lr", f"{args.base_lr:g}", "--lr-policy", args.lr_policy,
               "--weight-decay", f"{args.weight_decay:g}", "--epochs", f"{args.epochs:g}",
               "--test-epochs", f"{args.test_epochs:g}",
               "--snapshot-epochs", f"{args.snapshot_epochs:g}",

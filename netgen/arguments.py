@@ -224,7 +224,7 @@ def _solver_parser(commands: Any) -> None:
             default=none,
             help=f"number of {split} images (default: the records of the net's LMDB)",
         )
-    add("--type", default=scheme.type, choices=_SOLVERS, help="the solver")
+    add("--type", default=scheme.type, choices=SOLVERS, help="the solver")
     for name, text in (
         ("base-lr", "learning rate at the start"),
         ("momentum", "momentum"),
@@ -269,7 +269,7 @@ def _solver_parser(commands: Any) -> None:
     )
 
 
-_SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+SOLVERS = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 
 
 # -------------------------------------------------------------------------------------------------

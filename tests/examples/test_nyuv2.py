@@ -123,7 +123,7 @@ def test_a_changed_option_is_told(whole: Path, mat: Path) -> None:
     assert status == 1
     assert "$ python" not in said
     assert wrong == (
-        f"nyuv2: {whole}/rgb: was made otherwise: with --base-lr 0.05, now with --base-lr 0.01; "
+        f"nyuv2: {whole}/rgb: was made otherwise: with --base-lr 0.001, now with --base-lr 0.01; "
         "another folder keeps both, --force makes it and what depends on it anew\n"
     )
     assert (whole / LAST).exists()
@@ -305,7 +305,9 @@ def test_the_papers_recipe(example, monkeypatch, capsys, tmp_path: Path) -> None
     assert "--label-weights none --batch-size 4 --dropout 0.5 " in net
     assert "--augment" not in net
     solver = " ".join(commands["netgen solver"])
-    assert "--base-lr 0.001 --lr-policy step --weight-decay 0.0005 --epochs 400 " in solver
+    assert (
+        "--type SGD --base-lr 0.001 --lr-policy step --weight-decay 0.0005 --epochs 400 " in solver
+    )
     assert "--devices 2" in solver
     training = " ".join(commands["caffe train"])
     assert "-weights sf5/init.caffemodel -snapshot latest" in training
