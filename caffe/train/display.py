@@ -130,7 +130,8 @@ class Display(Watcher):
 
     def _tell_weights(self, stopped: bool) -> None:
         if self._saved is None:
-            _say("weights: ", ["none are saved"])
+            why = "" if self._solver.iter > self._first else ", for no iteration was made"
+            _say("weights: ", [f"none are saved{why}"])
             return
         iteration, path = self._saved
         lost = self._solver.iter - iteration
