@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from boundary.text import shown
+
 
 def fit(parts: Sequence[tuple[int, str]], width: int) -> str:
     """The parts side by side, without the least important ones if all do not fit.
@@ -26,9 +28,12 @@ def fold(
     """A head and parts as lines of at most `width` columns; None: as one line.
 
     A part stays whole if it fits into a line, else it is broken at its spaces; words are not
-    broken. joint: stands between two parts; what it has besides spaces ends a broken line. indent:
-    of all lines but the first; less on a narrow terminal.
+    broken. What a terminal would act on, in names from files, becomes blanks.
+
+    joint: stands between two parts; what it has besides spaces ends a broken line. indent: of all
+    lines but the first; less on a narrow terminal.
     """
+    head, parts = shown(head), [shown(part) for part in parts]
     mark, gap = joint.rstrip(), " " if joint.rstrip() else joint
     if width is None:
         return [head + (mark + gap).join(parts)]

@@ -74,7 +74,8 @@ def seen(layer: Any, lmdb: str | Path, frames: int, seed: int) -> Iterator[Seen]
     random_seed, from which order and random numbers follow. Means and scale are left out, which
     would make colours and labels unrecognisable.
 
-    Raises DataError for settings that make no sense and for records that do not fit them.
+    Sets this process's random seed. Raises DataError for settings that make no sense and for
+    records that do not fit them.
     """
     from caffe import TRAIN
     from caffe.data.datum import parse_datum

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -273,7 +273,7 @@ class Work:
         self._process = subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**_without_glog(os.environ), "PYTHONPATH": path},
             stdout=out,
             pass_fds=(self._lock.fileno(),),
             preexec_fn=_end_with_parent,
@@ -357,6 +357,11 @@ def _said(option: str, options: dict[str, tuple[str, ...]]) -> str:
         return f"no {option}"
     words = [option, *options[option]] if option else [*options[option]]
     return shlex.join(words[:8]) + (" ..." if len(words) > 8 else "") or "nothing"
+
+
+def _without_glog(variables: Mapping[str, str]) -> dict[str, str]:
+    """Without glog's variables, which would keep from the log what later commands read there."""
+    return {name: value for name, value in variables.items() if not name.startswith("GLOG_")}
 
 
 def _end_with_parent() -> None:

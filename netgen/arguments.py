@@ -174,7 +174,9 @@ def _complete(args: argparse.Namespace, complain: Callable[[str], NoReturn]) -> 
     """Choose the data set that --classes means; complain of options that exclude each other.
 
     told: whether the options say which classes there are; else netgen.known looks at the data.
+    old: what the net of --from says, which netgen.known reads.
     """
+    args.old = None
     args.told = args.classes is not None or args.dataset not in (None, "custom")
     if args.dataset is None:
         args.dataset = DEFAULT_DATASET if args.classes is None else "custom"

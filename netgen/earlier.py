@@ -126,7 +126,8 @@ def _first(layers: Layers, name: str) -> LayerParameter | None:
 
 def _check_form(layers: Layers, path: str) -> None:
     wanted = [(name, "Convolution") for name, _ in _ENCODER] + [("score", "Convolution")]
-    wanted += [(f"unpool{block}", "Unpooling") for block in range(len(BLOCKS), 0, -1)]
+    for block in range(len(BLOCKS), 0, -1):
+        wanted += [(f"pool{block}", "Pooling"), (f"unpool{block}", "Unpooling")]
     for name, kind in wanted:
         layer = _first(layers, name)
         if layer is None or layer.type != kind:

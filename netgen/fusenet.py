@@ -153,9 +153,8 @@ def train_net(arch: Architecture, training: Training, name: str = "") -> NetPara
     which a Slice layer cuts into colour, depth and label; a list of files gives these three.
     `loss` and `accuracy` are over the labelled pixels; a scene branch adds its own two.
 
-    Raises CaffeError unless there is one label weight for each label, and where `freeze` names what
-    the net does not have.
-    Raises CaffeError unless there is one label weight for each label, and for `iou` without tests.
+    Raises CaffeError unless there is one label weight for each label, where `freeze` names what the
+    net does not have, and for `iou` without tests.
     """
     weights = training.label_weights
     if weights is not None and len(weights) != arch.classes + 1:

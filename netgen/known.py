@@ -36,7 +36,7 @@ def complete(args: argparse.Namespace) -> list[str]:
         notes += _from_weights(args)
     taken += _size(args, known)
     if args.earlier and args.size is None:
-        notes.append(f"{args.earlier.path} does not say the size of its frames: --size WxH does")
+        notes.append(f"{args.earlier} does not say the size of its frames: --size WxH does")
     if taken:
         notes.append(f"{args.source}: its dataset.json gives {', '.join(taken)}")
     return notes
@@ -87,7 +87,7 @@ def _size(args: argparse.Namespace, known: dict[str, Any]) -> list[str]:
 
 def _from_earlier(args: argparse.Namespace) -> list[str]:
     """Set what is still open to what an earlier net says."""
-    old = args.earlier = earlier.read(args.earlier)
+    old = args.old = earlier.read(args.earlier)
     trained_on = depth_range(args.source) if args.source else None
     taken = earlier.fill(args, old)
     notes = [f"{old.path} gives {', '.join(taken)}"] if taken else []

@@ -42,7 +42,7 @@ def net_text(args: argparse.Namespace) -> tuple[str, list[str]]:
     training = _training(args, arch.classes)
     warnings = list(_misfits(training, args.dataset, arch))
     head = _made_by(args) + _frozen(args)
-    if args.earlier and dataset is None:  # the next net may be made from this one
+    if args.old and dataset is None:  # the next net may be made from this one
         head += _depth_range(args) + _class_names(args, arch)
     return head + files.text(train_net(arch, training, name)), warnings
 
@@ -86,8 +86,8 @@ def _depth_range(args: argparse.Namespace) -> str:
     """A comment that says how depth was scaled for training; eval_tools.predict reads it."""
     files = _files(args)
     rule = files.scaling() if files else args.depth_range or depth_range(_sources(args)[0])
-    if rule is None and args.earlier:
-        rule = args.earlier.depth_range
+    if rule is None and args.old:
+        rule = args.old.depth_range
     return f"# depth_range: {rule}\n" if rule else ""
 
 
@@ -96,8 +96,8 @@ def _class_names(args: argparse.Namespace, arch: Architecture) -> str:
     known = facts(args.source) if args.source else {}
     dataset = DATASETS.get(args.dataset)
     names = known.get("classes", dataset.names if dataset else ())
-    if not names and args.earlier:
-        names = args.earlier.names
+    if not names and args.old:
+        names = args.old.names
     return f"# classes: {json.dumps(names)}\n" if len(names) == arch.classes + 1 else ""
 
 

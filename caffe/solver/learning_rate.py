@@ -14,7 +14,7 @@ from caffe.proto import caffe_pb2 as pb
 
 # Fields of forks that have an effect here.
 TAKES = (
-    *("rampup_interval", "rampup_lr", "min_lr"),
+    *("rampup_interval", "rampup_lr", "min_lr", "warmup_iter", "warmup_start_lr"),
     *("plateau_winsize", "stageiter", "stagelr", "vstep_size", "vstep_lr"),
 )
 _STAGES = (("multifixed", "stagelr", "stageiter"), ("vstep", "vstep_lr", "vstep_size"))
@@ -30,9 +30,10 @@ class LearningRate:
     loss, which the solver sets for plateau before it asks for the rate.
 
     As in NVCaffe 0.17, the rate rises from rampup_lr to base_lr over the first rampup_interval
-    iterations, as the square of the share of them that is done; the policy rules from then on, and
-    counts from iteration 0 all the same. No rate is less than min_lr, where that is given, and poly
-    falls to min_lr.
+    iterations, as the square of the share of them that is done; or, as in Intel Caffe, in a line
+    from warmup_start_lr over the first warmup_iter. The policy rules from then on, and counts from
+    iteration 0 all the same. No rate is less than min_lr, where that is given, and poly falls to
+    min_lr.
     """
 
     def __init__(self, param: pb.SolverParameter) -> None:
@@ -72,8 +73,14 @@ class LearningRate:
                 f"solver: min_lr is {p.min_lr:g}, expected at most base_lr, {p.base_lr:g}: "
                 "lr_policy poly falls from the one to the other"
             )
-        if p.rampup_interval < 0:
-            raise CaffeError(f"solver: rampup_interval is {p.rampup_interval}, expected at least 0")
+        for name in ("rampup_interval", "warmup_iter"):
+            if getattr(p, name) < 0:
+                raise CaffeError(f"solver: {name} is {getattr(p, name)}, expected at least 0")
+        if p.rampup_interval and p.warmup_iter:
+            raise CaffeError(
+                "solver: rampup_interval and warmup_iter are two ways to warm up; expected one of "
+                "them"
+            )
 
     def peek(self, iteration: int) -> float:
         """What at() would return now; takes no step, and logs nothing."""
@@ -89,9 +96,25 @@ class LearningRate:
         if iteration < p.rampup_interval:
             done = iteration / p.rampup_interval
             rate = p.rampup_lr + (p.base_lr - p.rampup_lr) * done * done
+        elif iteration < p.warmup_iter:
+            rate = self._line(iteration)
         else:
             rate = _POLICIES[p.lr_policy](self, p, iteration)
         return p.min_lr if p.HasField("min_lr") and rate < p.min_lr else rate
+
+    def momentum_factor(self, iteration: int) -> float:
+        """By what SGD's momentum is multiplied at `iteration`. In Intel Caffe's warm-up it is the
+        ratio of the rate to the one before, because the history holds that; else 1.
+        """
+        if iteration >= self.param.warmup_iter:
+            return 1.0
+        before = self._line(max(iteration - 1, 0))
+        return self._line(iteration) / before if before else 1.0  # Caffe's weights become NaN
+
+    def _line(self, iteration: int) -> float:
+        """Intel Caffe's warm-up."""
+        p, last = self.param, self.param.warmup_iter
+        return (iteration * p.base_lr + (last - iteration) * p.warmup_start_lr) / last
 
 
 def _policy(function: Callable[[LearningRate, pb.SolverParameter, int], float]):

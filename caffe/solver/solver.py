@@ -25,8 +25,8 @@ from caffe.process.ranks import announce, root_solver, solver_rank
 from caffe.process.seeds import set_random_seed
 from caffe.process.signals import ENDING
 from caffe.proto import caffe_pb2 as pb
-from caffe.solver import best, learning_rate, resume, snapshots
-from caffe.solver.best import Keeper
+from caffe.solver import best_files, learning_rate, resume, snapshots
+from caffe.solver.best import Keeper, judge
 from caffe.solver.detection import AP_VERSIONS, Detections
 from caffe.solver.learning_rate import LearningRate
 from caffe.solver.resume import BestTest, LossWindow, Point
@@ -251,7 +251,7 @@ class Solver:
         self._watchers.append(watcher)
 
     def keep_best(self, top: str, patience: int = 0) -> None:
-        """Keep the snapshot of the best test, as snapshot_prefix_best.* (caffe/solver/best.py).
+        """Keep the snapshot of the best test, as snapshot_prefix_best.* (see caffe/solver/best.py).
 
         It is a snapshot of before the test, whatever snapshot_keep removes. `best` says which test
         it is. A test that is repeated at one iteration counts once.
@@ -276,12 +276,18 @@ class Solver:
             {name: 1 if detects else net.blobs[name].count for name in net.outputs if count}
             for net, count in zip(self.test_nets, self.param.test_iter, strict=True)
         ]
-        judge = best.judge(top, self.test_nets, sizes)
-        prefix = self.param.snapshot_prefix
-        self._keeper = Keeper(judge, patience, prefix, self._snapshot_suffix)
+        prefix, suffix = self.param.snapshot_prefix, self._snapshot_suffix
+        self._keeper = Keeper(judge(top, self.test_nets, sizes), patience, prefix, suffix)
         if root_solver():
-            best.repair(prefix)
+            best_files.repair(prefix)
         self.best = self._keeper.known(self.best)
+
+    @property
+    def impatient(self) -> bool:
+        """Whether keep_best's patience has ended the run (known in the first process alone). From
+        its last snapshot it would end again at once.
+        """
+        return self._keeper is not None and self._keeper.impatient
 
     def set_requests(self, requests: Callable[[], str]) -> None:
         """Set the function that returns 'stop', 'snapshot', 'end' or 'none'.
@@ -393,6 +399,7 @@ class Solver:
             self._regularize(weights, grads)
             rates = [rate * p.lr_mult for p in params]
             history = [h.tensor() for h in self._history]
+            self._update.momentum_factor = self._rate.momentum_factor(self.iter)
             self._update.apply(grads, history, rates, self.iter + 1)
             torch._foreach_sub_(weights, grads)
             for p in params:  # writes through .data do not count as changes by themselves
@@ -458,7 +465,7 @@ class Solver:
         CaffeError if a file cannot be read or the history does not fit this solver.
         """
         path = os.fspath(state_file)
-        best.complete(path)
+        best_files.complete(path)
         state = snapshots.read_state(path)
         if len(state.history) != len(self._history):
             raise CaffeError(
@@ -588,7 +595,7 @@ class Solver:
     def _go_on_after_test(self) -> bool:
         """Whether training continues. The other processes wait here while the first one tests."""
         asked = "snapshot" if self._snapshot_asked else "none"
-        if self._keeper and self._keeper.impatient and not self._stop:
+        if self._keeper and self.impatient and not self._stop:
             asked = "stop"
             self._keeper.log_end(self.best)
         if self._stop:

@@ -20,7 +20,8 @@ class Update:
     every parameter, then the second of every parameter, as Caffe's .solverstate does.
     momentum_allowed: whether the solver may set momentum; if not, setting it raises CaffeError.
     shares: fields that say what share of a running mean stays, from 0 to below 1. divides: whether
-    the rule divides by sums of squares, to which delta is added.
+    the rule divides by sums of squares, to which delta is added. momentum_factor: by what the next
+    apply() multiplies the momentum, if the rule is SGD's.
     """
 
     name = ""
@@ -28,6 +29,7 @@ class Update:
     momentum_allowed = True
     shares: tuple[str, ...] = ()
     divides = False
+    momentum_factor = 1.0
 
     def __init__(self, param: pb.SolverParameter) -> None:
         self.param = param
@@ -56,7 +58,7 @@ class SGD(Update):
 
     def apply(self, grads: Tensors, history: Tensors, rates: Sequence[float], t: int) -> None:
         torch._foreach_mul_(grads, list(rates))
-        torch._foreach_mul_(history, self.param.momentum)
+        torch._foreach_mul_(history, self.param.momentum * self.momentum_factor)
         torch._foreach_add_(history, grads)
         torch._foreach_copy_(grads, history)
 

@@ -130,14 +130,19 @@ class Display(Watcher):
 
     def _tell_weights(self, stopped: bool) -> None:
         if self._saved is None:
-            why = "" if self._solver.iter > self._first else ", for no iteration was made"
+            best = self._solver.best
+            if best is not None and best.value is not None:
+                why = " but the best test's"
+            else:
+                why = "" if self._solver.iter > self._first else ", for no iteration was made"
             _say("weights: ", [f"none are saved{why}"])
             return
         iteration, path = self._saved
         lost = self._solver.iter - iteration
         _say("weights: ", [path, *([f"({lost:,} iterations earlier)"] if lost else [])], " ")
         if stopped:
-            _say("to go on: ", ["the same command with -snapshot latest"])
+            patience = " and more -patience" if self._solver.impatient else ""
+            _say("to go on: ", [f"the same command with -snapshot latest{patience}"])
 
 
 class _Clock:

@@ -19,7 +19,7 @@ from caffe.process.peers import REQUESTS, Place, gather, leave
 from caffe.process.progress import WIDE, Redrawn, share_terminal, tell
 from caffe.process.signals import ENDING, Requests, SignalRequests
 from caffe.proto import caffe_pb2 as pb
-from caffe.solver import Solver
+from caffe.solver import Solver, learning_rate
 from caffe.solver.snapshots import check_prefix
 from caffe.solver.watching import Watcher
 from caffe.train.rate_curve import Curve
@@ -31,8 +31,7 @@ EXPLODED = 4  # times the lowest running mean
 _LEFT_OUT = (
     *("test_net", "test_net_param", "test_state", "test_iter", "test_interval"),
     *("snapshot", "display", "debug_info", "average_loss", "eval_type", "gamma", "power"),
-    *("stepsize", "stepvalue", "rampup_interval", "rampup_lr", "min_lr"),
-    *("plateau_winsize", "stageiter", "stagelr", "vstep_size", "vstep_lr"),
+    *("stepsize", "stepvalue", *learning_rate.TAKES),
 )
 
 
@@ -212,6 +211,12 @@ def _together(loss: float, request: str, count: int) -> tuple[float, str]:
 def _show(curve: Curve, sweep: Sweep, kind: str) -> None:
     """Write the two files, and print the curve and what it suggests."""
     if not curve.losses:
+        if curve.diverged:
+            lowest = number(sweep.lowest)
+            raise CaffeError(
+                "find_lr: the loss is no longer finite after the first update, at the lowest rate, "
+                f"{lowest}: give lower rates with -find_lr_range"
+            )
         print("find_lr: it was stopped before the first update: nothing is drawn")
         return
     picture, table = _paths(sweep.prefix)

@@ -55,3 +55,8 @@ def test_a_word_that_does_not_fit_behind_the_head_gets_a_line_of_its_own() -> No
     ]
     # Behind a column of heads it would have no more room.
     assert fold("net         ", ["x" * 20], 24, ", ", 12)[0].startswith("net         xx")
+
+
+def test_names_cannot_act_on_the_terminal() -> None:
+    for width in (None, 40):
+        assert fold("net ", ["a\nb", "\x1b[2Jc"], width) == ["net a b   [2Jc"]

@@ -261,6 +261,19 @@ def test_signals_reach_the_command(work, tmp_path: Path, number: signal.Signals)
         pass
 
 
+def test_glogs_variables_do_not_reach_the_command(work, example, monkeypatch, tmp_path) -> None:
+    """With them caffe train would write no log, which the report's curves are drawn from."""
+    (tmp_path / "tell.py").write_text("import os\nprint(*sorted(os.environ))")
+    for name in ("GLOG_logtostderr", "GLOG_minloglevel", "HELD"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with work() as place:
+        place.stage("a", [example("stages").Step(("tell",), "a/x", out=True)])
+    found = (tmp_path / "out/a/x").read_text().split()
+    assert "HELD" in found
+    assert not [name for name in found if name.startswith("GLOG_")]
+
+
 def test_one_works_in_a_folder_at_a_time(work) -> None:
     with work(), pytest.raises(DataError, match=f"process {os.getpid()} works in it"):
         work().__enter__()

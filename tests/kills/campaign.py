@@ -30,9 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from boundary.lmdb_file import LmdbFile
-from caffe.solver import best, snapshots
+from caffe.solver import best_files, snapshots
 
 GRACE = 30  # seconds that a scheduler leaves between SIGTERM and SIGKILL
+ORPHANS = 90  # seconds that its processes may outlive a command, on a machine with much to do
 KINDS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 
 NET = """
@@ -192,7 +193,7 @@ def _good_best(out: Path, reference: dict[str, str]) -> str:
     """Where there is a best state, its model and side file are those written with it."""
     problem = _good_snapshots(out, reference)
     if not problem and (out / "run_best.solverstate").exists():
-        problem = best.found(out / "run")[1]
+        problem = best_files.found(out / "run")[1]
     return problem
 
 
@@ -278,8 +279,10 @@ def disturb(
 
 
 def _wait_for_orphans(group: int, wrong: list[str]) -> None:
-    """Waits until the command's own processes have ended, too; they notice that it is gone."""
-    end = time.monotonic() + 20
+    """Waits until the command's own processes have ended, too; they notice that it is gone, but a
+    new one loads the engine first.
+    """
+    end = time.monotonic() + ORPHANS
     while time.monotonic() < end:
         try:
             os.killpg(group, 0)

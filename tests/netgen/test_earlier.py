@@ -233,6 +233,7 @@ def test_benchmarks_are_known_by_the_nets_name(capsys) -> None:
     ("change", "message"),
     [
         (("conv3_2", "other"), "no net of FuseNet's form: it has no Convolution called conv3_2"),
+        (('"pool1"', '"other"'), "no net of FuseNet's form: it has no Pooling called pool1"),
         (("unpool2", "other"), "no net of FuseNet's form: it has no Unpooling called unpool2"),
         (("score", "other"), "no net of FuseNet's form: it has no Convolution called score"),
         (("num_output: 4", "num_output: 1"), "layer score has 1 outputs; expected 2 or more"),

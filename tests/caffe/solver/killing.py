@@ -23,7 +23,7 @@ import caffe
 from caffe.commands.cli import main
 from caffe.formats import db
 from caffe.proto import caffe_pb2 as pb
-from caffe.solver import best, resume, snapshots
+from caffe.solver import best_files, resume, snapshots
 
 OPERATIONS = ("replace", "unlink", "mkdir", "rmdir", "fsync")
 NET = """
@@ -117,7 +117,7 @@ def runs(kills: int, seed: int, flags: list[str]) -> dict[str, object]:
                 wrong.append("other files after a whole run")
             fresh()
         elif Path("out/run_best.solverstate").exists():
-            iteration, problem = best.found("out/run")
+            iteration, problem = best_files.found("out/run")
             states = snapshots.find("out/run")
             back += bool(states) and iteration is not None and iteration >= states[0].iteration
             wrong += [problem] if problem else []
@@ -126,7 +126,7 @@ def runs(kills: int, seed: int, flags: list[str]) -> dict[str, object]:
     if kept() != whole:
         wrong.append("other files at the end")
     left = [p.name for p in Path("out").iterdir() if p.name.startswith(".")]
-    last, at = snapshots.find("out/run")[0].iteration, best.found("out/run")[0]
+    last, at = snapshots.find("out/run")[0].iteration, best_files.found("out/run")[0]
     return {"wrong": wrong, "killed": killed, "back": back, "left": left, "last": last, "best": at}
 
 
@@ -145,22 +145,22 @@ def move() -> list[list[object]]:
         _write(solver)
         solver.iter = 4
         status, _ = in_child(lambda: _write(solver), place)  # noqa: B023
-        after = best.found("out/run")[0]
+        after = best_files.found("out/run")[0]
         shutil.copytree("out", "aside")
-        best.repair("out/run")
-        repaired, left = best.found("out/run")[0], sorted(os.listdir("out"))
+        best_files.repair("out/run")
+        repaired, left = best_files.found("out/run")[0], sorted(os.listdir("out"))
         shutil.rmtree("out")
         os.rename("aside", "out")
-        best.complete("out/run_best.solverstate")
-        found.append([after, repaired, best.found("out/run")[0], left])
+        best_files.complete("out/run_best.solverstate")
+        found.append([after, repaired, best_files.found("out/run")[0], left])
         if status == 0:
             break
     return found
 
 
 def _write(solver: caffe.Solver) -> None:
-    with best.new_files("out/run") as folder:
-        solver._save(best.stem("out/run"), folder)
+    with best_files.new_files("out/run") as folder:
+        solver._save(best_files.stem("out/run"), folder)
 
 
 def prepare() -> None:

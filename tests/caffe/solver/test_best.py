@@ -1,12 +1,9 @@
-"""The best snapshot: what judges, what is kept, when patience ends, and what kills leave."""
+"""The best test: what judges, what is kept, when patience ends, and how a resumed run goes on."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +17,7 @@ import caffe
 from caffe.commands.cli import main
 from caffe.process import log
 from caffe.proto import caffe_pb2 as pb
-from caffe.solver import best, resume, snapshots
+from caffe.solver import best, best_files, resume, snapshots
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -237,7 +234,7 @@ def test_another_format_replaces_the_files(make_solver, suffix: str) -> None:
         solver.solve()
     assert _names() == sorted(["run_best.resume", f"run_best.caffemodel{suffix}",
                                f"run_best.solverstate{suffix}"])  # fmt: skip
-    assert best.found("out/run") == (2, "")
+    assert best_files.found("out/run") == (2, "")
     solver.restore(f"out/run_best.solverstate{suffix}")
     assert solver.iter == 2
     if suffix:
@@ -396,7 +393,7 @@ def test_a_run_without_keep_best_remembers(make_solver) -> None:
     last.restore("out/run_iter_6.solverstate")
     last.solve()
     assert (last.best.value, last.best.iteration) == (0.75, 2)
-    assert best.found("out/run")[0] == 2
+    assert best_files.found("out/run")[0] == 2
 
 
 def test_side_files_of_earlier_versions(make_solver) -> None:
@@ -437,7 +434,7 @@ def test_a_damaged_best_test(make_solver, key: str, value: object, message: str)
     assert message in str(caught.value)
 
 
-# -- the command, and kills --------------------------------------------------------------------
+# -- the command -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -489,7 +486,7 @@ def test_two_processes_keep_the_best_and_stop_together(folder, capfd) -> None:
     (stop,) = [line for line in capfd.readouterr().err.splitlines() if "Training stops" in line]
     expected, last = _contents(), Path(caffe.latest_snapshot("out/run"))
     weights = last.with_suffix(".caffemodel").read_bytes()
-    at = best.found("out/run")[0]
+    at = best_files.found("out/run")[0]
     assert f"at iteration {at}," in stop
     assert last.name == f"run_iter_{at + 4}.solverstate"
     assert len(resume.read("out/run_best.resume")["random"]) == 2
@@ -498,37 +495,6 @@ def test_two_processes_keep_the_best_and_stop_together(folder, capfd) -> None:
     assert main([*command, "-snapshot", "out/run_best.solverstate"]) == 0
     assert _contents() == expected
     assert last.with_suffix(".caffemodel").read_bytes() == weights
-
-
-def _killing(folder: Path, *arguments: str) -> object:
-    program = Path(__file__).with_name("killing.py")
-    done = subprocess.run([sys.executable, program, *arguments], capture_output=True, text=True,
-                          cwd=folder, timeout=600, check=False,
-                          env=dict(os.environ, OMP_NUM_THREADS="1"))  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
-
-
-@pytest.mark.parametrize("flags", [[], ["-patience", "5"]])
-def test_kills_lose_nothing(tmp_path, flags: list[str]) -> None:
-    told = _killing(tmp_path, "runs", "3", "1", *flags)
-    assert (told["wrong"], told["left"], told["killed"]) == ([], [], 3)
-    assert 0 < told["best"] < told["last"]
-    assert (told["last"] < 50) == bool(flags)
-
-
-def test_a_kill_at_each_step_of_a_replacement(tmp_path) -> None:
-    """The best files are the old ones, the new ones, or without a state; never of both."""
-    told = _killing(tmp_path, "move")
-    after, repaired, completed, left = zip(*told, strict=True)
-    assert all(names == BEST for names in left)
-    assert list(after) == sorted(after, key=lambda found: {2: 0, None: 1, 4: 2}[found])
-    assert set(after) == {2, None, 4}
-    assert set(repaired) == set(completed) == {2, 4}
-    for first, second, third in zip(after, repaired, completed, strict=True):
-        assert second >= third
-        assert first in (None, third)
-        assert (first is None) <= (second == 4)
 
 
 def test_an_error_while_files_are_written_keeps_the_old_ones(make_solver, monkeypatch) -> None:

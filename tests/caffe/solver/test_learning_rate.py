@@ -97,6 +97,9 @@ def test_what_c_would_compute_where_python_fails() -> None:
         ('lr_policy: "sigmoid" stepsize: -1', "lr_policy sigmoid needs a positive stepsize"),
         ('lr_policy: "exp" gamma: -1', "gamma is -1, expected at least 0"),
         ('lr_policy: "fixed" rampup_interval: -1', "rampup_interval is -1, expected at least 0"),
+        ('lr_policy: "fixed" warmup_iter: -1', "warmup_iter is -1, expected at least 0"),
+        ('lr_policy: "fixed" rampup_interval: 2 warmup_iter: 2', "rampup_interval and warmup_iter "
+         "are two ways to warm up"),
         ('lr_policy: "fixed" min_lr: -0.1', "min_lr is -0.1, expected at least 0"),
         ('lr_policy: "poly" base_lr: 1 min_lr: 2', "min_lr is 2, expected at most base_lr, 1: "),
         ('lr_policy: "vstep" vstep_lr: 2', "lr_policy vstep has 1 vstep_lr and 0 vstep_size, "),
@@ -129,6 +132,31 @@ def test_warm_up() -> None:
     # 0.1 + 0.8 (i/4)^2; the policy counts from iteration 0.
     text = 'lr_policy: "step" base_lr: 0.9 gamma: 0.5 stepsize: 3 rampup_interval: 4 rampup_lr: 0.1'
     assert _rates(text, 7) == _close([0.1, 0.15, 0.3, 0.55, 0.45, 0.45, 0.225])
+
+
+def test_momentum_in_intels_warm_up(tmp_path) -> None:
+    """v = momentum (rate / rate before) v + rate g in the warm-up: the history holds the rate."""
+    (tmp_path / "net.prototxt").write_text(NET)
+    path = tmp_path / "solver.prototxt"
+    path.write_text(
+        f'net: "{tmp_path}/net.prototxt" lr_policy: "fixed" base_lr: 0.05 momentum: 0.5 '
+        "warmup_iter: 2 warmup_start_lr: 0.01 snapshot_after_train: false"
+    )
+    solver = caffe.get_solver(str(path))
+    w, v, found, expected = 1.0, 0.0, [], []
+    # The rates rise by 0.02 to base_lr: 0.01, 0.03, 0.05; the last one is beyond the warm-up.
+    for rate, factor in ((0.01, 1), (0.03, 3), (0.05, 1)):
+        v = 0.5 * factor * v + rate * 2 * w  # the loss is w^2
+        w -= v
+        expected.append(w)
+        solver.step(1)
+        found.append(float(solver.net.params["w"][0].data[0]))
+    assert found == [pytest.approx(value, rel=1e-5) for value in expected]
+
+
+def test_a_warm_up_from_zero_keeps_weights_finite() -> None:
+    rate = _rate('lr_policy: "fixed" base_lr: 1 warmup_iter: 4')
+    assert [rate.momentum_factor(i) for i in range(6)] == [1, 1, 2, 1.5, 1, 1]
 
 
 def test_a_least_rate() -> None:

@@ -126,6 +126,28 @@ def test_a_resumed_run_says_where_it_began(train, capsys) -> None:
     assert "done: 2 iterations in" in err
 
 
+@pytest.mark.parametrize(
+    ("flags", "weights"), [("", "none are saved"), ("loss", "none are saved but the best test's")]
+)
+def test_weights_that_are_not_saved(train, capsys, flags: str, weights: str) -> None:
+    train("test_interval: 2 max_iter: 2 snapshot_after_train: false")
+    kept = ["-keep_best", flags] if flags else []
+    assert main(["train", "-solver", "solver.prototxt", "-brief", *kept]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == f"weights: {weights}"
+
+
+def test_patience_that_ended_a_run_is_needed_to_go_on(train, capsys) -> None:
+    train("test_interval: 2 max_iter: 8 clip_gradients: 1e-30")  # it learns nothing
+    command = "train -solver solver.prototxt -brief -keep_best accuracy -patience 1"
+    assert main(command.split()) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines_of(lines, "stopped at [24] of 8: ")
+    assert lines[-1] == "to go on: the same command with -snapshot latest and more -patience"
+    again = f"{command[:-1]}9 -snapshot latest"
+    assert main(again.split()) == 0
+    assert lines_of(capsys.readouterr().err.splitlines(), "done: [46] iterations")
+
+
 def test_an_error_ends_the_display(train, monkeypatch, capsys) -> None:
     def broken(solver: Solver) -> None:
         raise caffe.CaffeError("broken")

@@ -250,6 +250,14 @@ def test_a_loss_that_is_no_number(folder: Path, capsys) -> None:
     assert not FILES & _names()
 
 
+def test_a_first_update_that_is_too_large(folder: Path, capsys) -> None:
+    assert _find("-find_lr_range", "1e25,1e30") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the loss is no longer finite after the first update, at the lowest rate, 1e+25" in error
+    assert "-find_lr_range" in error
+    assert not FILES & _names()
+
+
 def test_only_for_training(folder: Path, capsys) -> None:
     assert main(["time", "-model", "net.prototxt", "-find_lr"]) == 2
     assert "-find_lr is for 'train'" in capsys.readouterr().err

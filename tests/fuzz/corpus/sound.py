@@ -85,6 +85,14 @@ layer { name: "accuracy" type: "Accuracy" bottom: "score" bottom: "label" top: "
   include { phase: TEST } accuracy_param { ignore_label: 0 } }
 """
 
+AUGMENT = """layer { name: "data" type: "Data" top: "data" include { phase: TRAIN }
+  transform_param { mirror: true augmentation_param {
+    color_channel: 0 color_channel: 1 color_channel: 2 label_channel: 4 depth_channel: 3
+    min_scale: 0.75 max_scale: 1.5 max_angle: 10 crop_h: 5 crop_w: 7
+    min_depth_scale: 0.9 max_depth_scale: 1.1 brightness: 0.2 contrast: 0.2 hue: 0.05 } }
+  data_param { source: "lmdb" backend: LMDB batch_size: 2 shuffle: true } }
+"""
+
 SMALL = """name: "small"
 layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param {
   shape { dim: 2 dim: 3 } shape { dim: 2 dim: 2 } data_filler { type: "gaussian" std: 1 } } }
@@ -177,6 +185,16 @@ def texts(rng: np.random.Generator) -> None:
     _text("nets/deploy.prototxt", DEPLOY)
     _text("nets/train.prototxt", TRAIN)
     _text("nets/small.prototxt", SMALL)
+    _text("augment.prototxt", AUGMENT)
+    for name, more in (
+        ("train", "--source lmdb"),
+        ("deploy", "--deploy"),
+        ("list", "--data-list l"),
+    ):
+        argv = f"sf2 --classes 4 --size 64x48 --width-multiplier 0.03 {more}"
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert netgen_main(argv.split()) == 0
+        _text(f"earlier/{name}.prototxt", printed.getvalue())
     for version in ("v0", "v1"):
         old = (ROOT / "tests" / "golden" / "interop" / f"{version}.prototxt").read_text()
         _text(f"nets/{version}.prototxt", old)

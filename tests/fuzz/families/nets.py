@@ -177,6 +177,31 @@ def caffe_commands(draw: Draw) -> Target:
     return commands.caffe_command("tools.upgrade_solver_proto_text", "solver.prototxt", "out")
 
 
+@family(0.5)
+def earlier_nets(draw: Draw) -> Target:
+    """A spoiled net of FuseNet's form, from which netgen takes what options leave open."""
+    draw.copy("lmdb")
+    if draw.chance(0.5):
+        draw.text("earlier/*.prototxt", "net.prototxt")
+    else:
+        draw.write("net.prototxt", _spoiled_message(draw, "earlier/*.prototxt", pb.NetParameter))
+    if draw.chance(0.3):
+        draw.json("lmdb/dataset.json", "lmdb/dataset.json")
+    more = draw.pick((), ("--deploy",), ("--freeze", "encoder"))
+    return commands.netgen("sf1", "--from", "net.prototxt", *more)
+
+
+@family(0.5)
+def augmentation(draw: Draw) -> Target:
+    """A spoiled net whose augmentation data_tools.inspect draws."""
+    draw.copy("lmdb")
+    if draw.chance(0.5):
+        draw.text("augment.prototxt", "net.prototxt")
+    else:
+        draw.write("net.prototxt", _spoiled_message(draw, "augment.prototxt", pb.NetParameter))
+    return commands.data_tool("inspect", "lmdb", "--augment", "net.prototxt", "out.png")
+
+
 @family(asks=True)
 def netgen_files(draw: Draw) -> Target:
     """netgen's summary and drawing of a spoiled net, and its solver for one."""
