@@ -197,6 +197,8 @@ def train(flags: SimpleNamespace) -> int:
     from caffe.solver.snapshots import resume_point
 
     param = files.read_solver(flags.solver, emit)
+    if param.debug_info and flags.brief is None:
+        log.set_brief(False)
     fresh = tuple(part for name in flags.fresh.split(",") if (part := name.strip()))
     if fresh and (flags.snapshot not in ("", "latest") or not (flags.weights or param.weights)):
         raise Usage("-fresh is about -weights: give both, and no other -snapshot than 'latest'")

@@ -84,9 +84,5 @@ def _in_background() -> bool:
     """Whether the shell has given the terminal to another job."""
     try:
         return os.tcgetpgrp(stderr().fileno()) != os.getpgrp()
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-    ):  # not this process's terminal
+    except (OSError, ValueError, AttributeError):  # not the terminal of this session
         return False

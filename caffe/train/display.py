@@ -131,8 +131,11 @@ class Display(Watcher):
     def _tell_weights(self, stopped: bool) -> None:
         if self._saved is None:
             best = self._solver.best
-            kept = best is not None and best.value is not None
-            _say("weights: ", ["none are saved" + (" but the best test's" if kept else "")])
+            if best is not None and best.value is not None:
+                why = " but the best test's"
+            else:
+                why = "" if self._solver.iter > self._first else ", for no iteration was made"
+            _say("weights: ", [f"none are saved{why}"])
             return
         iteration, path = self._saved
         lost = self._solver.iter - iteration

@@ -160,6 +160,22 @@ def test_an_error_ends_the_display(train, monkeypatch, capsys) -> None:
     assert not lines_of(lines, "done|stopped|weights")
 
 
+def test_debug_info_asks_for_lines(train, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(Guarded, "isatty", lambda _: True)
+    train("test_interval: 100 max_iter: 1 display: 1 debug_info: true")
+    assert main(["train", "-solver", "solver.prototxt"]) == 0
+    assert "    [Forward] Layer ip" in capsys.readouterr().err
+
+
+def test_a_run_that_is_at_its_end_makes_nothing(train, capsys) -> None:
+    train("test_interval: 100 max_iter: 4 snapshot: 2")
+    assert main(["train", "-solver", "solver.prototxt", "-brief"]) == 0
+    capsys.readouterr()
+    assert main(["train", "-solver", "solver.prototxt", "-brief", "-snapshot", "latest"]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "weights: none are saved, for no iteration was made"
+
+
 @pytest.mark.parametrize(
     ("terminal", "flags", "variables", "brief"),
     [
