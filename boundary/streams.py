@@ -88,8 +88,8 @@ class Guarded:
     def columns(self) -> int | None:
         """The terminal's width; None if the stream is no terminal."""
         try:
-            return os.get_terminal_size(self.fileno()).columns or 80  # 0: it does not know
-        except (OSError, ValueError, AttributeError):  # no terminal, or a stream without a file
+            return columns(self.fileno())
+        except (OSError, ValueError, AttributeError):  # a stream without a file
             return None
 
     def _erase(self) -> str:
@@ -167,6 +167,14 @@ class _Output(Guarded):
             self.failure, self.left = "its reader is gone", True
         except (OSError, ValueError) as error:
             self.failure = reason(error)
+
+
+def columns(number: int) -> int | None:
+    """The width of the terminal that a file descriptor stands for; None if it is no terminal."""
+    try:
+        return os.get_terminal_size(number).columns or 80  # 0: it does not know
+    except OSError:
+        return None
 
 
 def _reflows() -> bool:

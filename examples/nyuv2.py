@@ -103,6 +103,7 @@ SPLITS = {"trainval:test": ("trainval", "test"), "train:val": ("train", "val")}
 # authors' repository.
 PUBLISHED = (66.0, 43.4, 32.7)
 FIGURES = ("global_accuracy", "mean_accuracy", "mean_iou")
+MARK = ".fusenet-nyuv2"  # the file that says that a folder is this command's
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -214,7 +215,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     """Raises DataError where a new run would end in a later stage for want of a file or a GPU."""
     devices(args)
-    if args.out.exists() or args.dry_run:  # a stage that is through needs its files no more
+    if (args.out / MARK).exists() or args.dry_run:  # a stage that is through needs no files
         return
     for path in (args.mat, args.frames, args.vgg, args.split_table):
         if path and not path.exists():
@@ -411,7 +412,7 @@ def main() -> None:
     """Runs the recipe."""
     args = parse()
     check(args)
-    with Work(args.out, ".fusenet-nyuv2", args.force, args.dry_run) as work:
+    with Work(args.out, MARK, args.force, args.dry_run) as work:
         make_data(work, args)
         weights = weigh(work, args)
         for net in args.net:

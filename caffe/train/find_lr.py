@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from boundary.lines import fit
+from boundary.streams import columns
 from boundary.writing import write_bytes, write_text
 from caffe.errors import CaffeError
 from caffe.formats import files
@@ -231,7 +231,5 @@ def _show(curve: Curve, sweep: Sweep, kind: str) -> None:
 
 def _width() -> int:
     """Of the terminal that stdout is; 80 if it is none."""
-    try:
-        return max(20, os.get_terminal_size(1).columns - 1)
-    except OSError:
-        return 80
+    width = columns(1)
+    return max(20, width - 1) if width else 80

@@ -72,9 +72,13 @@ class Curve:
         """A tenth of the rate of the lowest smoothed loss; None where the loss falls nowhere, or no
         further than batches differ.
         """
-        fell = self.level - self.smoothed[self.lowest]
         least = max(FALL * abs(self.level), BEYOND_NOISE * self._noise)
-        return self.rates[self.lowest] / BELOW if self.lowest and fell > least else None
+        return self.rates[self.lowest] / BELOW if self.lowest and self._fell > least else None
+
+    @property
+    def _fell(self) -> float:
+        """By how much the smoothed loss falls at most."""
+        return self.level - self.smoothed[self.lowest]
 
     @property
     def steepest(self) -> float | None:
@@ -90,10 +94,18 @@ class Curve:
         lowest, loss = f"{self.rates[self.lowest]:.2g}", f"{self.smoothed[self.lowest]:.4g}"
         start = f"{self.level:.4g} at the start"
         if self.suggested is None:
+            if self.lowest == 0:
+                how = "is not lower at any higher rate"
+            elif self._fell <= FALL * abs(self.level):
+                how = f"falls by less than {FALL:.0%}"
+            else:
+                how = (
+                    "falls no further than batches differ by chance; more -iterations or a larger "
+                    "iter_size would tell more"
+                )
             return [
                 f"No rate is suggested: the smoothed loss ({start}; lowest at {lowest}: {loss}) "
-                f"falls nowhere by {FALL:.0%}, or no further than batches differ. More -iterations "
-                "or a larger iter_size tell small falls from chance."
+                f"{how}."
             ]
         why = (
             f"It is a tenth of {lowest}, where the smoothed loss is lowest ({loss}; {start}): so "

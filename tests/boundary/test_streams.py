@@ -246,3 +246,10 @@ def test_the_width_of_what_is_no_terminal_is_not_known(tmp_path) -> None:
         assert Guarded(file).columns() is None
     assert Guarded(io.StringIO()).columns() is None
     assert Guarded(None).columns() is None
+
+
+@pytest.mark.parametrize(("told", "width"), [(100, 100), (0, 80)])
+def test_a_terminal_that_does_not_know_its_width(monkeypatch, told: int, width: int) -> None:
+    """As those of script and of some CI systems."""
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((told, 0)))
+    assert streams.columns(1) == width

@@ -371,9 +371,14 @@ def test_a_missing_file_is_told_before_any_work(example, monkeypatch, tmp_path: 
     out, vgg = tmp_path / "out", tmp_path / "none.caffemodel"
     options = [str(out), "--mat", str(tmp_path / "m.mat"), "--vgg", str(vgg)]
     monkeypatch.setattr(sys, "argv", ["nyuv2", *options])
-    with pytest.raises(DataError, match=r"none\.caffemodel: no such file or folder"):
+    missing = pytest.raises(DataError, match=r"none\.caffemodel: no such file or folder")
+    with missing:
         example("nyuv2").main()
     assert not out.exists()
+    out.mkdir()
+    with missing:
+        example("nyuv2").main()
+    assert not list(out.iterdir())
 
 
 # -- frames as pictures ------------------------------------------------------------------------
