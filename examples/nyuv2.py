@@ -215,7 +215,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     """Raises DataError where a new run would end in a later stage for want of a file or a GPU."""
     devices(args)
-    if (args.out / MARK).exists() or args.dry_run:  # a stage that is through needs no files
+    if args.dry_run:
+        return
+    if args.gpu:
+        gpus_here(args)
+    if (args.out / MARK).exists():  # a stage that is through needs no files
         return
     for path in (args.mat, args.frames, args.vgg, args.split_table):
         if path and not path.exists():
@@ -224,13 +228,20 @@ def check(args: argparse.Namespace) -> None:
 
 def devices(args: argparse.Namespace) -> int:
     """The number of processes that train together. Raises DataError if there is no GPU."""
-    if args.gpu != "all":
-        return len(args.gpu.split(",")) if args.gpu else args.cpu or 1
+    if args.gpu == "all":
+        return gpus_here(args)
+    return len(args.gpu.split(",")) if args.gpu else args.cpu or 1
+
+
+def gpus_here(args: argparse.Namespace) -> int:
+    """The number of this machine's GPUs. Raises DataError unless --gpu's are among them."""
     import torch
 
-    if not torch.cuda.is_available():
-        raise DataError("--gpu all: this machine has no GPU that PyTorch can use")
-    return torch.cuda.device_count()
+    count = torch.cuda.device_count()
+    highest = 0 if args.gpu == "all" else max(map(int, args.gpu.split(",")))
+    if highest >= count:
+        raise DataError(f"--gpu {args.gpu}: this machine has {count} GPUs that PyTorch can use")
+    return count
 
 
 # -- the stages --------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Joined:
-    """A step that writes the files of a pattern into one, in the order of their names."""
+    """A step that writes log files into one, in the order of the dates that end their names."""
 
     pattern: str
     into: str
@@ -118,7 +118,7 @@ class Joined:
 
     def do(self, root: Path) -> None:
         """Writes the file."""
-        parts = sorted(root.glob(self.pattern))
+        parts = sorted(root.glob(self.pattern), key=lambda path: path.name.split(".")[-2:])
         write_bytes(root / self.into, b"".join(map(Path.read_bytes, parts)), DataError)
 
 

@@ -164,7 +164,7 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
     if action is train:
-        log.set_brief(brief_by_default(given) if flags.brief is None else flags.brief)
+        log.set_brief(brief_by_default(flags, given) if flags.brief is None else flags.brief)
     if flags.find_lr and action is not train:
         raise Usage("-find_lr is for 'train'")
     if flags.find_lr and "iterations" not in given:
@@ -172,12 +172,14 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     return action(flags)
 
 
-def brief_by_default(given: set[str]) -> bool:
+def brief_by_default(flags: SimpleNamespace, given: set[str]) -> bool:
     """Whether training shows progress in place of Caffe's log: on a terminal, unless glog's flags
     or variables ask for lines.
     """
     names = ("logtostderr", "alsologtostderr")
-    asked = given & {*names} or any(log.asked_for(f"GLOG_{name}") for name in names)
+    asked = any(
+        getattr(flags, name) if name in given else log.asked_for(f"GLOG_{name}") for name in names
+    )
     return stderr().isatty() and not asked and log.lowest_level() == log.INFO
 
 

@@ -317,6 +317,8 @@ class Solver:
         if p.snapshot_after_train and not just_taken:
             self._snapshot_together()
         if self._stop:
+            if self._keeper and not self.impatient:  # else the line of its end has told it
+                self._keeper.log("The best test", self.best)
             announce("solver.cpp:311", "Optimization stopped early.")
             return
         due = p.test_interval and self.iter % p.test_interval == 0
@@ -594,16 +596,18 @@ class Solver:
 
     def _go_on_after_test(self) -> bool:
         """Whether training continues. The other processes wait here while the first one tests."""
-        asked = "snapshot" if self._snapshot_asked else "none"
+        # A snapshot that was asked for comes first: patience may end training without one.
+        if self._agreed("snapshot" if self._snapshot_asked else "none") == "snapshot":
+            self._snapshot_together()
+        self._snapshot_asked, asked = False, "none"
         if self._keeper and self.impatient and not self._stop:
             asked = "stop"
             self._keeper.log_end(self.best)
         if self._stop:
             asked = "end" if self.ended else "stop"
         request = self._agreed(asked)
-        self._snapshot_asked = False
         self._stop, self.ended = request in ENDING, request == "end"
-        if request in ("snapshot", "end"):
+        if request == "end":
             self._snapshot_together()
         return not self._stop
 

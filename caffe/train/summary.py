@@ -158,11 +158,15 @@ def _schedule(p: SolverParameter) -> list[str]:
 def _tests(solver: Solver) -> list[list[str]]:
     p, told = solver.param, []
     for net, batches in list(zip(solver.test_nets, p.test_iter, strict=False))[:SHOWN]:
-        every = f"every {p.test_interval:,} iterations"
-        told.append([every, f"{batches:,} batches", *_joined(_sources(net))])
+        tested = f"{batches:,} {'batch' if batches == 1 else 'batches'}"
+        told.append([_every(p.test_interval), tested, *_joined(_sources(net))])
     if len(solver.test_nets) > SHOWN:
         told[-1].append(f"and {len(solver.test_nets) - SHOWN} more test nets")
     return told
+
+
+def _every(iterations: int) -> str:
+    return "every iteration" if iterations == 1 else f"every {iterations:,} iterations"
 
 
 def _snapshots(solver: Solver, best: str) -> list[str]:
@@ -172,7 +176,7 @@ def _snapshots(solver: Solver, best: str) -> list[str]:
     keep = solver.snapshot_keep
     return [
         f"{p.snapshot_prefix}_iter_N",
-        f"every {p.snapshot:,} iterations" if p.snapshot else "",
+        _every(p.snapshot) if p.snapshot else "",
         "at the end" if p.snapshot_after_train and not p.snapshot else "",
         f"the newest {keep} kept" if keep else "",
         f"the best by {best} kept" if best else "",

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from caffe.proto import caffe_pb2
 from data_tools.cli import DataError
@@ -272,6 +273,30 @@ def test_glogs_variables_do_not_reach_the_command(work, example, monkeypatch, tm
     found = (tmp_path / "out/a/x").read_text().split()
     assert "HELD" in found
     assert not [name for name in found if name.startswith("GLOG_")]
+
+
+def test_logs_are_joined_by_date_not_by_machine(work, example, tmp_path) -> None:
+    (tmp_path / "out/a/log").mkdir(parents=True)
+    for name, text in (
+        ("z.me.log.INFO.20260101-000000.9", "1"),
+        ("a.me.log.INFO.20260102-0.1", "2"),
+    ):
+        (tmp_path / "out/a/log" / f"caffe.{name}").write_text(text)
+    example("stages").Joined("a/log/caffe.*", "a/train.log").do(tmp_path / "out")
+    assert (tmp_path / "out/a/train.log").read_text() == "12"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is not there")
+@pytest.mark.parametrize("gpu", ["all", "0", "0,3"])
+def test_a_gpu_that_is_missing_is_told_first(example, monkeypatch, tmp_path, gpu: str) -> None:
+    (tmp_path / "m.mat").touch()
+    options = ["out", "--mat", "m.mat", "--quick", "--gpu", gpu]
+    monkeypatch.setattr(sys, "argv", ["nyuv2", *options])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((DataError, SystemExit)) as caught:
+        example("nyuv2").main()
+    assert f"--gpu {gpu}: this machine has 0 GPUs that PyTorch can use" in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_works_in_a_folder_at_a_time(work) -> None:

@@ -302,6 +302,31 @@ def test_patience_ends_a_run(make_solver, capsys, save: bool) -> None:
     assert ("run_iter_6.solverstate" in _names()) == save
 
 
+def test_a_snapshot_asked_for_in_the_last_test_is_taken(make_solver) -> None:
+    """Processes that train together take it after the test."""
+    solver = make_solver(more="snapshot_after_train: false")
+    asked = iter(["snapshot"])
+    solver.set_requests(
+        lambda: _put(solver, LOSSES, next(asked, "none") if solver.iter == 6 else "none")
+    )
+    point = solver._point
+    solver._point = lambda together=True: point(together=False)
+    solver._agree, solver._from_first = (lambda value: value,) * 2
+    solver.keep_best("score:min", patience=2)
+    solver.solve()
+    assert solver.iter == 6
+    assert "run_iter_6.solverstate" in _names()
+
+
+def test_a_run_that_was_stopped_names_the_best_test(make_solver, capsys) -> None:
+    solver = make_solver()
+    solver.set_requests(lambda: _put(solver, LOSSES, "stop" if solver.iter == 3 else "none"))
+    solver.keep_best("score:min")
+    solver.solve()
+    best = "The best test: score = 0.25 at iteration 2, out/run_best.caffemodel"
+    assert _log(capsys, "")[-2:] == [best, "Optimization stopped early."]
+
+
 def test_a_run_that_has_ended_goes_on_with_more_patience(make_solver, capsys) -> None:
     solver = make_solver(LOSSES)
     solver.keep_best("score:min", patience=2)

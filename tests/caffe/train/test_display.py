@@ -179,22 +179,24 @@ def test_a_run_that_is_at_its_end_makes_nothing(train, capsys) -> None:
 @pytest.mark.parametrize(
     ("terminal", "flags", "variables", "brief"),
     [
-        (True, set(), {}, True),
-        (False, set(), {}, False),
-        (True, {"alsologtostderr"}, {}, False),
-        (True, {"logtostderr"}, {}, False),
-        (True, set(), {"GLOG_logtostderr": "1"}, False),
-        (True, set(), {"GLOG_alsologtostderr": "0"}, True),
-        (True, set(), {"GLOG_minloglevel": "1"}, False),
+        (True, {}, {}, True),
+        (False, {}, {}, False),
+        (True, {"alsologtostderr": True}, {}, False),
+        (True, {"logtostderr": True}, {}, False),
+        (True, {"logtostderr": False}, {}, True),
+        (True, {"alsologtostderr": False}, {"GLOG_alsologtostderr": "1"}, True),
+        (True, {}, {"GLOG_logtostderr": "1"}, False),
+        (True, {}, {"GLOG_alsologtostderr": "0"}, True),
+        (True, {}, {"GLOG_minloglevel": "1"}, False),
     ],
 )
 def test_when_training_is_brief(
-    train, monkeypatch, terminal: bool, flags: set[str], variables: dict[str, str], brief: bool
+    train, monkeypatch, terminal: bool, flags: dict[str, bool], variables: dict, brief: bool
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(Guarded, "isatty", lambda _: terminal)
-    assert brief_by_default(flags) is brief
+    assert brief_by_default(SimpleNamespace(**flags), {*flags}) is brief
 
 
 # -- on a terminal ---------------------------------------------------------------------------------

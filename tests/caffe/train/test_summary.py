@@ -98,6 +98,9 @@ def test_schedule_tests_and_snapshots(told) -> None:
     assert lines["snapshots"] == "out_iter_N, every 1,000 iterations"
     assert lines["start"] == "from scratch, by fillers"
     assert "snapshots" not in told("snapshot_after_train: false")
+    often = told("test_iter: 1 test_interval: 1 snapshot: 1")
+    assert often["tests"].startswith("every iteration, 1 batch, a (")
+    assert often["snapshots"] == "out_iter_N, every iteration"
     assert told("")["snapshots"] == "out_iter_N, at the end"
     kept = told("snapshot_after_train: false", best="loss:min")["snapshots"]
     assert kept == "out_iter_N, the best by loss:min kept"
