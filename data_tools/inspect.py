@@ -269,6 +269,9 @@ def _check_usage(args: argparse.Namespace) -> None:
     """End with a usage error where options do not go together."""
     if len(args.augment or ()) > 2:
         args.usage.error(f"--augment takes NET and OUT.png, got {len(args.augment)} files")
+    if len(args.augment or ()) == 2 and args.augment[1].suffix.lower() != ".png":
+        # a second net, say, which would be overwritten
+        args.usage.error(f"--augment NET OUT.png: {args.augment[1]} does not end in .png")
     if args.augment and (args.sheet or args.html or args.verify):
         args.usage.error("--augment takes the place of --sheet, --html and --verify")
     if args.seed is not None and not args.augment:

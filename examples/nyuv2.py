@@ -204,6 +204,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         args.usage.error("--vgg needs the full width: --width-multiplier 1")
     if args.score == "best" and not args.test_epochs:
         args.usage.error("--score best needs tests: --test-epochs of more than 0")
+    if args.score == "best" and args.test_epochs > args.epochs:
+        args.usage.error(
+            f"--score best needs tests: --test-epochs {args.test_epochs:g} is more than "
+            f"--epochs {args.epochs:g}"
+        )
     if args.mat and (args.depth_unit or args.split_table):
         args.usage.error("--depth-unit and --split-table go with --frames")
     for name in ("mat", "frames", "vgg", "split_table"):

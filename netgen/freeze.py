@@ -61,12 +61,13 @@ def _why(
     found: Collection[str],
     able: Sequence[str],
 ) -> str:
+    known = ", ".join(name for name, has in branches.items() if has)
     if pattern in branches:
-        known = ", ".join(name for name, has in branches.items() if has)
         return f"the net has no such branch; expected {known} or layers' names"
     if found:
         return f"of {', '.join(sorted(found)[:3])}, nothing is learned"
     plain = re.sub(r"\[.*?\]|[*?]", "", pattern)
     near = difflib.get_close_matches(plain, [*branches, *able], n=4, cutoff=0.5)
-    hint = f"; did you mean one of {', '.join(near)}?" if near else ""
-    return f"no layer has such a name{hint}"
+    if near:
+        return f"no layer has such a name; did you mean one of {', '.join(near)}?"
+    return f"no layer has such a name; expected {known} or layers' names"

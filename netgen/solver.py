@@ -161,6 +161,11 @@ def _warmup(solver: SolverParameter, scheme: Scheme, epochs: _Epochs) -> None:
         solver.rampup_interval = scheme.warmup or epochs.iterations(scheme.warmup_epochs)
         if scheme.warmup_lr:
             solver.rampup_lr = scheme.warmup_lr
+        if scheme.warmup_lr > scheme.base_lr:
+            raise CaffeError(
+                f"the rate to warm up from, {scheme.warmup_lr:g}, is above the rate to warm up "
+                f"to, {scheme.base_lr:g}"
+            )
         if solver.rampup_interval > solver.max_iter:
             raise CaffeError(
                 f"the warm-up takes {solver.rampup_interval} iterations, the whole training "

@@ -167,6 +167,8 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
         log.set_brief(brief_by_default(flags, given) if flags.brief is None else flags.brief)
     if flags.find_lr and action is not train:
         raise Usage("-find_lr is for 'train'")
+    if "find_lr_range" in given and not flags.find_lr:
+        raise Usage("-find_lr_range says between which rates -find_lr looks: give both")
     if flags.find_lr and "iterations" not in given:
         flags.iterations = FIND_LR_ITERATIONS
     return action(flags)

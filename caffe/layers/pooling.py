@@ -527,7 +527,11 @@ def unpool(
         )
     except CaffeError:
         nowhere = int(place.min()) == NOWHERE
-        layer.check(not nowhere, "mask value -1: a pooling window holds NaN alone, or nothing")
+        layer.check(
+            not nowhere,
+            "mask value -1: a pooling window holds NaN alone, or nothing; a training whose "
+            "learning rate is too high comes to NaN",
+        )
         raise
     return _Unpool.apply(x, place, height, width)
 

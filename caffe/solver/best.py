@@ -187,7 +187,9 @@ class Keeper:
     def log(self, what: str, best: BestTest | None) -> None:
         """Log a best test: its value, iteration and weights."""
         if best is None or best.value is None:
-            tell(f"{what}: none, for no value was a number", _PLACE)
+            tested = best is not None and best.since
+            why = "no value was a number" if tested else "there was no test"
+            tell(f"{what}: none, for {why}", _PLACE)
             return
         weights = f"{stem(self._prefix)}.caffemodel{self._suffix}"
         value = f"{best.top} = {number(best.value)}"

@@ -131,10 +131,10 @@ class Display(Watcher):
     def _tell_weights(self, stopped: bool) -> None:
         if self._saved is None:
             best = self._solver.best
-            if best is not None and best.value is not None:
-                why = " but the best test's"
+            if self._solver.iter == self._first:
+                why = ", for no iteration was made"
             else:
-                why = "" if self._solver.iter > self._first else ", for no iteration was made"
+                why = "" if best is None or best.value is None else " but the best test's"
             _say("weights: ", [f"none are saved{why}"])
             return
         iteration, path = self._saved

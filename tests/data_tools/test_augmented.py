@@ -126,20 +126,22 @@ def test_what_changes_nothing_is_said(db, net, command, tmp_path) -> None:
 def test_bad_input_and_usage(db, net, command, tmp_path) -> None:
     path = db()
     prototxt = net()
+    named = tmp_path / "net.png"  # a net may have such a name
+    named.write_text(Path(prototxt).read_text())
     (tmp_path / "test.prototxt").write_text(Path(prototxt).read_text().replace("TRAIN", "TEST"))
     (tmp_path / "bad.prototxt").write_text(Path(prototxt).read_text().replace("0.75", "9.75"))
     for arguments, message in (
         ([path, "--augment", "none.prototxt"], "none.prototxt: No such file"),
         ([path, "--augment", "test.prototxt"], "test.prototxt: has no layer of type Data in phase"),
         ([path, "--augment", "bad.prototxt"], "min_scale 9.75 and max_scale 1.5; expected 0 <"),
-        ([path, "--augment", prototxt, prototxt], "--augment would overwrite the net"),
-        ([path, "--augment", prototxt, "db/data.mdb"], "--augment would overwrite LMDB"),
+        ([path, "--augment", named, named], "--augment would overwrite the net"),
     ):
         err = command("inspect", *arguments, code=1).stderr
         assert message in err
         assert err.count("\n") == 1
     for arguments, message in (
         (["--augment", prototxt, "--html", "a"], "--augment takes the place of --sheet, --html"),
+        (["--augment", prototxt, "other.prototxt"], "other.prototxt does not end in .png"),
         (["--augment", prototxt, "b.png", "c.png"], "--augment takes NET and OUT.png, got 3 files"),
         (["--seed", "4"], "--seed goes with --augment"),
     ):

@@ -380,6 +380,10 @@ def test_several_nets_are_compared(example, monkeypatch, capsys) -> None:
         (["--mat", "m", "--quick", "--gpu", "0,b"], "'0,b' is neither all nor numbers such as 0,1"),
         (["--mat", "m", "--quick", "--score", "best", "--test-epochs", "0"], "needs tests"),
         (["--mat", "m", "--quick", "--net", "sf5,sf5"], "'sf5' is not one of sf1"),
+        (
+            ["--mat", "m", "--quick", "--score", "best", "--epochs", "4"],
+            "--score best needs tests: --test-epochs 10 is more than --epochs 4",
+        ),
         ([], "one of the arguments --mat --frames is required"),
     ],
 )

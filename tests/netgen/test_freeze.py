@@ -146,6 +146,7 @@ def test_branches_are_whole(net: str) -> None:
         ("rgbd", "rgb", "--freeze rgb: the net has no such branch; expected encoder or layers'"),
         ("sf1", "conv9_1", r"conv9_1: no layer has such a name; did you mean one of conv\d_1"),
         ("sf1", "encodr", "encodr: no layer has such a name; did you mean one of encoder"),
+        ("rgb", "all", "all: no layer has such a name; expected encoder, rgb or layers' names"),
         ("sf1", "Conv1_1", "Conv1_1: no layer has such a name; did you mean one of conv1_1"),
         ("sf1", "relu1_1", "--freeze relu1_1: of relu1_1, nothing is learned"),
         ("sf1", "conv2_1_pair", "conv2_1_pair: no layer has such a name"),

@@ -125,6 +125,10 @@ def test_other_caffes_get_none_of_nvidias_fields() -> None:
     [
         (Scheme(warmup=11, max_iter=10), "warm-up takes 11 iterations, the whole training 10"),
         (Scheme(warmup_lr=0.1), "0.1 to warm up from, and no warm-up: give --warmup-epochs"),
+        (
+            Scheme(warmup=5, warmup_lr=0.1),
+            "warm up from, 0.1, is above the rate to warm up to, 0.001",
+        ),
         (Scheme(min_lr=0.1), "the least rate, 0.1, is above the rate at the start, 0.001"),
     ],
 )

@@ -207,7 +207,7 @@ def test_a_mask_of_another_plane_is_named(layer_of):
 
 def test_a_mask_of_a_window_of_nan_is_named(layer_of):
     layer = layer_of('type: "Unpooling" unpooling_param { scale: 2 }', *[(1, 1, 1, 1)] * 2)
-    with pytest.raises(caffe.CaffeError, match="mask value -1: a pooling window holds NaN alone"):
+    with pytest.raises(caffe.CaffeError, match=r"mask value -1: .* NaN .*rate is too high"):
         layer.forward([torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), -1.0)], [])
 
 

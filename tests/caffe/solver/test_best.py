@@ -352,6 +352,13 @@ def test_patience_with_no_number_at_all(make_solver, capsys) -> None:
     assert not set(BEST) & set(_names())
 
 
+def test_a_run_without_a_test_does_not_blame_its_values(make_solver, capsys) -> None:
+    solver = make_solver([0.5], "max_iter: 1 test_initialization: false")
+    solver.keep_best("score")
+    solver.solve()
+    assert "The best test: none, for there was no test" in _log(capsys)
+
+
 # -- a run that goes on ------------------------------------------------------------------------
 
 

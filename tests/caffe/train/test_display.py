@@ -176,6 +176,16 @@ def test_a_run_that_is_at_its_end_makes_nothing(train, capsys) -> None:
     assert last == "weights: none are saved, for no iteration was made"
 
 
+def test_a_run_that_is_at_its_end_does_not_deny_its_last_weights(train, capsys) -> None:
+    """The best test's are not all that there is."""
+    train("test_interval: 2 max_iter: 2 snapshot: 2")
+    command = ["train", "-solver", "solver.prototxt", "-brief", "-keep_best", "loss"]
+    assert main(command) == 0
+    assert main([*command, "-snapshot", "latest"]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "weights: none are saved, for no iteration was made"
+
+
 @pytest.mark.parametrize(
     ("terminal", "flags", "variables", "brief"),
     [

@@ -236,6 +236,12 @@ def test_bad_settings(folder: Path, capsys, flags: list[str], status: int, messa
     assert not FILES & _names()
 
 
+def test_a_range_without_a_search_does_not_begin_a_training(folder: Path, capsys) -> None:
+    assert main(["train", "-solver", "solver.prototxt", "-find_lr_range", "1e-3,1"]) == 2
+    message = "caffe: -find_lr_range says between which rates -find_lr looks: give both"
+    assert message in capsys.readouterr().err.splitlines()
+
+
 def test_where_nothing_can_be_written(folder: Path, capsys) -> None:
     text = Path("solver.prototxt").read_text().replace('"run"', '"none/run"')
     Path("solver.prototxt").write_text(text)
