@@ -305,7 +305,7 @@ def test_patience_ends_a_run(make_solver, capsys, save: bool) -> None:
 def test_a_snapshot_asked_for_in_the_last_test_is_taken(make_solver) -> None:
     """Processes that train together take it after the test."""
     solver = make_solver(more="snapshot_after_train: false")
-    asked = iter(["snapshot"])
+    asked = iter(["none", "snapshot"])  # after the iteration before, and in the test
     solver.set_requests(
         lambda: _put(solver, LOSSES, next(asked, "none") if solver.iter == 6 else "none")
     )
