@@ -55,8 +55,9 @@ class Flag:
                     raise ValueError
                 return number
         except (KeyError, ValueError):
+            hint = "; expected true, false or auto" if self.default is None else ""
             raise FlagError(
-                f"illegal value '{text}' specified for {self.kind} flag '{self.name}'"
+                f"illegal value '{text}' specified for {self.kind} flag '{self.name}'{hint}"
             ) from None
         return text
 

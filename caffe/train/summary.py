@@ -38,12 +38,14 @@ def summary(
     snapshot: str | None = None,
     fresh: Sequence[str] = (),
     best: str = "",
+    patience: int = 0,
 ) -> list[str]:
     """The lines.
 
     devices: of this machine (None: the CPU). processes: all, on all machines. snapshot: what the
     run was resumed from. fresh: layers that did not take their weights. best: the
-    output of a test whose best snapshot is kept.
+    output of a test whose best snapshot is kept. patience: the tests in a row that need not be
+    better; 0: any number.
     """
     p = solver.param
     lines = [
@@ -53,7 +55,7 @@ def summary(
         ("device", _device(devices, processes, settings)),
         ("solver", _schedule(p)),
         *(("tests", test) for test in _tests(solver)),
-        ("snapshots", _snapshots(solver, best)),
+        ("snapshots", _snapshots(solver, best, patience)),
         ("start", _start(solver, snapshot, fresh)),
         ("log", [str(path)] if (path := log.full_log()) else []),
     ]
@@ -169,7 +171,7 @@ def _every(iterations: int) -> str:
     return "every iteration" if iterations == 1 else f"every {iterations:,} iterations"
 
 
-def _snapshots(solver: Solver, best: str) -> list[str]:
+def _snapshots(solver: Solver, best: str, patience: int) -> list[str]:
     p = solver.param
     if not p.snapshot and not p.snapshot_after_train and not best:
         return []
@@ -180,6 +182,7 @@ def _snapshots(solver: Solver, best: str) -> list[str]:
         "at the end" if p.snapshot_after_train and not p.snapshot else "",
         f"the newest {keep} kept" if keep else "",
         f"the best by {best} kept" if best else "",
+        f"patience {patience}" if patience else "",
     ]
 
 

@@ -156,7 +156,7 @@ def _shown(
         progress.share_terminal()
     if not ranks.root_solver() or lowest_level() > INFO:
         return nullcontext()
-    start = run.snapshot, run.fresh, run.keep_best
+    start = run.snapshot, run.fresh, run.keep_best, run.patience
     for line in summary(solver, devices, place.count, run.settings, *start):
         say(line)
     batch = batch_of(solver.net) * solver.param.iter_size * place.count

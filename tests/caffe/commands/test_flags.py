@@ -50,6 +50,8 @@ def test_a_boolean_that_is_automatic_unless_it_is_given(line: str, value: bool |
     flag = Flag("brief", None, "Say less.")
     assert parse(line.split(), [flag])[0].brief is value
     assert "-brief (Say less.) type: bool default: auto" in describe("x", [flag])
+    with pytest.raises(FlagError, match=r"'maybe' .* 'brief'; expected true, false or auto$"):
+        parse(["-brief=maybe"], [flag])
 
 
 def test_which_flags_were_given() -> None:

@@ -102,8 +102,8 @@ def test_schedule_tests_and_snapshots(told) -> None:
     assert often["tests"].startswith("every iteration, 1 batch, a (")
     assert often["snapshots"] == "out_iter_N, every iteration"
     assert told("")["snapshots"] == "out_iter_N, at the end"
-    kept = told("snapshot_after_train: false", best="loss:min")["snapshots"]
-    assert kept == "out_iter_N, the best by loss:min kept"
+    kept = told("snapshot_after_train: false", best="loss:min", patience=3)["snapshots"]
+    assert kept == "out_iter_N, the best by loss:min kept, patience 3"
 
 
 def test_where_the_weights_come_from(told) -> None:
