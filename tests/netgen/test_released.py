@@ -16,8 +16,9 @@ from netgen.fusenet import BLOCKS
 
 # The frame is a dataset's, so the recordings are not part of the repository.
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "fusenet"
-# Two values that differ by less, relatively, may be swapped by the order of a sum.
-ROUNDING = 4e-6
+# Two values that differ by less, relatively, may be swapped by the order of a sum; on a processor
+# without AVX-512, two that differ by 9e-6 were: RARE.
+ROUNDING, RARE = 4e-6, 1e-5
 
 
 def formula(layer: str, kind: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -30,10 +31,11 @@ def formula(layer: str, kind: str, index: int, shape: tuple[int, ...]) -> np.nda
     return np.exp(0.2 * v) if index == 0 else 0.1 * v
 
 
-def determined(net: caffe.Net) -> np.ndarray:
+def determined(net: caffe.Net, rounding: float) -> np.ndarray:
     """Where rounding cannot change the scores: pixels that no pooling window reaches whose two
-    largest values are as good as equal. Such windows, of which the frame's white rim and its holes
-    in depth have many, may be unpooled to another place on another machine."""
+    largest values differ by no more than `rounding`, relatively. Such windows, of which the frame's
+    white rim and its holes in depth have many, may be unpooled to another place on another machine.
+    """
     unsure = np.zeros((1, 1), bool)
     for block in range(5, 0, -1):
         values = net.blobs[net.bottom_names[f"pool{block}"][0]].data[0]
@@ -42,7 +44,7 @@ def determined(net: caffe.Net) -> np.ndarray:
         padded[:, :height, :width] = values
         windows = np.stack([padded[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
         second, first = np.sort(windows, axis=0)[2:]
-        ties = ((first - second <= ROUNDING * first) & (first > 0)).any(0)
+        ties = ((first - second <= rounding * first) & (first > 0)).any(0)
         here = np.kron(ties | unsure, np.ones((2, 2), np.uint8))[:height, :width]
         # Each 3x3 (de)convolution of the block, and `score`, carries it one pixel further.
         reach = 2 * len(BLOCKS[block - 1]) + 1
@@ -51,14 +53,16 @@ def determined(net: caffe.Net) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("name", "arch"),
+    ("name", "arch", "right"),
     [
-        ("sf1_nyu40", Architecture("sf1", 40, (320, 240))),
-        ("sf5_nyu40", Architecture("sf5", 40, (320, 240))),
-        ("sf5_sunrgbd37", Architecture("sf5", 37, (224, 224))),
+        # The one window of the frame that is swapped rarely reaches 5 % of its pixels.
+        ("sf1_nyu40", Architecture("sf1", 40, (320, 240)), 0.94),
+        ("sf5_nyu40", Architecture("sf5", 40, (320, 240)), 0.99),
+        ("sf5_sunrgbd37", Architecture("sf5", 37, (224, 224)), 0.99),
     ],
 )
-def test_scores(name: str, arch: Architecture, tmp_path: Path) -> None:
+def test_scores(name: str, arch: Architecture, right: float, tmp_path: Path) -> None:
+    """right: the least share of scores that agree where ROUNDING swaps nothing."""
     if not GOLDEN.is_dir():
         pytest.skip(f"no recordings of the released networks in {GOLDEN}")
     golden = np.load(GOLDEN / f"{name}.npz")
@@ -78,10 +82,14 @@ def test_scores(name: str, arch: Architecture, tmp_path: Path) -> None:
             values, (mean, std) = net.blobs[blob].data, golden[key]
             assert abs(values.mean(dtype=np.float64) - mean) < 1e-3 * std, blob
             assert abs(values.std(dtype=np.float64) - std) < 1e-3 * std, blob
-    sure = determined(net)
-    assert sure.mean() > 0.1
     score = net.blobs["score"].data[0]
-    assert (score.argmax(0) == golden["argmax"])[sure].mean() >= 0.999
+    same = score.argmax(0) == golden["argmax"]
     expected = golden["score_every_8th_pixel"]
-    error = np.abs(score[:, ::8, ::8] - expected)[:, sure[::8, ::8]]
-    assert (error < 1e-3 * expected.std()).mean() >= 0.99
+    error = np.abs(score[:, ::8, ::8] - expected) / expected.std()
+    sure, surest = determined(net, ROUNDING), determined(net, RARE)
+    assert sure.mean() > 0.1
+    assert same[sure].mean() >= 0.999
+    assert (error[:, sure[::8, ::8]] < 1e-3).mean() >= right
+    assert surest.mean() > 0.005 or name == "sf5_sunrgbd37"  # which has none
+    assert same[surest].all()
+    assert (error[:, surest[::8, ::8]] < 1e-3).all()

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2] / "golden" / "layers"
 
 # Types that serve training, bring data in or out, or run Python.
 WITHOUT = {
-    *("Accuracy", "ContrastiveLoss", "EuclideanLoss", "HingeLoss", "InfogainLoss"),
+    *("Accuracy", "SegmentationAccuracy", "ContrastiveLoss", "EuclideanLoss", "HingeLoss"),
+    "InfogainLoss",
     *("MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss"),
     *("Data", "HDF5Data", "HDF5Output", "ImageData", "Input", "MemoryData", "WindowData"),
     *("Python", "Silence"),
