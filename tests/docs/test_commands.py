@@ -90,6 +90,8 @@ SMALLER = (
     (r" -gpu 0\b", ""),
     (r"--intrinsics kinect-v2\b", "--intrinsics kinect-v1"),  # its pictures are 4:3
     (r"-iterations (10|654)\b", "-iterations 2"),
+    (r"-find_lr -iterations 300\b", "-find_lr"),
+    (r"-find_lr\b", "-find_lr -iterations 12"),
 )
 SMALLER_PROGRAMS = (("caffe.set_mode_gpu()", "caffe.set_mode_cpu()"), ("step(100)", "step(2)"))
 
