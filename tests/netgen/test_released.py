@@ -11,6 +11,7 @@ import pytest
 
 import caffe
 from caffe.formats import files
+from caffe.kernels.fused import has_avx512
 from netgen import Architecture, deploy_net
 from netgen.fusenet import BLOCKS
 
@@ -55,8 +56,8 @@ def determined(net: caffe.Net, rounding: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "arch", "right"),
     [
-        # The one window of the frame that is swapped rarely reaches 5 % of its pixels.
-        ("sf1_nyu40", Architecture("sf1", 40, (320, 240)), 0.94),
+        # The one window that is swapped without AVX-512 reaches 5 % of the pixels.
+        ("sf1_nyu40", Architecture("sf1", 40, (320, 240)), 0.99 if has_avx512() else 0.94),
         ("sf5_nyu40", Architecture("sf5", 40, (320, 240)), 0.99),
         ("sf5_sunrgbd37", Architecture("sf5", 37, (224, 224)), 0.99),
     ],
