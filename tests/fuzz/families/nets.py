@@ -41,6 +41,14 @@ def _spoiled_message(draw: Draw, pattern: str, kind: type) -> bytes:
     return text(message).encode()
 
 
+def _spoiled_net(draw: Draw, pattern: str) -> None:
+    """Write net.prototxt: a net that is spoiled as text or in its fields."""
+    if draw.chance(0.5):
+        draw.text(pattern, "net.prototxt")
+    else:
+        draw.write("net.prototxt", _spoiled_message(draw, pattern, pb.NetParameter))
+
+
 @family(asks=True)
 def net_text(draw: Draw) -> Target:
     """A net's prototxt, spoiled as text: built and run in both phases."""
@@ -181,10 +189,7 @@ def caffe_commands(draw: Draw) -> Target:
 def earlier_nets(draw: Draw) -> Target:
     """A spoiled net of FuseNet's form, from which netgen takes what options leave open."""
     draw.copy("lmdb")
-    if draw.chance(0.5):
-        draw.text("earlier/*.prototxt", "net.prototxt")
-    else:
-        draw.write("net.prototxt", _spoiled_message(draw, "earlier/*.prototxt", pb.NetParameter))
+    _spoiled_net(draw, "earlier/*.prototxt")
     if draw.chance(0.3):
         draw.json("lmdb/dataset.json", "lmdb/dataset.json")
     more = draw.pick((), ("--deploy",), ("--freeze", "encoder"))
@@ -195,10 +200,7 @@ def earlier_nets(draw: Draw) -> Target:
 def augmentation(draw: Draw) -> Target:
     """A spoiled net whose augmentation data_tools.inspect draws."""
     draw.copy("lmdb")
-    if draw.chance(0.5):
-        draw.text("augment.prototxt", "net.prototxt")
-    else:
-        draw.write("net.prototxt", _spoiled_message(draw, "augment.prototxt", pb.NetParameter))
+    _spoiled_net(draw, "augment.prototxt")
     return commands.data_tool("inspect", "lmdb", "--augment", "net.prototxt", "out.png")
 
 
@@ -206,10 +208,7 @@ def augmentation(draw: Draw) -> Target:
 def netgen_files(draw: Draw) -> Target:
     """netgen's summary and drawing of a spoiled net, and its solver for one."""
     draw.copy("lmdb")
-    if draw.chance(0.5):
-        draw.text("nets/*.prototxt", "net.prototxt")
-    else:
-        draw.write("net.prototxt", _spoiled_message(draw, "nets/*.prototxt", pb.NetParameter))
+    _spoiled_net(draw, "nets/*.prototxt")
     if draw.chance(0.3):
         draw.json("lmdb/dataset.json", "lmdb/dataset.json")
     phase = ("--phase", draw.pick("train", "test")) if draw.chance(0.5) else ()
