@@ -10,28 +10,18 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from netgen_runs import run
 
 from caffe import TEST
 from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import NetParameter, SolverParameter
 from netgen import NETS
-from netgen.cli import main
 from netgen.sources import depth_range
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    """Exit status, what went to stdout and what to stderr."""
-    try:
-        status = main(list(argv))
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def net(capsys: pytest.CaptureFixture[str], *argv: str) -> NetParameter:

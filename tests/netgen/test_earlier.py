@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from netgen_runs import run_line as run
 
 from caffe.formats import files
 from caffe.proto.caffe_pb2 import NetParameter
 from netgen import NETS, Architecture, Training, deploy_net, earlier, train_net
-from netgen.cli import main
 
 NAMES = ["(ignored)", "wall", 'a "door"', "sofa\nbed"]
 FACTS = {"classes": NAMES, "options": {"depth_range": "0:8 m"}}
@@ -21,17 +21,6 @@ FACTS = {"classes": NAMES, "options": {"depth_range": "0:8 m"}}
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def run(capsys: pytest.CaptureFixture[str], line: str, code: int = 0) -> tuple[str, str]:
-    """What went to stdout and to stderr."""
-    try:
-        status = main(line.split())
-    except SystemExit as stop:
-        status = stop.code
-    out, err = capsys.readouterr()
-    assert status == code, err
-    return out, err
 
 
 def without_head(text: str) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
+from netgen_runs import run
 
 import caffe
 from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.proto.caffe_pb2 import Datum, NetParameter
 from netgen import NETS, Architecture, Training, train_net
-from netgen.cli import main
 
 CLASSES = 3
 LEARNING = ("Convolution", "Deconvolution", "BatchNorm", "Scale", "InnerProduct")
@@ -158,27 +158,23 @@ def test_what_cannot_be_frozen(net: str, what: str, message: str) -> None:
         frozen_net(net, "score", what)
 
 
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    try:
-        status = main(["sf5", "--classes", "3", "--source", "a", *argv])
-    except SystemExit as stop:
-        status = stop.code
-    return status, *capsys.readouterr()
+def run_sf5(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    return run(capsys, "sf5", "--classes", "3", "--source", "a", *argv)
 
 
 def test_the_head_of_the_file_says_what_is_frozen(capsys) -> None:
-    _, out, _ = run(capsys, "--freeze", "rgb, conv1_*_pair")
+    _, out, _ = run_sf5(capsys, "--freeze", "rgb, conv1_*_pair")
     lines = out.splitlines()
     assert lines[0].endswith("--freeze 'rgb, conv1_*_pair'")
     frozen = "# rgb, conv1_*_pair: frozen; start with caffe train -weights TRAINED.caffemodel"
     assert lines[1] == frozen
-    assert "frozen" not in run(capsys)[1]
+    assert "frozen" not in run_sf5(capsys)[1]
     # A pattern may hold a line break, which must not end the comment.
-    assert run(capsys, "--freeze", "conv1_[1\n]")[1].splitlines()[2].startswith("name:")
+    assert run_sf5(capsys, "--freeze", "conv1_[1\n]")[1].splitlines()[2].startswith("name:")
 
 
 def test_bad_usage(capsys) -> None:
-    assert run(capsys, "--freeze", "rgb", "--deploy")[0] == 2
-    status, out, err = run(capsys, "--freeze", "rgb,,depth")
+    assert run_sf5(capsys, "--freeze", "rgb", "--deploy")[0] == 2
+    status, out, err = run_sf5(capsys, "--freeze", "rgb,,depth")
     assert (status, out) == (2, "")
     assert "'rgb,,depth' has an empty part" in err

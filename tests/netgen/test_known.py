@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from netgen_runs import run_line as run
 
 from caffe.proto.caffe_pb2 import NetParameter
 from netgen.cli import main
@@ -36,17 +37,6 @@ def data(make_lmdb: Callable[..., str]) -> Callable[..., str]:
         return name
 
     return make
-
-
-def run(capsys: pytest.CaptureFixture[str], line: str, code: int = 0) -> tuple[str, str]:
-    """What went to stdout and to stderr."""
-    try:
-        status = main(line.split())
-    except SystemExit as stop:
-        status = stop.code
-    out, err = capsys.readouterr()
-    assert status == code, err
-    return out, err
 
 
 def shown(text: str) -> tuple[str, int, tuple[int, int] | None]:
