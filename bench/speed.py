@@ -365,9 +365,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Prints the tables and returns all figures."""
+    args = parser().parse_args(arguments)
     import torch
 
-    args = parser().parse_args(arguments)
     precisions = ("fp32", "tf32", "bf16") if args.device == "cuda" else ("fp32", "bf16")
     peaks = {p: convolution_peak(args.device, p) for p in precisions}
     machine = torch.cuda.get_device_name() if args.device == "cuda" else _processor()

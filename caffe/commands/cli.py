@@ -160,9 +160,6 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if flags.precision not in execution.PRECISIONS:
         expected = ", ".join(execution.PRECISIONS)
         raise Usage(f"-precision {flags.precision}: expected one of {expected}")
-    execution.set_precision(flags.precision)
-    execution.set_recompute(flags.recompute)
-    execution.set_deterministic(flags.deterministic)
     if action is train:
         log.set_brief(brief_by_default(flags, given) if flags.brief is None else flags.brief)
     if flags.find_lr and action is not train:
@@ -198,7 +195,6 @@ def train(flags: SimpleNamespace) -> int:
         raise Usage("-patience counts tests that are not better: it needs -keep_best")
     from caffe.formats import files
     from caffe.process.signals import SignalRequests
-    from caffe.solver.snapshots import resume_point
 
     param = files.read_solver(flags.solver, emit)
     if param.debug_info and flags.brief is None:
@@ -211,6 +207,9 @@ def train(flags: SimpleNamespace) -> int:
     devices = _devices(flags, param)
     effects = flags.sigint_effect, flags.sighup_effect, flags.sigterm_effect
     requests = SignalRequests(*effects, at_once=True)
+    _compute_as(flags)
+    from caffe.solver.snapshots import resume_point
+
     snapshot = resume_point(flags.snapshot, param.snapshot_prefix)
     if snapshot or flags.weights:
         param.ClearField("weights")
@@ -286,8 +285,6 @@ def test(flags: SimpleNamespace) -> int:
 
 def time_model(flags: SimpleNamespace) -> int:
     """Time every layer, or every operation of the plan, forward and backward."""
-    from caffe.plan.clock import Clock
-
     _need(flags.model, "model", "time: a model definition")
     _need(flags.iterations > 0, "iterations", "time: a positive number")
     if flags.phase not in ("", "TRAIN", "TEST"):
@@ -307,6 +304,8 @@ def time_model(flags: SimpleNamespace) -> int:
     net.backward_from_to(last, 0)
     emit("caffe.cpp:365", "*** Benchmark begins ***")
     emit("caffe.cpp:366", f"Testing for {flags.iterations} iterations.")
+    from caffe.plan.clock import Clock
+
     start = _now()
     clock = Clock(net.plan, _now) if net.plan else None
     names = clock.names if clock else net.wiring.layer_names
@@ -396,6 +395,10 @@ def _gpus(text: str) -> list[int]:
     """The GPUs that -gpu names. Raises CaffeError if one does not exist."""
     if not text:
         return []
+    try:
+        ids = [int(part) for part in text.split(",")] if text != "all" else []
+    except ValueError:
+        raise Usage(f"-gpu {text}: expected 'all', or numbers separated by ','") from None
     import torch
 
     from caffe.process.device import check_gpu
@@ -403,10 +406,6 @@ def _gpus(text: str) -> list[int]:
     if text == "all":
         check_gpu(0)
         return list(range(torch.cuda.device_count()))
-    try:
-        ids = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise Usage(f"-gpu {text}: expected 'all', or numbers separated by ','") from None
     for index in ids:
         check_gpu(index)
     return ids
@@ -418,12 +417,12 @@ def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | No
     -gpu or -cpu name them, else the solver's solver_mode and device_id. If torchrun has started
     several processes here, they take all GPUs instead of device_id.
     """
-    from caffe.process.peers import place_from_environment
-
     if flags.gpu and flags.cpu:
         raise Usage("give -gpu or -cpu, but not both")
     if flags.cpu < 0:
         raise Usage(f"-cpu {flags.cpu}: expected the number of processes, at least 1")
+    from caffe.process.peers import place_from_environment
+
     place = place_from_environment()
     if flags.gpu:
         gpus = _gpus(flags.gpu)
@@ -438,6 +437,15 @@ def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | No
         return [*_gpus(str(param.device_id) if alone else "all")]
     except CaffeError as error:
         raise CaffeError(f"{flags.solver}: solver_mode is GPU: {error}") from None
+
+
+def _compute_as(flags: SimpleNamespace) -> None:
+    """Compute as the flags say. This loads torch, so it comes after what can be refused."""
+    from caffe.process import execution
+
+    execution.set_precision(flags.precision)
+    execution.set_recompute(flags.recompute)
+    execution.set_deterministic(flags.deterministic)
 
 
 def _use(gpus: list[int]) -> None:
@@ -458,6 +466,7 @@ def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
         emit(f"caffe.cpp:{lines[0]}", f"Use GPU with device ID {gpus[0]}")
     else:
         emit(f"caffe.cpp:{lines[1]}", "Use CPU.")
+    _compute_as(flags)
     _use(gpus)
 
 
