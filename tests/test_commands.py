@@ -12,22 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from bench import start
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("caffe", "netgen", "data_tools", "eval_tools", "caffe_patches")
-
-
-def _modules() -> list[str]:
-    """Everything that `python -m` runs."""
-    found = []
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if "overlay" not in path.parts and '__name__ == "__main__"' in path.read_text():
-                parts = path.relative_to(ROOT).with_suffix("").parts
-                found.append(".".join(parts).removesuffix(".__main__"))
-    return found
-
-
-MODULES = _modules()
+MODULES = start.modules()
 
 
 def _start(module: str, line: str, folder: Path) -> subprocess.Popen:
@@ -96,7 +84,7 @@ def test_a_folder_named_caffe_hides_nothing(tmp_path: Path) -> None:
     place = subprocess.run([sys.executable, "-c", PLACE], **options).stdout.strip()
     if not place or Path(place).parent.resolve() != ROOT.resolve():
         pytest.skip("this folder is not the one that is installed")
-    for package in PACKAGES:
+    for package in start.PACKAGES:
         (tmp_path / package).mkdir()
     for module in ("netgen", "caffe.convert", "data_tools.folder", "eval_tools.predict"):
         done = subprocess.run([sys.executable, "-m", module, "--help"], **options)
