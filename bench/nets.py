@@ -1,7 +1,7 @@
 """A dozen public architectures as deploy nets, with He's random weights: what bench.zoo measures.
 
-The shapes are those of the published Caffe models or papers. NETS has them by name, with their
-sizes as published, by which the tests know that these are those nets.
+The shapes are those of the published Caffe models or papers. NETS has them by name, with the
+numbers of parameters and multiply-adds by which the tests know that these are those nets.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class Published:
     """A net as its authors give it.
 
     build: writes the layers behind `data` into a NetSpec. batch, size: of the input, as the model's
-    own prototxt has them (height and width are the same). parameters, macs: what one image takes,
-    without running statistics. source: where the architecture is described.
+    own prototxt has them (height and width are the same). parameters: without running statistics.
+    macs: multiply-adds for one image, as published, or by the published shapes at this size.
+    source: where the architecture is described.
     """
 
     build: Callable[[caffe.NetSpec], None]
