@@ -19,6 +19,7 @@ from caffe.graph.parameters import Parameter
 from caffe.graph.rules import filter_net, insert_splits
 from caffe.graph.wiring import Wiring
 from caffe.net import batches, debug, weights
+from caffe.net.work import Work, shared_out
 from caffe.plan.build import can_plan
 from caffe.plan.plan import Plan
 from caffe.process import memory
@@ -39,7 +40,8 @@ class Net:
 
     blobs, params: OrderedDicts by name; inputs, outputs: names (outputs in alphabetical order).
     wiring: the layers and how blobs connect them (caffe/graph/wiring.py), for the engine's other
-    parts. gradient_hook: called with each parameter's blob when its gradient is complete.
+    parts. gradient_hook: called with each parameter's blob when its gradient is complete. work: how
+    much a pass computes.
     observed: True, as in pycaffe, keeps every blob. If set to False, whole passes may follow a plan
     (caffe/plan), which gives the same outputs and parameter gradients with less time and memory.
     The blobs in between are then not filled, and backward() starts from the losses only.
@@ -114,6 +116,7 @@ class Net:
         self._ran_to = -1
         self.observed = True
         self.gradient_hook: GradientHook | None = None
+        self.work = Work(wiring)
         self._plan: Plan | None = None
         self._followed: Plan | None = None  # the plan of the last forward pass
         announce("net.cpp:257", "Network initialization done.")
@@ -190,6 +193,7 @@ class Net:
         losses = self.losses_from_to(start, end)
         return float(sum(losses)) if losses else 0.0
 
+    @shared_out
     def losses_from_to(self, start: int, end: int, may_plan: bool = True) -> list[torch.Tensor]:
         """Run layers start .. end; returns the weighted losses, without waiting for the GPU.
 
@@ -226,6 +230,7 @@ class Net:
             if weight
         ]
 
+    @shared_out
     def backward_from_to(self, start: int, end: int, keep_graph: bool = True) -> None:
         """Run the gradient of layers start .. end, from the later to the earlier.
 
