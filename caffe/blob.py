@@ -43,6 +43,11 @@ class SyncedArray:
         """True after numpy() was called, as someone may hold a view of the host memory."""
         return self._viewed
 
+    @property
+    def on_host(self) -> torch.Tensor | None:
+        """The host memory if it holds the values, in whatever shape; None if it has to be made."""
+        return self._host if self._host_newer else None
+
     def tensor(self, device: torch.device) -> torch.Tensor:
         """The values on `device`, up to date, as a tensor without gradient history."""
         if device == HOST:
@@ -226,7 +231,7 @@ class Blob:
         return self._data.place(self._shape)
 
     @property
-    def data_key(self) -> object:
+    def data_key(self) -> SyncedArray:
         """The same object for blobs that share their data; it keeps the data alive."""
         return self._data
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from caffe.blob import Blob
+from caffe.blob import HOST, Blob, SyncedArray
 from caffe.kernels import finite, winograd
 from caffe.kernels.fused import Convolving
 from caffe.kernels.geometry import Geometry
@@ -21,6 +21,7 @@ from caffe.layers.vision import Deconvolution
 from caffe.plan.ir import Circumstances
 from caffe.plan.operations import by_layer, caffe_order
 from caffe.process import memory
+from caffe.process.device import current_device
 
 # Numbers of F4's tiles in a batch. Below FEW, it is better to leave large weights as they are; from
 # MANY on, it pays to compute F4's filters, which are larger still.
@@ -40,9 +41,32 @@ class Watch:
         self.blobs = blobs
         self._seen: list[tuple[object, int, int]] | None = None
         self._copies: dict[int, np.ndarray] = {}
+        # What tells quickly that nothing has changed: (blob, its array, host memory, version).
+        self._quick: list[tuple[Blob, SyncedArray, torch.Tensor, int]] | None = None
 
     def changed(self) -> bool:
         """Whether a parameter has changed, or may have, since the last call."""
+        if self._quick is not None and self._are_as_before(self._quick):
+            return False
+        changed, arrays = self._look(), [blob.data_key for blob in self.blobs]
+        hosts = [None if array.viewed else array.on_host for array in arrays]
+        self._quick = None
+        if current_device() == HOST and all(host is not None for host in hosts):
+            versions = [host._version for host in hosts]
+            self._quick = list(zip(self.blobs, arrays, hosts, versions, strict=True))
+        return changed
+
+    @staticmethod
+    def _are_as_before(seen: list[tuple[Blob, SyncedArray, torch.Tensor, int]]) -> bool:
+        if current_device() != HOST:
+            return False
+        for blob, array, host, version in seen:
+            same = blob.data_key is array and array.on_host is host and host._version == version
+            if not same or array.viewed:
+                return False
+        return True
+
+    def _look(self) -> bool:
         seen, same = [], True
         for i, blob in enumerate(self.blobs):
             if blob.viewed:
