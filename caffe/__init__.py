@@ -36,12 +36,14 @@ _LAZY = {
     **dict.fromkeys(
         ("set_precision", "set_recompute", "set_deterministic"), "caffe.process.execution"
     ),
+    "set_engine": "caffe.engines.setting",
     **dict.fromkeys(
         ("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"),
         "caffe.process.ranks",
     ),
     **dict.fromkeys(("set_multiprocess", "set_sync_bn"), "caffe.process.ranks"),
     "init_log": "caffe.process.log",
+    "set_verbosity": "caffe.process.log",
     "log": "caffe.process.log",
     "set_logging": "caffe.process.log",
     **dict.fromkeys(

@@ -115,6 +115,10 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=whole(1), default=1, metavar="N", help="frames per batch (default: 1)"
     )
     group.add_argument("--gpu", type=whole(0), metavar="ID", help="run on that GPU")
+    add_engine(group)
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="say which engine computes, and why"
+    )
     group.add_argument("--flip", action="store_true", help="average with the mirrored frame")
     group.add_argument(
         "--scales",
@@ -130,6 +134,30 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scene", metavar="BLOB", help="blob of scene scores (default: scene_score)"
     )
+
+
+def add_engine(group: argparse._ActionsContainer) -> None:
+    """Adds the option on what computes the net."""
+    group.add_argument(
+        "--engine",
+        metavar="auto|torch|openvino|onnxruntime",
+        help="what computes the net on the CPU; auto: the fastest that is installed (default: "
+        "torch)",
+    )
+
+
+def use_engine(args: argparse.Namespace) -> None:
+    """Sets the engine that add_inference's options ask for. Raises DataError if there is none."""
+    if args.verbose and hasattr(caffe, "set_verbosity"):
+        caffe.set_verbosity(1)
+    if args.engine is None:
+        return
+    if not hasattr(caffe, "set_engine"):  # another pycaffe
+        raise DataError("--engine: this Caffe has no other engines")
+    try:
+        caffe.set_engine(args.engine)
+    except RuntimeError as error:
+        raise DataError(f"--engine: {cli.describe(error)}") from error
 
 
 def options(

@@ -148,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if sum(one is not None for one in given) != 1:
         parser.error("expected --rgb and --depth, or --sequence, or --lmdb")
     _check_options(parser, args)
+    cli.use_engine(args)
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
     source = args.dataset or (args.lmdb if args.weights else args.deploy)
     info = dataset_info(source) if source else {}

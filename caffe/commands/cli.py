@@ -96,6 +96,12 @@ FLAGS = (
     ),
     Flag("precision", "fp32", "The arithmetic: fp32; bf16; or tf32, on GPUs that have it."),
     Flag(
+        "engine",
+        "torch",
+        "With 'test' and 'time': what computes on the CPU in phase TEST: torch, openvino, "
+        "onnxruntime; or auto, the fastest that is installed. -v 1 tells more.",
+    ),
+    Flag(
         "recompute",
         False,
         "In training, compute activations again in the backward pass: less memory, more time.",
@@ -160,6 +166,8 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if flags.precision not in execution.PRECISIONS:
         expected = ", ".join(execution.PRECISIONS)
         raise Usage(f"-precision {flags.precision}: expected one of {expected}")
+    if "engine" in given:
+        _check_engine(flags.engine, action)
     if action is train:
         log.set_brief(brief_by_default(flags, given) if flags.brief is None else flags.brief)
     if flags.find_lr and action is not train:
@@ -169,6 +177,16 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if flags.find_lr and "iterations" not in given:
         flags.iterations = FIND_LR_ITERATIONS
     return action(flags)
+
+
+def _check_engine(name: str, action: Callable[[SimpleNamespace], int]) -> None:
+    """Raise Usage if there is no such engine, or the action has no use for one."""
+    from caffe import engines
+
+    if action not in (test, time_model):
+        raise Usage("-engine is for 'test' and 'time'")
+    if name not in engines.NAMES:
+        raise Usage(f"-engine {name}: expected one of {', '.join(engines.NAMES)}")
 
 
 def brief_by_default(flags: SimpleNamespace, given: set[str]) -> bool:
@@ -284,18 +302,25 @@ def test(flags: SimpleNamespace) -> int:
 
 
 def time_model(flags: SimpleNamespace) -> int:
-    """Time every layer, or every operation of the plan, forward and backward."""
+    """Time every layer, or every operation of the plan, forward and backward. An engine's part is
+    one operation of the plan of a net in phase TEST.
+    """
     _need(flags.model, "model", "time: a model definition")
     _need(flags.iterations > 0, "iterations", "time: a positive number")
     if flags.phase not in ("", "TRAIN", "TEST"):
         raise Usage(f'-phase {flags.phase}: phase must be "TRAIN" or "TEST"')
+    by_engine = flags.engine != "torch"
+    if by_engine and flags.phase == "TRAIN":
+        raise Usage(f"-engine {flags.engine} computes nets in phase TEST only")
     _use_one(flags, (339, 343))
-    net = _net(flags, pb.TEST if flags.phase == "TEST" else pb.TRAIN)
-    net.observed = not flags.plan
-    if flags.plan and net.plan is None:
+    net = _net(flags, pb.TEST if by_engine or flags.phase == "TEST" else pb.TRAIN)
+    planned = flags.plan or by_engine
+    net.observed = not planned
+    if planned and net.plan is None:
+        asked = "-plan" if flags.plan else "-engine"
         raise CaffeError(
-            f"{flags.model}: -plan: this net runs layer by layer, because it says debug_info, or "
-            "has a layer that works on its blobs (a Python layer, say); time it without -plan"
+            f"{flags.model}: {asked}: this net runs layer by layer, because it says debug_info, or "
+            f"has a layer that works on its blobs (a Python layer, say); time it without {asked}"
         )
     last = len(net.layers) - 1
     emit("caffe.cpp:351", "Performing Forward")
@@ -446,6 +471,10 @@ def _compute_as(flags: SimpleNamespace) -> None:
     execution.set_precision(flags.precision)
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
+    if flags.engine != "torch":
+        from caffe import engines
+
+        engines.set_engine(flags.engine)
 
 
 def _use(gpus: list[int]) -> None:

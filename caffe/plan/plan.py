@@ -20,7 +20,9 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.graph.wiring import Wiring
 from caffe.plan.build import build
+from caffe.plan.delegates import Delegate
 from caffe.plan.ir import Node, circumstances
+from caffe.plan.part import Part
 from caffe.process import memory
 from caffe.process.device import current_device
 
@@ -34,7 +36,8 @@ class Watcher(Protocol):
 
 
 class Plan:
-    """The plan of one net. train: whether gradients are wanted, or only outputs.
+    """The plan of one net. train: whether gradients are wanted, or only outputs. delegate: computes
+    some of the layers, in one node; for deploy plans.
 
     forward() fills the net's output blobs and returns the losses (weighted, scalars). backward()
     adds to the gradients of the parameters, and calls gradient_hook with each blob whose gradient
@@ -42,9 +45,10 @@ class Plan:
     not fit and why. clock: the Watcher, if any.
     """
 
-    def __init__(self, wiring: Wiring, train: bool) -> None:
+    def __init__(self, wiring: Wiring, train: bool, delegate: Delegate | None = None) -> None:
         self.name, self.train = wiring.name, train
-        self.program, self.report = build(wiring, train, circumstances())
+        part = Part(wiring, delegate) if delegate is not None else None
+        self.program, self.report = build(wiring, train, circumstances(), delegate, part)
         self._last_use = {i: k for k, node in enumerate(self.nodes) for i in node.bottom}
         self._total: torch.Tensor | None = None
         self.gradient_hook: Callable[[Blob], None] | None = None
