@@ -7,16 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import caffe
 from boundary import packed, trust
 from data_tools import cli
 from data_tools.cli import DataError, whole
-from data_tools.images import LABEL
-from eval_tools.inference import Options
 from eval_tools.labels import BENCHMARKS, parse_classes
-from eval_tools.network import misplaced
+
+if TYPE_CHECKING:
+    from eval_tools.inference import Options
 
 
 def parser(description: str | None, module: str) -> argparse.ArgumentParser:
@@ -68,11 +68,11 @@ def parsed(
     # All positional arguments are looked at together, wherever options stand between them: only
     # then is it clear whether one is missing.
     args = parser.parse_intermixed_args(_with_gaps(sys.argv[1:] if argv is None else argv))
-    if problem := misplaced(args.deploy, args.weights):
+    if problem := packed.misplaced(args.deploy, args.weights):
         parser.error(problem)
     for model in getattr(args, "versus", []):
         model[1] = model[1] or None
-        if problem := misplaced(*model):
+        if problem := packed.misplaced(*model):
             parser.error(f"--versus {problem}")
     return args
 
@@ -164,6 +164,8 @@ def options(
     args: argparse.Namespace, size: tuple[int, int] | None, labels: tuple[int, ...] | None
 ) -> Options:
     """The inference options, from arguments that add_inference defined."""
+    from eval_tools.inference import Options  # not above: not every command runs a net
+
     return Options(size, args.flip, args.scales, args.crf, labels)
 
 
@@ -193,6 +195,8 @@ def label_files(labels: str | None) -> list[tuple[str, str | Path]]:
         return []
     if (Path(labels) / "data.mdb").is_file():
         return [("--labels", labels)]
+    from data_tools.images import LABEL
+
     return [("--labels", file) for file in Path(labels).rglob("*") if file.suffix.lower() in LABEL]
 
 

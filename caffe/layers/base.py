@@ -198,6 +198,10 @@ class Layer:
         """Whether parameter `index` is a running statistic, which does not learn."""
         return self.gathers
 
+    def lacks_statistics(self) -> bool:
+        """Whether a pass would normalise by gathered statistics before any have been gathered."""
+        return False
+
     def choices(self, index: int, shapes: Sequence[Shape]) -> int:
         """How many whole numbers, from 0 on, bottom `index` may hold (indices, or 2 for yes and
         no), for bottoms of these shapes; 0: any values.

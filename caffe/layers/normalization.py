@@ -99,6 +99,9 @@ class BatchNorm(Normalizing):
     def changes_blobs(self) -> bool:
         return not self.use_global
 
+    def lacks_statistics(self) -> bool:
+        return self.use_global and not self.blobs[2].data.any()  # their factor
+
     def _fix_learning_rates(self) -> None:
         """The blobs are statistics, so the solver must leave them alone."""
         specs = self.layer_param.param

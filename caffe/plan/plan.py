@@ -12,7 +12,7 @@ On the CPU, and in bf16 everywhere, 4-D values are kept channels-last, as convol
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, overload
 
 import torch
 
@@ -114,9 +114,9 @@ class Plan:
 
     def _parameters(
         self, node: Node, leaves: dict[object, torch.Tensor], device: torch.device
-    ) -> list[torch.Tensor]:
+    ) -> Sequence[torch.Tensor]:
         if not self.train:
-            return [b.tensor(device) for b in node.blobs]
+            return _Parameters(node.blobs, device)
         ready = []
         for layer in node.layers:
             for i, blob in enumerate(layer.blobs):
@@ -140,3 +140,26 @@ class Plan:
                 leaf.register_post_accumulate_grad_hook(lambda _: hook(blob))
             leaves[blob.data_key] = leaf
         return leaf.view(blob.shape)
+
+
+class _Parameters(Sequence[torch.Tensor]):
+    """The tensors of parameters, made where an operation looks at them: most have prepared what
+    follows from them.
+    """
+
+    def __init__(self, blobs: Sequence[Blob], device: torch.device) -> None:
+        self._blobs, self._device = blobs, device
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    @overload
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[torch.Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> torch.Tensor | list[torch.Tensor]:
+        if isinstance(index, slice):
+            return [blob.tensor(self._device) for blob in self._blobs[index]]
+        return self._blobs[index].tensor(self._device)

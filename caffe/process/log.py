@@ -74,11 +74,11 @@ class _File:
         self._link = folder / f"{program}.{_NAMES[severity]}"
         self._file: FileIO | None = None
         self._outlet = Outlet(self._put)
-        self._told = False
+        self.torn = False  # whether lines are missing
 
     def write(self, line: str) -> None:
-        if not self._outlet.write(line) and not self._told:
-            self._told = True
+        if not self._outlet.write(line) and not self.torn:
+            self.torn = True
             say(f"{self._path}: lines are missing: {self._outlet.why}")
 
     def _put(self, text: str) -> None:
@@ -224,9 +224,13 @@ def brief() -> bool:
 
 
 def full_log() -> Path | None:
-    """The file that has all lines, by its lasting name; None if there is no log directory."""
-    folder = _sink.log_dir
-    return None if folder is None else folder / f"{_sink.program}.{_NAMES[INFO]}"
+    """The file that has all lines, by its lasting name; None if there is no log directory, or if
+    lines could not be written there.
+    """
+    folder, file = _sink.log_dir, _sink.files.get(INFO)
+    if folder is None or (file is not None and file.torn):
+        return None
+    return folder / f"{_sink.program}.{_NAMES[INFO]}"
 
 
 def settings() -> tuple[int, str | None, str, bool]:
