@@ -32,6 +32,7 @@ commands:
 """
 
 FIND_LR_ITERATIONS = 100
+ENGINES = ("auto", "torch", "openvino", "onnxruntime")  # caffe.engines.NAMES, without loading it
 
 FLAGS = (
     Flag("gpu", "", "Run on these GPUs, separated by ','; 'all' for all there are."),
@@ -166,8 +167,10 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if flags.precision not in execution.PRECISIONS:
         expected = ", ".join(execution.PRECISIONS)
         raise Usage(f"-precision {flags.precision}: expected one of {expected}")
-    if "engine" in given:
-        _check_engine(flags.engine, action)
+    if flags.engine not in ENGINES:
+        raise Usage(f"-engine {flags.engine}: expected one of {', '.join(ENGINES)}")
+    if "engine" in given and action not in (test, time_model):
+        raise Usage("-engine is for 'test' and 'time'")
     if action is train:
         log.set_brief(brief_by_default(flags, given) if flags.brief is None else flags.brief)
     if flags.find_lr and action is not train:
@@ -177,16 +180,6 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if flags.find_lr and "iterations" not in given:
         flags.iterations = FIND_LR_ITERATIONS
     return action(flags)
-
-
-def _check_engine(name: str, action: Callable[[SimpleNamespace], int]) -> None:
-    """Raise Usage if there is no such engine, or the action has no use for one."""
-    from caffe import engines
-
-    if action not in (test, time_model):
-        raise Usage("-engine is for 'test' and 'time'")
-    if name not in engines.NAMES:
-        raise Usage(f"-engine {name}: expected one of {', '.join(engines.NAMES)}")
 
 
 def brief_by_default(flags: SimpleNamespace, given: set[str]) -> bool:
@@ -471,10 +464,6 @@ def _compute_as(flags: SimpleNamespace) -> None:
     execution.set_precision(flags.precision)
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
-    if flags.engine != "torch":
-        from caffe import engines
-
-        engines.set_engine(flags.engine)
 
 
 def _use(gpus: list[int]) -> None:
@@ -497,6 +486,10 @@ def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
         emit(f"caffe.cpp:{lines[1]}", "Use CPU.")
     _compute_as(flags)
     _use(gpus)
+    if flags.engine != "torch":
+        from caffe.engines import set_engine
+
+        set_engine(flags.engine)
 
 
 def _timed(function: Callable[[], object]) -> float:

@@ -121,9 +121,11 @@ class EngineDelegate:
 
     def _key(self) -> Key:
         """What a compiled model is good for; the shapes are those that sources have made last."""
+        net, blobs = self._net(), self._wiring.blobs
+        assert net is not None
         assert self._all is not None
-        blobs = self._wiring.blobs
-        return tuple(blobs[i].shape for i in self._all.takes), torch.get_num_threads()
+        threads = 1 if net.work.is_little() else torch.get_num_threads()
+        return tuple(blobs[i].shape for i in self._all.takes), threads
 
     def _remembered(self, key: Key) -> _Way | None:
         """The way that was found to be the fastest before, in this process or another."""
@@ -274,4 +276,5 @@ class EngineDelegate:
 
     def _described(self, key: Key) -> str:
         shapes = ", ".join("x".join(map(str, shape)) for shape in key[0])
-        return f"Net {self._wiring.name!r}, inputs {shapes}, {key[1]} threads"
+        threads = "1 thread" if key[1] == 1 else f"{key[1]} threads"
+        return f"Net {self._wiring.name!r}, inputs {shapes}, {threads}"

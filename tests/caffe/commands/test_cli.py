@@ -276,7 +276,7 @@ def test_test_by_an_engine(say, folder: Path, quiet: str) -> None:
     command = "test -model net.prototxt -weights zero.caffemodel -iterations 2"
     wanted = say(command)[2]
     status, _, lines = say(f"{command} -engine onnxruntime{quiet}")
-    told = "Net 'small', inputs 2x3x4x4, 1 threads: onnxruntime computes 1 of 6 layers"
+    told = "Net 'small', inputs 2x3x4x4, 1 thread: onnxruntime computes 1 of 6 layers"
     assert status == 0
     if quiet:
         assert lines == [told]

@@ -7,7 +7,8 @@ import contextlib
 import pytest
 
 import caffe
-from caffe.engines import engine, using
+from caffe.commands import cli
+from caffe.engines import NAMES, engine, using
 from caffe.engines.programs import Engine
 
 
@@ -16,6 +17,10 @@ def test_torch_is_the_default_and_may_be_set_again(fakes) -> None:
     for name in ("openvino", "auto", "onnxruntime", "torch"):
         caffe.set_engine(name)
         assert engine() == name
+
+
+def test_the_command_knows_the_names() -> None:
+    assert cli.ENGINES == NAMES
 
 
 def test_an_unknown_name_changes_nothing(fakes) -> None:
