@@ -344,12 +344,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Prints the tables and returns all figures."""
-    import torch
-
     command = parser()
     args = command.parse_args(arguments)
     if args.int8 and not args.int8.is_file():
         command.error(f"--int8: there is no file {args.int8}")
+    import torch
+
     precisions = ("fp32", "tf32", "bf16") if args.device == "cuda" else ("fp32", "bf16")
     peaks = {p: convolution_peak(args.device, p) for p in precisions}
     name = torch.cuda.get_device_name() if args.device == "cuda" else machine.processor()

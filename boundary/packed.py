@@ -72,6 +72,18 @@ def is_packed(path: PathLike | None) -> bool:
         return False
 
 
+def misplaced(model: PathLike, weights: PathLike | None) -> str:
+    """What is wrong: a prototxt without weights, or a packed model with some; empty if neither."""
+    if is_packed(model):
+        if weights is not None:
+            return (
+                f"{shown(model)}: a packed model has its own weights; {shown(weights)} is too many"
+            )
+    elif weights is None:
+        return f"{shown(model)}: WEIGHTS is missing; only a packed model ({SUFFIX}) has its own"
+    return ""
+
+
 @dataclass(frozen=True)
 class Packed:
     """A packed model whose form is sound; its parts are read, and compared with their SHA-256, when

@@ -13,7 +13,6 @@ import numpy as np
 
 import caffe
 from boundary import packed
-from boundary.errors import shown
 from boundary.reading import check_plain, read_bytes, reading
 from caffe.proto import caffe_pb2
 from data_tools.blank_net import check_trust
@@ -146,7 +145,7 @@ def load(
             shape. (Caffe itself silently leaves missing layers as they were initialised, and on
             stock Caffe another shape ends the process.)
     """
-    if problem := misplaced(deploy, weights):
+    if problem := packed.misplaced(deploy, weights):
         raise DataError(problem)
     if weights is not None:
         return _load(deploy, weights, gpu, score, scene, trusted, warn)
@@ -155,21 +154,6 @@ def load(
         network = _load(found.net, found.weights, gpu, score, scene, trusted, told)
     network.name = str(deploy)
     return network
-
-
-def misplaced(deploy: str | Path, weights: str | Path | None) -> str:
-    """What is wrong: a prototxt without weights, or a packed model with some; empty if neither."""
-    if packed.is_packed(deploy):
-        if weights is not None:
-            return (
-                f"{shown(deploy)}: a packed model has its own weights; {shown(weights)} is too many"
-            )
-    elif weights is None:
-        return (
-            f"{shown(deploy)}: WEIGHTS is missing; only a packed model ({packed.SUFFIX}) has its "
-            "own"
-        )
-    return ""
 
 
 def _load(

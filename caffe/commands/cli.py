@@ -96,6 +96,12 @@ FLAGS = (
     ),
     Flag("precision", "fp32", "The arithmetic: fp32; bf16; or tf32, on GPUs that have it."),
     Flag(
+        "engine",
+        "torch",
+        "With 'test' and 'time': what computes on the CPU in phase TEST: torch, openvino, "
+        "onnxruntime; or auto, the fastest that is installed. -v 1 tells more.",
+    ),
+    Flag(
         "recompute",
         False,
         "In training, compute activations again in the backward pass: less memory, more time.",
@@ -160,9 +166,8 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if flags.precision not in execution.PRECISIONS:
         expected = ", ".join(execution.PRECISIONS)
         raise Usage(f"-precision {flags.precision}: expected one of {expected}")
-    execution.set_precision(flags.precision)
-    execution.set_recompute(flags.recompute)
-    execution.set_deterministic(flags.deterministic)
+    if "engine" in given:
+        _check_engine(flags.engine, action)
     if action is train:
         log.set_brief(brief_by_default(flags, given) if flags.brief is None else flags.brief)
     if flags.find_lr and action is not train:
@@ -172,6 +177,16 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if flags.find_lr and "iterations" not in given:
         flags.iterations = FIND_LR_ITERATIONS
     return action(flags)
+
+
+def _check_engine(name: str, action: Callable[[SimpleNamespace], int]) -> None:
+    """Raise Usage if there is no such engine, or the action has no use for one."""
+    from caffe import engines
+
+    if action not in (test, time_model):
+        raise Usage("-engine is for 'test' and 'time'")
+    if name not in engines.NAMES:
+        raise Usage(f"-engine {name}: expected one of {', '.join(engines.NAMES)}")
 
 
 def brief_by_default(flags: SimpleNamespace, given: set[str]) -> bool:
@@ -198,7 +213,6 @@ def train(flags: SimpleNamespace) -> int:
         raise Usage("-patience counts tests that are not better: it needs -keep_best")
     from caffe.formats import files
     from caffe.process.signals import SignalRequests
-    from caffe.solver.snapshots import resume_point
 
     param = files.read_solver(flags.solver, emit)
     if param.debug_info and flags.brief is None:
@@ -211,6 +225,9 @@ def train(flags: SimpleNamespace) -> int:
     devices = _devices(flags, param)
     effects = flags.sigint_effect, flags.sighup_effect, flags.sigterm_effect
     requests = SignalRequests(*effects, at_once=True)
+    _compute_as(flags)
+    from caffe.solver.snapshots import resume_point
+
     snapshot = resume_point(flags.snapshot, param.snapshot_prefix)
     if snapshot or flags.weights:
         param.ClearField("weights")
@@ -285,20 +302,25 @@ def test(flags: SimpleNamespace) -> int:
 
 
 def time_model(flags: SimpleNamespace) -> int:
-    """Time every layer, or every operation of the plan, forward and backward."""
-    from caffe.plan.clock import Clock
-
+    """Time every layer, or every operation of the plan, forward and backward. An engine's part is
+    one operation of the plan of a net in phase TEST.
+    """
     _need(flags.model, "model", "time: a model definition")
     _need(flags.iterations > 0, "iterations", "time: a positive number")
     if flags.phase not in ("", "TRAIN", "TEST"):
         raise Usage(f'-phase {flags.phase}: phase must be "TRAIN" or "TEST"')
+    by_engine = flags.engine != "torch"
+    if by_engine and flags.phase == "TRAIN":
+        raise Usage(f"-engine {flags.engine} computes nets in phase TEST only")
     _use_one(flags, (339, 343))
-    net = _net(flags, pb.TEST if flags.phase == "TEST" else pb.TRAIN)
-    net.observed = not flags.plan
-    if flags.plan and net.plan is None:
+    net = _net(flags, pb.TEST if by_engine or flags.phase == "TEST" else pb.TRAIN)
+    planned = flags.plan or by_engine
+    net.observed = not planned
+    if planned and net.plan is None:
+        asked = "-plan" if flags.plan else "-engine"
         raise CaffeError(
-            f"{flags.model}: -plan: this net runs layer by layer, because it says debug_info, or "
-            "has a layer that works on its blobs (a Python layer, say); time it without -plan"
+            f"{flags.model}: {asked}: this net runs layer by layer, because it says debug_info, or "
+            f"has a layer that works on its blobs (a Python layer, say); time it without {asked}"
         )
     last = len(net.layers) - 1
     emit("caffe.cpp:351", "Performing Forward")
@@ -307,6 +329,8 @@ def time_model(flags: SimpleNamespace) -> int:
     net.backward_from_to(last, 0)
     emit("caffe.cpp:365", "*** Benchmark begins ***")
     emit("caffe.cpp:366", f"Testing for {flags.iterations} iterations.")
+    from caffe.plan.clock import Clock
+
     start = _now()
     clock = Clock(net.plan, _now) if net.plan else None
     names = clock.names if clock else net.wiring.layer_names
@@ -397,6 +421,10 @@ def _gpus(text: str) -> list[int]:
     """The GPUs that -gpu names. Raises CaffeError if one does not exist."""
     if not text:
         return []
+    try:
+        ids = [int(part) for part in text.split(",")] if text != "all" else []
+    except ValueError:
+        raise Usage(f"-gpu {text}: expected 'all', or numbers separated by ','") from None
     import torch
 
     from caffe.process.device import check_gpu
@@ -404,10 +432,6 @@ def _gpus(text: str) -> list[int]:
     if text == "all":
         check_gpu(0)
         return list(range(torch.cuda.device_count()))
-    try:
-        ids = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise Usage(f"-gpu {text}: expected 'all', or numbers separated by ','") from None
     for index in ids:
         check_gpu(index)
     return ids
@@ -419,12 +443,12 @@ def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | No
     -gpu or -cpu name them, else the solver's solver_mode and device_id. If torchrun has started
     several processes here, they take all GPUs instead of device_id.
     """
-    from caffe.process.peers import place_from_environment
-
     if flags.gpu and flags.cpu:
         raise Usage("give -gpu or -cpu, but not both")
     if flags.cpu < 0:
         raise Usage(f"-cpu {flags.cpu}: expected the number of processes, at least 1")
+    from caffe.process.peers import place_from_environment
+
     place = place_from_environment()
     if flags.gpu:
         gpus = _gpus(flags.gpu)
@@ -439,6 +463,19 @@ def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | No
         return [*_gpus(str(param.device_id) if alone else "all")]
     except CaffeError as error:
         raise CaffeError(f"{flags.solver}: solver_mode is GPU: {error}") from None
+
+
+def _compute_as(flags: SimpleNamespace) -> None:
+    """Compute as the flags say. This loads torch, so it comes after what can be refused."""
+    from caffe.process import execution
+
+    execution.set_precision(flags.precision)
+    execution.set_recompute(flags.recompute)
+    execution.set_deterministic(flags.deterministic)
+    if flags.engine != "torch":
+        from caffe import engines
+
+        engines.set_engine(flags.engine)
 
 
 def _use(gpus: list[int]) -> None:
@@ -459,6 +496,7 @@ def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
         emit(f"caffe.cpp:{lines[0]}", f"Use GPU with device ID {gpus[0]}")
     else:
         emit(f"caffe.cpp:{lines[1]}", "Use CPU.")
+    _compute_as(flags)
     _use(gpus)
 
 

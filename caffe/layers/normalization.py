@@ -98,6 +98,10 @@ class BatchNorm(Normalizing):
     def lacks_statistics(self) -> bool:
         return self.use_global and not self.blobs[2].data.any()  # their factor
 
+    @property
+    def changes_blobs(self) -> bool:
+        return not self.use_global
+
     def _fix_learning_rates(self) -> None:
         """The blobs are statistics, so the solver must leave them alone."""
         specs = self.layer_param.param

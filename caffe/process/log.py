@@ -27,6 +27,7 @@ class _Sink:
 
     def __init__(self) -> None:
         self.min_level: int | None = None
+        self.verbosity = 0
         self.brief = False
         self.log_dir: Path | None = None
         self.program = "caffe"
@@ -145,9 +146,20 @@ def show(place: str, message: str) -> None:
     _write(place, message, INFO, f"{message}\n")
 
 
+def detail(place: str, message: str) -> None:
+    """Log an INFO line also where -v asks for details and INFO lines are not logged otherwise."""
+    if _sink.verbosity and _hush.level <= INFO:
+        _put(place, message, INFO, f"{message}\n")
+    else:
+        emit(place, message)
+
+
 def _write(place: str, message: str, severity: int, short: str) -> None:
-    if severity < max(_sink.level(), _hush.level):
-        return
+    if severity >= max(_sink.level(), _hush.level):
+        _put(place, message, severity, short)
+
+
+def _put(place: str, message: str, severity: int, short: str) -> None:
     now = time.time()
     stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))
     micro = int(now % 1 * 1e6)
@@ -187,6 +199,11 @@ def init_log(level: int | None = None, stderr: bool = True) -> None:
 def lowest_level() -> int:
     """The lowest severity that is logged."""
     return _sink.level()
+
+
+def set_verbosity(level: int) -> None:
+    """Log details from level 1 on, whatever else is logged; 0: as other lines, the default."""
+    _sink.verbosity = int(level)
 
 
 def set_logging(on: bool) -> None:
