@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from math import prod
 from typing import Any, TypeVar
@@ -42,6 +43,24 @@ class Work:
             self._little[shapes] = self._find(shapes)
         return self._little[shapes]
 
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Within the block, operations run on as many threads as are worth it for this net.
+
+        Threads meet at the end of each operation. A net of microseconds is no faster by them, and
+        beside other processes it waits at each meeting until the other threads get a core: it runs
+        on one. For others, how long threads wait for each other follows from whether there are free
+        cores.
+        """
+        if current_device().type != "cpu":
+            yield
+        elif self.is_little():
+            with threads.alone():
+                yield
+        else:
+            waiting.look()
+            yield
+
     def _find(self, sources: Sequence[Shape]) -> bool:
         shapes, macs = dict(zip(self._sources, sources, strict=True)), 0
         for layer, bottoms, tops in self._wiring:
@@ -61,21 +80,11 @@ class Work:
 
 
 def shared_out(method: Method) -> Method:
-    """Have a method of a Net, whose `work` this looks at, run on as many threads as are worth it.
-
-    Threads meet at the end of each operation. A net of microseconds is no faster by them, and
-    beside other processes it waits at each meeting until the other threads get a core: it runs on
-    one. For others, how long threads wait for each other follows from whether there are free cores.
-    """
+    """Have a method of a Net run in its `work.sharing()`."""
 
     @wraps(method)
     def run(net: Any, *arguments: Any, **options: Any) -> Any:
-        if current_device().type != "cpu":
+        with net.work.sharing():
             return method(net, *arguments, **options)
-        if net.work.is_little():
-            with threads.alone():
-                return method(net, *arguments, **options)
-        waiting.look()
-        return method(net, *arguments, **options)
 
     return run  # type: ignore[return-value]

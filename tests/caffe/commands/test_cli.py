@@ -307,6 +307,18 @@ def test_time_takes_weights(say, folder: Path) -> None:
     assert status == 1
 
 
+def test_time_uses_the_threads_of_whole_passes(
+    say, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from caffe.commands import cli
+
+    seen: list[int] = []
+    monkeypatch.setattr(cli, "_time_layers", lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    status, _, _ = say("time -model net.prototxt -iterations 2 -phase TEST")
+    assert (status, seen) == (0, [1, 1])  # the net is a little one
+
+
 def test_time(say, folder: Path) -> None:
     status, _, lines = say("time -model net.prototxt -iterations 2 -phase TEST")
     assert status == 0
