@@ -4,15 +4,17 @@
 
 Rows are the nets of bench/nets.py with random weights, FuseNet-SF5 at 320x240, and a training step
 of SF5 at 160x120. Columns are the plan (used by the caffe command and `net.observed = False`) in
-fp32, and in bf16 where the processor multiplies that; onnxruntime, OpenVINO and OpenCV on the same
-net as an ONNX file. Each engine is a process of its own with as many threads as there are cores;
-they take turns of a quarter of a second. Cells are milliseconds a pass: median (least).
+fp32, and in bf16 where the processor multiplies that; what `-engine auto` finds to be the fastest;
+and onnxruntime, OpenVINO and OpenCV on the same net as an ONNX file. Each engine is a process of
+its own with as many threads as there are cores; they take turns of a quarter of a second. Cells are
+milliseconds a pass: median (least).
 
-`x best` is the plan's median divided by the best other engine's in fp32. With --load N the same
-processes take turns once more while N other processes keep cores busy, and so does the plan on one
-thread (OMP_NUM_THREADS=1): `x idle` is the plan's median beside them divided by that before, `x 1
-thread` is divided by that of one thread beside the same processes. --spins adds plans whose threads
-try so many times before they sleep (GOMP_SPINCOUNT; GNU OpenMP's own value is 300000).
+`x best` is the plan's median divided by that of the best of these three in fp32, `auto x best` that
+of auto. With --load N the same processes take turns once more while N other processes keep cores
+busy, and so does the plan on one thread (OMP_NUM_THREADS=1): `x idle` is the plan's median beside
+them divided by that before, `x 1 thread` is divided by that of one thread beside the same
+processes. --spins adds plans whose threads try so many times before they sleep (GOMP_SPINCOUNT; GNU
+OpenMP's own value is 300000).
 
 An engine that cannot run a net has no figure, and the reason is told below the tables; so are
 answers that differ from the plan's. A run of all nets is also written to bench/results/zoo.txt.
@@ -75,7 +77,7 @@ class Engine:
         return ", ".join(parts)
 
 
-PLAN, ALONE = Engine("plan"), Engine("plan", threads=1)
+PLAN, ALONE, AUTO = Engine("plan"), Engine("plan", threads=1), Engine("auto")
 
 
 def engines(load: bool, spins: Sequence[int], bf16: bool) -> list[Engine]:
@@ -83,7 +85,7 @@ def engines(load: bool, spins: Sequence[int], bf16: bool) -> list[Engine]:
     found = [PLAN, *([Engine("plan", "bf16")] if bf16 else [])]
     found += [ALONE] if load else []
     found += [Engine("plan", spins=count) for count in spins]
-    found += [Engine("onnxruntime"), Engine("OpenVINO")]
+    found += [AUTO, Engine("onnxruntime"), Engine("OpenVINO")]
     found += [Engine("OpenVINO", "bf16")] if bf16 else []
     return [*found, Engine("OpenCV")]
 
@@ -169,17 +171,18 @@ def _differences(name: str, running: dict[Engine, Contender]) -> list[str]:
 
 
 def table(rows: Sequence[Row], columns: Sequence[Engine], loaded: bool) -> str:
-    """One table: a line for each net, a column for each engine, and ratios of the plan's median."""
+    """One table: a line for each net, a column for each engine, and ratios of medians."""
     shown = [e for e in columns if loaded or e != ALONE]
-    ratios = ["x best", *(["x idle", "x 1 thread"] if loaded else [])]
+    ratios = ["x best", "auto x best", *(["x idle", "x 1 thread"] if loaded else [])]
     lines = [["", "batch", *(e.title for e in shown), *ratios]]
     for row in rows:
         seconds = row.loaded if loaded else row.idle
         cells = [_cell(seconds.get(engine)) for engine in shown]
-        found = [_ratio(seconds, best_other(seconds))]
+        best = best_other(seconds)
+        found = [_ratio(seconds.get(PLAN), best), _ratio(seconds.get(AUTO), best)]
         if loaded:
-            found.append(_ratio(seconds, row.idle.get(PLAN)))
-            found.append(_ratio(seconds, seconds.get(ALONE)))
+            found.append(_ratio(seconds.get(PLAN), row.idle.get(PLAN)))
+            found.append(_ratio(seconds.get(PLAN), seconds.get(ALONE)))
         lines.append([row.name, str(row.batch), *cells, *found])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -193,7 +196,8 @@ def table(rows: Sequence[Row], columns: Sequence[Engine], loaded: bool) -> str:
 
 def best_other(seconds: dict[Engine, list[float]]) -> list[float] | None:
     """The passes of the engine with the lowest median, of others' in fp32."""
-    others = [s for e, s in seconds.items() if e.who != "plan" and e.precision == "fp32"]
+    mine = ("plan", "auto")
+    others = [s for e, s in seconds.items() if e.who not in mine and e.precision == "fp32"]
     return min(others, key=median, default=None)
 
 
@@ -208,8 +212,7 @@ def _ms(seconds: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _ratio(seconds: dict[Engine, list[float]], other: Sequence[float] | None) -> str:
-    mine = seconds.get(PLAN)
+def _ratio(mine: Sequence[float] | None, other: Sequence[float] | None) -> str:
     return f"{median(mine) / median(other):.2f}" if mine and other else "-"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import caffe
 from bench import worker
 from bench.worker import Job
 from caffe.convert import to_onnx
+from caffe.engines import setting
 
 PNET = Job("plan", "predict", 1, (12, 12), net="P-Net")
 
@@ -71,3 +73,21 @@ def test_how_threads_wait_is_each_contenders_own() -> None:
     assert PNET.environment == {}
     given = Job("plan", "predict", 1, (12, 12), threads=1, spins=0)
     assert given.environment == {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
+
+
+def test_auto_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its choice is made anew, and the user's own are left alone."""
+    made: list[str] = []
+    monkeypatch.setenv("XDG_CACHE_HOME", "/the/users")
+    monkeypatch.setattr(worker, "_ours", lambda job: lambda: made.append(caffe_engine()))
+
+    def caffe_engine() -> str:
+        assert Path(os.environ["XDG_CACHE_HOME"]).is_dir()
+        return setting.engine()
+
+    try:
+        worker.CONTENDERS["auto"](PNET)
+        assert made == ["auto"]
+        assert not Path(os.environ["XDG_CACHE_HOME"]).exists()
+    finally:
+        caffe.set_engine("torch")

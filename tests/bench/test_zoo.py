@@ -12,7 +12,7 @@ import pytest
 from bench import zoo
 from bench.contender import Failed
 from bench.worker import Job
-from bench.zoo import ALONE, PLAN, Engine, Row
+from bench.zoo import ALONE, AUTO, PLAN, Engine, Row
 
 ORT, OPENVINO, OPENCV = Engine("onnxruntime"), Engine("OpenVINO"), Engine("OpenCV")
 
@@ -20,14 +20,14 @@ TABLES = """\
 ms a pass: median (least)
 
 idle
-                    batch         plan  onnxruntime  OpenVINO bf16     OpenCV  x best
-P-Net                   1  3.00 (2.00)  2.00 (2.00)  0.100 (0.100)  123 (123)    1.50
-SF5, training step      4  1000 (1000)            -              -          -       -
+                    batch         plan         auto  onnxruntime  OpenVINO bf16     OpenCV  x best  auto x best
+P-Net                   1  3.00 (2.00)  1.00 (1.00)  2.00 (2.00)  0.100 (0.100)  123 (123)    1.50         0.50
+SF5, training step      4  1000 (1000)            -            -              -          -       -            -
 
 beside 3 busy processes
-                    batch         plan  plan, 1 thread    onnxruntime  OpenVINO bf16         OpenCV  x best  x idle  x 1 thread
-P-Net                   1  6.00 (6.00)     12.0 (12.0)  0.500 (0.500)              -  12000 (12000)   12.00    2.00        0.50
-SF5, training step      4  2500 (2500)               -              -              -              -       -    2.50           -
+                    batch         plan  plan, 1 thread  auto    onnxruntime  OpenVINO bf16         OpenCV  x best  auto x best  x idle  x 1 thread
+P-Net                   1  6.00 (6.00)     12.0 (12.0)     -  0.500 (0.500)              -  12000 (12000)   12.00            -    2.00        0.50
+SF5, training step      4  2500 (2500)               -     -              -              -              -       -            -    2.50           -
 
 what was wrong"""  # noqa: E501
 
@@ -76,11 +76,11 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_columns() -> None:
-    assert zoo.engines(False, [], False) == [PLAN, ORT, OPENVINO, OPENCV]
+    assert zoo.engines(False, [], False) == [PLAN, AUTO, ORT, OPENVINO, OPENCV]
     titles = [engine.title for engine in zoo.engines(True, [0, 9], True)]
     assert titles == [
-        "plan", "plan bf16", "plan, 1 thread", "plan, 0 spins", "plan, 9 spins", "onnxruntime",
-        "OpenVINO", "OpenVINO bf16", "OpenCV",
+        "plan", "plan bf16", "plan, 1 thread", "plan, 0 spins", "plan, 9 spins", "auto",
+        "onnxruntime", "OpenVINO", "OpenVINO bf16", "OpenCV",
     ]  # fmt: skip
 
 
@@ -113,11 +113,17 @@ def test_a_training_step_is_this_engines_own() -> None:
 
 
 def test_the_tables() -> None:
-    """Ratios are those of the plan: to the best other engine in fp32, to idle, to one thread."""
+    """The plan and auto to the best other engine in fp32; the plan to idle, and to one thread."""
     half = Engine("OpenVINO", "bf16")
-    seconds = {PLAN: [0.004, 0.002, 0.003], ORT: [0.002], half: [0.0001], OPENCV: [0.1234]}
+    seconds = {
+        PLAN: [0.004, 0.002, 0.003],
+        ORT: [0.002],
+        half: [0.0001],
+        OPENCV: [0.1234],
+        AUTO: [0.001],
+    }
     loaded = {PLAN: [0.006], ALONE: [0.012], ORT: [0.0005], OPENCV: [12.0]}
-    columns = [PLAN, ALONE, ORT, half, OPENCV]
+    columns = [PLAN, ALONE, AUTO, ORT, half, OPENCV]
     rows = [Row("P-Net", 1, seconds, loaded), Row(zoo.STEP, 4, {PLAN: [1.0]}, {PLAN: [2.5]})]
     rows[1].notes.append("what was wrong")
     assert zoo.report(rows, columns, 3) == TABLES
