@@ -94,8 +94,8 @@ RECIPE = {
         "step (by 0.9 every 25 epochs), poly, fixed",
     ),
     "weight-decay": Row(float, 0.0005, 0.0001, "L2 regularisation"),
-    "epochs": Row(float, 400.0, 40.0, "length of the training"),
-    "test-epochs": Row(float, 20.0, 10.0, "epochs between tests; 0: none"),
+    "epochs": Row(float, 400.0, 60.0, "length of the training"),
+    "test-epochs": Row(float, 20.0, 15.0, "epochs between tests; 0: none"),
     "snapshot-epochs": Row(float, 5.0, 1.0, "epochs between snapshots"),
 }
 SPLITS = {"trainval:test": ("trainval", "test"), "train:val": ("train", "val")}
