@@ -118,6 +118,7 @@ def to_onnx(
     check: bool = True,
     target: str = "onnxruntime",
     raw_detections: bool = False,
+    fold: bool = True,
 ) -> dict[str, float] | None:
     """Write a net with its weights as an ONNX file (opset 17, float32).
 
@@ -130,6 +131,8 @@ def to_onnx(
     target: the program that is to read the file: onnxruntime, opencv, openvino or tensorrt.
     raw_detections: in place of an output that holds boxes (DetectionOutput's, say), give out what
         they are chosen from: locations, confidences and priors.
+    fold: let BatchNorm, Scale and what else scales and shifts channels become a part of the
+        weights of the convolution or inner product before it.
 
     Returns the largest difference for each output, in shares of the output's largest value; None
     if nothing was compared. Raises CaffeError for a layer without an ONNX form, for answers that
@@ -144,6 +147,7 @@ def to_onnx(
         check=check,
         target=target,
         raw_detections=raw_detections,
+        fold=fold,
     )
     return dict(written.differences) if written.program else None
 
@@ -158,6 +162,7 @@ def write_onnx(
     check: bool = True,
     target: str = "onnxruntime",
     raw_detections: bool = False,
+    fold: bool = True,
     frames: Frames | None = None,
 ) -> Written:
     """to_onnx, which see; also says which program compared. frames: for a file that takes whole
@@ -172,7 +177,7 @@ def write_onnx(
     outputs = [frames.taken.score] if frames else list(outputs or computed_outputs(net))
     if raw_detections:
         outputs = without_detections(net, outputs)
-    model = write_graph(net, outputs, max_unpool, dynamic_batch, target_of(target))
+    model = write_graph(net, outputs, max_unpool, dynamic_batch, target_of(target), fold)
     if model.ByteSize() > LARGEST:
         raise CaffeError(f"{path}: the net takes {model.ByteSize()} bytes; ONNX files hold 2 GiB")
     onnx.checker.check_model(model, full_check=True)
@@ -411,6 +416,12 @@ def _parser() -> argparse.ArgumentParser:
         "onnxruntime has; files for other programs are without them anyway",
     )
     group.add_argument(
+        "--no-fold",
+        action="store_true",
+        help="keep BatchNorm, Scale and Bias apart from the convolution or inner product before "
+        "them, whose weights do their work otherwise",
+    )
+    group.add_argument(
         "--raw-detections",
         action="store_true",
         help="in place of found boxes (DetectionOutput) give out what they are chosen from: "
@@ -477,6 +488,7 @@ def _convert(
         check=not args.no_check,
         target=args.target,
         raw_detections=args.raw_detections,
+        fold=not args.no_fold,
         frames=frames,
     )
 
