@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from boundary import names
+from boundary import names, packed
 from boundary.errors import shown
 from boundary.writing import write_bytes
 from data_tools import framing, notes
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("expected --rgb and --depth, or --sequence, or --lmdb")
     _check_options(parser, args)
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
-    source = args.dataset or (args.lmdb if args.weights else args.deploy)
+    source = args.dataset or (args.deploy if packed.is_packed(args.deploy) else args.lmdb)
     info = dataset_info(source) if source else {}
     if args.submission == "scannet":
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE
