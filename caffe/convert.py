@@ -353,23 +353,8 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, shape
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m caffe.convert",
-        usage="%(prog)s [options] NET WEIGHTS OUT\n"
-        "       %(prog)s [options] PACKED OUT\n"
-        "       %(prog)s [options] FOLDER|LIST [OUT_FOLDER]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "net",
-        metavar="NET",
-        help="prototxt, deploy nets as a rule; or a packed model, which "
-        "has its own weights; or a folder, or a list",
-    )
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="weights of the net")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="file to write")
+def add_net_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on how a net and its weights are read: see set_meanings and read_net."""
     parser.add_argument(
         "--input",
         action="append",
@@ -397,6 +382,34 @@ def _parser() -> argparse.ArgumentParser:
         "it open: SegNet, SSD, ... (docs/forks.md)",
     )
     trust.add_option(parser)
+
+
+def set_meanings(args: argparse.Namespace) -> None:
+    """Let layers mean what the options of add_net_options say."""
+    if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
+        set_crop_alignment(True)
+    if args.fork:  # else CAFFE_FORK holds
+        set_fork(args.fork)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m caffe.convert",
+        usage="%(prog)s [options] NET WEIGHTS OUT\n"
+        "       %(prog)s [options] PACKED OUT\n"
+        "       %(prog)s [options] FOLDER|LIST [OUT_FOLDER]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "net",
+        metavar="NET",
+        help="prototxt, deploy nets as a rule; or a packed model, which "
+        "has its own weights; or a folder, or a list",
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="weights of the net")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="file to write")
+    add_net_options(parser)
     group = parser.add_argument_group("ONNX")
     group.add_argument(
         "--for",
@@ -447,10 +460,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(arguments)
     whole_frames.check_options(parser, args)
-    if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
-        set_crop_alignment(True)
-    if args.fork:  # else CAFFE_FORK holds
-        set_fork(args.fork)
+    set_meanings(args)
     if packed.is_packed(args.net):
         if args.weights is None or args.out is not None:
             parser.error("a packed model has its own weights; expected PACKED OUT")
@@ -470,7 +480,7 @@ def _convert(
     kind = _kind(out)
     names = read_names(args.names) if args.names else None
     net = read_net(prototxt, weights, dict(args.input), names, args.partial, args.trust)
-    if place := _not_finite(net):
+    if place := not_finite(net):
         say(f"{weights or prototxt}: warning: {place} holds NaN or infinity")
     if kind != "onnx":
         if args.with_preprocessing:
@@ -520,7 +530,7 @@ def _row(args: argparse.Namespace, job: pairs.Job) -> tuple[str, str, str, str]:
     return net, "written", largest, written.remark if written else ""
 
 
-def _not_finite(net: Net) -> str:
+def not_finite(net: Net) -> str:
     """The first parameter blob with values that are not finite; an empty text if there is none."""
     for name, blobs in net.params.items():
         for i, blob in enumerate(blobs):

@@ -49,7 +49,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "deploy",
         metavar="DEPLOY",
         help="deploy prototxt (netgen --deploy), or a packed model (eval_tools.pack) or an ONNX "
-        "file (caffe.convert), which have their own weights",
+        "file (caffe.convert, caffe.quantize), which have their own weights",
     )
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?", help=".caffemodel or .caffemodel.h5"
