@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# Processes that run the tests, each a file of tests at a time; auto: one a core.
+JOBS ?= auto
 
 .PHONY: help demo test fuzz kills lint format docs bench clean
 
@@ -15,7 +17,7 @@ demo: $(READY)  ## the main job on rendered scenes: data, nets, training, evalua
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: $(READY)  ## run all tests; ARGS="tests/netgen -k sf5" for some
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 fuzz: $(READY)  ## give spoiled files to every reader; ARGS="--minutes 60" for longer
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -1,13 +1,15 @@
 """Measures time and memory of training steps and predictions of FuseNet-SF5.
 
     python -m bench.speed [--json F] [--rounds N] [--size 320x240] [--width F] [--device cpu|cuda]
+        [--int8 deploy.onnx]
 
 Contenders: the plan (used by `caffe train` and `caffe test`) in each precision; the observed net
 (layer by layer, as in pycaffe); the same net in plain PyTorch as a user would write it (eager, and
-with --compile also torch.compile); onnxruntime for predictions; and a Caffe, if CAFFE_BIN names its
-program (the authors' fork, or BVLC's with caffe_patches). Each contender is a process of its own;
-they take turns, so that changes of the machine's speed affect all of them alike. Figures are
-medians. Memory is the process's peak resident size; on a GPU, PyTorch's peak allocation.
+with --compile also torch.compile); onnxruntime and OpenVINO for predictions, with --int8 also of a
+quantised ONNX file of the same net; and a Caffe, if CAFFE_BIN names its program (the authors' fork,
+or BVLC's with caffe_patches). Each contender is a process of its own; they take turns, so that
+changes of the machine's speed affect all of them alike. Figures are medians. Memory is the
+process's peak resident size; on a GPU, PyTorch's peak allocation.
 
 The share of peak divides the multiplications and additions of direct convolutions per second by the
 rate that 3x3 convolutions of 256 and 512 channels reach on this machine. Winograd's algorithms need
@@ -19,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -30,54 +31,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from bench import machine
+from bench.contender import ROOT, Contender
 from bench.metrics import size
 from bench.worker import Job, deploy_param, parts_of, train_param
 
-ROOT = Path(__file__).parent.parent
 SECTIONS = ("train", "predict", "parts", "growth", "scaling")
 GIB = 2**30
-
-
-class Contender:
-    """A process that runs passes of a Job on request."""
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.seconds, self.memory = job, [], 0.0
-        command = [sys.executable, "-m", "bench.worker", job.dumps()]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def run(self) -> float:
-        """One pass, in seconds."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # its error message is on stderr
-        return self._answer()["seconds"]
-
-    def turn(self) -> list[float]:
-        """The seconds of one pass. For short jobs: of two passes after a first one, which still
-        finds the caches filled by another contender.
-        """
-        if self.job.short:
-            return [self.run() for _ in range(3)][1:]
-        return [self.run()]
-
-    def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.memory = self._answer()["memory"]
-        self.process.wait()
-
-    def _answer(self) -> dict[str, float]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"bench: the contender failed: {self.job}")
-        return json.loads(line)
 
 
 class CaffeContender(Contender):
@@ -234,11 +194,22 @@ def jobs_of(task: str, batch: int, args: argparse.Namespace) -> list[Job]:
     jobs += [replace(base, who="eager PyTorch", precision=p) for p in precisions]
     if args.compile:
         jobs += [replace(base, who="torch.compile", precision=p) for p in precisions]
-    if task == "predict" and args.device == "cpu" and _has("onnxruntime"):
-        jobs.append(replace(base, who="onnxruntime"))
+    if task == "predict" and args.device == "cpu":
+        jobs += _jobs_of_engines(base, precisions, args.int8)
     asked = base.short or (task, batch) == ("train", args.batch)
     if os.environ.get("CAFFE_BIN") and args.device == "cpu" and asked:
         jobs.append(replace(base, who="Caffe"))
+    return jobs
+
+
+def _jobs_of_engines(base: Job, precisions: Sequence[str], int8: Path | None) -> list[Job]:
+    """Those of other engines, as far as they are installed; a quantised file is for one image."""
+    jobs = [replace(base, who="onnxruntime")] if _has("onnxruntime") else []
+    if _has("openvino"):
+        jobs += [replace(base, who="OpenVINO", precision=p) for p in precisions]
+    if int8 and base.short:
+        whos = dict.fromkeys(job.who for job in jobs)
+        jobs += [replace(base, who=w, precision="int8", file=str(int8.resolve())) for w in whos]
     return jobs
 
 
@@ -259,15 +230,17 @@ def compare(task: str, batch: int, args: argparse.Namespace, peaks: dict[str, fl
     print(f"{'':26}{'seconds':>9}{'x eager':>9}{'x Caffe':>9}{'of peak':>9}{'GiB':>8}")
     for row in rows:
         row["x eager fp32"] = row.pop("x baseline")
-        row["of peak"] = work / row["seconds"] / peaks[row["precision"]]
         row["images/s"] = batch / row["seconds"]
-        against = ""
+        against = share = ""
+        if row["precision"] in peaks:
+            row["of peak"] = work / row["seconds"] / peaks[row["precision"]]
+            share = f"{row['of peak']:.2f}"
         if caffe_row:
             row["x Caffe"] = caffe_row["seconds"] / row["seconds"]
             against = f"{row['x Caffe']:.2f}"
         print(
             f"{row['who']:20}{row['precision']:6}{row['seconds']:9.3f}{row['x eager fp32']:9.2f}"
-            f"{against:>9}{row['of peak']:9.2f}{row['memory']:8.2f}"
+            f"{against:>9}{share:>9}{row['memory']:8.2f}"
         )
     return rows
 
@@ -353,6 +326,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     made.add_argument("--compile", action="store_true", help="also measure torch.compile")
     made.add_argument(
+        "--int8",
+        type=Path,
+        metavar="F",
+        help="also measure predictions of this quantised ONNX file, of SF5 at the same size",
+    )
+    made.add_argument(
         "--only",
         nargs="+",
         choices=SECTIONS,
@@ -365,16 +344,19 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Prints the tables and returns all figures."""
+    command = parser()
+    args = command.parse_args(arguments)
+    if args.int8 and not args.int8.is_file():
+        command.error(f"--int8: there is no file {args.int8}")
     import torch
 
-    args = parser().parse_args(arguments)
     precisions = ("fp32", "tf32", "bf16") if args.device == "cuda" else ("fp32", "bf16")
     peaks = {p: convolution_peak(args.device, p) for p in precisions}
-    machine = torch.cuda.get_device_name() if args.device == "cuda" else _processor()
-    print(f"{machine}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    name = torch.cuda.get_device_name() if args.device == "cuda" else machine.processor()
+    print(f"{name}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
     print("peak of 3x3 convolutions: "
           + ", ".join(f"{p} {v / 1e9:.0f} GFLOP/s" for p, v in peaks.items()))  # fmt: skip
-    figures: dict = {"machine": machine, "threads": torch.get_num_threads(),
+    figures: dict = {"machine": name, "threads": torch.get_num_threads(),
                      "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
                      "peaks": peaks, "rows": []}  # fmt: skip
     if "train" in args.only:
@@ -394,14 +376,6 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
     return figures
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

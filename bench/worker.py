@@ -1,7 +1,9 @@
-"""One contender in its own process: sets up its net, then runs one pass for each line on stdin.
+"""One contender in its own process: sets up its net, then runs passes for each line on stdin.
 
-It answers with a line of JSON: {"seconds": ...} after each pass, {"memory": bytes} at the end.
-`python -m bench` starts it; its argument is a Job as JSON.
+An empty line asks for one pass, a number for passes of so many seconds in all, at least two. It
+answers with a line of JSON: {"seconds": [...]} of each pass; at the end {"memory": bytes, "answer":
+[...]}, some of the values that a prediction gives; {"failed": reason} if it cannot run the job.
+bench/contender.py starts it; its argument is a Job as JSON.
 """
 
 from __future__ import annotations
@@ -13,19 +15,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CLASSES = 40
+MOST_PASSES = 1000
+ANSWERS = 500  # values of a prediction that are given out
+
+Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One measurement: SF5 for 40 classes.
+    """One measurement.
 
     who: a key of CONTENDERS. task: train (a solver's step), or predict (a deploy net's pass).
-    size: width, height. precision: fp32, tf32 or bf16. width: multiplies all channels. device: cpu
-    or cuda. without: one of PARTS, which the plan leaves out.
+    size: width, height. precision: fp32, tf32, bf16, or int8 with `file`. width: multiplies all
+    channels. device: cpu or cuda. without: one of parts_of(), which the plan leaves out. net: SF5
+    for 40 classes, or one of bench.nets, which has a size of its own and is for predictions. file:
+    an ONNX file to take in place of the net's own. threads: of PyTorch, by default one a core.
+    spins: how often they try before they sleep (GOMP_SPINCOUNT), by default what the engine and
+    OpenMP choose.
     """
 
     who: str
@@ -36,11 +51,21 @@ class Job:
     width: float = 1.0
     device: str = "cpu"
     without: str = ""
+    net: str = "SF5"
+    file: str = ""
+    threads: int | None = None
+    spins: int | None = None
 
     @property
     def short(self) -> bool:
         """Whether it predicts a single image, which takes less than a second."""
         return (self.task, self.batch) == ("predict", 1)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that its process needs."""
+        given = {"OMP_NUM_THREADS": self.threads, "GOMP_SPINCOUNT": self.spins}
+        return {name: str(value) for name, value in given.items() if value is not None}
 
     def dumps(self) -> str:
         return json.dumps(asdict(self))
@@ -74,7 +99,22 @@ def train_param(job: Job):
     return net
 
 
+def feed(job: Job) -> dict[str, np.ndarray]:
+    """Random inputs of the deploy net, by name."""
+    if job.net != "SF5":
+        import numpy as np
+
+        (shape,) = (layer.input_param.shape[0].dim for layer in deploy_param(job).layer[:1])
+        return {"data": np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)}
+    rgb, depth, _ = inputs(job)
+    return {"rgb": rgb.numpy(), "depth": depth.numpy()}
+
+
 def deploy_param(job: Job):
+    if job.net != "SF5":
+        from bench import nets
+
+        return nets.deploy_param(job.net, job.batch)
     from netgen import Architecture, deploy_net
 
     param = deploy_net(Architecture("sf5", CLASSES, job.size, width_multiplier=job.width))
@@ -88,15 +128,16 @@ def deploy_net_of(job: Job):
     """The deploy net, with running variances of 1."""
     import caffe
 
+    caffe.set_random_seed(1)
     net = caffe.Net(deploy_param(job), caffe.TEST)
-    for name, blobs in net.params.items():
-        if name.endswith("_bn") or "_bn_" in name:
-            for blob in blobs[1:]:
+    for layer in net.layers:
+        if layer.type == "BatchNorm":
+            for blob in layer.blobs[1:]:
                 blob.tensor().fill_(1)  # keeps no view, like loading weights from a file
     return net
 
 
-def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Callable[[], object]:
+def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Run:
     import caffe
     from caffe.proto import caffe_pb2 as pb
 
@@ -104,7 +145,6 @@ def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Callab
     caffe.set_recompute(recompute)
     if job.device == "cuda":
         caffe.set_mode_gpu()
-    names = ("rgb", "depth", "label")
     if job.task == "train":
         solver = caffe.get_solver(
             pb.SolverParameter(
@@ -113,12 +153,14 @@ def _engine(job: Job, observed: bool = False, recompute: bool = False) -> Callab
             )
         )
         net, run = solver.net, lambda: solver.step(1)
+        names = ("rgb", "depth", "label")
+        given = {name: x.numpy() for name, x in zip(names, inputs(job), strict=True)}
     else:
         net = deploy_net_of(job)
-        names, run = names[:2], net.forward
+        run, given = net.forward, feed(job)
     net.observed = observed
-    for name, values in zip(names, inputs(job), strict=False):
-        net.blobs[name].data[...] = values.numpy()
+    for name, values in given.items():
+        net.blobs[name].data[...] = values
     return run
 
 
@@ -153,14 +195,14 @@ def leave_out(part: str) -> None:
         rewrites.ORDER = tuple(each for each in rewrites.ORDER if each.name != part)
 
 
-def _ours(job: Job, recompute: bool = False) -> Callable[[], object]:
+def _ours(job: Job, recompute: bool = False) -> Run:
     leave_out(job.without)
     if job.without != "memory":
         _treat_memory(job)
     return _engine(job, recompute=recompute)
 
 
-def _ours_recomputing(job: Job) -> Callable[[], object]:
+def _ours_recomputing(job: Job) -> Run:
     return _ours(job, recompute=True)
 
 
@@ -174,11 +216,11 @@ def _treat_memory(job: Job) -> None:
         memory.keep_small_memory()
 
 
-def _observed(job: Job) -> Callable[[], object]:
+def _observed(job: Job) -> Run:
     return _engine(job, observed=True)
 
 
-def _eager(job: Job, compiled: bool = False) -> Callable[[], object]:
+def _eager(job: Job, compiled: bool = False) -> Run:
     import torch
     import torch.nn.functional as F
 
@@ -212,32 +254,85 @@ def _eager(job: Job, compiled: bool = False) -> Callable[[], object]:
     return predict
 
 
-def _compiled(job: Job) -> Callable[[], object]:
+def _compiled(job: Job) -> Run:
     return _eager(job, compiled=True)
 
 
-def _onnxruntime(job: Job) -> Callable[[], object]:
-    import onnxruntime
-
+@contextmanager
+def _onnx_file(job: Job, target: str) -> Iterator[str]:
+    """The path of the job's net as an ONNX file, within the block."""
+    if job.file:
+        yield job.file
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "net.onnx")
-        # Written by another process, so that its memory is not counted as onnxruntime's.
-        subprocess.run([sys.executable, "-m", "bench.worker", job.dumps(), path], check=True)
+        # Written by another process, so that its memory is not counted as the engine's.
+        plain = replace(job, precision="fp32")
+        command = [sys.executable, "-m", "bench.worker", plain.dumps(), path, target]
+        subprocess.run(command, check=True)
+        yield path
+
+
+def _onnxruntime(job: Job) -> Run:
+    import onnxruntime
+
+    with _onnx_file(job, "onnxruntime") as path:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    rgb, depth, _ = inputs(job)
-    feed = {"rgb": rgb.numpy(), "depth": depth.numpy()}
-    return lambda: session.run(None, feed)
+    names, given = [output.name for output in session.get_outputs()], feed(job)
+    return lambda: dict(zip(names, session.run(None, given), strict=True))
 
 
-CONTENDERS: dict[str, Callable[[Job], Callable[[], object]]] = {
+def _openvino(job: Job) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    with _onnx_file(job, "openvino") as path:
+        # By default it rounds to bfloat16 where the processor has instructions for that.
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if job.precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
+        }
+        compiled = core.compile_model(core.read_model(path), "CPU", options)
+    request, given = compiled.create_infer_request(), feed(job)
+    names = [output.any_name for output in compiled.outputs]
+    return lambda: dict(zip(names, request.infer(given).values(), strict=True))
+
+
+def _opencv(job: Job) -> Run:
+    import cv2
+
+    cv2.setNumThreads(len(os.sched_getaffinity(0)))
+    with _onnx_file(job, "opencv") as path:
+        net = cv2.dnn.readNetFromONNX(path)
+    given, names = feed(job), deploy_net_outputs(job)
+
+    def run() -> dict[str, np.ndarray]:
+        for name, values in given.items():
+            net.setInput(values, name)
+        return dict(zip(names, net.forward(names), strict=True))
+
+    return run
+
+
+def deploy_net_outputs(job: Job) -> list[str]:
+    """The names of the deploy net's outputs: blobs that no layer takes."""
+    layers = deploy_param(job).layer
+    taken = {name for layer in layers for name in layer.bottom if name not in layer.top}
+    return sorted({name for layer in layers for name in layer.top} - taken)
+
+
+CONTENDERS: dict[str, Callable[[Job], Run]] = {
     "plan": _ours,
     "plan, recompute": _ours_recomputing,
     "observed net": _observed,
     "eager PyTorch": _eager,
     "torch.compile": _compiled,
     "onnxruntime": _onnxruntime,
+    "OpenVINO": _openvino,
+    "OpenCV": _opencv,
 }
 
 
@@ -248,22 +343,56 @@ def main() -> None:
     if len(sys.argv) > 2:  # only write the net to that path
         from caffe.convert import to_onnx
 
-        to_onnx(deploy_net_of(job), sys.argv[2], check=False)
+        path, target = sys.argv[2:]
+        to_onnx(deploy_net_of(job), path, check=False, target=target)
         return
-    run = CONTENDERS[job.who](job)
+    try:
+        run = CONTENDERS[job.who](job)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(json.dumps({"failed": reason}), flush=True)
+        return
+    _serve(job, run)
+
+
+def _serve(job: Job, run: Run) -> None:
+    wait, memory = _on_gpu() if job.device == "cuda" else (lambda: None, _resident)
+    result: object = None
+    for line in sys.stdin:
+        limit = float(line) if line.strip() else 0.0
+        passes: list[float] = []
+        while not passes or (limit and _goes_on(passes, limit)):
+            start = time.perf_counter()
+            result = run()
+            wait()
+            passes.append(time.perf_counter() - start)
+        print(json.dumps({"seconds": passes}), flush=True)
+    answer = _some(result) if isinstance(result, Mapping) else []
+    print(json.dumps({"memory": memory(), "answer": answer}), flush=True)
+
+
+def _on_gpu() -> tuple[Callable[[], object], Callable[[], int]]:
+    """How to wait for the GPU, and the bytes that were taken there at most."""
     import torch
 
-    wait = torch.cuda.synchronize if job.device == "cuda" else lambda: None
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        run()
-        wait()
-        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
-    if job.device == "cuda":
-        memory = torch.cuda.max_memory_allocated()
-    else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"memory": memory}), flush=True)
+    return torch.cuda.synchronize, torch.cuda.max_memory_allocated
+
+
+def _resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _goes_on(passes: list[float], limit: float) -> bool:
+    return len(passes) < 2 or (sum(passes) < limit and len(passes) < MOST_PASSES)
+
+
+def _some(outputs: Mapping[str, np.ndarray]) -> list[float]:
+    """Values from all parts of all outputs."""
+    import numpy as np
+
+    values = np.concatenate([np.ravel(outputs[name]) for name in sorted(outputs)])
+    places = np.linspace(0, len(values) - 1, min(ANSWERS, len(values))).astype(int)
+    return values[places].astype(float).tolist()
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import h5py
 import numpy as np
 
 from boundary import inflate, limits, writing
 from boundary.errors import InputError, reason, shown
+from boundary.late import h5py
 from boundary.reading import PathLike, check_plain, reading
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"

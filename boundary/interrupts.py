@@ -6,7 +6,7 @@ callback of a weak reference. Or an import turns it into another error. Nothing 
 at that time, so the process can simply end.
 
 Importing this module has that effect in a process that `python -m` has just started. It imports
-next to nothing, to be early.
+next to nothing, to be early. What a command loads later on, it loads within `loading()`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+_of_command = False  # whether this process runs a command of this project
 
 
 def fill() -> None:
@@ -37,6 +38,8 @@ def end_at_once() -> None:
     A signal that is ignored stays ignored, and a program's own handler stays. Outside the main
     thread this does nothing.
     """
+    global _of_command
+    _of_command = True
     fill()
     for number, usual in _USUAL.items():
         if signal.getsignal(number) is usual:
@@ -58,6 +61,25 @@ def put_back(numbers: list[int]) -> None:
     """Have these signals end the process again."""
     for number in numbers:
         _set(number, _end)
+
+
+class loading:  # a context manager; contextlib takes time to import
+    """Within the block, SIGINT and SIGTERM end the process as end_at_once() says, then as before.
+
+    For the import of PyTorch and what uses it. Nothing changes in a process that never was in
+    end_at_once(), so Ctrl-C is up to the programs that import this project's modules.
+    """
+
+    def __enter__(self) -> None:
+        before = [number for number in _USUAL if signal.getsignal(number) is _end]
+        if _of_command:
+            end_at_once()
+        after = [number for number in _USUAL if signal.getsignal(number) is _end]
+        self._changed = [number for number in after if number not in before]
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._changed:
+            _set(number, _USUAL[number])
 
 
 def _set(number: int, handler: object) -> None:

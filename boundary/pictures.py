@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from boundary import limits
 from boundary.errors import InputError, reason, shown
+from boundary.late import cv2
 from boundary.reading import PathLike, read_bytes
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ def read_picture(path: PathLike, flags: int, error: type[InputError]) -> np.ndar
 
 def decode(data: bytes, flags: int, where: str, error: type[InputError]) -> np.ndarray:
     """The picture in a file's bytes; as read_picture. where: begins the message of an error."""
-    import cv2
     import numpy as np
 
     size = claimed_size(data)

@@ -6,7 +6,7 @@ that net_spec and the protobuf messages can be had without it.
 
 from __future__ import annotations
 
-import boundary.interrupts  # noqa: F401  # when `python -m` starts a command; before all others
+import boundary.interrupts  # when `python -m` starts a command; before all others
 
 # isort: split
 import importlib
@@ -36,12 +36,14 @@ _LAZY = {
     **dict.fromkeys(
         ("set_precision", "set_recompute", "set_deterministic"), "caffe.process.execution"
     ),
+    "set_engine": "caffe.engines.setting",
     **dict.fromkeys(
         ("solver_count", "set_solver_count", "solver_rank", "set_solver_rank"),
         "caffe.process.ranks",
     ),
     **dict.fromkeys(("set_multiprocess", "set_sync_bn"), "caffe.process.ranks"),
     "init_log": "caffe.process.log",
+    "set_verbosity": "caffe.process.log",
     "log": "caffe.process.log",
     "set_logging": "caffe.process.log",
     **dict.fromkeys(
@@ -76,12 +78,11 @@ _MODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        value = getattr(importlib.import_module(_LAZY[name]), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f"caffe.{name}")
-    else:
+    if name not in _LAZY and name not in _MODULES:
         raise AttributeError(f"module 'caffe' has no attribute {name!r}")
+    with boundary.interrupts.loading():
+        module = importlib.import_module(_LAZY.get(name, f"caffe.{name}"))
+    value = getattr(module, name) if name in _LAZY else module
     globals()[name] = value
     return value
 

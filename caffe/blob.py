@@ -197,6 +197,11 @@ class Blob:
         """The data as a tensor on `device` (default: the current one); memory is shared."""
         return self._shaped(self._data, device or current_device())
 
+    def mark(self, device: torch.device) -> tuple[object, ...]:
+        """Changes whenever the engine writes to the data, or puts it elsewhere."""
+        values = self._data.tensor(device)
+        return self._data, values.data_ptr(), values._version
+
     def diff_tensor(self, device: torch.device | None = None) -> torch.Tensor:
         """The gradient as a tensor on `device` (default: the current one); memory is shared."""
         return self._shaped(self._diff, device or current_device())

@@ -24,33 +24,35 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from boundary import packed, trust
 from boundary.errors import one_line
+from boundary.late import torch
 from boundary.reading import read_bytes
 from boundary.streams import say
 from boundary.text import shown
-from caffe.commands.script import run
+from caffe.commands.script import load_engine, run
 from caffe.errors import CaffeError
 from caffe.export import pairs, programs
-from caffe.export.comparing import Difference, compared, judge, measured
-from caffe.export.module import Shapes, load_net, to_module
-from caffe.export.onnx import write_graph
-from caffe.export.state_dict import load_state_dict, read_names, read_state_dict, state_dict
 from caffe.export.whole import command as whole_frames
 from caffe.export.whole.command import Frames
 from caffe.formats.files import atomic_write
 from caffe.formats.meaning import set_fork
 from caffe.formats.onnx import TARGETS, Target
-from caffe.layers.base import Layer
-from caffe.net import Net
 from caffe.process.alignment import set_crop_alignment
 from caffe.process.log import WARNING
 from caffe.process.ranks import announce
 from caffe.proto import caffe_pb2 as pb
+
+# Other modules of the engine are imported where they are used: with them comes torch, and a command
+# that shows its help or refuses its arguments should not wait for it.
+if TYPE_CHECKING:
+    from caffe.export.comparing import Difference
+    from caffe.export.module import Shapes
+    from caffe.net import Net
 
 PathLike = str | os.PathLike[str]
 
@@ -82,6 +84,9 @@ def read_net(
     trusted: whether the net's layers may run Python code and write files.
     Raises CaffeError for a net or weights that cannot be used.
     """
+    from caffe.export.module import load_net
+    from caffe.export.state_dict import load_state_dict, read_state_dict
+
     if weights is None:
         with packed.unpacked(prototxt, CaffeError) as found:
             return read_net(found.net, found.weights, inputs, names, partial, trusted)
@@ -174,6 +179,8 @@ def write_onnx(
         raise CaffeError(
             "writing ONNX needs the package onnx: pip install 'fusenet[onnx]'"
         ) from None
+    from caffe.export.onnx import write_graph
+
     outputs = [frames.taken.score] if frames else list(outputs or computed_outputs(net))
     if raw_detections:
         outputs = without_detections(net, outputs)
@@ -214,6 +221,8 @@ def computed_outputs(net: Net) -> list[str]:
 
 def _predictions(net: Net, outputs: Sequence[str]) -> list[str]:
     """The outputs, with what losses and accuracies are made from in place of these."""
+    from caffe.layers.base import Layer
+
     wiring, fed = net.wiring, set()
     origin: dict[str, str] = {}  # of a Split's tops
     judged: dict[str, list[str]] = {}
@@ -285,6 +294,8 @@ def _checked(
     net: Net, model: bytes, outputs: Sequence[str], dynamic_batch: bool, target: Target
 ) -> Written:
     """Compare in the target's program, or in onnxruntime where that is not installed."""
+    from caffe.export.comparing import compared
+
     if programs.is_installed(target):
         found = compared(net, _run, model, outputs, dynamic_batch, target, target)
         return Written(found, programs.title(target))
@@ -300,6 +311,8 @@ def _difference(
     name: str, ours: np.ndarray, theirs: np.ndarray, program: str = "onnxruntime"
 ) -> Difference:
     """The largest difference, in shares of our largest value; CaffeError if too many differ."""
+    from caffe.export.comparing import judge, measured
+
     found = measured(name, ours, theirs, program)
     judge(name, found, program)
     return found
@@ -309,8 +322,12 @@ def _run(
     net: Net,
     feeds: Mapping[str, np.ndarray],
     outputs: Sequence[str],
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, np.ndarray]:
+    """The net's outputs; dtype: the number type of its arithmetic, float32 by default."""
+    from caffe.export.module import to_module
+
+    dtype = dtype or torch.float32
     module = to_module(net, outputs=outputs).to(dtype)
     with torch.no_grad():
         answer = module(**{name: torch.from_numpy(v).to(dtype) for name, v in feeds.items()})
@@ -328,6 +345,8 @@ def save(net: Net, path: PathLike) -> None:
     elif kind == "onnx":
         raise CaffeError(f"{path}: to_onnx writes ONNX; save writes weights alone")
     else:
+        from caffe.export.state_dict import state_dict
+
         content = io.BytesIO()  # torch.save's own error for a full disk names neither disk nor file
         torch.save(state_dict(net), content)
         with atomic_write(path) as beside:
@@ -478,6 +497,9 @@ def _convert(
 ) -> Written | None:
     """Convert one net; returns what is known of an ONNX file, None for files of weights."""
     kind = _kind(out)
+    load_engine()
+    from caffe.export.state_dict import read_names
+
     names = read_names(args.names) if args.names else None
     net = read_net(prototxt, weights, dict(args.input), names, args.partial, args.trust)
     if place := not_finite(net):

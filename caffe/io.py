@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from boundary.late import cv2
 from boundary.pictures import read_picture
 from caffe.data.datum import datum_to_array, decode_datum
 from caffe.errors import CaffeError
@@ -172,8 +173,6 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
 
     Raises CaffeError if the file is missing or cannot be decoded.
     """
-    import cv2
-
     image = read_picture(filename, cv2.IMREAD_UNCHANGED, CaffeError)
     if np.issubdtype(image.dtype, np.integer):
         image = image / np.iinfo(image.dtype).max
@@ -204,8 +203,6 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1)
     if low == high:
         return np.full((height, width, im.shape[-1]), low, np.float32)
     if interp_order == 3:
-        import cv2
-
         resized = cv2.resize(im.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         return resized.reshape(height, width, -1).clip(low, high)
     centred = im.shape[-1] in (1, 3)

@@ -27,7 +27,7 @@ import numpy as np
 from boundary import packed
 from boundary.errors import shown
 from boundary.streams import say
-from caffe.commands.script import run
+from caffe.commands.script import load_engine, run
 from caffe.convert import (
     add_net_options,
     computed_outputs,
@@ -38,15 +38,15 @@ from caffe.convert import (
 )
 from caffe.errors import CaffeError
 from caffe.export import int8, programs
-from caffe.export.calibration import Calibration
-from caffe.export.onnx import write_graph
-from caffe.export.probes import Feeds, inputs_of
 from caffe.formats.files import atomic_write
 from caffe.formats.onnx import TARGETS, Target
-from caffe.net import Net
 
+# Other modules of the engine are imported where they are used: they load torch.
 if TYPE_CHECKING:
     import onnx
+
+    from caffe.export.probes import Feeds
+    from caffe.net import Net
 
 PathLike = str | os.PathLike[str]
 
@@ -107,6 +107,10 @@ def quantize(
     ONNX form, a file that the target's program does not take, and if the packages onnx and
     onnxruntime are missing; then nothing is written.
     """
+    from caffe.export.calibration import Calibration
+    from caffe.export.onnx import write_graph
+    from caffe.export.probes import inputs_of
+
     int8.check_installed()
     if target not in READERS:
         raise CaffeError(f"int8 files are for {' or '.join(READERS)}, not for {target!r}")
@@ -298,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{out}: expected a name that ends in .onnx")
     if not Path(out).absolute().parent.is_dir():
         raise CaffeError(f"{out}: the folder {Path(out).parent} does not exist")
+    load_engine()
     set_meanings(args)
     weights = None if whole else model[1]
     net = read_net(model[0], weights, dict(args.input), None, args.partial, args.trust)

@@ -13,10 +13,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-
 from boundary import pictures
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.reading import read_bytes, read_lines
 from boundary.xml_file import read_xml
 from data_tools import boxes, cli

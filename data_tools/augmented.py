@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.text import shown as printable
 from data_tools import sheet
 from data_tools.blank_net import read_prototxt

@@ -16,8 +16,7 @@ from os import _exit
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
-
+from boundary.late import cv2
 from boundary.processes import held_back
 from data_tools import cli, framing, notes, store
 from data_tools.cli import DataError

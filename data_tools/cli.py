@@ -12,6 +12,7 @@ from typing import Any
 
 from boundary import limits, running
 from boundary.errors import InputError, shown
+from boundary.late import tqdm  # data_tools.layers runs without it on a real pycaffe
 from boundary.streams import say as say
 
 _LMDB_FILES = ("data.mdb", "lock.mdb", "dataset.json")
@@ -64,9 +65,7 @@ def describe(error: Exception) -> str:
 
 def progress(items: Iterable[Any], total: int | None, what: str, done: int = 0) -> Iterable[Any]:
     """Iterates over items, with a progress bar if stderr is a terminal."""
-    from tqdm import tqdm  # imported late: data_tools.layers must run without it on a real pycaffe
-
-    return tqdm(items, total=total, initial=done, desc=what, unit="frame", disable=None)
+    return tqdm.tqdm(items, total=total, initial=done, desc=what, unit="frame", disable=None)
 
 
 def size(text: str) -> tuple[int, int]:

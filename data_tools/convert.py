@@ -19,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary import names, reading, writing
 from boundary.errors import shown
+from boundary.late import cv2
 from data_tools import build, classes, cli, folder, framing, info, store
 from data_tools.build import Output
 from data_tools.cli import DataError

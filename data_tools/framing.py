@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from data_tools import calibration
 from data_tools.camera import Rig
 from data_tools.cli import DataError, say

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary.arrays import decode_npy, read_npy
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.limits import check_pixels
 from boundary.pictures import claimed_size, decode, orientation, read_picture
 from boundary.reading import check_plain, read_bytes, reading

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary import writing
+from boundary.late import cv2
 from boundary.text import shown
 from data_tools import cli, store
 from data_tools.cli import DataError

@@ -15,12 +15,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from boundary import limits
 from boundary.hdf5 import SIGNATURE, Hdf5
 from boundary.inflate import beginning, inflate
+from boundary.late import h5py
 from boundary.reading import check_plain, read_bytes, reading
 from data_tools.cli import DataError
 

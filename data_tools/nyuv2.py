@@ -13,11 +13,10 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
-import h5py
 import numpy as np
 
 from boundary.hdf5 import Hdf5
+from boundary.late import cv2, h5py
 from boundary.reading import read_table, reading
 from data_tools import build, classes, cli, matfile
 from data_tools.build import Output

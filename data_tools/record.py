@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from boundary.reading import reading
 from caffe.proto import caffe_pb2
 from data_tools import calibration

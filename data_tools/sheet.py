@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from boundary.text import shown
 from data_tools import classes
 from data_tools.cli import DataError

@@ -14,10 +14,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary import writing
+from boundary.late import cv2
 from data_tools import boxes, build, cli
 from data_tools.build import Output
 from data_tools.classes import ClassTable

@@ -7,16 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import caffe
-from boundary import trust
+from boundary import packed, trust
 from data_tools import cli
 from data_tools.cli import DataError, whole
-from data_tools.images import LABEL
-from eval_tools.inference import Options
 from eval_tools.labels import BENCHMARKS, parse_classes
-from eval_tools.network import misplaced, whole_model
+
+if TYPE_CHECKING:
+    from eval_tools.inference import Options
 
 
 def parser(description: str | None, module: str) -> argparse.ArgumentParser:
@@ -68,11 +68,11 @@ def parsed(
     # All positional arguments are looked at together, wherever options stand between them: only
     # then is it clear whether one is missing.
     args = parser.parse_intermixed_args(_with_gaps(sys.argv[1:] if argv is None else argv))
-    if problem := misplaced(args.deploy, args.weights):
+    if problem := packed.misplaced(args.deploy, args.weights):
         parser.error(problem)
     for model in getattr(args, "versus", []):
         model[1] = model[1] or None
-        if problem := misplaced(*model):
+        if problem := packed.misplaced(*model):
             parser.error(f"--versus {problem}")
     return args
 
@@ -82,7 +82,7 @@ def _with_gaps(argv: Sequence[str]) -> list[str]:
     found: list[str] = []
     for place, text in enumerate(argv):
         found.append(text)
-        if place and argv[place - 1] == "--versus" and whole_model(text):
+        if place and argv[place - 1] == "--versus" and packed.whole_model(text):
             found.append("")
     return found
 
@@ -115,6 +115,10 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=whole(1), default=1, metavar="N", help="frames per batch (default: 1)"
     )
     group.add_argument("--gpu", type=whole(0), metavar="ID", help="run on that GPU")
+    add_engine(group)
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="say which engine computes, and why"
+    )
     group.add_argument("--flip", action="store_true", help="average with the mirrored frame")
     group.add_argument(
         "--scales",
@@ -132,10 +136,36 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_engine(group: argparse._ActionsContainer) -> None:
+    """Adds the option on what computes the net."""
+    group.add_argument(
+        "--engine",
+        metavar="auto|torch|openvino|onnxruntime",
+        help="what computes the net on the CPU; auto: the fastest that is installed (default: "
+        "torch)",
+    )
+
+
+def use_engine(args: argparse.Namespace) -> None:
+    """Sets the engine that add_inference's options ask for. Raises DataError if there is none."""
+    if args.verbose and hasattr(caffe, "set_verbosity"):
+        caffe.set_verbosity(1)
+    if args.engine is None:
+        return
+    if not hasattr(caffe, "set_engine"):  # another pycaffe
+        raise DataError("--engine: this Caffe has no other engines")
+    try:
+        caffe.set_engine(args.engine)
+    except RuntimeError as error:
+        raise DataError(f"--engine: {cli.describe(error)}") from error
+
+
 def options(
     args: argparse.Namespace, size: tuple[int, int] | None, labels: tuple[int, ...] | None
 ) -> Options:
     """The inference options, from arguments that add_inference defined."""
+    from eval_tools.inference import Options  # not above: not every command runs a net
+
     return Options(size, args.flip, args.scales, args.crf, labels)
 
 
@@ -165,6 +195,8 @@ def label_files(labels: str | None) -> list[tuple[str, str | Path]]:
         return []
     if (Path(labels) / "data.mdb").is_file():
         return [("--labels", labels)]
+    from data_tools.images import LABEL
+
     return [("--labels", file) for file in Path(labels).rglob("*") if file.suffix.lower() in LABEL]
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PANELS = ("loss", "accuracy", "learning rate")
 FIGURES = (".png", ".svg", ".pdf")
 POLL_SECONDS = 2.0
+WIDTH = 8.0  # of the figure, in inches
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -85,8 +86,10 @@ def draw(runs: Sequence[Run], x: str = "iterations", smooth: int = 1) -> Figure:
     from matplotlib.figure import Figure
 
     panels = [panel for panel in PANELS if any(_pick(run, panel) for run in runs)]
-    figure = Figure(figsize=(8, 1 + 3 * len(panels)), layout="constrained")
-    rows = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
+    figure = Figure(figsize=(WIDTH, 1 + 3 * len(panels)))
+    rows = figure.subplots(
+        len(panels), squeeze=False, sharex=True, gridspec_kw=_margins(len(panels))
+    )[:, 0]
     divisor, unit = _clock(runs) if x == "time" else (1, "iterations")
     for axes, panel in zip(rows, panels, strict=True):
         for number, run in enumerate(runs):
@@ -109,6 +112,22 @@ def draw(runs: Sequence[Run], x: str = "iterations", smooth: int = 1) -> Figure:
             axes.legend(fontsize=8)
     rows[-1].set_xlabel(unit)
     return figure
+
+
+def _margins(panels: int) -> dict[str, float]:
+    """Room for labels around panels, as shares of the figure. matplotlib could look for the least
+    room that is enough, but that takes longer than the drawing.
+    """
+    height = 1 + 3 * panels
+    between = 0.2  # inches, as below
+    tall = (height - 0.85 - between * (panels - 1)) / panels
+    return {
+        "left": 1.1 / WIDTH,
+        "right": 1 - 0.15 / WIDTH,
+        "bottom": 0.55 / height,
+        "top": 1 - 0.3 / height,
+        "hspace": between / tall,
+    }
 
 
 def _pick(run: Run, panel: str) -> dict[str, Series]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from boundary.text import plain_math, shown
 from boundary.writing import write_bytes
 from data_tools.cli import DataError

@@ -326,7 +326,9 @@ def _write_confusion(path: Path, tally: Tally) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command. Raises DataError."""
-    run(cli.parsed(arguments(), argv))
+    args = cli.parsed(arguments(), argv)
+    cli.use_engine(args)
+    run(args)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from data_tools.cli import DataError
 from data_tools.fit import Placement, pixels
 from data_tools.record import bilinear, nearest

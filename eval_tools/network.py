@@ -19,7 +19,7 @@ from caffe.proto import caffe_pb2
 from data_tools.blank_net import check_trust
 from data_tools.cli import DataError, describe, say
 from eval_tools.deploy import at_input_size, has_unpooling, read_deploy, scores_only
-from eval_tools.onnx_net import SUFFIX, OnnxNet, is_onnx
+from eval_tools.onnx_net import OnnxNet
 
 # The planes of (blue, green, red, depth) for an input, by its number of channels.
 _PLANES = {3: slice(0, 3), 1: slice(3, 4), 4: slice(0, 4)}
@@ -147,11 +147,11 @@ def load(
             missing layer or a blob of another shape. (Caffe itself silently leaves missing layers
             as they were initialised, and on stock Caffe another shape ends the process.)
     """
-    if problem := misplaced(deploy, weights):
+    if problem := packed.misplaced(deploy, weights):
         raise DataError(problem)
     if weights is not None:
         return _load(deploy, weights, gpu, score, scene, trusted, warn)
-    if is_onnx(deploy):
+    if packed.is_onnx(deploy):
         if gpu is not None:
             raise DataError(f"{shown(deploy)}: ONNX files run on the CPU, without --gpu")
         return Network(OnnxNet(deploy), str(deploy), score, scene)
@@ -160,26 +160,6 @@ def load(
         network = _load(found.net, found.weights, gpu, score, scene, trusted, told)
     network.name = str(deploy)
     return network
-
-
-def misplaced(deploy: str | Path, weights: str | Path | None) -> str:
-    """What is wrong: a prototxt without weights, or another model with some; empty if neither."""
-    if kind := whole_model(deploy):
-        if weights is not None:
-            return f"{shown(deploy)}: {kind} has its own weights; {shown(weights)} is too many"
-    elif weights is None:
-        return (
-            f"{shown(deploy)}: WEIGHTS is missing; only a packed model ({packed.SUFFIX}) and an "
-            f"ONNX file ({SUFFIX}) have their own"
-        )
-    return ""
-
-
-def whole_model(path: str | Path) -> str:
-    """What a file is that has a net with its weights; empty for a prototxt."""
-    if is_onnx(path):
-        return "an ONNX file"
-    return "a packed model" if packed.is_packed(path) else ""
 
 
 def _load(

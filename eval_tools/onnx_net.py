@@ -12,13 +12,7 @@ from boundary.errors import one_line, shown
 from boundary.reading import read_bytes
 from data_tools.cli import DataError
 
-SUFFIX = ".onnx"
 FLOAT = "tensor(float)"
-
-
-def is_onnx(path: str | Path) -> bool:
-    """Whether a file is an ONNX model, by its name."""
-    return Path(path).suffix.lower() == SUFFIX
 
 
 class Values:

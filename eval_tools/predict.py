@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from boundary import names, packed
 from boundary.errors import shown
+from boundary.late import tqdm
 from boundary.writing import write_bytes
 from data_tools import framing, notes
 from data_tools.cli import DataError, add_max_pixels, check_distinct, progress, say, size
@@ -148,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if sum(one is not None for one in given) != 1:
         parser.error("expected --rgb and --depth, or --sequence, or --lmdb")
     _check_options(parser, args)
+    cli.use_engine(args)
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
     source = args.dataset or (args.deploy if packed.is_packed(args.deploy) else args.lmdb)
     info = dataset_info(source) if source else {}
@@ -346,7 +347,7 @@ class Output:
         if self._args.probabilities:
             sure = np.rint(255 * found.confidence).astype(np.uint8)
             write_bytes(paths["probability"], drawings.png(sure), DataError)
-        tqdm.write(shown(path))  # to stdout, around a progress bar
+        tqdm.tqdm.write(shown(path))  # to stdout, around a progress bar
 
     def _on_the_frame(self, frame: Record, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The frame's colours at their full size, or at that of --size if it is larger, and the

@@ -6,7 +6,7 @@ import argparse
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -83,6 +83,8 @@ class Predictor:
         dataset: an LMDB or dataset.json of the training data, for the depth rule, names and
             colours; by default the packed model, or a comment in the prototxt, says them.
         gpu: the number of a GPU; None: the CPU.
+        engine: what computes on the CPU, as caffe.set_engine names it: "auto", "torch", "openvino"
+            or "onnxruntime"; None: what caffe.set_engine was told, by default "torch".
         batch_size: how many frames of one size run at once.
         no_reading: values of stored depth that mean "no reading", as 0 does. None: one that is far
             behind all others in the frames of a call is found, as by eval_tools.predict; say them,
@@ -111,6 +113,7 @@ class Predictor:
         *,
         dataset: str | Path | None = None,
         gpu: int | None = None,
+        engine: str | None = None,
         batch_size: int = 1,
         no_reading: float | Sequence[float] | None = None,
         trust: bool = False,
@@ -119,8 +122,9 @@ class Predictor:
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, expected at least 1")
         self.model, self.gpu, self.batch_size, self.rig = Path(model), gpu, batch_size, rig
+        self.engine = engine
         self.no_reading = None if no_reading is None else _values(no_reading)
-        with _engine(gpu):
+        with _engine(gpu, engine):
             self._network = load(model, weights, gpu, trusted=trust, warn=_warn)
         info = dataset_info(dataset) if dataset else {}
         values = self._network.values
@@ -299,19 +303,27 @@ class Predictor:
         """The frames' labels, from batches of one size; as eval_tools.predict --size original."""
         for batch in batches(frames, self.batch_size, lambda frame: frame.picture.shape):
             options = Options(batch[0].picture.shape[1::-1])
-            with _engine(self.gpu):
+            with _engine(self.gpu, self.engine):
                 found = segment(self._network, batch, options, **asked)
             yield from found
 
 
 @contextmanager
-def _engine(gpu: int | None) -> Iterator[None]:
-    """The engine for this thread alone: on that device, and without its log."""
+def _engine(gpu: int | None, engine: str | None) -> Iterator[None]:
+    """The engine for this thread alone: on that device, by that program, and without its log."""
     try:
-        with _LOCK, log.quiet(), device.using(gpu):
+        with _LOCK, log.quiet(), device.using(gpu), _computing_by(engine):
             yield
     except CaffeError as error:
         raise DataError(str(error)) from error
+
+
+def _computing_by(engine: str | None) -> AbstractContextManager[None]:
+    if engine is None:
+        return nullcontext()
+    from caffe import engines  # not above: it loads what writes ONNX
+
+    return engines.using(engine)
 
 
 def _unsaid(text: str) -> None:

@@ -6,14 +6,16 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from boundary.text import shown
-from eval_tools.compare import Difference
-from eval_tools.metrics import ConfusionMatrix
-from eval_tools.scoring import Tally
+
+if TYPE_CHECKING:
+    from eval_tools.compare import Difference
+    from eval_tools.metrics import ConfusionMatrix
+    from eval_tools.scoring import Tally
 
 FIGURES = {
     "global_accuracy": "global accuracy",

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.reading import reading
 from boundary.writing import atomic_write
 from data_tools.cli import DataError

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 import caffe
@@ -28,9 +27,6 @@ from data_tools.cli import DataError
 from data_tools.record import from_datum
 from data_tools.store import Reader
 from eval_tools import network
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 NETS = {"sf5": "FuseNet-SF5", "rgb": "colour only", "depth": "depth only"}
 FIGURES = ("global_accuracy", "mean_accuracy", "mean_iou")
@@ -153,6 +149,10 @@ def table(scores: list[dict]) -> str:
 
 def draw_frames(args: argparse.Namespace, count: int = 6) -> None:
     """Draws frames.png: evenly spaced test frames, their truth, and each net's prediction."""
+    import matplotlib  # not above: only this needs it, at the end
+    from matplotlib import pyplot as plt
+
+    matplotlib.use("Agg")
     reader = Reader(args.out / "lmdb" / "test")
     palette = np.array(reader.info["palette"], np.uint8)
     keys = reader.keys()

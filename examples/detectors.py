@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import caffe
+from boundary.late import cv2
 from boundary.lmdb_file import LmdbFile
 from caffe import layers as L
 from caffe import params as P

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from boundary.errors import shortened
 from boundary.streams import say
 from caffe import TEST, TRAIN
-from caffe.commands.script import status
+from caffe.commands.script import load_engine, status
 from caffe.errors import CaffeError
 from caffe.formats import files
 from caffe.graph.rules import layers_in
@@ -70,16 +70,18 @@ def _say(text: str) -> None:
 
 
 def _print_summary(args: argparse.Namespace) -> None:
-    from netgen.summary import summary  # not above: it loads the engine and torch
-
     net, phase = _read_net(args)
+    load_engine()
+    from netgen.summary import summary
+
     sys.stdout.write(summary(net, phase, _sketch(args, net, phase)))
 
 
 def _draw(args: argparse.Namespace) -> None:
+    net, phase = _read_net(args)
+    load_engine()
     from netgen.draw import draw
 
-    net, phase = _read_net(args)
     try:
         sketches = _sketch(args, net, phase)
     except CaffeError as error:

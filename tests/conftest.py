@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core; before torch counts them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from caffe.process import log
+
+SINK = log._sink
+LEVEL = SINK.min_level
 
 
 @pytest.fixture(autouse=True)
 def the_log_as_it_was() -> Iterator[None]:
-    """Commands that run in this process keep the log quiet from then on."""
-    sink, level = log._sink, log._sink.min_level
+    """Commands that run in this process, in fixtures as well, keep the log quiet from then on."""
+    log._sink = SINK
+    SINK.min_level = LEVEL
     yield
-    log._sink = sink
-    sink.min_level = level
+    log._sink = SINK
+    SINK.min_level = LEVEL

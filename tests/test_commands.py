@@ -1,7 +1,10 @@
-"""What all commands have in common: streams that are closed or full cause no traceback."""
+"""What all commands have in common: streams that are closed or full cause no traceback, and they
+start without the libraries that take long to load.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,22 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from bench import start
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("caffe", "netgen", "data_tools", "eval_tools", "caffe_patches")
-
-
-def _modules() -> list[str]:
-    """Everything that `python -m` runs."""
-    found = []
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if "overlay" not in path.parts and '__name__ == "__main__"' in path.read_text():
-                parts = path.relative_to(ROOT).with_suffix("").parts
-                found.append(".".join(parts).removesuffix(".__main__"))
-    return found
-
-
-MODULES = _modules()
+MODULES = start.modules()
 
 
 def _start(module: str, line: str, folder: Path) -> subprocess.Popen:
@@ -93,7 +84,7 @@ def test_a_folder_named_caffe_hides_nothing(tmp_path: Path) -> None:
     place = subprocess.run([sys.executable, "-c", PLACE], **options).stdout.strip()
     if not place or Path(place).parent.resolve() != ROOT.resolve():
         pytest.skip("this folder is not the one that is installed")
-    for package in PACKAGES:
+    for package in start.PACKAGES:
         (tmp_path / package).mkdir()
     for module in ("netgen", "caffe.convert", "data_tools.folder", "eval_tools.predict"):
         done = subprocess.run([sys.executable, "-m", module, "--help"], **options)
@@ -110,3 +101,113 @@ def test_another_package_named_caffe_is_named(tmp_path: Path) -> None:
         f"netgen: error: {tmp_path}/caffe hides the package caffe of {ROOT}: start from another "
         "folder\n"
     )
+
+
+# -- what a command loads ------------------------------------------------------------------------
+
+HEAVY = [
+    "torch", "cv2", "matplotlib", "h5py", "scipy", "PIL", "tqdm", "onnx", "onnxruntime", "openvino",
+    "nncf", "pycocotools", "sklearn", "pandas",
+]  # fmt: skip
+
+# Runs [module, arguments, allowed libraries] one after the other; prints [status, what was asked
+# for, what it printed on stderr] of each.
+DRIVER = """
+import contextlib, io, json, os, runpy, sys, warnings
+heavy, cases = json.loads(sys.argv[1])
+warnings.simplefilter("ignore", RuntimeWarning)  # runpy's, of modules that are imported already
+asked, allowed = [], set()
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        first = name.partition(".")[0]
+        if first in heavy and first not in allowed:
+            asked.append(name)
+            raise ImportError(f"{name} is not to be imported")
+sys.meta_path.insert(0, Finder())
+for module, arguments, may in cases:
+    asked.clear()
+    allowed = set(may)
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        sys.argv = ["-m", *arguments]
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        except Exception as error:
+            status = repr(error)
+    print(json.dumps([status, asked, said.getvalue()]), flush=True)
+"""
+
+# A command, its arguments, which of these libraries it may load, and its status.
+Case = tuple[str, list[str], list[str], int]
+GOLDEN = ROOT / "tests" / "golden"
+EXAMPLES = ["demo", "nyuv2", "ssd"]  # faster_rcnn has layers in Python, and so loads torch
+SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1'
+# Flags of `caffe`, and the status.
+CAFFE = {
+    "": 2,
+    "-version": 0,
+    "train -help": 0,
+    "test -help": 0,
+    "time -help": 0,
+    "device_query -help": 0,
+    "nothing": 2,
+    "train": 2,
+    "test -model net.prototxt": 2,
+    "time": 2,
+    "time -model net.prototxt -phase BOTH": 2,
+    "time -model net.prototxt -gpu one": 2,
+    "train -solver missing.prototxt": 1,
+    "train -solver broken.prototxt": 1,
+    "train -solver solver.prototxt -fresh fc": 2,
+    "train -solver solver.prototxt -gpu 0 -cpu 2": 2,
+    "train -solver solver.prototxt -precision fp8": 2,
+}
+
+
+def _cases() -> list[Case]:
+    found: list[Case] = []
+    for module in MODULES + EXAMPLES:
+        found += [(module, ["--help"], [], 0), (module, ["--no-such-option"], [], 2)]
+    found += [("caffe", flags.split(), [], status) for flags, status in CAFFE.items()]
+    found += [
+        ("netgen", ["sf5"], [], 0),
+        ("netgen", ["summary", "missing.prototxt"], [], 1),
+        ("caffe.convert", ["net.prototxt", "net.caffemodel", "net.xyz"], [], 1),
+        ("data_tools.inspect", ["missing"], [], 1),
+        ("data_tools.inspect", [str(GOLDEN / "train" / "lmdb")], ["cv2", "tqdm"], 0),
+        ("eval_tools.evaluate", ["net.prototxt", "net.caffemodel", "missing"], [], 1),
+        ("eval_tools.curves", ["missing.log"], [], 1),
+        # Last, as what is loaded stays so.
+        (
+            "eval_tools.curves",
+            [str(GOLDEN / "interop" / "reference_train.log")],
+            ["matplotlib", "PIL"],
+            0,
+        ),
+    ]
+    return found
+
+
+def test_what_commands_load(tmp_path: Path) -> None:
+    """Help, bad usage and bad input that is seen at once need no library that loads slowly."""
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    (tmp_path / "broken.prototxt").write_text("net: net")
+    cases = _cases()
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps([HEAVY, [case[:3] for case in cases]])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'examples'}", "PATH": "/usr/bin:/bin"},
+    )
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(outcomes) == len(cases), done.stderr[-2000:]
+    wrong = {
+        f"{module} {' '.join(arguments)}": outcome
+        for (module, arguments, _, status), outcome in zip(cases, outcomes, strict=True)
+        if outcome[:2] != [status, []]
+    }
+    assert wrong == {}

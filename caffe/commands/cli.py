@@ -32,6 +32,7 @@ commands:
 """
 
 FIND_LR_ITERATIONS = 100
+ENGINES = ("auto", "torch", "openvino", "onnxruntime")  # caffe.engines.NAMES, without loading it
 
 FLAGS = (
     Flag("gpu", "", "Run on these GPUs, separated by ','; 'all' for all there are."),
@@ -95,6 +96,12 @@ FLAGS = (
         "open: SegNet, SSD, ... (docs/forks.md). A comment '# fork: NAME' in the net wins.",
     ),
     Flag("precision", "fp32", "The arithmetic: fp32; bf16; or tf32, on GPUs that have it."),
+    Flag(
+        "engine",
+        "torch",
+        "With 'test' and 'time': what computes on the CPU in phase TEST: torch, openvino, "
+        "onnxruntime; or auto, the fastest that is installed. -v 1 tells more.",
+    ),
     Flag(
         "recompute",
         False,
@@ -160,9 +167,10 @@ def _command(flags: SimpleNamespace, others: list[str], given: set[str]) -> int:
     if flags.precision not in execution.PRECISIONS:
         expected = ", ".join(execution.PRECISIONS)
         raise Usage(f"-precision {flags.precision}: expected one of {expected}")
-    execution.set_precision(flags.precision)
-    execution.set_recompute(flags.recompute)
-    execution.set_deterministic(flags.deterministic)
+    if flags.engine not in ENGINES:
+        raise Usage(f"-engine {flags.engine}: expected one of {', '.join(ENGINES)}")
+    if "engine" in given and action not in (test, time_model):
+        raise Usage("-engine is for 'test' and 'time'")
     if action is train:
         log.set_brief(brief_by_default(flags, given) if flags.brief is None else flags.brief)
     if flags.find_lr and action is not train:
@@ -198,7 +206,6 @@ def train(flags: SimpleNamespace) -> int:
         raise Usage("-patience counts tests that are not better: it needs -keep_best")
     from caffe.formats import files
     from caffe.process.signals import SignalRequests
-    from caffe.solver.snapshots import resume_point
 
     param = files.read_solver(flags.solver, emit)
     if param.debug_info and flags.brief is None:
@@ -211,6 +218,9 @@ def train(flags: SimpleNamespace) -> int:
     devices = _devices(flags, param)
     effects = flags.sigint_effect, flags.sighup_effect, flags.sigterm_effect
     requests = SignalRequests(*effects, at_once=True)
+    _compute_as(flags)
+    from caffe.solver.snapshots import resume_point
+
     snapshot = resume_point(flags.snapshot, param.snapshot_prefix)
     if snapshot or flags.weights:
         param.ClearField("weights")
@@ -285,20 +295,25 @@ def test(flags: SimpleNamespace) -> int:
 
 
 def time_model(flags: SimpleNamespace) -> int:
-    """Time every layer, or every operation of the plan, forward and backward."""
-    from caffe.plan.clock import Clock
-
+    """Time every layer, or every operation of the plan, forward and backward. An engine's part is
+    one operation of the plan of a net in phase TEST.
+    """
     _need(flags.model, "model", "time: a model definition")
     _need(flags.iterations > 0, "iterations", "time: a positive number")
     if flags.phase not in ("", "TRAIN", "TEST"):
         raise Usage(f'-phase {flags.phase}: phase must be "TRAIN" or "TEST"')
+    by_engine = flags.engine != "torch"
+    if by_engine and flags.phase == "TRAIN":
+        raise Usage(f"-engine {flags.engine} computes nets in phase TEST only")
     _use_one(flags, (339, 343))
-    net = _net(flags, pb.TEST if flags.phase == "TEST" else pb.TRAIN)
-    net.observed = not flags.plan
-    if flags.plan and net.plan is None:
+    net = _net(flags, pb.TEST if by_engine or flags.phase == "TEST" else pb.TRAIN)
+    planned = flags.plan or by_engine
+    net.observed = not planned
+    if planned and net.plan is None:
+        asked = "-plan" if flags.plan else "-engine"
         raise CaffeError(
-            f"{flags.model}: -plan: this net runs layer by layer, because it says debug_info, or "
-            "has a layer that works on its blobs (a Python layer, say); time it without -plan"
+            f"{flags.model}: {asked}: this net runs layer by layer, because it says debug_info, or "
+            f"has a layer that works on its blobs (a Python layer, say); time it without {asked}"
         )
     last = len(net.layers) - 1
     emit("caffe.cpp:351", "Performing Forward")
@@ -307,16 +322,19 @@ def time_model(flags: SimpleNamespace) -> int:
     net.backward_from_to(last, 0)
     emit("caffe.cpp:365", "*** Benchmark begins ***")
     emit("caffe.cpp:366", f"Testing for {flags.iterations} iterations.")
+    from caffe.plan.clock import Clock
+
     start = _now()
     clock = Clock(net.plan, _now) if net.plan else None
     names = clock.names if clock else net.wiring.layer_names
     spent = clock.spent if clock else {w: [0.0] * len(names) for w in ("forward", "backward")}
     for j in range(flags.iterations):
         began = _now()
-        if clock:
-            clock.run()
-        else:
-            _time_layers(net, spent)
+        with net.work.sharing():  # as in whole passes
+            if clock:
+                clock.run()
+            else:
+                _time_layers(net, spent)
         milliseconds = number((_now() - began) * 1e3)
         emit("caffe.cpp:394", f"Iteration: {j + 1} forward-backward time: {milliseconds} ms.")
     total = (_now() - start) * 1e3
@@ -396,6 +414,10 @@ def _gpus(text: str) -> list[int]:
     """The GPUs that -gpu names. Raises CaffeError if one does not exist."""
     if not text:
         return []
+    try:
+        ids = [int(part) for part in text.split(",")] if text != "all" else []
+    except ValueError:
+        raise Usage(f"-gpu {text}: expected 'all', or numbers separated by ','") from None
     import torch
 
     from caffe.process.device import check_gpu
@@ -403,10 +425,6 @@ def _gpus(text: str) -> list[int]:
     if text == "all":
         check_gpu(0)
         return list(range(torch.cuda.device_count()))
-    try:
-        ids = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise Usage(f"-gpu {text}: expected 'all', or numbers separated by ','") from None
     for index in ids:
         check_gpu(index)
     return ids
@@ -418,12 +436,12 @@ def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | No
     -gpu or -cpu name them, else the solver's solver_mode and device_id. If torchrun has started
     several processes here, they take all GPUs instead of device_id.
     """
-    from caffe.process.peers import place_from_environment
-
     if flags.gpu and flags.cpu:
         raise Usage("give -gpu or -cpu, but not both")
     if flags.cpu < 0:
         raise Usage(f"-cpu {flags.cpu}: expected the number of processes, at least 1")
+    from caffe.process.peers import place_from_environment
+
     place = place_from_environment()
     if flags.gpu:
         gpus = _gpus(flags.gpu)
@@ -438,6 +456,15 @@ def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | No
         return [*_gpus(str(param.device_id) if alone else "all")]
     except CaffeError as error:
         raise CaffeError(f"{flags.solver}: solver_mode is GPU: {error}") from None
+
+
+def _compute_as(flags: SimpleNamespace) -> None:
+    """Compute as the flags say. This loads torch, so it comes after what can be refused."""
+    from caffe.process import execution
+
+    execution.set_precision(flags.precision)
+    execution.set_recompute(flags.recompute)
+    execution.set_deterministic(flags.deterministic)
 
 
 def _use(gpus: list[int]) -> None:
@@ -458,7 +485,12 @@ def _use_one(flags: SimpleNamespace, lines: tuple[int, int]) -> None:
         emit(f"caffe.cpp:{lines[0]}", f"Use GPU with device ID {gpus[0]}")
     else:
         emit(f"caffe.cpp:{lines[1]}", "Use CPU.")
+    _compute_as(flags)
     _use(gpus)
+    if flags.engine != "torch":
+        from caffe.engines import set_engine
+
+        set_engine(flags.engine)
 
 
 def _timed(function: Callable[[], object]) -> float:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from boundary import interrupts, running
 from boundary.streams import say
 from caffe.errors import CaffeError
-from caffe.process.log import init_log, set_log_dir
+from caffe.process.log import init_log, set_log_dir, set_verbosity
 
 Value = bool | int | str | None
 
@@ -75,7 +75,7 @@ GLOG = (
     Flag("alsologtostderr", True, "Log to stderr as well as into files; always so."),
     Flag("stderrthreshold", 0, "Lowest severity on stderr beside files; always 0."),
     Flag("colorlogtostderr", False, "Colours on a terminal; never."),
-    Flag("v", 0, "Show verbose messages up to this level; there are none."),
+    Flag("v", 0, "Show verbose messages up to this level; 1: which -engine computes, and why."),
 )
 
 
@@ -182,6 +182,7 @@ def _run(
     values, others, given = parse(arguments, flags)
     if "minloglevel" in given:
         init_log(values.minloglevel)
+    set_verbosity(values.v)
     directory = values.log_dir or os.environ.get("GLOG_log_dir", "")
     if directory and not values.logtostderr:
         set_log_dir(directory, program)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from boundary import running, trust
+from boundary.interrupts import loading
 from caffe.errors import CaffeError
 from caffe.process.log import WARNING, init_log
 
@@ -35,6 +36,15 @@ def status(
     if quiet and "GLOG_minloglevel" not in os.environ:
         init_log(WARNING)
     return running.status(program, main, (CaffeError,), at_once)
+
+
+def load_engine() -> None:
+    """Import what runs nets, and torch with it: seconds, in which an interrupt ends the command.
+
+    Commands call it when their arguments are known to be good, and import what they use of it then.
+    """
+    with loading():
+        import caffe.net  # noqa: F401
 
 
 def numbers(count: int | None = None) -> Callable[[str], list[int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from boundary import limits
+from boundary.late import cv2
 from caffe.errors import CaffeError
 from caffe.proto import caffe_pb2 as pb
 
@@ -87,8 +88,6 @@ class Window:
         """The values at `where`, interpolated bilinearly."""
         rows, columns = self._rows, self._columns
         if (rows.new, columns.new) != plane.shape:
-            import cv2  # not above: it takes 16 MB, and most nets do not need it
-
             size = (columns.new, rows.new)
             plane = cv2.resize(np.ascontiguousarray(plane), size, interpolation=cv2.INTER_LINEAR)
         return plane[rows.seen, columns.seen]
@@ -126,8 +125,6 @@ class TurnedWindow:
 
     def _turned(self, plane: np.ndarray, linear: bool = False, spread: bool = True) -> np.ndarray:
         """A plane on the output. spread: the edge's values go on beyond the picture; else 0."""
-        import cv2
-
         flags = (cv2.INTER_LINEAR if linear else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
         border = cv2.BORDER_REPLICATE if spread else cv2.BORDER_CONSTANT
         plane = np.ascontiguousarray(plane)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from boundary.late import cv2
 from boundary.pictures import decode
 from caffe.errors import CaffeError
 from caffe.formats.db import Database
@@ -65,8 +66,6 @@ def decode_picture(data: bytes, color: bool | None = None) -> np.ndarray:
 
     Raises CaffeError if they cannot be decoded, or hold more pixels than boundary.limits allows.
     """
-    import cv2  # not above: it takes 16 MB, and most records do not need it
-
     flags = {None: cv2.IMREAD_UNCHANGED, True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE}
     image = decode(data, flags[color], f"encoded Datum of {len(data)} bytes", CaffeError)
     return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))

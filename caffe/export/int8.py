@@ -17,10 +17,11 @@ import numpy as np
 
 from boundary.errors import one_line
 from caffe.errors import CaffeError
-from caffe.export.probes import Feeds
 
 if TYPE_CHECKING:
     import onnx
+
+    from caffe.export.probes import Feeds
 
 # Most of what a convolution of depth gives is small beside the edges of holes. Labels of an SF5 on
 # NYUv2 change least by this share, of 99.9, 99.99, 99.999 and 100 %.

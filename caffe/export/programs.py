@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from boundary.errors import one_line
+from boundary.late import cv2
 from boundary.reading import reading
 from caffe.errors import CaffeError
 from caffe.formats.onnx import Target
@@ -134,8 +135,6 @@ def _paths() -> list[str]:
 
 
 def _in_opencv(model: str, feeds: Arrays, outputs: Sequence[str]) -> list[np.ndarray]:
-    import cv2
-
     net = cv2.dnn.readNetFromONNX(model)
     net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     for name, values in feeds.items():

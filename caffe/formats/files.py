@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 from boundary import writing
 from boundary.errors import shown
+from boundary.late import h5py
 from boundary.reading import check_plain, read_bytes, reading
 from caffe.errors import CaffeError
 from caffe.formats import prototext, wire
@@ -359,8 +360,6 @@ def _layers_hdf5(
     file: Hdf5, members: dict[str, Any], path: str, prefix: str = ""
 ) -> Iterator[tuple[str, list[np.ndarray | None]]]:
     """(name, blobs) of each layer. HDF5 splits a layer name at '/' into nested groups."""
-    import h5py
-
     for key, layer in members.items():
         name = prefix + key
         if not isinstance(layer, h5py.Group):
@@ -453,8 +452,6 @@ def _text_hdf5(value: np.ndarray, path: str) -> str:
 
 def write_solver_state_hdf5(path: PathLike, state: SolverStateData) -> None:
     """Write a solver state as HDF5 (.solverstate.h5)."""
-    import h5py
-
     from boundary.hdf5 import writing_hdf5
 
     with writing_hdf5(path, CaffeError) as file:

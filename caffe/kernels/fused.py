@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -204,12 +205,26 @@ def has_avx512() -> bool:
     return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
+@cache
+def has_amx() -> bool:
+    """Whether this is an Intel processor with AMX. On these, with two units for AVX-512 a core,
+    oneDNN's convolutions of up to 128 channels take 0.5 to 0.95 of the time of Winograd's.
+    """
+    try:
+        return "amx_tile" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
 def choose_fp32(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
     """The fastest algorithm in float32, None for PyTorch's.
 
     few, many: the smaller and the larger of the numbers of input and output channels; tiles: the
     number of F4's tiles in the batch.
     """
+    if task == "forward" and has_amx():
+        wide, middling = few >= 256, few * many >= 128 * 256
+        return F4 if (wide and tiles >= 48) or (middling and tiles >= 256) else None
     if _narrow(few, many):
         slow = task == "weight" and few >= 32 and tiles >= 256 and not has_avx512()
         return F4 if slow else None

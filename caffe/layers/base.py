@@ -189,9 +189,18 @@ class Layer:
         """Whether force_backward asks for the gradient of bottom `index`."""
         return index not in self.labels
 
+    @property
+    def changes_blobs(self) -> bool:
+        """Whether forward changes parameter blobs in this layer's phase; `gathers`: in any."""
+        return self.gathers
+
     def statistic(self, index: int) -> bool:
         """Whether parameter `index` is a running statistic, which does not learn."""
         return self.gathers
+
+    def lacks_statistics(self) -> bool:
+        """Whether a pass would normalise by gathered statistics before any have been gathered."""
+        return False
 
     def choices(self, index: int, shapes: Sequence[Shape]) -> int:
         """How many whole numbers, from 0 on, bottom `index` may hold (indices, or 2 for yes and
@@ -364,7 +373,8 @@ class Layer:
 
     def array(self, index: int) -> np.ndarray:
         """A copy of a parameter's values."""
-        return self.blobs[index].data.copy()
+        # Not .data: nobody gets a view, by which values could change unnoticed.
+        return self.blobs[index].tensor(torch.device("cpu")).contiguous().numpy().copy()
 
     def top_shapes(self, bottom: Tensors) -> list[Shape]:
         """infer_shapes for tensors; forward calls it to refuse bottoms that do not fit."""

@@ -180,6 +180,10 @@ class BN(Layer):
         stand_in = self._affine(centred, inverse, torch.zeros_like(inverse))
         return self._affine(with_gradient_of(y, stand_in), gain, offset)
 
+    @property
+    def changes_blobs(self) -> bool:
+        return self.phase == pb.TRAIN
+
     def statistic(self, index: int) -> bool:
         return index >= 2
 

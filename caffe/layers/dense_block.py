@@ -92,6 +92,10 @@ class DenseBlock(Layer):
             if self.statistic(i):
                 spec.lr_mult = spec.decay_mult = 0
 
+    @property
+    def changes_blobs(self) -> bool:
+        return self.phase != pb.TEST
+
     def statistic(self, index: int) -> bool:
         kind = index // self.steps % 5
         return index == len(self.blobs) - 1 or kind in (MEAN, VARIANCE)

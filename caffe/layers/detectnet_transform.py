@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from boundary.late import cv2
 from caffe.formats.files import read_blob
 from caffe.layers.base import Layer, Shape, Tensors, register
 from caffe.layers.look import Look
@@ -167,8 +168,6 @@ class DetectNetTransformation(Layer):
 
     def _image(self, image: np.ndarray, changes: _Changes) -> np.ndarray:
         """The picture (H, W, 3), changed."""
-        import cv2
-
         image = np.ascontiguousarray(image / 255, np.float32)
         if abs(changes.hue) > EPSILON or changes.saturation < 1 - 1 / 255:
             colors = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
@@ -189,8 +188,6 @@ class DetectNetTransformation(Layer):
 
     def _mean(self, size: tuple[int, int]) -> np.ndarray | float:
         """What is subtracted from a picture of this size, 0..1."""
-        import cv2
-
         values = self.layer_param.transform_param.mean_value
         if self.mean is None:
             return np.array(values, np.float32) / 255 if values else 0.0
@@ -265,8 +262,6 @@ def _turns(changes: _Changes) -> bool:
 
 def _turned(size: tuple[int, int], angle: float) -> tuple[np.ndarray, tuple[int, int]]:
     """The matrix (2, 3) that turns a picture of this size, and the size that holds all of it."""
-    import cv2
-
     center = (size[0] / 2, size[1] / 2)
     before, after = (cv2.boxPoints((center, size, turn)) for turn in (0.0, angle))
     low, high = np.floor(after.min(0)), np.ceil(after.max(0))

@@ -13,6 +13,7 @@ import torch
 
 from boundary import limits
 from boundary.errors import reason, shown
+from boundary.late import cv2
 from boundary.pictures import decode, read_picture
 from boundary.reading import read_bytes, read_text
 from caffe.blob import check_shape
@@ -35,8 +36,6 @@ def read_image(path: str, color: bool = True) -> np.ndarray:
     """A picture, height x width x channels, uint8; B, G, R or grey. Raises CaffeError if the file
     cannot be read, is no picture or a too large one.
     """
-    import cv2  # not above: 16 MB that most nets do without
-
     flags = cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
     return np.atleast_3d(read_picture(path, flags, CaffeError))
 
@@ -108,8 +107,6 @@ class ImageData(PrefetchingLayer):
 def _read_sample(
     root: str, size: tuple[int, int], color: bool, entry: tuple[str, int], number: int
 ) -> Sample:
-    import cv2
-
     path, label = root + entry[0], entry[1]
     image = read_image(path, color)
     if any(size):
@@ -284,8 +281,6 @@ class _Cutter:
 
         Raises ValueError if the window does not lie in the picture, or the channels differ.
         """
-        import cv2
-
         if image.shape[2] != out.shape[0]:
             raise ValueError(f"it has {image.shape[2]} channels; the window file says otherwise")
         x, width, left, right = self._span(corners[0], corners[2], corners, image.shape[1])
@@ -354,8 +349,6 @@ def _window_batches(
     mirror: bool,
 ) -> Iterator[Batch]:
     """Endless batches: first background, then `objects` windows on objects."""
-    import cv2
-
     while True:
         data, labels = torch.zeros(shape), torch.empty(shape[0])
         for i in range(shape[0]):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from boundary.late import cv2
 from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
 from caffe.layers.look import OUTPUT
 
@@ -94,8 +95,6 @@ class ConnectedComponent(Layer):
 
 def _numbered(plane: np.ndarray) -> np.ndarray:
     """The numbers of a plane's regions."""
-    import cv2  # not above: 16 MB that most nets do without
-
     largest, marks = max(int(plane.max()), 0), (plane & 255).astype(np.uint8)
     total, regions = 0, np.zeros(plane.shape, np.int64)
     for value in np.unique(marks):

@@ -95,6 +95,13 @@ class BatchNorm(Normalizing):
         given = p.HasField("use_global_stats")
         return p.use_global_stats if given else self.phase == pb.TEST
 
+    def lacks_statistics(self) -> bool:
+        return self.use_global and not self.blobs[2].data.any()  # their factor
+
+    @property
+    def changes_blobs(self) -> bool:
+        return not self.use_global
+
     def _fix_learning_rates(self) -> None:
         """The blobs are statistics, so the solver must leave them alone."""
         specs = self.layer_param.param

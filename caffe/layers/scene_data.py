@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from boundary import limits
+from boundary.late import cv2
 from boundary.reading import read_text
 from caffe.data.order import RecordRandom, endless
 from caffe.data.prefetch import Batch
@@ -165,8 +166,6 @@ def _evaluated(
     tops: int,
 ) -> Iterator[Batch]:
     """Endless batches of EvalData."""
-    import cv2
-
     while True:
         images, boxes = [], []
         for item in range(p.batch_size):
@@ -290,8 +289,6 @@ class _Cutter:
 
     def cut(self, scene: Scene, rng: np.random.Generator) -> _Sample:
         """One picture and its scene."""
-        import cv2
-
         p, image = self.p, read_image(scene.path)
         boxes, nowhere = scene.boxes.copy(), scene.nowhere.copy()
         if self.mirror and rng.integers(2):
@@ -350,8 +347,6 @@ class _Cutter:
         self, image: np.ndarray, middle: tuple[float, float], factors: tuple[float, float]
     ) -> tuple[np.ndarray, tuple[float, float], np.ndarray]:
         """The picture times the factors, the middle there, and what was cut off before."""
-        import cv2
-
         shift = np.zeros(4, np.float32)
         if factors == (1, 1):
             return image, middle, shift

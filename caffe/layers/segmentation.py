@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from boundary.late import cv2
 from caffe.formats.onnx import Graph, Value
 from caffe.layers.base import Layer, Shape, Tensors, register, with_gradient_of
 from caffe.layers.look import NORM, OUTPUT, Look
@@ -555,8 +556,6 @@ class SegmentationEvaluate(Layer):
 
 def _resized(masks: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Masks (C, H, W) of 0 to 1 as bytes in another size."""
-    import cv2  # not above: 16 MB that most nets do without
-
     planes = (masks.nan_to_num().clamp(0, 1) * 255).to(torch.uint8).cpu().numpy()
     changed = [cv2.resize(plane, (int(size[1]), int(size[0]))) for plane in planes]
     return torch.from_numpy(np.stack(changed)).to(masks.device)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from boundary import limits
+from boundary.late import cv2
 from caffe.blob import check_shape
 from caffe.data.order import RecordRandom, endless
 from caffe.data.prefetch import Batch
@@ -99,8 +100,6 @@ class Reading:
 
 
 def _resized(pixels: np.ndarray, size: Size, nearest: bool = False) -> np.ndarray:
-    import cv2  # not above: 16 MB that most nets do without
-
     if not any(size) or pixels.shape[:2] == size:
         return pixels
     how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from boundary import limits
+from boundary.late import cv2
 from caffe.blob import check_shape
 from caffe.data.order import RecordRandom, endless
 from caffe.data.prefetch import Batch
@@ -81,8 +82,6 @@ class Frames:
         return clip - self.mean
 
     def _frame(self, path: str) -> np.ndarray:
-        import cv2
-
         image = read_image(path, self.color)
         if any(self.size):
             image = np.atleast_3d(cv2.resize(image, self.size))

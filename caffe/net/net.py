@@ -19,7 +19,8 @@ from caffe.graph.parameters import Parameter
 from caffe.graph.rules import filter_net, insert_splits
 from caffe.graph.wiring import Wiring
 from caffe.net import batches, debug, weights
-from caffe.plan.build import can_plan
+from caffe.net.plans import Plans
+from caffe.net.work import Work, shared_out
 from caffe.plan.plan import Plan
 from caffe.process import memory
 from caffe.process.log import WARNING, emit
@@ -39,9 +40,11 @@ class Net:
 
     blobs, params: OrderedDicts by name; inputs, outputs: names (outputs in alphabetical order).
     wiring: the layers and how blobs connect them (caffe/graph/wiring.py), for the engine's other
-    parts. gradient_hook: called with each parameter's blob when its gradient is complete.
+    parts. gradient_hook: called with each parameter's blob when its gradient is complete. work: how
+    much a pass computes.
     observed: True, as in pycaffe, keeps every blob. If set to False, whole passes may follow a plan
-    (caffe/plan), which gives the same outputs and parameter gradients with less time and memory.
+    (caffe/plan), which gives the same outputs and parameter gradients with less time and memory;
+    in phase TEST caffe.set_engine may have another program compute a part of it.
     The blobs in between are then not filled, and backward() starts from the losses only.
     """
 
@@ -114,7 +117,8 @@ class Net:
         self._ran_to = -1
         self.observed = True
         self.gradient_hook: GradientHook | None = None
-        self._plan: Plan | None = None
+        self.work = Work(wiring)
+        self._plans = Plans(wiring)
         self._followed: Plan | None = None  # the plan of the last forward pass
         announce("net.cpp:257", "Network initialization done.")
 
@@ -190,6 +194,7 @@ class Net:
         losses = self.losses_from_to(start, end)
         return float(sum(losses)) if losses else 0.0
 
+    @shared_out
     def losses_from_to(self, start: int, end: int, may_plan: bool = True) -> list[torch.Tensor]:
         """Run layers start .. end; returns the weighted losses, without waiting for the GPU.
 
@@ -226,6 +231,7 @@ class Net:
             if weight
         ]
 
+    @shared_out
     def backward_from_to(self, start: int, end: int, keep_graph: bool = True) -> None:
         """Run the gradient of layers start .. end, from the later to the earlier.
 
@@ -258,13 +264,7 @@ class Net:
         """The plan for this pass; None if somebody could tell the difference."""
         whole = start == 0 and end == len(self.wiring) - 1
         watched = self.observed or self.debug_info or any(self._callbacks.values())
-        if watched or not whole:
-            return None
-        if self._plan is not None and not self._plan.is_current():
-            self._plan = None
-        if self._plan is None and can_plan(self.wiring):
-            self._plan = Plan(self.wiring, train=self.phase == pb.TRAIN)
-        return self._plan
+        return None if watched or not whole else self._plans.current(self)
 
     @property
     def plan(self) -> Plan | None:
@@ -421,7 +421,7 @@ class Net:
 
         Raises CaffeError if their parameters differ in number or shape.
         """
-        self._plan = None  # it may have prepared the old weights
+        self._plans.clear()
         weights.share(self.wiring, other.wiring)
 
     def to_proto(self) -> pb.NetParameter:

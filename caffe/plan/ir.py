@@ -159,22 +159,21 @@ class Program:
     def join(self, parts: Sequence[Node], run: Operation, numbers: Numbers) -> Node:
         """Replace a chain of nodes by one node, which takes any number type.
 
-        It takes the first node's bottoms and makes the last one's tops. Raises ValueError unless
-        each of the others takes one value, which the node before it makes alone.
+        It takes the first node's bottoms, then what the others take besides the values of the
+        chain, and makes the last one's tops. Raises ValueError unless each of the others takes one
+        value that the node before it makes alone.
         """
         first, last = parts[0], parts[-1]
+        bottom, wants = list(first.bottom), list(first.wants)
         for before, part in itertools.pairwise(parts):
-            if before.top != part.bottom:
+            if len(before.top) != 1 or part.bottom.count(before.top[0]) != 1:
                 raise ValueError(f"{before.name} and {part.name} are no links of one chain")
-        node = Node(
-            [layer for part in parts for layer in part.layers],
-            first.bottom,
-            last.top,
-            run,
-            first.wants,
-            numbers,
-            any_number=True,
-        )
+            for value, want in zip(part.bottom, part.wants, strict=True):
+                if value != before.top[0]:
+                    bottom.append(value)
+                    wants.append(want)
+        layers = [layer for part in parts for layer in part.layers]
+        node = Node(layers, bottom, last.top, run, wants, numbers, any_number=True)
         self.nodes[self.nodes.index(last)] = node
         for part in parts[:-1]:
             self.nodes.remove(part)

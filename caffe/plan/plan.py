@@ -12,7 +12,7 @@ On the CPU, and in bf16 everywhere, 4-D values are kept channels-last, as convol
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, overload
 
 import torch
 
@@ -20,7 +20,9 @@ from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.graph.wiring import Wiring
 from caffe.plan.build import build
+from caffe.plan.delegates import Delegate
 from caffe.plan.ir import Node, circumstances
+from caffe.plan.part import Part
 from caffe.process import memory
 from caffe.process.device import current_device
 
@@ -34,7 +36,8 @@ class Watcher(Protocol):
 
 
 class Plan:
-    """The plan of one net. train: whether gradients are wanted, or only outputs.
+    """The plan of one net. train: whether gradients are wanted, or only outputs. delegate: computes
+    some of the layers, in one node; for deploy plans.
 
     forward() fills the net's output blobs and returns the losses (weighted, scalars). backward()
     adds to the gradients of the parameters, and calls gradient_hook with each blob whose gradient
@@ -42,9 +45,10 @@ class Plan:
     not fit and why. clock: the Watcher, if any.
     """
 
-    def __init__(self, wiring: Wiring, train: bool) -> None:
+    def __init__(self, wiring: Wiring, train: bool, delegate: Delegate | None = None) -> None:
         self.name, self.train = wiring.name, train
-        self.program, self.report = build(wiring, train, circumstances())
+        part = Part(wiring, delegate) if delegate is not None else None
+        self.program, self.report = build(wiring, train, circumstances(), delegate, part)
         self._last_use = {i: k for k, node in enumerate(self.nodes) for i in node.bottom}
         self._total: torch.Tensor | None = None
         self.gradient_hook: Callable[[Blob], None] | None = None
@@ -110,9 +114,9 @@ class Plan:
 
     def _parameters(
         self, node: Node, leaves: dict[object, torch.Tensor], device: torch.device
-    ) -> list[torch.Tensor]:
+    ) -> Sequence[torch.Tensor]:
         if not self.train:
-            return [b.tensor(device) for b in node.blobs]
+            return _Parameters(node.blobs, device)
         ready = []
         for layer in node.layers:
             for i, blob in enumerate(layer.blobs):
@@ -136,3 +140,26 @@ class Plan:
                 leaf.register_post_accumulate_grad_hook(lambda _: hook(blob))
             leaves[blob.data_key] = leaf
         return leaf.view(blob.shape)
+
+
+class _Parameters(Sequence[torch.Tensor]):
+    """The tensors of parameters, made where an operation looks at them: most have prepared what
+    follows from them.
+    """
+
+    def __init__(self, blobs: Sequence[Blob], device: torch.device) -> None:
+        self._blobs, self._device = blobs, device
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    @overload
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[torch.Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> torch.Tensor | list[torch.Tensor]:
+        if isinstance(index, slice):
+            return [blob.tensor(self._device) for blob in self._blobs[index]]
+        return self._blobs[index].tensor(self._device)

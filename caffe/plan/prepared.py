@@ -13,20 +13,23 @@ from caffe.blob import Blob
 from caffe.kernels import finite, winograd
 from caffe.kernels.fused import Convolving
 from caffe.kernels.geometry import Geometry
-from caffe.kernels.winograd import F2, F4
+from caffe.kernels.winograd import F2, F4, Filtering
 from caffe.layers.activation import ReLU
 from caffe.layers.base import Layer, Tensors
+from caffe.layers.common import Eltwise
 from caffe.layers.normalization import BatchNorm, Scale
 from caffe.layers.vision import Deconvolution
 from caffe.plan.ir import Circumstances
 from caffe.plan.operations import by_layer, caffe_order
 from caffe.process import memory
+from caffe.process.device import current_device
 
 # Numbers of F4's tiles in a batch. Below FEW, it is better to leave large weights as they are; from
 # MANY on, it pays to compute F4's filters, which are larger still.
 FEW, MANY = 40, 128
 
-Run = Callable[[torch.Tensor], torch.Tensor]
+# From the convolution's bottom, and the other term of the sum if there is one.
+Run = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Watch:
@@ -38,17 +41,16 @@ class Watch:
 
     def __init__(self, blobs: Sequence[Blob]) -> None:
         self.blobs = blobs
-        self._seen: list[tuple[object, int, int]] | None = None
+        self._seen: list[tuple[object, ...]] | None = None
         self._copies: dict[int, np.ndarray] = {}
 
     def changed(self) -> bool:
         """Whether a parameter has changed, or may have, since the last call."""
-        seen, same = [], True
+        seen, same, device = [], True, current_device()
         for i, blob in enumerate(self.blobs):
             if blob.viewed:
                 same &= self._same_as_copy(i, blob.data)
-            values = blob.tensor()
-            seen.append((blob.data_key, values.data_ptr(), values._version))
+            seen.append(blob.mark(device))
         same &= seen == self._seen
         self._seen = seen
         return not same
@@ -92,7 +94,8 @@ class Growth:
 
 
 class PreparedConvolution:
-    """An operation of a plan: a 2-D (de)convolution, then optionally BatchNorm, Scale and ReLU.
+    """An operation of a plan: a 2-D (de)convolution, then optionally BatchNorm, Scale, a sum with
+    one more bottom, and ReLU.
 
     It runs layer by layer where parameters or values are not finite, or may overflow.
     even: equal pixels with equal neighbours are to have equal results, for which Winograd's
@@ -106,6 +109,7 @@ class PreparedConvolution:
         self.layers = layers
         self.conv = layers[0]
         self.transposed = isinstance(self.conv, Deconvolution)
+        self.sum = next((layer for layer in layers if isinstance(layer, Eltwise)), None)
         self.relu = isinstance(layers[-1], ReLU)
         self.how = Convolving(
             self.conv.kernel_geometry, self.transposed, made_for.dtype, made_for.channels_last
@@ -113,25 +117,42 @@ class PreparedConvolution:
         self._watch = Watch([blob for layer in layers for blob in layer.blobs])
         self._for: tuple[object, ...] | None = None
         self._run: Run = self._unprepared
+        self._fills = False  # whether zeros are put around the bottom
         self._growth: Growth | None = None
         self._plain = [by_layer(layer, made_for) for layer in layers]
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
-        x = bottom[0]
-        self.conv.top_shapes(bottom)  # raises CaffeError if the bottom does not fit
-        if not self.transposed:
-            x = self.conv.filled(x)
-        key = (tuple(x.shape), x.device)
+        x, other = bottom[0], bottom[1] if self.sum else None
+        key = (*(x.shape for x in bottom), x.device)
         if self._watch.changed() or key != self._for:
+            self._check(bottom)
             # Free the old weights before new ones are made.
             self._run, self._for = self._unprepared, None
             self._growth = self._grow(blobs)
+            self._fills = not self.transposed and self.conv.filled(x) is not x
             with memory.lasting_memory():
-                self._run, self._for = self._prepare(x, blobs), key
+                self._run = self._prepare(self.conv.filled(x) if self._fills else x, blobs)
+            self._for = key
+        if self._fills:
+            x = self.conv.filled(x)
         limit = self._limit(x)
+        if other is not None:
+            limit += _limit_of(other)
+            limit = limit if limit < finite.LIMIT else math.inf  # NaN is not below it either
         if limit == math.inf:
-            return [self._layer_by_layer(bottom[0], blobs)]
-        return [finite.carry(self._run(self.how.convert(x)), limit)]
+            return [self._layer_by_layer(bottom[0], other, blobs)]
+        return [finite.carry(self._run(self.how.convert(x), other), limit)]
+
+    def _check(self, bottom: Tensors) -> None:
+        """Raise CaffeError, as the layers do, if bottoms do not fit."""
+        shapes = self.conv.top_shapes(bottom[:1])
+        if self.sum is not None:
+            self.sum.infer_shapes([*shapes, tuple(bottom[1].shape)])
+
+    def numbers(self, bottoms: Sequence[torch.dtype]) -> list[torch.dtype]:
+        """The top's number type: that of the convolution, or float32 if the other term has that."""
+        same = all(number == self.how.dtype for number in bottoms[1:])
+        return [self.how.dtype if same else torch.float32]
 
     def _limit(self, x: torch.Tensor) -> float:
         """What the top does not exceed; infinity if the layers must run one by one."""
@@ -143,15 +164,19 @@ class PreparedConvolution:
         # Bounds grow from layer to layer, much faster than values do.
         return self._growth.limit(finite.largest(x)) if limit == math.inf else limit
 
-    def _layer_by_layer(self, x: torch.Tensor, blobs: Tensors) -> torch.Tensor:
+    def _layer_by_layer(
+        self, x: torch.Tensor, other: torch.Tensor | None, blobs: Tensors
+    ) -> torch.Tensor:
+        (number,) = self.numbers([x.dtype] if other is None else [x.dtype, other.dtype])
         rest, x = list(blobs), caffe_order(x)
         for layer, run in zip(self.layers, self._plain, strict=True):
             mine, rest = rest[: len(layer.blobs)], rest[len(layer.blobs) :]
-            (x,) = run([x.float()], mine)
-        return x.to(self.how.dtype)
+            terms = [caffe_order(other)] if layer is self.sum and other is not None else []
+            (x,) = run([x.float(), *terms], mine)
+        return x.to(number)
 
     @staticmethod
-    def _unprepared(x: torch.Tensor) -> torch.Tensor:
+    def _unprepared(x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         raise AssertionError("prepared before it runs")
 
     def _affine(self, blobs: Tensors) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -205,44 +230,37 @@ class PreparedConvolution:
         """A function from x, in the layout and number type of `how`, to the top."""
         weight, (gain, bias) = blobs[0], self._affine(blobs)
         bias = None if bias is None else bias.to(self.how.dtype)
-        rows, columns = F4.tiles(*x.shape[2:])
-        tiles = x.shape[0] * rows * columns
-        heavy = weight.numel() > 4 * x.numel() and self.how.dtype == weight.dtype
-        if x.device.type == "cpu" and heavy and tiles < FEW:
-            return self._as_it_is(weight, gain, bias)
-        filtering = None if self.even else self.how.filtering("forward", x, weight)
+        filtering = self._filtering(x, weight)
+        if filtering is None:
+            weight = weight if gain is None else self._times(weight, gain)
+            weight, geometry, transposed = self._as_convolution(weight)
+            weight, relu = self.how.convert(weight), self.relu
+            return _packed(x.shape, weight, bias, geometry, transposed, relu)
+        relu = self.relu and self.sum is None
         if filtering is F4:  # filters are larger than weights: making them in each pass is faster
-            filtering = F4 if tiles >= MANY else F2
-            return lambda x: winograd.convolve(
-                filtering, x, self.how.filters(filtering, weight), bias, self.relu, gain
-            )
-        weight = weight if gain is None else self._times(weight, gain)
-        if filtering is not None:  # in bfloat16
-            filters = self.how.filters(filtering, weight)
-            return lambda x: winograd.convolve(filtering, x, filters, bias, self.relu)
-        weight, geometry, transposed = self._as_convolution(weight)
-        weight = self.how.convert(weight)
-        return _packed(x.shape, weight, bias, geometry, transposed, self.relu)
+            chosen = F4 if _tiles(x) >= MANY else F2
 
-    def _as_it_is(
-        self, weight: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None
-    ) -> Run:
-        """Convolve with the layer's own weights, then do the rest on the small result."""
-        g, transposed, relu = self.how.geometry, self.transposed, self.relu
+            def run(x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+                filters = self.how.filters(chosen, weight)
+                y = winograd.convolve(chosen, x, filters, bias, relu, gain)
+                return y if other is None else _add(y, other, self.relu)
 
-        def run(x: torch.Tensor) -> torch.Tensor:
-            # Not channels-last: the weights would be laid out anew in every pass.
-            y = torch.ops.aten.convolution(
-                x.contiguous(), weight, None, g.stride, g.pad, g.dilation, transposed, (0, 0),
-                g.group,
-            )  # fmt: skip
-            if gain is not None:
-                y = y.mul_(gain.view(-1, 1, 1))
-            if bias is not None:
-                y = y.add_(bias.view(-1, 1, 1))
-            return F.relu_(y) if relu else y
+            return run
+        # In bfloat16.
+        filters = self.how.filters(filtering, weight if gain is None else self._times(weight, gain))
 
-        return run
+        def run_filtered(x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+            y = winograd.convolve(filtering, x, filters, bias, relu)
+            return y if other is None else _add(y, other, self.relu)
+
+        return run_filtered
+
+    def _filtering(self, x: torch.Tensor, weight: torch.Tensor) -> Filtering | None:
+        """Winograd's algorithm for the convolution, None for PyTorch's."""
+        heavy = weight.numel() > 4 * x.numel() and self.how.dtype == weight.dtype
+        if self.even or (heavy and _tiles(x) < FEW):
+            return None
+        return self.how.filtering("forward", x, weight)
 
     def _as_convolution(self, weight: torch.Tensor) -> tuple[torch.Tensor, Geometry, bool]:
         """Where possible, a transposed convolution as a plain one with its kernel turned by 180
@@ -256,6 +274,31 @@ class PreparedConvolution:
         return weight.transpose(0, 1).flip(2, 3), g._replace(pad=tuple(pad)), False
 
 
+def _tiles(x: torch.Tensor) -> int:
+    """The number of F4's tiles in a batch of images."""
+    rows, columns = F4.tiles(*x.shape[2:])
+    return x.shape[0] * rows * columns
+
+
+def _limit_of(x: torch.Tensor) -> float:
+    """What x's magnitudes do not exceed."""
+    known = finite.bound(x)
+    if known is not None:
+        return known
+    return 0.0 if x.device.type != "cpu" else finite.largest(x)  # as PreparedConvolution._limit
+
+
+def _add(y: torch.Tensor, other: torch.Tensor, relu: bool) -> torch.Tensor:
+    """The sum of both, rectified if relu, in y's memory if the number types are the same."""
+    y = y.add_(other) if y.dtype == other.dtype else y + other
+    return F.relu_(y) if relu else y
+
+
+def _is_point(weight: torch.Tensor, g: Geometry) -> bool:
+    """Whether a kernel looks at single pixels, and at none of the padding."""
+    return all(n == 1 for n in weight.shape[2:]) and not any(g.pad)
+
+
 def _packed(
     shape: Sequence[int],
     weight: torch.Tensor,
@@ -265,6 +308,10 @@ def _packed(
     relu: bool,
 ) -> Run:
     """A convolution with its weights in oneDNN's own layout, where PyTorch offers that."""
+    # A 1x1 kernel with a stride takes a part of the pixels: oneDNN is slower than to copy these.
+    rows, columns = g.stride if _is_point(weight, g) else (1, 1)
+    strides = (1, 1) if (rows, columns) != (1, 1) else g.stride
+    size = (*shape[:2], -(-shape[2] // rows), -(-shape[3] // columns))
     packable = (
         weight.device.type == "cpu"
         and not transposed
@@ -274,7 +321,7 @@ def _packed(
     if packable:
         try:
             packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
-                weight.to_mkldnn(), g.pad, g.stride, g.dilation, g.group, list(shape)
+                weight.to_mkldnn(), g.pad, strides, g.dilation, g.group, list(size)
             )
         except (
             RuntimeError,
@@ -282,17 +329,27 @@ def _packed(
             TypeError,
         ):  # not in every PyTorch or on every CPU
             packable = False
-    after = "relu" if relu else "none"
+    how = (g.pad, strides, g.dilation, g.group)
 
-    def by_onednn(x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, packed, bias, g.pad, g.stride, g.dilation, g.group, after, [], ""
+    def by_onednn(x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
+        if (rows, columns) != (1, 1):
+            x = x[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
+        if other is None:
+            after = "relu" if relu else "none"
+            return torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *how, after, [], "")
+        if other.dtype != x.dtype or not other.is_contiguous(memory_format=torch.channels_last):
+            y = torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *how, "none", [], "")
+            return _add(y, other, relu)
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            x, other, packed, bias, *how, "add", None, "relu" if relu else None, [], None
         )
 
-    def plain(x: torch.Tensor) -> torch.Tensor:
+    def plain(x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         y = torch.ops.aten.convolution(
             x, weight, bias, g.stride, g.pad, g.dilation, transposed, (0, 0), g.group
         )
+        if other is not None:
+            return _add(y, other, relu)
         return F.relu_(y) if relu else y
 
     return by_onednn if packable else plain

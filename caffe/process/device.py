@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import torch
-
+from boundary.late import torch
 from caffe.errors import CaffeError
 from caffe.process import execution
 

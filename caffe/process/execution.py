@@ -7,8 +7,7 @@ import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 
-import torch
-
+from boundary.late import torch
 from caffe.errors import CaffeError
 from caffe.process.log import WARNING
 from caffe.process.ranks import announce

@@ -27,6 +27,7 @@ class _Sink:
 
     def __init__(self) -> None:
         self.min_level: int | None = None
+        self.verbosity = 0
         self.brief = False
         self.log_dir: Path | None = None
         self.program = "caffe"
@@ -73,11 +74,11 @@ class _File:
         self._link = folder / f"{program}.{_NAMES[severity]}"
         self._file: FileIO | None = None
         self._outlet = Outlet(self._put)
-        self._told = False
+        self.torn = False  # whether lines are missing
 
     def write(self, line: str) -> None:
-        if not self._outlet.write(line) and not self._told:
-            self._told = True
+        if not self._outlet.write(line) and not self.torn:
+            self.torn = True
             say(f"{self._path}: lines are missing: {self._outlet.why}")
 
     def _put(self, text: str) -> None:
@@ -145,9 +146,20 @@ def show(place: str, message: str) -> None:
     _write(place, message, INFO, f"{message}\n")
 
 
+def detail(place: str, message: str) -> None:
+    """Log an INFO line also where -v asks for details and INFO lines are not logged otherwise."""
+    if _sink.verbosity and _hush.level <= INFO:
+        _put(place, message, INFO, f"{message}\n")
+    else:
+        emit(place, message)
+
+
 def _write(place: str, message: str, severity: int, short: str) -> None:
-    if severity < max(_sink.level(), _hush.level):
-        return
+    if severity >= max(_sink.level(), _hush.level):
+        _put(place, message, severity, short)
+
+
+def _put(place: str, message: str, severity: int, short: str) -> None:
     now = time.time()
     stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now))
     micro = int(now % 1 * 1e6)
@@ -189,6 +201,11 @@ def lowest_level() -> int:
     return _sink.level()
 
 
+def set_verbosity(level: int) -> None:
+    """Log details from level 1 on, whatever else is logged; 0: as other lines, the default."""
+    _sink.verbosity = int(level)
+
+
 def set_logging(on: bool) -> None:
     """Whether INFO lines are logged: Caffe's lines about nets, solvers and data. Warnings and
     errors always are; init_log(3) turns off these, too.
@@ -207,9 +224,13 @@ def brief() -> bool:
 
 
 def full_log() -> Path | None:
-    """The file that has all lines, by its lasting name; None if there is no log directory."""
-    folder = _sink.log_dir
-    return None if folder is None else folder / f"{_sink.program}.{_NAMES[INFO]}"
+    """The file that has all lines, by its lasting name; None if there is no log directory, or if
+    lines could not be written there.
+    """
+    folder, file = _sink.log_dir, _sink.files.get(INFO)
+    if folder is None or (file is not None and file.torn):
+        return None
+    return folder / f"{_sink.program}.{_NAMES[INFO]}"
 
 
 def settings() -> tuple[int, str | None, str, bool]:

@@ -607,7 +607,7 @@ class Solver:
             asked = "end" if self.ended else "stop"
         request = self._agreed(asked)
         self._stop, self.ended = request in ENDING, request == "end"
-        if request == "end":
+        if request == "end" and self._saved != self.iter:
             self._snapshot_together()
         return not self._stop
 
@@ -630,13 +630,7 @@ class Solver:
             # Over how many passes the mean of each output goes.
             over = [1 if name in accumulated else count for name in net.outputs]
             for batch in range(count):
-                while (request := self._requests()) != "none":
-                    if request in ENDING:
-                        self._stop, self.ended = True, self.ended or request == "end"
-                    elif self._agree:  # all processes take part in it, after the test
-                        self._snapshot_asked = True
-                    else:
-                        self.snapshot()
+                self._heed_in_test()
                 if self._stop:
                     announce("solver.cpp:396", "Test interrupted.")
                     return
@@ -666,6 +660,16 @@ class Solver:
             watcher.tested(outcome)
         if self._keeper:
             self.best = self._keeper.judged(self.best, outcome, self._save)
+
+    def _heed_in_test(self) -> None:
+        """Follow the requests that have come since the batch before."""
+        while (request := self._requests()) != "none":
+            if request in ENDING:
+                self._stop, self.ended = True, self.ended or request == "end"
+            elif self._agree:  # all processes take part in it, after the test
+                self._snapshot_asked = True
+            else:
+                self._snapshot_together()
 
     def _log_precisions(self, found: Sequence[Detections]) -> list[Figure]:
         """The mean average precision of each output; a label of which nothing is found counts 0."""

@@ -18,8 +18,7 @@ import numpy as np
 from boundary.arrays import read_npy
 from boundary.streams import say
 from caffe import io
-from caffe.classifier import Classifier
-from caffe.commands.script import add_preprocessing, numbers, preprocessing, run
+from caffe.commands.script import add_preprocessing, load_engine, numbers, preprocessing, run
 from caffe.errors import CaffeError
 from caffe.formats.files import atomic_write
 
@@ -75,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
     args = _parser().parse_args(arguments)
     pictures = read_pictures(args.input_file, args.ext)
+    load_engine()
+    from caffe.classifier import Classifier
+
     classifier = Classifier(
         args.model_def,
         args.pretrained_model,

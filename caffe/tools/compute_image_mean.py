@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
-from tqdm import tqdm
 
+from boundary.late import tqdm
 from caffe import io
 from caffe.commands.flags import Flag, Usage, run
 from caffe.data.datum import parse_datum
@@ -60,7 +60,9 @@ def mean(database: db.Database) -> np.ndarray:
     """
     total: np.ndarray | None = None
     count = 0
-    for key, value in tqdm(database.items(), total=len(database), unit="records", disable=None):
+    for key, value in tqdm.tqdm(
+        database.items(), total=len(database), unit="records", disable=None
+    ):
         array = _array(value, f"{database.path}: record {key!r}")
         if total is None:
             if pb.Datum.FromString(value).encoded:

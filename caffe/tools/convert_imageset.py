@@ -12,10 +12,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
+from boundary.late import cv2, tqdm
 from boundary.pictures import read_picture
 from boundary.reading import read_bytes
 from caffe import io
@@ -99,7 +98,7 @@ def records(
     Raises CaffeError with check_size for a picture of another size than the first.
     """
     first: tuple[int, ...] | None = None
-    for number, (name, label) in enumerate(tqdm(entries, unit="pictures", disable=None)):
+    for number, (name, label) in enumerate(tqdm.tqdm(entries, unit="pictures", disable=None)):
         code = encoding(name, values)
         datum = picture_to_datum(root + name, label, code, values)
         if datum is None:

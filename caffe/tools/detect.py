@@ -17,16 +17,19 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from boundary.late import h5py
 from boundary.reading import read_lines, read_table
 from boundary.streams import say
-from caffe.commands.script import add_preprocessing, preprocessing, run
-from caffe.detector import Detector
+from caffe.commands.script import add_preprocessing, load_engine, preprocessing, run
 from caffe.errors import CaffeError
 from caffe.formats.files import atomic_write
+
+if TYPE_CHECKING:
+    from caffe.detector import Detector
 
 LARGEST = 2**24  # pixels
 COLUMNS = ("ymin", "xmin", "ymax", "xmax")
@@ -100,8 +103,6 @@ def write(path: str, detections: Detections) -> None:
             for name, window, scores in zip(names, windows, predictions, strict=True):
                 rows.writerow([name, *(f"{v:g}" for v in window), *scores])
         return
-    import h5py
-
     from boundary.hdf5 import writing_hdf5
 
     with writing_hdf5(path, CaffeError) as file:
@@ -114,6 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     if not args.output_file.lower().endswith((".csv", ".h5", ".hdf5")):
         raise CaffeError(f"{args.output_file}: unknown ending; expected .csv or .h5")
+    load_engine()
+    from caffe.detector import Detector
+
     options = preprocessing(args)
     if options["mean"] is not None:  # one number per channel, because windows have any size
         options["mean"] = options["mean"].reshape(len(options["mean"]), -1).mean(1)

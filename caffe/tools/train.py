@@ -13,12 +13,8 @@ from collections.abc import Sequence
 from caffe.commands.script import run
 from caffe.formats import files
 from caffe.process.device import check_gpu
-from caffe.process.peers import Place
 from caffe.process.signals import SignalRequests
 from caffe.proto.caffe_pb2 import SolverParameter
-from caffe.solver.snapshots import resume_point
-from caffe.train.training import Run, train_here
-from caffe.train.training import train as train_on
 
 
 def train(
@@ -35,6 +31,11 @@ def train(
     SignalRequests. Returns the exit status of a command: 0, or 143 if SIGTERM ended the training.
     Raises CaffeError if one of the processes fails; the others are then ended.
     """
+    # Not above, as in solve: they load the engine, and torch with it.
+    from caffe.solver.snapshots import resume_point
+    from caffe.train.training import Run
+    from caffe.train.training import train as train_on
+
     for gpu in gpus:
         if gpu is not None:
             check_gpu(gpu)
@@ -58,6 +59,9 @@ def solve(
 
     uid: the value of NCCL.new_uid() in one of the processes, the same for all.
     """
+    from caffe.process.peers import Place
+    from caffe.train.training import Run, train_here
+
     place = Place(rank, len(gpus), rank, len(gpus))
     train_here(Run(proto, snapshot, timing=timing), gpus, place, uid, _NoRequests())
 

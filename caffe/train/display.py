@@ -13,6 +13,7 @@ from boundary.streams import say, stderr
 from caffe.process.progress import Redrawn
 from caffe.process.signals import ENDING
 from caffe.solver import Solver
+from caffe.solver.resume import BestTest
 from caffe.solver.watching import Figure, Outcome, Watcher
 
 LISTED = 4  # a blob with more values than that is told by their mean and range
@@ -124,8 +125,8 @@ class Display(Watcher):
         waited = 100 * solver.net.waited / max(self._clock.total(), 1e-9)
         data = [f"{waited:.0f}% of it waiting for data"] if waited >= 1 else []
         _say(f"{head}: ", [made, *data, *mean, *loss], ", ")
-        if best := self._figures.best():
-            _say("tests: ", best, "; ")
+        if told := self._figures.told(solver.best):
+            _say("tests: ", told, "; ")
         self._tell_weights(stopped)
 
     def _tell_weights(self, stopped: bool) -> None:
@@ -233,12 +234,18 @@ class _Figures:
             if best is None or sign * figure.value > sign * best[0]:
                 self._best[key] = figure.value, tested.iteration
 
-    def best(self) -> list[str]:
-        """A text for each figure: the last value, and the best with its iteration."""
+    def told(self, kept: BestTest | None) -> list[str]:
+        """A text for each figure: the last value, and the best with its iteration.
+
+        kept: what -keep_best knows. It may be of a run that this one goes on from, and the user
+        may have said whether more is better.
+        """
         several = len({net for net, _ in self._last}) > 1
         told = []
         for (net, name), figure in self._last.items():
             value, iteration = self._best.get((net, name), (math.nan, 0))
+            if kept is not None and kept.value is not None and kept.top in (name, f"{name}@{net}"):
+                value, iteration = kept.value, kept.iteration
             text = f"{name} of net {net}" if several else name
             told.append(f"{text} {short(figure.value)}, best {short(value)} at {iteration:,}")
         return told

@@ -14,8 +14,9 @@ import torch
 from boundary.running import placed
 from boundary.streams import say
 from caffe.errors import CaffeError
+from caffe.net import Net
 from caffe.process import execution, memory, progress, ranks
-from caffe.process.log import INFO, brief, emit, log, lowest_level, number
+from caffe.process.log import INFO, WARNING, brief, emit, log, lowest_level, number
 from caffe.process.peers import (
     Place,
     by_torchrun,
@@ -142,6 +143,7 @@ def prepare(
         nccl.bcast()
         nccl.overlap()
     _add_callbacks(solver, nccl, run.timing and place.rank == 0)
+    _warn_of_no_statistics(solver.net)
     requests.begin()
     return solver
 
@@ -184,6 +186,19 @@ def _set_up(run: Run) -> None:
     ranks.set_sync_bn(run.sync_bn)
     execution.take(run.settings)
     memory.keep_freed_memory()
+
+
+def _warn_of_no_statistics(net: Net) -> None:
+    """A frozen net that starts without weights has zeros for statistics, and cannot learn."""
+    names = [layer.name for layer in net.wiring.layers if layer.lacks_statistics()]
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        ranks.announce(
+            "training.py:1",
+            f"{names[0]}{more}: use_global_stats, but no statistics were gathered so far: start "
+            "from weights that have them (-weights)",
+            WARNING,
+        )
 
 
 def _log_devices(devices: Sequence[int | None]) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.pictures import read_picture
 from boundary.reading import reading
 from data_tools.annotations import shapes

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary import pictures
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.reading import read_json, reading
 from data_tools.annotations import shapes
 from data_tools.annotations.base import Annotations, Drawn, Numbers, json_limit, told_size

@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from data_tools.annotations import rle
 from data_tools.cli import DataError
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from data_tools.doctor.sample import SIDE, Sample
 from data_tools.notes import Finding
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from data_tools.depth import DepthUnit
 
 SIDE = 320  # pixels; the longer side of the grid has no more

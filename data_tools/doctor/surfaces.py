@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from data_tools.doctor.sample import Sample
 from data_tools.notes import Finding
 

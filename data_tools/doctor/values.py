@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from data_tools.depth import SUNRGBD_MAX_METRES, DepthUnit
 from data_tools.doctor import distance
 from data_tools.doctor.holes import is_limit, number

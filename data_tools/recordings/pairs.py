@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary import writing
+from boundary.late import cv2
 from boundary.reading import read_bytes
 from data_tools import build, cli, info, notes, store
 from data_tools.cli import DataError

@@ -10,33 +10,33 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary import limits, pictures
+from boundary.late import cv2
 from data_tools.cli import DataError
 from data_tools.recordings import rvl
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
-# encoding: (number type, channels, OpenCV's conversion to BGR)
+# encoding: (number type, channels, the name of OpenCV's conversion to BGR)
 COLORS = {
     "bgr8": ("u1", 3, None),
     "8UC3": ("u1", 3, None),
-    "rgb8": ("u1", 3, cv2.COLOR_RGB2BGR),
-    "bgra8": ("u1", 4, cv2.COLOR_BGRA2BGR),
-    "rgba8": ("u1", 4, cv2.COLOR_RGBA2BGR),
-    "yuv422": ("u1", 2, cv2.COLOR_YUV2BGR_UYVY),
-    "uyvy": ("u1", 2, cv2.COLOR_YUV2BGR_UYVY),
-    "yuv422_yuy2": ("u1", 2, cv2.COLOR_YUV2BGR_YUY2),
-    "yuyv": ("u1", 2, cv2.COLOR_YUV2BGR_YUY2),
+    "rgb8": ("u1", 3, "COLOR_RGB2BGR"),
+    "bgra8": ("u1", 4, "COLOR_BGRA2BGR"),
+    "rgba8": ("u1", 4, "COLOR_RGBA2BGR"),
+    "yuv422": ("u1", 2, "COLOR_YUV2BGR_UYVY"),
+    "uyvy": ("u1", 2, "COLOR_YUV2BGR_UYVY"),
+    "yuv422_yuy2": ("u1", 2, "COLOR_YUV2BGR_YUY2"),
+    "yuyv": ("u1", 2, "COLOR_YUV2BGR_YUY2"),
     # ROS names the first two pixels of a mosaic's first line, OpenCV those of the middle.
-    "bayer_rggb8": ("u1", 1, cv2.COLOR_BayerBG2BGR),
-    "bayer_bggr8": ("u1", 1, cv2.COLOR_BayerRG2BGR),
-    "bayer_gbrg8": ("u1", 1, cv2.COLOR_BayerGR2BGR),
-    "bayer_grbg8": ("u1", 1, cv2.COLOR_BayerGB2BGR),
+    "bayer_rggb8": ("u1", 1, "COLOR_BayerBG2BGR"),
+    "bayer_bggr8": ("u1", 1, "COLOR_BayerRG2BGR"),
+    "bayer_gbrg8": ("u1", 1, "COLOR_BayerGR2BGR"),
+    "bayer_grbg8": ("u1", 1, "COLOR_BayerGB2BGR"),
 }
-GREYS = {"mono8": ("u1", 1, cv2.COLOR_GRAY2BGR), "8UC1": ("u1", 1, cv2.COLOR_GRAY2BGR)}
+GREYS = {"mono8": ("u1", 1, "COLOR_GRAY2BGR"), "8UC1": ("u1", 1, "COLOR_GRAY2BGR")}
 DEPTHS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 _HEADER = 12  # bytes before the PNG: a number, and the two parameters of the inverse depth
 
@@ -72,7 +72,7 @@ def color(message: Any, where: str) -> np.ndarray:
     if conversion is None:
         return np.ascontiguousarray(image)
     try:
-        return cv2.cvtColor(image, conversion)
+        return cv2.cvtColor(image, getattr(cv2, conversion))
     except cv2.error:  # an odd width where two pixels share a colour
         size = f"{message.width}x{message.height}"
         raise DataError(

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary import limits
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.reading import check_plain, reading
 from data_tools import cli, images
 from data_tools.cli import DataError

@@ -41,6 +41,7 @@ def arguments() -> argparse.ArgumentParser:
         "the packed model or the prototxt says)",
     )
     parser.add_argument("--gpu", type=whole(0), metavar="ID", help="run on that GPU")
+    cli.add_engine(parser)
     parser.add_argument(
         "--port",
         type=whole(0, 65535),
@@ -105,6 +106,7 @@ def loaded(args: argparse.Namespace) -> Predictor:
             args.weights,
             dataset=args.dataset,
             gpu=args.gpu,
+            engine=args.engine,
             no_reading=(),
             trust=args.trust,
         )

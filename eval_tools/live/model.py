@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from boundary import packed
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.pictures import orientation
 from data_tools import images, turning
 from data_tools.cli import DataError

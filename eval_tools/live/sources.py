@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
 from boundary.errors import shown
+from boundary.late import cv2
 from boundary.reading import reading
 from data_tools.build import Source
 from data_tools.cli import DataError, describe

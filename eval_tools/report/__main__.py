@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.set_defaults(report=Path("report.html"))  # evaluate's own --report has no default
     args = cli.parsed(parser, argv)
+    cli.use_engine(args)
     run = evaluate.run_survey if evaluate.without_labels(args) else evaluate.run
     run(args)
 

@@ -6,9 +6,9 @@ import base64
 import zlib
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
+from boundary.late import cv2
 from eval_tools.drawings import smooth
 
 # From fine to coarse: (longest side, WebP quality) of the colour image; depth gets half the side.

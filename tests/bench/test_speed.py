@@ -27,12 +27,29 @@ def test_the_work_is_counted() -> None:
 def test_contenders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAFFE_BIN", raising=False)
     args = speed.parser().parse_args([*SMALL, "--compile"])
-    for task, also in (("train", "plan, recompute"), ("predict", "onnxruntime")):
+    for task, also, both in (
+        ("train", "plan, recompute", ()),
+        ("predict", "onnxruntime", ("OpenVINO",)),
+    ):
         jobs = [(job.who, job.precision) for job in speed.jobs_of(task, 1, args)]
-        both = ("plan", "eager PyTorch", "torch.compile")
+        both = ("plan", "eager PyTorch", "torch.compile", *both)
         wanted = {(who, precision) for who in both for precision in ("fp32", "bf16")}
         assert set(jobs) == {*wanted, ("observed net", "fp32"), (also, "fp32")}
         assert len(jobs) == len(set(jobs))
+
+
+def test_a_quantised_file_is_for_single_images(tmp_path: Path) -> None:
+    file = tmp_path / "q.onnx"
+    args = speed.parser().parse_args([*SMALL, "--int8", str(file)])
+    for task, batch, whos in (
+        ("predict", 1, {"onnxruntime", "OpenVINO"}), ("predict", 8, set()), ("train", 1, set()),
+    ):  # fmt: skip
+        jobs = [job for job in speed.jobs_of(task, batch, args) if job.precision == "int8"]
+        assert {job.who for job in jobs} == whos
+        assert {job.file for job in jobs} <= {str(file)}
+    with pytest.raises(SystemExit) as stop:
+        speed.main([*SMALL, "--int8", str(file)])
+    assert stop.value.code == 2
 
 
 def test_one_table(

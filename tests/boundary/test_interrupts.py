@@ -98,6 +98,13 @@ def test_other_commands_too(folder: Path, module: str) -> None:
     assert _end(process) == (130, "interrupted\n")
 
 
+def test_while_the_engine_is_loaded_for_good_arguments(folder: Path) -> None:
+    """Which a command does in the middle of its work, where an interrupt is an exception."""
+    files = ("net.prototxt", "net.caffemodel", "net.pt")
+    process = _start("-c", INTERRUPTED, "700", "caffe.convert", *files)
+    assert _end(process) == (130, "interrupted\n")
+
+
 STARTED = """
 import runpy, sys
 module, sys.argv = sys.argv[1], ["-m", *sys.argv[2:]]

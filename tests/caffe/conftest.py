@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from torch.overrides import TorchFunctionMode
 
 import caffe
+from caffe.plan import delegates
 from caffe.process import device, execution, log, ranks, seeds
 from caffe.proto import caffe_pb2 as pb
 
@@ -26,12 +27,14 @@ def _settings_as_before() -> Iterator[None]:
     states = [module._state for module in (device, seeds, ranks)]
     places, arithmetic = [dict(vars(state)) for state in states], execution.settings()
     logged, least, brief = log._sink, log._sink.min_level, log._sink.brief
+    verbosity, found = log._sink.verbosity, delegates.current()
     if os.environ.get("CAFFE_TEST_DEVICE") == "cuda":
         caffe.set_mode_gpu()
     yield
     for state, place in zip(states, places, strict=True):
         vars(state).update(place)
-    logged.min_level, logged.brief = least, brief
+    logged.min_level, logged.brief, logged.verbosity = least, brief, verbosity
+    delegates.use(found)
     if execution.settings() != arithmetic:
         execution.take(arithmetic)
 

@@ -122,6 +122,21 @@ def test_panels_and_curves_of_the_figure():
     assert curves.smoothed([4, 2, 0, 2], 2) == [4, 3, 1, 1]
 
 
+def test_all_labels_are_within_the_figure():
+    """Also long ones: a small loss, and a rate that stays within a decade."""
+    run = feed(
+        "Iteration 0, loss = 2.5e-05",
+        "Iteration 0, lr = 2.5e-08",
+        "Iteration 1, loss = 3.75e-05",
+        "Iteration 1, lr = 2.6e-08",
+    )
+    figure = curves.draw([run])
+    box = figure.get_tightbbox()  # inches
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert (box.x1, box.y1) <= tuple(figure.get_size_inches())
+
+
 def test_ious_are_drawn_and_summed_up_beside_accuracies():
     text = REFERENCE.read_text().replace(
         "accuracy = ", "accuracy = 0.5\nTest net output #9: NAME = "

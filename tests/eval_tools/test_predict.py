@@ -8,6 +8,7 @@ import lmdb
 import numpy as np
 import pytest
 
+from caffe import engines
 from data_tools.classes import palette as voc_colours
 from data_tools.cli import DataError
 from data_tools.depth import DepthRange, DepthUnit
@@ -54,6 +55,20 @@ def test_one_frame_to_one_file(model, toy, tmp_path, capsys):
     run(*model, "--rgb", rgb, "--depth", depth, "--depth-unit", "scaled", "-o", out)
     assert np.array_equal(read_label(out), labels())
     assert capsys.readouterr().out == f"{out}\n"
+
+
+def test_an_engine_labels_alike(model, toy, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    rgb, depth = write_files(tmp_path, toy.paint(labels()))
+    frame = ("--rgb", rgb, "--depth", depth, "--depth-unit", "scaled", "-o", tmp_path / "out.png")
+    with engines.using("torch"):
+        run(*model, *frame, "--engine", "onnxruntime")
+        with pytest.raises(
+            DataError, match="--engine: engine 'x' is unknown; expected one of auto"
+        ):
+            run(*model, *frame, "--engine", "x")
+        assert engines.engine() == "onnxruntime"
+    assert np.array_equal(read_label(tmp_path / "out.png"), labels())
 
 
 def test_names_of_records_stay_inside_the_folder(model, toy, tmp_path):

@@ -13,6 +13,7 @@ import torch
 import caffe
 import fusenet
 from boundary import packed
+from caffe import engines
 from caffe.process import device
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
@@ -208,6 +209,21 @@ def test_on_a_gpu(one, predictor):
     found = Predictor(one, gpu=0)(torch.from_numpy(bgr).cuda(), torch.from_numpy(depth).cuda())
     assert found.is_cuda
     np.testing.assert_array_equal(found.cpu().numpy(), predictor(bgr, depth))
+
+
+def test_an_engine_labels_alike_and_for_this_predictor_alone(one, predictor):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    bgr, depth = draw()
+    found = Predictor(one, engine="onnxruntime")
+    np.testing.assert_array_equal(found(bgr, depth), predictor(bgr, depth))
+    assert engines.engine() == "torch"
+    with engines.using("onnxruntime"):
+        assert "onnxruntime" in [node.name for node in found._network.net.plan.nodes]
+
+
+def test_an_engine_that_is_unknown_is_named(one):
+    with pytest.raises(DataError, match="engine 'x' is unknown; expected one of auto, torch"):
+        Predictor(one, engine="x")
 
 
 def test_views_and_other_byte_orders(predictor):

@@ -18,13 +18,13 @@ from caffe.errors import CaffeError
 from caffe.export import programs
 from caffe.export.whole.before import COLOR, DEPTH, UNIT
 from caffe.export.whole.facts import DepthRule, read_facts, source_of
-from caffe.export.whole.model import framed
 from caffe.export.whole.taken import Framing, Taken, taken
 from caffe.formats.onnx import TARGETS, Target
-from caffe.net import Net
 
 if TYPE_CHECKING:
     import onnx
+
+    from caffe.net import Net
 
 PathLike = str | os.PathLike[str]
 # The share of a drawn frame's pixels that may have other labels in one program than in another:
@@ -44,6 +44,8 @@ class Frames:
 
     def around(self, model: onnx.ModelProto, target: Target) -> onnx.ModelProto:
         """The model that takes frames, made of the net's own."""
+        from caffe.export.whole.model import framed  # not above: it loads torch
+
         return framed(model, self.taken, self.framing, target, self.properties)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from caffe.errors import CaffeError
 from caffe.export.whole.facts import DepthRule
-from caffe.net import Net
+
+if TYPE_CHECKING:
+    from caffe.net import Net
 
 # The planes of (blue, green, red, depth) that an input takes, by its number of channels.
 PLANES = {3: (0, 3), 1: (3, 4), 4: (0, 4)}

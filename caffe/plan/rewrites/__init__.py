@@ -9,7 +9,9 @@ from caffe.plan.ir import Program
 from caffe.plan.rewrites.convolve_lean import CONVOLVE_LEAN
 from caffe.plan.rewrites.drop_copies import DROP_COPIES
 from caffe.plan.rewrites.fuse_batch_norm import FUSE_BATCH_NORM
+from caffe.plan.rewrites.normalize_pixels import NORMALIZE_PIXELS
 from caffe.plan.rewrites.pool_by_indices import POOL_BY_INDICES
+from caffe.plan.rewrites.pool_values import POOL_VALUES
 from caffe.plan.rewrites.prepare_convolutions import PREPARE_CONVOLUTIONS
 from caffe.plan.rewrites.rewrite import Misfit, Report, Rewrite, apply
 from caffe.plan.rewrites.softmax_in_order import SOFTMAX_IN_ORDER
@@ -20,9 +22,11 @@ __all__ = ["ORDER", "Misfit", "Report", "Rewrite", "apply_all"]
 ORDER: tuple[Rewrite, ...] = (
     DROP_COPIES,
     POOL_BY_INDICES,
+    POOL_VALUES,
     FUSE_BATCH_NORM,
     CONVOLVE_LEAN,
     PREPARE_CONVOLUTIONS,
+    NORMALIZE_PIXELS,
     WORK_IN_PLACE,
     SOFTMAX_IN_ORDER,
 )

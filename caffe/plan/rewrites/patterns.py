@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from caffe.layers.activation import ReLU
+from caffe.layers.common import Eltwise
 from caffe.layers.normalization import Scale
 from caffe.plan.ir import Node
 
@@ -20,6 +21,14 @@ def plain_relu(node: Node | None) -> bool:
     if node is None or not node.is_a(ReLU) or len(node.top) != 1:
         return False
     return not node.layer.layer_param.relu_param.negative_slope
+
+
+def plain_sum(node: Node | None) -> bool:
+    """Whether this adds two blobs as they are."""
+    if node is None or not node.is_a(Eltwise) or len(node.bottom) != 2:
+        return False
+    p = node.layer.layer_param.eltwise_param
+    return p.operation == p.SUM and all(c == 1 for c in p.coeff)
 
 
 def image_misfit(node: Node) -> str:

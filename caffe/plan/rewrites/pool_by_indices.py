@@ -26,7 +26,8 @@ def _pattern(program: Program, node: Node) -> Match | None:
     return [node, *(program.takers_of(node.top[1]) if len(node.top) == 2 else [])]
 
 
-def _check(program: Program, match: Match) -> str:
+def misfit(program: Program, match: Match) -> str:
+    """Why a max pooling and the takers of its mask stay as they are; empty if they do not."""
     pool, *takers = match
     layer = pool.layer
     if layer.layer_param.pooling_param.global_pooling:
@@ -119,4 +120,4 @@ def _unpool(layer: Layer) -> Operation:
 
 
 MAX = pb.PoolingParameter.MAX
-POOL_BY_INDICES = Rewrite("pool_by_indices", _pattern, _check, _action)
+POOL_BY_INDICES = Rewrite("pool_by_indices", _pattern, misfit, _action)

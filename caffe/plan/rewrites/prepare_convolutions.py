@@ -1,4 +1,5 @@
-"""prepare_convolutions: make BatchNorm, Scale and ReLU part of the (de)convolution before them.
+"""prepare_convolutions: make BatchNorm, Scale, the sum with another blob and ReLU part of the
+(de)convolution before them.
 
 BatchNorm uses gathered statistics. The weights are prepared once (caffe/plan/prepared.py).
 
@@ -15,9 +16,9 @@ import torch
 from caffe.layers.normalization import BatchNorm
 from caffe.layers.pooling import Pooling
 from caffe.layers.vision import Convolution, Deconvolution
-from caffe.plan.ir import Node, Program, always
+from caffe.plan.ir import Node, Program
 from caffe.plan.prepared import PreparedConvolution
-from caffe.plan.rewrites.patterns import image_misfit, plain_relu, scales_channels
+from caffe.plan.rewrites.patterns import image_misfit, plain_relu, plain_sum, scales_channels
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 
@@ -32,6 +33,9 @@ def _pattern(program: Program, node: Node) -> Match | None:
         scale = program.only_taker(norm.top[0])
         if scales_channels(scale):
             match.append(scale)
+    total = program.only_taker(match[-1].top[0])
+    if plain_sum(total):
+        match.append(total)
     relu = program.only_taker(match[-1].top[0])
     return [*match, relu] if plain_relu(relu) else match
 
@@ -44,7 +48,7 @@ def _action(program: Program, match: Match) -> None:
     even = program.circumstances.dtype == torch.float32 and _decides_a_mask(program, match[0])
     layers = [node.layer for node in match]
     prepared = PreparedConvolution(layers, program.circumstances, even)
-    program.join(match, prepared, always(program.circumstances.dtype, 1))
+    program.join(match, prepared, prepared.numbers)
 
 
 def _decides_a_mask(program: Program, node: Node) -> bool:

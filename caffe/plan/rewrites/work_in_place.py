@@ -8,23 +8,14 @@ import torch
 
 from caffe.kernels import finite
 from caffe.layers.base import Tensors
-from caffe.layers.common import Eltwise
 from caffe.plan.ir import Node, Operation, Program
 from caffe.plan.operations import pure
-from caffe.plan.rewrites.patterns import plain_relu
+from caffe.plan.rewrites.patterns import plain_relu, plain_sum
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 
 def _pattern(program: Program, node: Node) -> Match | None:
-    return [node] if plain_relu(node) or _plain_sum(node) else None
-
-
-def _plain_sum(node: Node) -> bool:
-    """Whether this adds two blobs as they are."""
-    if not node.is_a(Eltwise) or len(node.bottom) != 2:
-        return False
-    p = node.layer.layer_param.eltwise_param
-    return p.operation == p.SUM and all(c == 1 for c in p.coeff)
+    return [node] if plain_relu(node) or plain_sum(node) else None
 
 
 def _check(program: Program, match: Match) -> str:

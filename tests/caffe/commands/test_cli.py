@@ -261,11 +261,43 @@ def test_test_tells_figures_of_all_batches(say, folder: Path) -> None:
     ]
 
 
-def test_time_takes_weights(say, folder: Path) -> None:
+def _zero(folder: Path) -> None:
+    """Weights by which all scores are equal."""
     net = caffe.Net(str(folder / "net.prototxt"), caffe.TEST)
     for blob in net.params["ip"]:
         blob.data[...] = 0
     net.save(str(folder / "zero.caffemodel"))
+
+
+@pytest.mark.parametrize("quiet", ["", " -minloglevel 1 -v 1"])
+def test_test_by_an_engine(say, folder: Path, quiet: str) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    _zero(folder)
+    command = "test -model net.prototxt -weights zero.caffemodel -iterations 2"
+    wanted = say(command)[2]
+    status, _, lines = say(f"{command} -engine onnxruntime{quiet}")
+    told = "Net 'small', inputs 2x3x4x4, 1 thread: onnxruntime computes 1 of 6 layers"
+    assert status == 0
+    if quiet:
+        assert lines == [told]
+    else:
+        assert told in lines
+        assert lines[-3:] == wanted[-3:]
+
+
+def test_time_of_an_engine(say, folder: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    _zero(folder)
+    command = "time -model net.prototxt -weights zero.caffemodel -iterations 1"
+    status, _, lines = say(f"{command} -engine onnxruntime")
+    assert status == 0
+    assert "Initial loss: 1.09861" in lines  # ln 3
+    timed = [line.split("\t")[0].strip() for line in lines if "\tforward" in line]
+    assert timed == ["data", "onnxruntime", "accuracy", "loss"]
+
+
+def test_time_takes_weights(say, folder: Path) -> None:
+    _zero(folder)
     command = "time -model net.prototxt -iterations 1 -phase TEST"
     status, _, lines = say(f"{command} -weights zero.caffemodel")
     assert status == 0
@@ -273,6 +305,18 @@ def test_time_takes_weights(say, folder: Path) -> None:
     assert loss == "Initial loss: 1.09861"  # ln 3: all scores are equal
     status, _, _ = say(f"{command} -weights none.caffemodel")
     assert status == 1
+
+
+def test_time_uses_the_threads_of_whole_passes(
+    say, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from caffe.commands import cli
+
+    seen: list[int] = []
+    monkeypatch.setattr(cli, "_time_layers", lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    status, _, _ = say("time -model net.prototxt -iterations 2 -phase TEST")
+    assert (status, seen) == (0, [1, 1])  # the net is a little one
 
 
 def test_time(say, folder: Path) -> None:
@@ -428,6 +472,15 @@ def test_what_nobody_foresaw_is_one_line_too(say, monkeypatch) -> None:
         ("test -model m -weights w -iterations 0", "test: a positive number is needed: -iter"),
         ("time", "time: a model definition is needed: -model"),
         ("time -model m -phase VAL", '-phase VAL: phase must be "TRAIN" or "TEST"'),
+        (
+            "time -model m -engine x",
+            "-engine x: expected one of auto, torch, openvino",
+        ),
+        (
+            "time -model m -phase TRAIN -engine auto",
+            "-engine auto computes nets in phase TEST",
+        ),
+        (TRAIN + " -engine auto", "-engine is for 'test' and 'time'"),
         (TRAIN + " -gpu x", "-gpu x: expected 'all', or numbers separated by ','"),
         (TRAIN + " -gpu 0 -cpu 2", "give -gpu or -cpu, but not both"),
         (TRAIN + " -cpu -1", "-cpu -1: expected the number of processes, at least 1"),

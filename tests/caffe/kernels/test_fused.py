@@ -248,6 +248,28 @@ def test_weights_of_few_channels_without_avx512(transposed: bool, monkeypatch) -
     assert (leaf.grad.double() - exact.grad).norm() < 3e-6 * exact.grad.norm()
 
 
+@pytest.mark.parametrize(
+    ("few", "many", "tiles", "elsewhere", "with_amx"),
+    [
+        (64, 192, 196, F4, None),
+        (128, 128, 1200, F4, None),
+        (128, 256, 300, F4, F4),
+        (128, 256, 196, F4, None),
+        (256, 256, 16, F4, None),
+        (256, 256, 49, F4, F4),
+        (512, 512, 80, F4, F4),
+        (64, 64, 784, None, None),
+    ],
+)
+def test_convolutions_forward_on_processors_with_amx(
+    few: int, many: int, tiles: int, elsewhere, with_amx, monkeypatch
+) -> None:
+    for amx, chosen in ((False, elsewhere), (True, with_amx)):
+        monkeypatch.setattr(fused, "has_amx", lambda amx=amx: amx)
+        assert fused.choose_fp32("forward", few, many, tiles) == chosen
+    assert fused.choose_fp32("data", 128, 128, 64) == F4  # what it does not concern
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("wanted", [(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1)])

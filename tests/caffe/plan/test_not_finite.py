@@ -27,6 +27,9 @@ UNPOOL = """layer { name: "u" type: "Unpooling" bottom: "p" bottom: "k" top: "u"
 SCALE = """layer {{ name: "{0}" type: "Scale" bottom: "x" top: "{0}"
   scale_param {{ bias_term: true }} }}"""
 SUM = 'layer { name: "s" type: "Eltwise" bottom: "y" bottom: "w" top: "z" }'
+LARGEST = """layer { name: "p" type: "Pooling" bottom: "y" top: "p"
+  pooling_param { kernel_size: 3 stride: 2 pad: 1 } }"""
+LRN = 'layer { name: "n" type: "LRN" bottom: "y" top: "n" lrn_param { alpha: 0.1 } }'
 SOFTMAX = 'layer { name: "q" type: "Softmax" bottom: "y" top: "q" }'
 
 Nets = dict[str, tuple[str, str]]
@@ -62,14 +65,30 @@ NETS: dict[str, Nets] = {
         **{name: ("".join(geometry(name, bias=True)) + norm("bn", "z"), "")
            for name in GEOMETRIES},
         "relu alone": (X + conv("c", "x", "y") + RELU + conv("d", "y", "z"), ""),
+        "sum": (X + conv("c", "x", "y") + conv("d", "x", "w") + SUM, ""),
+        "sum, relu": (
+            X + conv("c", "x", "y") + norm("bn", "y", relu=False) + conv("d", "x", "w") + SUM
+            + RELU.replace('"y"', '"z"'),
+            "",
+        ),
         "weights larger than the image": (
             image(1, 64, 3, 4) + conv("c", "x", "y", 128) + norm("bn", "y"),
             "",
         ),
     },
+    "pool_values": {
+        "largest": (X + SCALE.format("y") + LARGEST, ""),
+        "largest, behind a convolution": (X + conv("c", "x", "y") + LARGEST, ""),
+        "mean": (X + SCALE.format("y") + LARGEST.replace("kernel_size: 3 stride: 2 pad: 1",
+                                                         "pool: AVE global_pooling: true"), ""),
+    },
+    "normalize_pixels": {
+        "alone": (X + SCALE.format("y") + LRN, ""),
+        "between convolutions": (X + conv("c", "x", "y") + LRN + conv("d", "n", "z"), ""),
+    },
     "work_in_place": {
         "relu": (X + SCALE.format("y") + RELU + conv("c", "y", "z"), ""),
-        "sum": (X + conv("c", "x", "y") + conv("d", "x", "w") + SUM + conv("e", "z", "q"), ""),
+        "sum": (X + SCALE.format("y") + SCALE.format("w") + SUM + conv("e", "z", "q"), ""),
     },
     "softmax_in_order": {"softmax": (X + conv("c", "x", "y") + SOFTMAX, "")},
 }  # fmt: skip

@@ -444,6 +444,15 @@ def test_requests_during_a_test(make_solver, tmp_path, capsys) -> None:
     assert _log(capsys)[-2:] == ["Test interrupted.", "Optimization stopped early."]
 
 
+def test_a_snapshot_and_an_end_in_one_test_save_once(make_solver, tmp_path, capsys) -> None:
+    solver = make_solver("test_iter: 3 test_interval: 2")
+    answers = iter(["none", "none", "snapshot", "end", "none"])
+    solver.set_requests(lambda: next(answers) if solver.iter else "none")
+    solver.solve()
+    assert (solver.iter, solver.ended, _states(tmp_path)) == (2, True, [2])
+    assert capsys.readouterr().err.count("Snapshotting solver state") == 1
+
+
 # -- test nets ------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,48 @@ def test_weights_that_are_not_saved(train, capsys, flags: str, weights: str) -> 
     kept = ["-keep_best", flags] if flags else []
     assert main(["train", "-solver", "solver.prototxt", "-brief", *kept]) == 0
     assert capsys.readouterr().err.splitlines()[-1] == f"weights: {weights}"
+
+
+def test_the_direction_of_keep_best_says_what_is_best(train, capsys) -> None:
+    train("test_interval: 2 max_iter: 8 momentum: 0.9", "")
+    command = "train -solver solver.prototxt -brief -keep_best loss:max"
+    assert main(command.split()) == 0
+    err = capsys.readouterr().err
+    tests = re.findall(r"test at (\d+): .*loss (\S+)  ", err)
+    at, highest = max(tests, key=lambda test: float(test[1]))
+    assert len({loss for _, loss in tests}) > 2
+    assert re.search(rf"tests: .*; loss \S+, best {highest} at {at}\n", err)
+
+
+def test_a_log_that_cannot_be_written_is_not_named(train, monkeypatch, capsys) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log, "FileIO", full)
+    train("test_interval: 100 max_iter: 1")
+    assert main(["train", "-solver", "solver.prototxt", "-brief", "-log_dir", "."]) == 0
+    err = capsys.readouterr().err
+    assert err.count("lines are missing: No space left on device") == 1
+    assert "\nlog  " not in err
+
+
+NORMALISED = """layer { name: "norm" type: "BatchNorm" bottom: "x" top: "norm"
+  batch_norm_param { use_global_stats: true } }
+layer { name: "end" type: "Reduction" bottom: "norm" top: "end" }
+"""
+
+
+def test_statistics_that_no_weights_brought_are_told(train, capsys) -> None:
+    warning = "norm: use_global_stats, but no statistics were gathered so far"
+    train("test_interval: 100 max_iter: 2 snapshot: 2", NORMALISED)
+    command = ["train", "-solver", "solver.prototxt", "-brief"]
+    assert main(command) == 0
+    assert warning in capsys.readouterr().err
+    net = caffe.Net("net.prototxt", caffe.TRAIN)
+    net.params["norm"][2].data[:] = 1
+    net.save("known.caffemodel")
+    assert main([*command, "-weights", "known.caffemodel"]) == 0
+    assert warning not in capsys.readouterr().err
 
 
 def test_patience_that_ended_a_run_is_needed_to_go_on(train, capsys) -> None:

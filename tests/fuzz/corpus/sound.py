@@ -222,6 +222,8 @@ def texts(rng: np.random.Generator) -> None:
         _text(f"cameras/{name}.json", json.dumps(camera))
     _text("cameras/one.json", json.dumps(named["kinect-v1"]["color"]))
     _text("cameras/place.json", json.dumps(named["kinect-v1"]["extrinsics"]))
+    choice = {"net": "n", "program": "openvino", "milliseconds": {"torch": 2.5, "openvino": 1}}
+    _text("engines/choice.json", json.dumps(choice))
     _text("logs/train.log", LOG)
     _text("logs/short.log", "\n".join(LOG.splitlines()[4:7]) + "\n")
     _text("lists/images.txt", "rgb.png 0\nbmp.bmp 1\njpeg.jpg 2\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caffe.engines import kept
 from caffe.errors import CaffeError
 from data_tools import calibration, classes, convert, layers, unpickle
 from data_tools.align import align
@@ -43,6 +44,13 @@ def calibrations(draw: Draw) -> Target:
         align(np.full((high, wide), 2.0), rig, size)
 
     return project
+
+
+@family(0.3)
+def engine_choice(draw: Draw) -> Target:
+    """A spoiled choice of an engine."""
+    draw.json("engines/choice.json", "c.json")
+    return lambda: kept.read_file("c.json", {"torch", "openvino"})
 
 
 @family(0.5)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from nets import GEOMETRIES, acted, conv, geometry, image, misfits, names, norm, set_statistics
 
 import caffe
+from caffe.proto import caffe_pb2 as pb
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
@@ -35,6 +37,78 @@ def test_weights_larger_than_the_image_predict_alike(
     same_passes(nets, backward=False)
     for net in nets:
         net.params["conv"][0].data[...] *= 2
+    same_passes(nets, backward=False)
+
+
+SUM = 'layer { name: "s" type: "Eltwise" bottom: "%s" bottom: "%s" top: "z" }'
+RELU = 'layer { name: "r" type: "ReLU" bottom: "z" top: "z" }'
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("order", [("y", "w"), ("w", "y")], ids=["first", "second"])
+@pytest.mark.parametrize("shape", ["plain", "depthwise", "winograd", "transposed, stride"])
+def test_a_sum_and_its_relu_become_part(
+    shape: str, order: tuple[str, str], precision: str, pair, same_passes
+) -> None:
+    kind, how, inputs, outputs = GEOMETRIES[shape]
+    caffe.set_precision(precision)
+    size = (20, 36) if shape == "winograd" else (9, 10)
+    body = image(2, inputs, *size) + conv("c", "x", "y", outputs, how, kind)
+    net = caffe.Net(text_format.Parse(body, pb.NetParameter()), caffe.TEST)
+    other = image(*net.blobs["y"].shape, name="w")
+    body += norm("bn", "y", relu=False) + other + SUM % order + RELU
+    nets = pair(body, caffe.TEST)
+    set_statistics(nets, "bn")
+    assert names(nets[1])[-1] == "c+bn+bn_s+s+r"
+    if precision == "fp32":
+        same_passes(nets, backward=False)
+    else:
+        layers, plan = (net.forward()["z"] for net in nets)
+        assert np.abs(plan - layers).max() < 0.02 * np.abs(layers).max()
+
+
+def test_both_terms_of_a_sum_may_be_convolutions(pair, same_passes) -> None:
+    """The first becomes part of the sum; the other's term is added behind it."""
+    body = image(2, 3, 9, 10) + conv("c", "x", "y") + conv("d", "x", "w") + SUM % ("y", "w")
+    nets = pair(body + RELU + conv("e", "z", "v"), caffe.TEST)
+    assert names(nets[1])[1:] == ["d", "c+s+r", "e"]
+    same_passes(nets, backward=False)
+    nets[1].blobs["x"].data[...] = nets[0].blobs["x"].data[...] = 1e38  # beyond the bounds
+    same_passes(nets, backward=False)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        SUM % ("y", "y"),
+        SUM % ("y", "w") + conv("e", "y", "v") + conv("f", "w", "u"),
+        (SUM % ("y", "w")).replace("top", "eltwise_param { coeff: 1 coeff: 2 } top"),
+        (SUM % ("y", "w")).replace("top", "eltwise_param { operation: PROD } top"),
+    ],
+    ids=["with itself", "other takers", "coefficients", "product"],
+)
+def test_sums_that_stay_as_they_are(after: str, pair, same_passes) -> None:
+    nets = pair(image(2, 3, 9, 10) + conv("c", "x", "y") + conv("d", "x", "w") + after, caffe.TEST)
+    assert "s" in names(nets[1])
+    same_passes(nets, backward=False)
+
+
+def test_a_term_of_another_shape_is_refused_as_by_the_layer(pair) -> None:
+    body = image(2, 3, 9, 10) + conv("c", "x", "y") + image(2, 4, 9, 10, name="w")
+    lines = []
+    for net in pair(body + SUM % ("y", "w"), caffe.TEST):
+        net.forward()
+        net.blobs["w"].reshape(2, 4, 9, 11)
+        with pytest.raises(caffe.CaffeError) as error:
+            net.forward()
+        lines.append(str(error.value))
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("size", [(9, 10), (8, 7), (1, 1)])
+@pytest.mark.parametrize("how", ["stride: 2", "stride_h: 1 stride_w: 3", "stride: 2 group: 2"])
+def test_points_with_a_stride(how: str, size: tuple[int, int], pair, same_passes) -> None:
+    nets = pair(image(2, 4, *size) + conv("c", "x", "y", 6, f"kernel_size: 1 {how}"), caffe.TEST)
     same_passes(nets, backward=False)
 
 

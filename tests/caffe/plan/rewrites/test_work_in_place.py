@@ -36,9 +36,13 @@ def kept(net: caffe.Net) -> set[int]:
     [
         SCALE.format("y", "x") + RELU.format(bottom="y"),
         SCALE.format("y", "x") + SCALE.format("w", "x") + SUM.format("y", "w", ""),
-        conv("c", "x", "y") + conv("d", "x", "w") + SUM.format("y", "w", ""),
+        conv("c", "x", "a")
+        + RELU.format(bottom="a").replace('"z"', '"y"')
+        + conv("d", "x", "b")
+        + RELU.format(bottom="b").replace('"z"', '"w"')
+        + SUM.format("y", "w", ""),
     ],
-    ids=["relu", "sum", "sum of convolutions"],
+    ids=["relu", "sum", "sum of rectified convolutions"],
 )
 def test_the_bottoms_memory_is_written_over(text: str, pair, same_passes) -> None:
     nets = pair(image(2, 3, 9, 10) + text, caffe.TEST)
