@@ -32,6 +32,7 @@ from boundary.reading import MAX_TABLE, PathLike, check_plain, decode, reading
 from boundary.writing import atomic_write
 
 SUFFIX = ".fusenet"
+ONNX = ".onnx"  # of another kind of file that has a net with its weights
 VERSION = 1
 NAME = "fusenet model"  # what model.json calls the format
 WHAT = "a packed model (python -m eval_tools.pack writes them)"
@@ -73,15 +74,28 @@ def is_packed(path: PathLike | None) -> bool:
 
 
 def misplaced(model: PathLike, weights: PathLike | None) -> str:
-    """What is wrong: a prototxt without weights, or a packed model with some; empty if neither."""
-    if is_packed(model):
+    """What is wrong: a prototxt without weights, or another model with some; empty if neither."""
+    if kind := whole_model(model):
         if weights is not None:
-            return (
-                f"{shown(model)}: a packed model has its own weights; {shown(weights)} is too many"
-            )
+            return f"{shown(model)}: {kind} has its own weights; {shown(weights)} is too many"
     elif weights is None:
-        return f"{shown(model)}: WEIGHTS is missing; only a packed model ({SUFFIX}) has its own"
+        return (
+            f"{shown(model)}: WEIGHTS is missing; only a packed model ({SUFFIX}) and an ONNX file "
+            f"({ONNX}) have their own"
+        )
     return ""
+
+
+def whole_model(path: PathLike) -> str:
+    """What a file is that has a net with its weights; empty for a prototxt."""
+    if is_onnx(path):
+        return "an ONNX file"
+    return "a packed model" if is_packed(path) else ""
+
+
+def is_onnx(path: PathLike) -> bool:
+    """Whether a file is an ONNX model, by its name."""
+    return Path(path).suffix.lower() == ONNX
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ def to_onnx(
     check: bool = True,
     target: str = "onnxruntime",
     raw_detections: bool = False,
+    fold: bool = True,
 ) -> dict[str, float] | None:
     """Write a net with its weights as an ONNX file (opset 17, float32).
 
@@ -135,6 +136,8 @@ def to_onnx(
     target: the program that is to read the file: onnxruntime, opencv, openvino or tensorrt.
     raw_detections: in place of an output that holds boxes (DetectionOutput's, say), give out what
         they are chosen from: locations, confidences and priors.
+    fold: let BatchNorm, Scale and what else scales and shifts channels become a part of the
+        weights of the convolution or inner product before it.
 
     Returns the largest difference for each output, in shares of the output's largest value; None
     if nothing was compared. Raises CaffeError for a layer without an ONNX form, for answers that
@@ -149,6 +152,7 @@ def to_onnx(
         check=check,
         target=target,
         raw_detections=raw_detections,
+        fold=fold,
     )
     return dict(written.differences) if written.program else None
 
@@ -163,6 +167,7 @@ def write_onnx(
     check: bool = True,
     target: str = "onnxruntime",
     raw_detections: bool = False,
+    fold: bool = True,
     frames: Frames | None = None,
 ) -> Written:
     """to_onnx, which see; also says which program compared. frames: for a file that takes whole
@@ -179,7 +184,7 @@ def write_onnx(
     outputs = [frames.taken.score] if frames else list(outputs or computed_outputs(net))
     if raw_detections:
         outputs = without_detections(net, outputs)
-    model = write_graph(net, outputs, max_unpool, dynamic_batch, target_of(target))
+    model = write_graph(net, outputs, max_unpool, dynamic_batch, target_of(target), fold)
     if model.ByteSize() > LARGEST:
         raise CaffeError(f"{path}: the net takes {model.ByteSize()} bytes; ONNX files hold 2 GiB")
     onnx.checker.check_model(model, full_check=True)
@@ -367,23 +372,8 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, shape
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m caffe.convert",
-        usage="%(prog)s [options] NET WEIGHTS OUT\n"
-        "       %(prog)s [options] PACKED OUT\n"
-        "       %(prog)s [options] FOLDER|LIST [OUT_FOLDER]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "net",
-        metavar="NET",
-        help="prototxt, deploy nets as a rule; or a packed model, which "
-        "has its own weights; or a folder, or a list",
-    )
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="weights of the net")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="file to write")
+def add_net_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on how a net and its weights are read: see set_meanings and read_net."""
     parser.add_argument(
         "--input",
         action="append",
@@ -411,6 +401,34 @@ def _parser() -> argparse.ArgumentParser:
         "it open: SegNet, SSD, ... (docs/forks.md)",
     )
     trust.add_option(parser)
+
+
+def set_meanings(args: argparse.Namespace) -> None:
+    """Let layers mean what the options of add_net_options say."""
+    if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
+        set_crop_alignment(True)
+    if args.fork:  # else CAFFE_FORK holds
+        set_fork(args.fork)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m caffe.convert",
+        usage="%(prog)s [options] NET WEIGHTS OUT\n"
+        "       %(prog)s [options] PACKED OUT\n"
+        "       %(prog)s [options] FOLDER|LIST [OUT_FOLDER]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "net",
+        metavar="NET",
+        help="prototxt, deploy nets as a rule; or a packed model, which "
+        "has its own weights; or a folder, or a list",
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="weights of the net")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="file to write")
+    add_net_options(parser)
     group = parser.add_argument_group("ONNX")
     group.add_argument(
         "--for",
@@ -428,6 +446,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="Unpooling as plain arithmetic, without MaxUnpool and MaxPool's indices, which only "
         "onnxruntime has; files for other programs are without them anyway",
+    )
+    group.add_argument(
+        "--no-fold",
+        action="store_true",
+        help="keep BatchNorm, Scale and Bias apart from the convolution or inner product before "
+        "them, whose weights do their work otherwise",
     )
     group.add_argument(
         "--raw-detections",
@@ -455,10 +479,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     args = parser.parse_args(arguments)
     whole_frames.check_options(parser, args)
-    if args.align_crops:  # else CAFFE_ALIGN_CROPS holds
-        set_crop_alignment(True)
-    if args.fork:  # else CAFFE_FORK holds
-        set_fork(args.fork)
+    set_meanings(args)
     if packed.is_packed(args.net):
         if args.weights is None or args.out is not None:
             parser.error("a packed model has its own weights; expected PACKED OUT")
@@ -481,7 +502,7 @@ def _convert(
 
     names = read_names(args.names) if args.names else None
     net = read_net(prototxt, weights, dict(args.input), names, args.partial, args.trust)
-    if place := _not_finite(net):
+    if place := not_finite(net):
         say(f"{weights or prototxt}: warning: {place} holds NaN or infinity")
     if kind != "onnx":
         if args.with_preprocessing:
@@ -499,6 +520,7 @@ def _convert(
         check=not args.no_check,
         target=args.target,
         raw_detections=args.raw_detections,
+        fold=not args.no_fold,
         frames=frames,
     )
 
@@ -530,7 +552,7 @@ def _row(args: argparse.Namespace, job: pairs.Job) -> tuple[str, str, str, str]:
     return net, "written", largest, written.remark if written else ""
 
 
-def _not_finite(net: Net) -> str:
+def not_finite(net: Net) -> str:
     """The first parameter blob with values that are not finite; an empty text if there is none."""
     for name, blobs in net.params.items():
         for i, blob in enumerate(blobs):

@@ -44,12 +44,12 @@ def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments for a trained net: its two files, or a packed model. See `parsed`."""
+    """Adds the arguments for a trained net: its two files, or one that has both. See `parsed`."""
     parser.add_argument(
         "deploy",
         metavar="DEPLOY",
-        help="deploy prototxt (netgen --deploy), or a packed model (eval_tools.pack), which has "
-        "its own weights",
+        help="deploy prototxt (netgen --deploy), or a packed model (eval_tools.pack) or an ONNX "
+        "file (caffe.convert, caffe.quantize), which have their own weights",
     )
     parser.add_argument(
         "weights", metavar="WEIGHTS", nargs="?", help=".caffemodel or .caffemodel.h5"
@@ -62,8 +62,8 @@ def parsed(
 ) -> argparse.Namespace:
     """The arguments of a command that has those of add_model.
 
-    WEIGHTS stand beside a prototxt, and not beside a packed model; anything else is bad usage, as
-    it is for the two values of --versus.
+    WEIGHTS stand beside a prototxt, and not beside a packed model or an ONNX file; anything else is
+    bad usage, as it is for the two values of --versus.
     """
     # All positional arguments are looked at together, wherever options stand between them: only
     # then is it clear whether one is missing.
@@ -78,11 +78,11 @@ def parsed(
 
 
 def _with_gaps(argv: Sequence[str]) -> list[str]:
-    """The arguments with an empty text as the second value of each --versus PACKED."""
+    """The arguments with an empty text as the second value of each --versus MODEL."""
     found: list[str] = []
     for place, text in enumerate(argv):
         found.append(text)
-        if place and argv[place - 1] == "--versus" and packed.is_packed(text):
+        if place and argv[place - 1] == "--versus" and packed.whole_model(text):
             found.append("")
     return found
 

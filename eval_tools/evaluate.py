@@ -45,7 +45,7 @@ def arguments(module: str = "evaluate", text: str | None = __doc__) -> argparse.
         default=[],
         metavar=("DEPLOY", "WEIGHTS"),
         help="another model to compare with the first on the same frames; may be repeated. A "
-        "packed model stands alone",
+        "packed model or an ONNX file stands alone",
     )
     _add_scored(parser.add_argument_group("scoring"))
     cli.add_inference(parser)

@@ -13,11 +13,13 @@ import numpy as np
 
 import caffe
 from boundary import packed
+from boundary.errors import shown
 from boundary.reading import check_plain, read_bytes, reading
 from caffe.proto import caffe_pb2
 from data_tools.blank_net import check_trust
 from data_tools.cli import DataError, describe, say
 from eval_tools.deploy import at_input_size, has_unpooling, read_deploy, scores_only
+from eval_tools.onnx_net import OnnxNet
 
 # The planes of (blue, green, red, depth) for an input, by its number of channels.
 _PLANES = {3: slice(0, 3), 1: slice(3, 4), 4: slice(0, 4)}
@@ -134,21 +136,25 @@ def load(
     warn: Callable[[str], object] = say,
 ) -> Network:
     """The net of a deploy prototxt with the weights of a .caffemodel or .caffemodel.h5; or that of
-    a packed model, which has its own weights.
+    a packed model or an ONNX file, which have their own weights.
 
     Args:
         trusted: whether the net's layers may run Python code and write files.
         warn: is told of weights that are not finite; by default stderr is.
     Raises:
-        DataError: the net has such layers and is not trusted; a file is missing or unreadable, or
-            the weights do not fit the net: the message names a missing layer or a blob of another
-            shape. (Caffe itself silently leaves missing layers as they were initialised, and on
-            stock Caffe another shape ends the process.)
+        DataError: the net has such layers and is not trusted; an ONNX file is to run on a GPU; a
+            file is missing or unreadable, or the weights do not fit the net: the message names a
+            missing layer or a blob of another shape. (Caffe itself silently leaves missing layers
+            as they were initialised, and on stock Caffe another shape ends the process.)
     """
     if problem := packed.misplaced(deploy, weights):
         raise DataError(problem)
     if weights is not None:
         return _load(deploy, weights, gpu, score, scene, trusted, warn)
+    if packed.is_onnx(deploy):
+        if gpu is not None:
+            raise DataError(f"{shown(deploy)}: ONNX files run on the CPU, without --gpu")
+        return Network(OnnxNet(deploy), str(deploy), score, scene)
     with packed.unpacked(deploy, DataError) as found:
         told = lambda text: warn(found.named(text))  # noqa: E731
         network = _load(found.net, found.weights, gpu, score, scene, trusted, told)

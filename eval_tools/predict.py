@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boundary import names
+from boundary import names, packed
 from boundary.errors import shown
 from boundary.late import tqdm
 from boundary.writing import write_bytes
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check_options(parser, args)
     cli.use_engine(args)
     network = load(args.deploy, args.weights, args.gpu, args.score, args.scene, args.trust)
-    source = args.dataset or (args.lmdb if args.weights else args.deploy)
+    source = args.dataset or (args.deploy if packed.is_packed(args.deploy) else args.lmdb)
     info = dataset_info(source) if source else {}
     if args.submission == "scannet":
         args.classes, args.size = scannet.classes(network.values), scannet.SIZE

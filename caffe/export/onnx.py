@@ -10,6 +10,7 @@ import numpy as np
 
 from caffe.blob import Blob
 from caffe.errors import CaffeError
+from caffe.export.folding import fold as fold_into_weights
 from caffe.formats.onnx import TARGETS, Graph, Target, Value
 from caffe.layers.base import Layer
 from caffe.net import Net
@@ -27,11 +28,12 @@ def write_graph(
     max_unpool: bool = True,
     dynamic_batch: bool = False,
     target: Target = TARGETS["onnxruntime"],
+    fold: bool = True,
 ) -> onnx.ModelProto:
     """The ONNX model of a net in TEST phase, with its weights.
 
-    outputs: names of blobs. max_unpool, dynamic_batch: as caffe.convert.to_onnx's. target: the
-    program that is to read it.
+    outputs: names of blobs. max_unpool, dynamic_batch, fold: as caffe.convert.to_onnx's. target:
+    the program that is to read it.
     Raises CaffeError for a layer that has no ONNX form, or none for the target, and if the package
     onnx is missing.
     """
@@ -56,7 +58,7 @@ def write_graph(
             made = [made] if isinstance(made, str) else made
         for top, name in zip(tops, made, strict=False):
             values[top] = Value(name, net.blobs[top].shape)
-    return _Finish(net, graph, values, inputs, outputs).model()
+    return _Finish(net, graph, values, inputs, outputs, fold).model()
 
 
 def _check_axes(layer: Layer, blobs: Sequence[Value | Blob], target: Target) -> None:
@@ -70,19 +72,24 @@ def _check_axes(layer: Layer, blobs: Sequence[Value | Blob], target: Target) -> 
 
 @dataclass
 class _Finish:
-    """Makes a model from the nodes: names blobs, drops dead nodes, declares inputs and outputs."""
+    """Makes a model from the nodes: names blobs, drops dead nodes, folds, declares inputs and
+    outputs.
+    """
 
     net: Net
     graph: Graph
     values: Mapping[str, Value]
     inputs: Sequence[str]
     outputs: Sequence[str]
+    fold: bool
 
     def model(self) -> onnx.ModelProto:
         from onnx import helper, numpy_helper
 
         self._name_blobs()
         self._drop_dead_nodes()
+        if self.fold:
+            fold_into_weights(self.graph, {self._name(blob) for blob in self.outputs})
         used = {name for node in self.graph.nodes for name in node.input}
         inputs = [name for name in self.inputs if name in used]
         constants = [

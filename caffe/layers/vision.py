@@ -144,11 +144,11 @@ class _Kernels(Layer):
         return x.reshape(math.prod(lead), *x.shape[self.channel_axis :])
 
     def onnx_convolve(
-        self, graph: Graph, op: str, x: Value, weights: Sequence[str], group: int
+        self, graph: Graph, op: str, x: Value, weights: Sequence[str], group: int, pad: Shape
     ) -> str:
         """A convolution in ONNX, which has one axis of samples and at least one spatial axis."""
         image = x.shape[self.channel_axis + 1 :]
-        attributes = self._onnx_attributes(image)
+        attributes = self._onnx_attributes(image, pad)
         if self.channel_axis == 1 and image:
             return graph.add(op, x, *weights, group=group, **attributes)
         self.check(
@@ -160,13 +160,13 @@ class _Kernels(Layer):
         y = graph.add(op, flat, *weights, group=group, **attributes)
         return graph.reshape(y, (-1, *top[1:]), keeps_batch=False)
 
-    def _onnx_attributes(self, image: Shape) -> dict[str, list[int]]:
-        behind = [pad + more for pad, more in zip(self.pad, self.filling(image), strict=True)]
+    def _onnx_attributes(self, image: Shape, pad: Shape) -> dict[str, list[int]]:
+        behind = [edge + more for edge, more in zip(pad, self.filling(image), strict=True)]
         return {
             "kernel_shape": list(self.kernel) or [1],
             "strides": list(self.stride) or [1],
             "dilations": list(self.dilation) or [1],
-            "pads": [*self.pad, *behind] or [0, 0],
+            "pads": [*pad, *behind] or [0, 0],
         }
 
 
@@ -180,7 +180,6 @@ class _ConvolutionBase(_Kernels):
     channels_last = True
     fresh = True
     differs = f"{ENGINE} So is `force_nd_im2col`."
-    onnx_op = ""
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.convolution_param
@@ -250,11 +249,15 @@ class _ConvolutionBase(_Kernels):
         raise AssertionError("set by the subclass")
 
     def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        weight = self.array(0)
+        op, weight, pad = self.onnx_form()
         weight = weight if self.spatial else weight[..., None]
         blobs = [graph.constant(weight, name=f"{self.name}.0")]
         blobs += [graph.blob(self, i) for i in range(1, len(self.blobs))]
-        return [self.onnx_convolve(graph, self.onnx_op, x, blobs, self.group) for x in bottoms]
+        return [self.onnx_convolve(graph, op, x, blobs, self.group, pad) for x in bottoms]
+
+    def onnx_form(self) -> tuple[str, np.ndarray, Shape]:
+        """The operator in ONNX, its weight and the padding of each spatial axis."""
+        return "Conv", self.array(0), self.pad
 
     @classmethod
     def detail(cls, param: pb.LayerParameter) -> str:
@@ -290,7 +293,6 @@ class Convolution(_ConvolutionBase):
     """
 
     look = Look("Convolution", color="#FF5050")
-    onnx_op = "Conv"
 
     def filter_shape(self) -> Shape:
         return (self.num_output, self.channels // self.group)
@@ -353,7 +355,6 @@ class Deconvolution(_ConvolutionBase):
     """
 
     look = Look("Deconvolution", color="#FF5050")
-    onnx_op = "ConvTranspose"
 
     def filter_shape(self) -> Shape:
         return (self.channels, self.num_output // self.group)
@@ -371,6 +372,19 @@ class Deconvolution(_ConvolutionBase):
 
     def places(self, shape: Shape) -> Shape:
         return shape[self.channel_axis + 1 :]
+
+    def onnx_form(self) -> tuple[str, np.ndarray, Shape]:
+        """With stride 1 it is a convolution by the kernel turned around, for which programs and
+        their quantisers have faster code than for ConvTranspose.
+        """
+        weight = self.array(0)
+        axes = zip(self.kernel, self.dilation, self.pad, strict=True)
+        pad = tuple(dilation * (size - 1) - edge for size, dilation, edge in axes)
+        if max(self.stride, default=1) > 1 or min(pad, default=0) < 0:
+            return "ConvTranspose", weight, self.pad
+        parts = weight.reshape(self.group, -1, *weight.shape[1:])  # (group, inputs, outputs, ...)
+        turned = np.flip(parts.swapaxes(1, 2), tuple(range(3, parts.ndim)))
+        return "Conv", turned.reshape(self.num_output, -1, *weight.shape[2:]), pad
 
     @classmethod
     def coordinates(cls, params: Mapping[str, Any]) -> Map:
@@ -417,7 +431,8 @@ class Im2col(_Kernels):
         size = math.prod(self.kernel)
         one_hot = np.eye(size).reshape(size, 1, *self.kernel)  # each filter picks one place
         picks = np.tile(one_hot, (self.channels, *[1] * (self.spatial + 1)))
-        return self.onnx_convolve(graph, "Conv", x, [graph.constant(picks)], self.channels)
+        weights = [graph.constant(picks)]
+        return self.onnx_convolve(graph, "Conv", x, weights, self.channels, self.pad)
 
     @classmethod
     def coordinates(cls, params: Mapping[str, Any]) -> Map:

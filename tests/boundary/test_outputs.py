@@ -54,6 +54,7 @@ COMMANDS = [
     ("caffe.tools.compute_image_mean lmdb OUT", "binaryproto"),
     ("caffe.convert net.prototxt net.caffemodel OUT", "onnx"),
     ("caffe.convert net.prototxt net.caffemodel OUT", "pth"),
+    ("caffe.quantize net.prototxt net.caffemodel lmdb OUT --for onnxruntime", "onnx"),
 ]
 IDS = [f"{text.partition(' ')[0]}-{ending}" for text, ending in COMMANDS]
 

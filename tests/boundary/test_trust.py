@@ -12,6 +12,7 @@ from records import make_lmdb
 
 import caffe
 import caffe.convert
+import caffe.quantize
 import caffe.tools.classify
 import caffe.tools.detect
 from boundary import trust
@@ -169,6 +170,7 @@ PYCAFFE = ["--model_def", "net.prototxt", "--pretrained_model", "w.caffemodel"]
 COMMANDS = {
     "convert": (caffe.convert.main, ["net.prototxt", "w.caffemodel", "out.pt"]),
     "convert a state dict": (caffe.convert.main, ["net.prototxt", "w.pth", "out.caffemodel"]),
+    "quantize": (caffe.quantize.main, ["net.prototxt", "w.caffemodel", "lmdb", "out.onnx"]),
     "classify": (caffe.tools.classify.main, ["in.npy", "out.npy", *PYCAFFE]),
     "detect": (caffe.tools.detect.main, ["in.csv", "out.csv", *PYCAFFE]),
     "predict": (predict.main, ["net.prototxt", "w.caffemodel", "--rgb", "in.png"]),

@@ -656,6 +656,17 @@ def test_the_command(files, tmp_path):
 
 
 @needs_onnxruntime
+@pytest.mark.parametrize(("more", "kept"), [((), 0), (("--no-fold",), 1)])
+def test_batch_norm_is_folded_unless_told_otherwise(files, tmp_path, more, kept):
+    import onnx
+
+    out = tmp_path / "net.onnx"
+    convert.main([*files[:2], str(out), *more])
+    ops = [node.op_type for node in onnx.load(out).graph.node]
+    assert ops.count("BatchNormalization") == kept
+
+
+@needs_onnxruntime
 def test_a_folder_is_converted_and_told_in_a_table(files, tmp_path, capsys):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "other.prototxt").write_text(SMALL.replace('"fc"', '"more"'))

@@ -92,6 +92,7 @@ SMALLER = (
     (r"-iterations (10|654)\b", "-iterations 2"),
     (r"-find_lr -iterations 300\b", "-find_lr"),
     (r"-find_lr\b", "-find_lr -iterations 12"),
+    (r"^(python -m caffe\.quantize)", r"\1 --frames 2 --float none"),
 )
 SMALLER_PROGRAMS = (("caffe.set_mode_gpu()", "caffe.set_mode_cpu()"), ("step(100)", "step(2)"))
 

@@ -213,7 +213,7 @@ def test_one_weights_file_too_many_or_too_few(main, packed_model, model, capsys)
     more = ["lmdb"] if main is evaluate.main else ["--lmdb", "lmdb"]
     for files, message in (
         ([packed_model, model[1]], "a packed model has its own weights; "),
-        ([model[0]], "WEIGHTS is missing; only a packed model (.fusenet) has its own"),
+        ([model[0]], "WEIGHTS is missing; only a packed model (.fusenet) and an ONNX file "),
     ):
         with pytest.raises(SystemExit) as ended:
             main([*map(str, files), *more])
