@@ -9,7 +9,6 @@ from nets import NO_BIAS, conv, image, ip, norm, set_statistics
 
 import caffe
 from caffe.proto import caffe_pb2 as pb
-from netgen import Architecture, deploy_net
 
 RELU = 'layer {{ name: "{0}_r" type: "ReLU" bottom: "{0}" top: "{0}" }}'
 SOFTMAX = 'layer {{ name: "prob" type: "Softmax" bottom: "{}" top: "prob" }}'
@@ -83,20 +82,6 @@ def test_an_engine_gives_what_the_plan_gives(name, engine, deploy):
     caffe.set_engine(engine)
     same(answers(net), wanted)
     assert [node.name for node in net.plan.nodes] == ["x", engine]
-
-
-def test_fusenet_of_an_eighth_of_its_width(engine, make_net):
-    """Masks place values in Unpooling. On noise no two values of a window are nearly equal."""
-    arch = Architecture("sf5", 5, (64, 48), width_multiplier=0.125)
-    net = make_net(text_format.MessageToString(deploy_net(arch)), caffe.TEST)
-    net.observed = False
-    rng = np.random.default_rng(5)
-    net.blobs["rgb"].data[...] = rng.uniform(0, 255, (1, 3, 48, 64))
-    net.blobs["depth"].data[...] = rng.uniform(0, 255, (1, 1, 48, 64))
-    wanted = answers(net)
-    caffe.set_engine(engine)
-    same(answers(net), wanted)
-    assert [node.name for node in net.plan.nodes] == ["rgb", "depth", engine]
 
 
 def test_boxes_are_chosen_by_the_plan(engine, deploy):
