@@ -118,12 +118,15 @@ def quantize(
     outputs = list(outputs or computed_outputs(net))
     records = Calibration(net, inputs_of(net, outputs), lmdb, data, trusted)
     chosen = records.evenly(frames)
-    others = [n for n in range(len(records)) if n not in set(chosen)] or chosen
+    taken = set(chosen)
+    others = [n for n in range(len(records)) if n not in taken] or chosen
     model = write_graph(net, outputs, target=program)
     nodes = int8.weighted_nodes(model, net.params)
     if not nodes:
         raise CaffeError("the net has no convolution or inner product that could be in int8")
     kept = _matching(nodes, keep)
+    if len(kept) == len(nodes):
+        raise CaffeError("--keep: all layers would stay in float32, and none be in int8")
     tell(f"{shown(lmdb)}: ranges from {len(chosen)} of {len(records)} records")
     quantiser = int8.Quantiser(model, records.feeds(chosen), method, short_weights)
     work = _work(net, nodes)

@@ -45,7 +45,7 @@ class OnnxNet:
             ) from None
         content = read_bytes(path, DataError)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors alone
+        options.log_severity_level = 4  # errors are raised
         try:
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]

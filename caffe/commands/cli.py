@@ -318,6 +318,8 @@ def time_model(flags: SimpleNamespace) -> int:
     last = len(net.layers) - 1
     emit("caffe.cpp:351", "Performing Forward")
     emit("caffe.cpp:356", f"Initial loss: {number(net.forward_from_to(0, last))}")
+    if by_engine:  # the first pass has chosen; this one prepares what was chosen
+        net.forward_from_to(0, last)
     emit("caffe.cpp:357", "Performing Backward")
     net.backward_from_to(last, 0)
     emit("caffe.cpp:365", "*** Benchmark begins ***")

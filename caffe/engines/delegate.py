@@ -97,7 +97,7 @@ class EngineDelegate:
         if not self._engines:
             return self._leave("no other engine is installed: pip install 'fusenet[cpu]'")
         if self._region is None:
-            return self._leave("none of its layers has an ONNX form")
+            return self._leave("no layer that follows from its inputs alone has an ONNX form")
         if current_device().type != "cpu":
             return self._leave("engines compute on the CPU")
         if execution.precision() == "bf16":
@@ -161,6 +161,10 @@ class EngineDelegate:
         if self._have_weights_changed():
             self._forget()
         way = self._ways.get(key)
+        if way is None and self._chooses:  # sources have made other shapes than those of acts()
+            way = self._remembered(key)
+        if (way is None or way.program is None) and self._prepared >= MOST_SHAPES:
+            return by_plan(bottom)
         if way is None and self._chooses:
             return self._choose(key, bottom, by_plan)
         if way is None:

@@ -48,7 +48,7 @@ def key(net: bytes, shapes: Sequence[Shape], threads: int) -> str:
 def read(key: str, programs: Set[str]) -> Kept | None:
     """The choice of that name if it is one of these programs; None if there is none."""
     folder = _folder()
-    if folder is None or not (folder / f"{key}.json").is_file():
+    if folder is None or not os.path.isfile(folder / f"{key}.json"):  # not Path's, which raises
         return None
     return read_file(folder / f"{key}.json", programs)
 

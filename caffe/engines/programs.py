@@ -97,7 +97,7 @@ def _compile_for_onnxruntime(model: bytes, threads: int) -> Compiled:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; they are raised, too
+    options.log_severity_level = 4  # errors are raised
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda feeds: session.run(None, feeds)
 

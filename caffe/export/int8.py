@@ -93,7 +93,7 @@ class Model:
 
         self._outputs = [item.name for item in model.graph.output]
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors alone
+        options.log_severity_level = 4  # errors are raised
         with _quietly("run the model"):
             self._session = onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]

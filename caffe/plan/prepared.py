@@ -24,7 +24,7 @@ from caffe.plan.operations import by_layer, caffe_order
 from caffe.process import memory
 from caffe.process.device import current_device
 
-# Numbers of F4's tiles in a batch. Below FEW, it is better to leave large weights as they are; from
+# Numbers of F4's tiles in a batch. Below FEW, large weights do without Winograd's algorithm; from
 # MANY on, it pays to compute F4's filters, which are larger still.
 FEW, MANY = 40, 128
 
@@ -57,7 +57,7 @@ class Watch:
 
     def _same_as_copy(self, i: int, values: np.ndarray) -> bool:
         copy = self._copies.get(i)
-        if copy is not None and copy.shape == values.shape and np.array_equal(copy, values):
+        if copy is not None and np.array_equal(copy, values, equal_nan=True):
             return True
         self._copies[i] = values.copy()
         return False
@@ -125,9 +125,9 @@ class PreparedConvolution:
         x, other = bottom[0], bottom[1] if self.sum else None
         key = (*(x.shape for x in bottom), x.device)
         if self._watch.changed() or key != self._for:
-            self._check(bottom)
-            # Free the old weights before new ones are made.
+            # Free the old weights before new ones are made, also where the bottoms do not fit.
             self._run, self._for = self._unprepared, None
+            self._check(bottom)
             self._growth = self._grow(blobs)
             self._fills = not self.transposed and self.conv.filled(x) is not x
             with memory.lasting_memory():

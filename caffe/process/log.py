@@ -148,7 +148,7 @@ def show(place: str, message: str) -> None:
 
 def detail(place: str, message: str) -> None:
     """Log an INFO line also where -v asks for details and INFO lines are not logged otherwise."""
-    if _sink.verbosity and _hush.level <= INFO:
+    if _sink.verbosity > 0 and _hush.level <= INFO:
         _put(place, message, INFO, f"{message}\n")
     else:
         emit(place, message)

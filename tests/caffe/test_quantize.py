@@ -124,6 +124,7 @@ LARGER = ["--input", "rgb=1x3x24x32", "--input", "depth=1x1x24x32"]
         ([*MODEL, "none/net.onnx"], "none/net.onnx: the folder none does not exist"),
         ([*MODEL[:-1], "none", "net.onnx"], "none: No such file"),
         ([*MODEL, "net.onnx", "--keep", "fc*"], "--keep fc.: no layer that could be in int8 has"),
+        ([*MODEL, "net.onnx", "--keep", "*"], "--keep: all layers would stay in float32"),
         ([*MODEL, "net.onnx", *LARGER], "gives input 'rgb' 3x12x16 values, the net takes 3x24x32"),
         ([*MODEL, "net.onnx", "--outputs", "fc"], "fc"),
         ([*MODEL, "net.onnx", "--data", "none"], "none: No such file"),

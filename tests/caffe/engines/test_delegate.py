@@ -4,6 +4,7 @@ cannot.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -122,6 +123,23 @@ def test_few_models_are_kept(net, fakes, monkeypatch, told):
     assert told[-1] == "Net '' is computed by PyTorch: its inputs have had 5 shapes so far"
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "auto"])
+def test_a_source_of_many_sizes_has_few_models(engine, deploy, fakes, cache, tmp_path, monkeypatch):
+    """A pass learns the shape from its source, after the net was asked whether the engine acts."""
+    monkeypatch.setattr(delegate, "MOST_SHAPES", 3)
+    for size in range(4, 10):
+        cv2.imwrite(str(tmp_path / f"{size}.png"), np.full((size, size + 1, 3), size, np.uint8))
+    lines = "".join(f"{tmp_path / f'{size}.png'} 0\n" for size in range(4, 10))
+    (tmp_path / "list.txt").write_text(lines)
+    source = f"""layer {{ name: "x" type: "ImageData" top: "x" top: "label"
+      image_data_param {{ source: "{tmp_path / "list.txt"}" batch_size: 1 }} }}"""
+    found = deploy(source + NET[NET.index("layer", 10) :])
+    caffe.set_engine(engine)
+    for _ in range(12):
+        found.forward()
+    assert len(fakes["onnxruntime"].compiled) == 3
+
+
 @pytest.mark.parametrize("where", ["compile", "run"])
 def test_where_an_engine_fails_the_plan_computes(where, net, fakes, told):
     fakes["onnxruntime"].broken[where] = RuntimeError("cannot\nbe done")
@@ -184,7 +202,9 @@ def test_a_net_with_nothing_to_take_is_told_once(deploy, fakes, told):
     caffe.set_engine("onnxruntime")
     net.forward()
     net.forward()
-    assert told == ["Net '' is computed by PyTorch: none of its layers has an ONNX form"]
+    assert told == [
+        "Net '' is computed by PyTorch: no layer that follows from its inputs alone has an ONNX form"
+    ]
 
 
 def test_the_engine_may_change_between_passes(net, fakes):

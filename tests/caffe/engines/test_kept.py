@@ -56,6 +56,15 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, monkeypatch) -> N
     assert kept.read(KEY, PROGRAMS) is None
 
 
+def test_a_folder_that_may_not_be_searched_is_no_error(tmp_path, monkeypatch) -> None:
+    def refused(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("os.stat", refused)
+    assert kept.read(KEY, PROGRAMS) is None
+
+
 def test_the_folder_is_the_users_cache(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("", "relative"):  # the specification says to ignore relative paths

@@ -112,6 +112,27 @@ def test_one_number_of_many(unseen) -> None:
     assert_alike(unseen)
 
 
+def test_weights_that_are_new_after_a_pass_that_failed(unseen, tmp_path: Path) -> None:
+    first = assert_alike(unseen)
+    for net in unseen:
+        net.params["c"][0].data[...] += 0.5
+    unseen[0].save(str(tmp_path / "new.caffemodel"))
+    unseen[1].copy_from(str(tmp_path / "new.caffemodel"))
+    unseen[1].blobs["x"].reshape(2, 4, 9, 10)
+    with pytest.raises(caffe.CaffeError):
+        unseen[1].forward()
+    unseen[1].blobs["x"].reshape(2, 3, 9, 10)
+    unseen[1].blobs["x"].data[...] = unseen[0].blobs["x"].data
+    assert not np.allclose(assert_alike(unseen), first)
+
+
+def test_weights_with_nan_are_prepared_once(nets, prepared: list) -> None:
+    nets[1].params["c"][0].data[0, 0, 0, 0] = np.nan
+    for _ in range(3):
+        nets[1].forward()
+    assert len(prepared) == 1
+
+
 def test_copy_from(unseen, tmp_path: Path) -> None:
     first = assert_alike(unseen)
     other = caffe.Net(text_format.Parse(INPUT + BODY, pb.NetParameter()), caffe.TEST)
