@@ -351,7 +351,6 @@ CONTENDERS: dict[str, Callable[[Job], Run]] = {
 
 
 def main() -> None:
-    os.environ.setdefault("GLOG_minloglevel", "2")
     values = json.loads(sys.argv[1])
     job = Job(**{**values, "size": tuple(values["size"])})
     if len(sys.argv) > 2:  # only write the net to that path
@@ -410,4 +409,5 @@ def _some(outputs: Mapping[str, np.ndarray]) -> list[float]:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("GLOG_minloglevel", "2")
     main()

@@ -78,7 +78,7 @@ def crowded(threads: int, own: int) -> bool:
     """
     cores = os.cpu_count() or 1
     try:
-        running = int(RUNNING.read_text().split()[3].split("/")[0])
+        running = int(RUNNING.read_text(encoding="ascii").split()[3].split("/")[0])
     except (OSError, ValueError, IndexError):
         return True
     return len(os.sched_getaffinity(0)) < cores or running - own + threads > cores

@@ -382,7 +382,7 @@ def test_several_nets_are_compared(example, monkeypatch, capsys) -> None:
         (["--mat", "m", "--quick", "--net", "sf5,sf5"], "'sf5' is not one of sf1"),
         (
             ["--mat", "m", "--quick", "--score", "best", "--epochs", "4"],
-            "--score best needs tests: --test-epochs 10 is more than --epochs 4",
+            "--score best needs tests: --test-epochs 15 is more than --epochs 4",
         ),
         ([], "one of the arguments --mat --frames is required"),
     ],

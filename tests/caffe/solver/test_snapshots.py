@@ -25,6 +25,7 @@ from caffe.process import log
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver import resume, snapshots
 from caffe.tools import train
+from caffe.train import training
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -231,7 +232,7 @@ def test_train_from_the_latest_where_there_is_none(folder, make_solver, capsys) 
 
 def test_pycaffes_command_knows_the_latest_too(three, monkeypatch) -> None:
     started = []
-    monkeypatch.setattr(train, "train_on", lambda run, *_: started.append(run.snapshot))
+    monkeypatch.setattr(training, "train", lambda run, *_: started.append(run.snapshot))
     for flags in ([], ["--snapshot", "latest"], ["--snapshot", "out/run_iter_2.solverstate"]):
         train.main(["--solver", "solver.prototxt", "--cpu", "2", *flags])
     shutil.rmtree("out")

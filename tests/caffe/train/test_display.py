@@ -347,7 +347,7 @@ def test_losses_are_best_low_and_all_else_high() -> None:
         told = (Figure("accuracy", 0, accuracy), Figure("loss", 0, loss, 1.0))
         figures.add(Outcome(at, 0, told))
     figures.add(Outcome(40, 0, (Figure("accuracy", 0, float("nan")),)))
-    assert figures.best() == [
+    assert figures.told(None) == [
         "accuracy nan, best 0.7500 at 20",
         "loss 1.500, best 1.000 at 20",
     ]
