@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
@@ -276,7 +277,7 @@ class Work:
             env={**_without_glog(os.environ), "PYTHONPATH": path},
             stdout=out,
             pass_fds=(self._lock.fileno(),),
-            preexec_fn=_end_with_parent,
+            preexec_fn=partial(_end_with_parent, os.getpid()),
         )
         if self._signal:  # it came before there was a process to send it to
             self._process.send_signal(self._signal)
@@ -364,5 +365,7 @@ def _without_glog(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if not name.startswith("GLOG_")}
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     _LIBC.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != parent:  # it had ended before
+        os._exit(1)
