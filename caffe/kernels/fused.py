@@ -78,6 +78,13 @@ class Convolving:
 
     def convert(self, x: torch.Tensor) -> torch.Tensor:
         """x converted to the number type and memory layout of the computation."""
+        if (
+            self.channels_last
+            and x.dtype == self.dtype
+            and x.shape[1] > 1
+            and x.is_contiguous(memory_format=torch.channels_last)
+        ):
+            return x
         if not self.channels_last:
             x, (_, c, h, w) = x.to(self.dtype).contiguous(), x.shape
             return x.as_strided(x.shape, (c * h * w, h * w, w, 1))
