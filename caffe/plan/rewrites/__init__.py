@@ -13,6 +13,7 @@ from caffe.plan.rewrites.normalize_pixels import NORMALIZE_PIXELS
 from caffe.plan.rewrites.pool_by_indices import POOL_BY_INDICES
 from caffe.plan.rewrites.pool_values import POOL_VALUES
 from caffe.plan.rewrites.prepare_convolutions import PREPARE_CONVOLUTIONS
+from caffe.plan.rewrites.prepare_products import PREPARE_PRODUCTS
 from caffe.plan.rewrites.rewrite import Misfit, Report, Rewrite, apply
 from caffe.plan.rewrites.softmax_in_order import SOFTMAX_IN_ORDER
 from caffe.plan.rewrites.work_in_place import WORK_IN_PLACE
@@ -26,6 +27,7 @@ ORDER: tuple[Rewrite, ...] = (
     FUSE_BATCH_NORM,
     CONVOLVE_LEAN,
     PREPARE_CONVOLUTIONS,
+    PREPARE_PRODUCTS,
     NORMALIZE_PIXELS,
     WORK_IN_PLACE,
     SOFTMAX_IN_ORDER,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from nets import GEOMETRIES, acted, conv, geometry, image, losses, norm, set_statistics
+from nets import GEOMETRIES, acted, conv, geometry, image, ip, losses, norm, set_statistics
 
 import caffe
 from caffe.kernels import finite
@@ -75,6 +75,10 @@ NETS: dict[str, Nets] = {
             image(1, 64, 3, 4) + conv("c", "x", "y", 128) + norm("bn", "y"),
             "",
         ),
+    },
+    "prepare_products": {
+        "relu": (X + SCALE.format("y") + ip("p", "y", "z")
+                 + RELU.replace('"y"', '"z"') + ip("q", "z"), ""),
     },
     "pool_values": {
         "largest": (X + SCALE.format("y") + LARGEST, ""),
