@@ -8,6 +8,7 @@ from __future__ import annotations
 from caffe.plan.ir import Program
 from caffe.plan.rewrites.convolve_lean import CONVOLVE_LEAN
 from caffe.plan.rewrites.drop_copies import DROP_COPIES
+from caffe.plan.rewrites.fold_batch_norm import FOLD_BATCH_NORM
 from caffe.plan.rewrites.fuse_batch_norm import FUSE_BATCH_NORM
 from caffe.plan.rewrites.normalize_pixels import NORMALIZE_PIXELS
 from caffe.plan.rewrites.pool_by_indices import POOL_BY_INDICES
@@ -28,6 +29,7 @@ ORDER: tuple[Rewrite, ...] = (
     CONVOLVE_LEAN,
     PREPARE_CONVOLUTIONS,
     PREPARE_PRODUCTS,
+    FOLD_BATCH_NORM,
     NORMALIZE_PIXELS,
     WORK_IN_PLACE,
     SOFTMAX_IN_ORDER,

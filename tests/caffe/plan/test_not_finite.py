@@ -80,6 +80,14 @@ NETS: dict[str, Nets] = {
         "relu": (X + SCALE.format("y") + ip("p", "y", "z")
                  + RELU.replace('"y"', '"z"') + ip("q", "z"), ""),
     },
+    "fold_batch_norm": {
+        "alone": (X + norm("a", "x", "y", relu=False).partition("layer { name: \"a_s")[0], ""),
+        "scale, relu": (X + norm("a", "x", "y") + conv("d", "y", "z"), ""),
+        "behind a convolution": (
+            X + conv("c", "x", "y") + RELU + norm("a", "y", bias="false") + conv("d", "y", "z"),
+            "",
+        ),
+    },
     "pool_values": {
         "largest": (X + SCALE.format("y") + LARGEST, ""),
         "largest, behind a convolution": (X + conv("c", "x", "y") + LARGEST, ""),
