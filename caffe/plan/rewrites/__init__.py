@@ -10,6 +10,7 @@ from caffe.plan.rewrites.convolve_lean import CONVOLVE_LEAN
 from caffe.plan.rewrites.drop_copies import DROP_COPIES
 from caffe.plan.rewrites.fold_batch_norm import FOLD_BATCH_NORM
 from caffe.plan.rewrites.fuse_batch_norm import FUSE_BATCH_NORM
+from caffe.plan.rewrites.grow_concats import GROW_CONCATS
 from caffe.plan.rewrites.normalize_pixels import NORMALIZE_PIXELS
 from caffe.plan.rewrites.pool_by_indices import POOL_BY_INDICES
 from caffe.plan.rewrites.pool_values import POOL_VALUES
@@ -30,6 +31,7 @@ ORDER: tuple[Rewrite, ...] = (
     PREPARE_CONVOLUTIONS,
     PREPARE_PRODUCTS,
     FOLD_BATCH_NORM,
+    GROW_CONCATS,
     NORMALIZE_PIXELS,
     WORK_IN_PLACE,
     SOFTMAX_IN_ORDER,

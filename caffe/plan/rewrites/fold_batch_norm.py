@@ -110,8 +110,12 @@ class FoldedBatchNorm:
         if x.device.type != "cpu":  # x is not looked at there
             return self._growth.limit(0.0)
         limit = math.inf if known is None else self._growth.limit(known)
-        # Bounds grow from layer to layer, much faster than values do.
-        return self._growth.limit(finite.largest(x)) if limit == math.inf else limit
+        if limit < math.inf:
+            return limit
+        # Bounds grow from layer to layer, much faster than values do. Channels-last images are
+        # looked at in the order of memory, also where there are gaps (grow_concats).
+        pixels = x.permute(0, 2, 3, 1) if x.dim() == 4 and x.stride(1) == 1 else x
+        return self._growth.limit(finite.largest(pixels))
 
     def _layer_by_layer(self, x: torch.Tensor, blobs: Tensors) -> Sequence[torch.Tensor]:
         rest = list(blobs)

@@ -88,6 +88,17 @@ NETS: dict[str, Nets] = {
             "",
         ),
     },
+    "grow_concats": {
+        "block": (
+            X + conv("c", "x", "c0") + "".join(
+                norm(f"n{i}", f"c{i}", f"m{i}") + conv(f"d{i}", f"m{i}", f"e{i}")
+                + f"""layer {{ name: "j{i}" type: "Concat" bottom: "c{i}" bottom: "e{i}"
+                  top: "c{i + 1}" }}"""
+                for i in range(3)
+            ) + conv("f", "c3", "z"),
+            "",
+        ),
+    },
     "pool_values": {
         "largest": (X + SCALE.format("y") + LARGEST, ""),
         "largest, behind a convolution": (X + conv("c", "x", "y") + LARGEST, ""),
