@@ -360,12 +360,10 @@ def main() -> None:
         to_onnx(deploy_net_of(job), path, check=False, target=target)
         return
     try:
-        run = CONTENDERS[job.who](job)
+        _serve(job, CONTENDERS[job.who](job))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(json.dumps({"failed": reason}), flush=True)
-        return
-    _serve(job, run)
 
 
 def _serve(job: Job, run: Run) -> None:
