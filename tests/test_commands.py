@@ -143,7 +143,6 @@ for module, arguments, may in cases:
 # A command, its arguments, which of these libraries it may load, and its status.
 Case = tuple[str, list[str], list[str], int]
 GOLDEN = ROOT / "tests" / "golden"
-EXAMPLES = ["demo", "nyuv2", "ssd"]  # faster_rcnn has layers in Python, and so loads torch
 SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1'
 # Flags of `caffe`, and the status.
 CAFFE = {
@@ -169,7 +168,7 @@ CAFFE = {
 
 def _cases() -> list[Case]:
     found: list[Case] = []
-    for module in MODULES + EXAMPLES:
+    for module in MODULES + start.examples():
         found += [(module, ["--help"], [], 0), (module, ["--no-such-option"], [], 2)]
     found += [("caffe", flags.split(), [], status) for flags, status in CAFFE.items()]
     found += [
