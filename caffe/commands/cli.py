@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from boundary.streams import say, stderr
 from caffe import __version__
 from caffe.commands.flags import Flag, Usage, run
+from caffe.commands.script import load_engine
 from caffe.errors import CaffeError
 from caffe.process import log
 from caffe.process.log import emit, number
@@ -464,6 +465,7 @@ def _compute_as(flags: SimpleNamespace) -> None:
     """Compute as the flags say. This loads torch, so it comes after what can be refused."""
     from caffe.process import execution
 
+    load_engine()
     execution.set_precision(flags.precision)
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)
