@@ -443,6 +443,7 @@ def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | No
         raise Usage("give -gpu or -cpu, but not both")
     if flags.cpu < 0:
         raise Usage(f"-cpu {flags.cpu}: expected the number of processes, at least 1")
+    load_engine()
     from caffe.process.peers import place_from_environment
 
     place = place_from_environment()
