@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,19 @@ def test_another_package_named_caffe_is_named(tmp_path: Path) -> None:
         f"netgen: error: {tmp_path}/caffe hides the package caffe of {ROOT}: start from another "
         "folder\n"
     )
+
+
+def test_sources_that_are_not_installed_say_so(tmp_path: Path) -> None:
+    """They lack what is generated from the schema."""
+    for package in ("boundary", "caffe", "netgen"):
+        ignored = shutil.ignore_patterns("*_pb2.py", "__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
+    what = f"{tmp_path}/caffe/proto lacks caffe_pb2.py, which installing makes: pip install -e "
+    options = {**START, "cwd": tmp_path}
+    done = subprocess.run([sys.executable, "-m", "netgen", "sf1"], **options)
+    assert (done.returncode, done.stderr) == (1, f"error: {what}{tmp_path}\n")
+    done = subprocess.run([sys.executable, "-c", "from caffe.proto import caffe_pb2"], **options)
+    assert done.stderr.endswith(f"ImportError: {what}{tmp_path}\n")
 
 
 # -- what a command loads ------------------------------------------------------------------------
