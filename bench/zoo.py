@@ -332,9 +332,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             command.error(f"there is no net {name!r}; expected one of {'; '.join(names())}")
     columns = engines(args.load > 0, args.spins, machine.has_bfloat16())
     args.out = args.out or (None if args.only else RESULTS)
+    for path in filter(None, (args.out, args.json)):
+        if not path.absolute().parent.is_dir():
+            command.error(f"{path}: its folder does not exist")
     wanted, rows = args.only or names(), []
     try:
-        text = _kept(rows, wanted, columns, args)
         for name in wanted:
             print(f"measuring {name}", file=sys.stderr)
             rows.append(measure(name, columns, args.rounds, args.load, args.passes))
