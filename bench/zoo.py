@@ -7,7 +7,8 @@ Rows are the nets of bench/nets.py with random weights, FuseNet-SF5 at 320x240, 
 of SF5 at 160x120. Columns are the plan (used by the caffe command and `net.observed = False`) in
 fp32, and in bf16 where the processor multiplies that; what `-engine auto` finds to be the fastest;
 and onnxruntime, OpenVINO and OpenCV on the same net as an ONNX file. Each engine is a process of
-its own with as many threads as there are cores; they take turns of a quarter of a second. Cells are
+its own with as many threads as there are cores; they take turns of a quarter of a second, after
+26 passes each of the plan and auto (3 s at most). Cells are
 milliseconds a pass: median (least).
 
 `x best` is the plan's median divided by that of the best of these three in fp32, `auto x best` that
