@@ -15,6 +15,8 @@ from caffe.process.device import current_device
 Fill = Callable[[torch.Tensor], None]  # fills a tensor in place
 
 HOST = torch.device("cpu")
+# How many tensors lie in a storage, given its address; numpy arrays count, as they keep a tensor.
+_COUNT_USES = getattr(torch._C, "_storage_Use_Count", None)
 MAX_AXES = 32
 MAX_COUNT = 2**31 - 1  # values: Caffe counts in ints
 
@@ -28,10 +30,17 @@ class SyncedArray:
 
     After the first `numpy()` the host memory stays in place as long as the count does not change,
     so that views taken before a forward pass show its results.
+
+    watched: whether `touches`, which all arrays share, counts how often this one's memory is handed
+    out, filled or replaced. While it stands still and no array is `held`, no values can change.
+    views: how often numpy() was called.
     """
+
+    touches = 0
 
     def __init__(self, count: int, fill: float = 0.0, initial: Fill | None = None) -> None:
         self.count, self._fill, self._initial = count, fill, initial
+        self.watched, self.views = False, 0
         self._host: torch.Tensor | None = None
         self._device: torch.Tensor | None = None  # never a tensor on the host
         self._host_newer = True
@@ -43,8 +52,32 @@ class SyncedArray:
         """True after numpy() was called, as someone may hold a view of the host memory."""
         return self._viewed
 
+    @property
+    def held(self) -> bool:
+        """Whether someone has a tensor or a numpy array in the host memory, or may have one."""
+        if self._host is None or _COUNT_USES is None:
+            return True
+        storage = self._host.untyped_storage()
+        return _COUNT_USES(storage._cdata) > 2  # `storage` and the host tensor itself
+
+    @property
+    def host(self) -> torch.Tensor | None:
+        """The host memory, if the values there are up to date; it is not for writing."""
+        return self._host if self._host_newer else None
+
+    def touch(self) -> None:
+        """Count that the values may change."""
+        if self.watched:
+            SyncedArray.touches += 1
+
     def tensor(self, device: torch.device) -> torch.Tensor:
         """The values on `device`, up to date, as a tensor without gradient history."""
+        if self.watched:
+            SyncedArray.touches += 1
+        return self.look(device)
+
+    def look(self, device: torch.device) -> torch.Tensor:
+        """The same for callers that neither write to the tensor nor keep it."""
         if device == HOST:
             return self._up_to_date_host()
         if self._device is None or self._device.device != device:
@@ -61,6 +94,7 @@ class SyncedArray:
 
     def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
         """Take over `value`; borrowed: another array owns its memory."""
+        self.touch()
         value = value.detach()
         if value.device != HOST:
             self._device, self._host_newer = value, False
@@ -79,6 +113,8 @@ class SyncedArray:
 
     def numpy(self) -> np.ndarray:
         """A writable C-contiguous view of the host memory."""
+        self.touch()
+        self.views += 1
         host = self._up_to_date_host()
         if not (self._is_own(host) and host.is_contiguous()):
             host = host.clone(memory_format=torch.contiguous_format)
@@ -91,6 +127,7 @@ class SyncedArray:
 
         A caller may write the values there itself and save the copy.
         """
+        self.touch()
         host = self._host
         if not self._viewed or host is None or host.numel() != math.prod(shape):
             return None
@@ -98,6 +135,7 @@ class SyncedArray:
 
     def make_contiguous(self) -> None:
         """Put the values in C order, so that they can be viewed in any shape of the same count."""
+        self.touch()
         if self._host is not None:
             self._host = self._host.contiguous()
         if self._device is not None:
@@ -199,8 +237,27 @@ class Blob:
 
     def mark(self, device: torch.device) -> tuple[object, ...]:
         """Changes whenever the engine writes to the data, or puts it elsewhere."""
-        values = self._data.tensor(device)
+        values = self._data.look(device)
         return self._data, values.data_ptr(), values._version
+
+    def watch(self) -> None:
+        """Have touches() count what may change the data."""
+        self._data.watched = True
+
+    @property
+    def held(self) -> bool:
+        """Whether someone has a tensor or a numpy array in the data's host memory, or may."""
+        return self._data.held
+
+    @property
+    def views(self) -> int:
+        """How often a numpy view of the data was handed out."""
+        return self._data.views
+
+    @property
+    def host(self) -> torch.Tensor | None:
+        """The data's host memory, if the values there are up to date; it is not for writing."""
+        return self._data.host
 
     def diff_tensor(self, device: torch.device | None = None) -> torch.Tensor:
         """The gradient as a tensor on `device` (default: the current one); memory is shared."""
@@ -242,6 +299,7 @@ class Blob:
 
     def share_data(self, other: Blob) -> None:
         """Use the other blob's data from now on; the counts must agree, shapes need not."""
+        self._data.touch()
         self._data = other._data
 
     def share_diff(self, other: Blob) -> None:
@@ -262,6 +320,7 @@ class Blob:
         check_shape(shape)
         self._shape = shape
         if self._data.count != self.count:
+            self._data.touch()
             self._data = SyncedArray(self.count)
         if self._diff.count != self.count:
             self._diff = SyncedArray(self.count, self._seed)
@@ -280,6 +339,11 @@ class Blob:
                 f"this one has the shape {self._shape}"
             )
         return self._shape[axis] if axis < len(self._shape) else 1
+
+
+def touches() -> int:
+    """Grows whenever the data of a blob that is watched may change, unless it is held."""
+    return SyncedArray.touches
 
 
 def check_shape(shape: tuple[int, ...]) -> None:
