@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from caffe.graph.wiring import Wiring
+from caffe.net.short import Short, is_whole
 from caffe.plan import delegates
 from caffe.plan.build import can_plan
 from caffe.plan.delegates import Delegate, Delegates
@@ -39,6 +40,14 @@ class Plans:
         if self._shared is None:
             self._shared = Plan(self._wiring, train=False, delegate=delegate)
         return self._shared
+
+    def short(self, followed: Plan | None) -> Short | None:
+        """The short way for passes like the last one, which followed that plan, if there is one."""
+        delegate = self._delegate
+        if delegate is None or followed is None or followed is not self._shared:
+            return None
+        direct = delegate.direct() if is_whole(self._wiring, delegate) else None
+        return Short(self._wiring, followed, direct) if direct is not None else None
 
     def _without_delegate(self) -> None:
         self._shared: Plan | None = None

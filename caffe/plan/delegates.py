@@ -6,7 +6,7 @@ the delegate of a net (caffe/engines).
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,23 @@ class ByPlan(Protocol):
 
     def free(self) -> None:
         """Give back the memory of what was prepared for calls."""
+        ...
+
+
+class Direct(Protocol):
+    """A delegate's pass that reads and writes the memory of the net's blobs and does nothing else.
+
+    blobs: the numbers of those whose memory is bound, the inputs first. run: the pass; it raises
+    whatever the delegate's program does.
+    """
+
+    blobs: Sequence[int]
+    run: Callable[[], object]
+
+    def holds(self) -> bool:
+        """Whether run() of the delegate would do the same, for the same memory and shapes, device
+        and settings.
+        """
         ...
 
 
@@ -47,6 +64,10 @@ class Delegate(Protocol):
 
     def run(self, bottom: Tensors, by_plan: ByPlan) -> Sequence[torch.Tensor]:
         """The values of `gives` for those of `takes`. by_plan: computes the same as a plan."""
+        ...
+
+    def direct(self) -> Direct | None:
+        """The last pass, to be repeated; None if it did more than to fill blobs from blobs."""
         ...
 
 
