@@ -92,6 +92,13 @@ class SyncedArray:
         self._host_newer = False
         return self._device
 
+    def holds(self, tensor: torch.Tensor, version: int) -> bool:
+        """Whether tensor(HOST) would return this tensor, not written to since it had this version,
+        and nobody holds a view of it.
+        """
+        host = self._host is tensor and self._host_newer and not self._viewed
+        return host and tensor._version == version
+
     def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
         """Take over `value`; borrowed: another array owns its memory."""
         self.touch()
@@ -169,6 +176,9 @@ class SyncedArray:
         return self._host
 
 
+Mark = tuple[SyncedArray, torch.Tensor, int]  # an array, its tensor, and that one's version
+
+
 class Blob:
     """An array of any shape with `.data` and `.diff`, as in pycaffe.
 
@@ -235,10 +245,17 @@ class Blob:
         """The data as a tensor on `device` (default: the current one); memory is shared."""
         return self._shaped(self._data, device or current_device())
 
-    def mark(self, device: torch.device) -> tuple[object, ...]:
-        """Changes whenever the engine writes to the data, or puts it elsewhere."""
+    def mark(self, device: torch.device) -> Mark:
+        """What to ask is_at() for later, after it holds."""
         values = self._data.look(device)
-        return self._data, values.data_ptr(), values._version
+        return self._data, values, values._version
+
+    def is_at(self, mark: Mark) -> bool:
+        """Whether the data are still those of a mark on the CPU: nobody can have written to them,
+        or put them elsewhere.
+        """
+        array, values, version = mark
+        return self._data is array and array.holds(values, version)
 
     def watch(self) -> None:
         """Have touches() count what may change the data."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from caffe.blob import HOST, Blob, touches
+from caffe.blob import HOST, Blob, Mark, touches
 
 NEVER = -1  # no count of touches
 
@@ -21,7 +21,7 @@ class _Seen:
     it. copy: of its values, from the first look on at which there had been a view.
     """
 
-    mark: tuple[object, ...]
+    mark: Mark
     views: int
     held: bool
     copy: np.ndarray | None = None
@@ -71,7 +71,7 @@ def _look_at(blob: Blob, before: _Seen | None) -> tuple[_Seen, bool]:
     blob.watch()
     # Held is asked first: a view that goes while values are compared is looked at once more.
     seen = _Seen(blob.mark(HOST), blob.views, blob.held)
-    if before is None or seen.mark != before.mark:
+    if before is None or not _is_same(seen.mark, before.mark):
         seen.copy = _values(blob).copy() if seen.views else None
         return seen, True
     seen.copy = before.copy
@@ -83,6 +83,11 @@ def _look_at(blob: Blob, before: _Seen | None) -> tuple[_Seen, bool]:
         return seen, False
     seen.copy = values.copy()
     return seen, True
+
+
+def _is_same(a: Mark, b: Mark) -> bool:
+    """Whether two marks tell of the same values in the same place."""
+    return a[0] is b[0] and a[1] is b[1] and a[2] == b[2]
 
 
 def _values(blob: Blob) -> np.ndarray:

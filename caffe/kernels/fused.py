@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal
 
 import torch
 
 from caffe.kernels import finite, winograd
 from caffe.kernels.geometry import Geometry
+from caffe.kernels.processor import has_amx, has_avx512, has_slow_mkl
 from caffe.kernels.winograd import F2, F4, Filtering
 
 Task = Literal["forward", "data", "weight"]
@@ -78,6 +78,13 @@ class Convolving:
 
     def convert(self, x: torch.Tensor) -> torch.Tensor:
         """x converted to the number type and memory layout of the computation."""
+        if (
+            self.channels_last
+            and x.dtype == self.dtype
+            and x.shape[1] > 1
+            and x.is_contiguous(memory_format=torch.channels_last)
+        ):
+            return x
         if not self.channels_last:
             x, (_, c, h, w) = x.to(self.dtype).contiguous(), x.shape
             return x.as_strided(x.shape, (c * h * w, h * w, w, 1))
@@ -196,29 +203,14 @@ def _narrow(few: int, many: int) -> bool:
     return few < 64 or few * many < 128 * 64
 
 
-@cache
-def has_avx512() -> bool:
-    """Whether PyTorch uses AVX-512. Without it, oneDNN's gradients of 3x3 weights of 32 and 64
-    channels take 1.5 to 5 times as long as Winograd's.
-    """
-    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-
-
-@cache
-def has_amx() -> bool:
-    """Whether this is an Intel processor with AMX. On these, with two units for AVX-512 a core,
-    oneDNN's convolutions of up to 128 channels take 0.5 to 0.95 of the time of Winograd's.
-    """
-    look = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not in every PyTorch
-    return look is not None and bool(look())
-
-
 def choose_fp32(task: Task, few: int, many: int, tiles: int) -> Filtering | None:
     """The fastest algorithm in float32, None for PyTorch's.
 
     few, many: the smaller and the larger of the numbers of input and output channels; tiles: the
     number of F4's tiles in the batch.
     """
+    if has_slow_mkl():
+        return F4 if _choose_wide(task, few * many, tiles) else None
     if task == "forward" and has_amx():
         wide, middling = few >= 256, few * many >= 128 * 256
         return F4 if (wide and tiles >= 48) or (middling and tiles >= 256) else None
@@ -226,6 +218,17 @@ def choose_fp32(task: Task, few: int, many: int, tiles: int) -> Filtering | None
         slow = task == "weight" and few >= 32 and tiles >= 256 and not has_avx512()
         return F4 if slow else None
     return F4 if tiles >= 64 or (task == "forward" and tiles >= 16 and few >= 256) else None
+
+
+def _choose_wide(task: Task, area: int, tiles: int) -> bool:
+    """Whether F4 is faster where oneDNN computes both its products and the direct convolution at
+    the processor's full rate. area: the product of the numbers of channels.
+    """
+    if task == "weight":
+        large = area >= 256 * 256 and tiles >= 192
+        return large or (area >= 64 * 128 and tiles >= 700) or (area >= 512 * 512 and tiles >= 128)
+    wide = task == "data" and area >= 256 * 512 and tiles >= 64
+    return wide or (area >= 128 * 128 and tiles >= 192)
 
 
 def choose_bf16(task: Task, few: int, many: int, tiles: int) -> Filtering | None:

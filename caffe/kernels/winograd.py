@@ -19,8 +19,11 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+
+from caffe.kernels.processor import has_slow_mkl
 
 ROOT = math.sqrt(2)
 PIECE = 3 << 20  # approximate limit of the values in a transformed piece of the input
@@ -108,26 +111,61 @@ def convolve(
     y = x.new_empty(n, h, w, k)
     for piece in _pieces(how, x):
         v = _transform_input(how, x, piece)
-        products = _buffer("products", (how.products, v.shape[1], k), x)
-        torch.bmm(v, filters, out=products)
-        products = products.view(how.inner, how.inner, *piece.tiles, k)
-        _transform_output(how, products, y, piece, (gain, bias, relu))
+        half = _buffer("half", (how.inner, *piece.tiles, how.outer, k), x)
+        _multiply(how, v, filters, half)
+        _transform_output(how, half, y, piece, (gain, bias, relu))
     return y.permute(0, 3, 1, 2)
 
 
 def weight_gradient(how: Filtering, x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     """The gradient of the filters, float32: x (N, C, H, W), grad (N, K, H, W) -> (K, C, 3, 3)."""
     c, k = x.shape[1], grad.shape[1]
-    total = _buffer("total", (how.products, k, c), x)
+    total, linear = _buffer("total", (how.products, k, c), x), _linear(x)
     for i, piece in enumerate(_pieces(how, x)):
         v = _transform_input(how, x, piece)
         m = _transform_gradient(how, grad, piece)
-        if i:
+        if linear is not None:
+            for one, a, b in zip(total, m, v, strict=True):
+                made = linear(a.t(), b.t(), None, "none", [], "")
+                one.add_(made) if i else one.copy_(made)
+        elif i:
             total.baddbmm_(m.transpose(1, 2), v)
         else:
             torch.bmm(m.transpose(1, 2), v, out=total)
     columns = total.view(how.products, k * c).t().float()
     return torch.mm(columns, how.both_ways(False)).view(k, c, 3, 3)
+
+
+# -- products ---------------------------------------------------------------------------------
+
+
+def _multiply(how: Filtering, v: torch.Tensor, filters: torch.Tensor, half: torch.Tensor) -> None:
+    """Multiply tiles v (products, tiles, C) by filters (products, C, K), and the products by A'.
+
+    half: (inner, n, rows, columns, outer, K), which is written.
+    """
+    inner, k, linear = how.inner, filters.shape[2], _linear(v)
+    if linear is None:
+        products = _buffer("products", (how.products, v.shape[1], k), v)
+        torch.bmm(v, filters, out=products)
+        products = products.view(inner, inner, *half.shape[1:4], k)
+        how.by_a(products.unbind(0), half.unbind(4))
+        return
+    for j, part in enumerate(half):
+        column = range(j, how.products, inner)
+        made = [linear(v[i], filters[i].t(), None, "none", [], "") for i in column]
+        how.by_a([one.view(*part.shape[:3], k) for one in made], part.unbind(3))
+
+
+def _linear(x: torch.Tensor) -> Callable[..., torch.Tensor] | None:
+    """oneDNN's product of a matrix with a transposed one, where it is faster than MKL's."""
+    return _onednn_linear() if x.dtype == torch.float32 and has_slow_mkl() else None
+
+
+@cache
+def _onednn_linear() -> Callable[..., torch.Tensor] | None:
+    found = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # not in every PyTorch
+    return found.default if found and torch.backends.mkldnn.is_available() else None
 
 
 # -- pieces -----------------------------------------------------------------------------------
@@ -229,21 +267,20 @@ def _transform_gradient(how: Filtering, grad: torch.Tensor, piece: _Piece) -> to
 
 def _transform_output(
     how: Filtering,
-    products: torch.Tensor,
+    half: torch.Tensor,
     y: torch.Tensor,
     piece: _Piece,
     after: tuple[torch.Tensor | None, torch.Tensor | None, bool],
 ) -> None:
-    """Write A' m A for the tiles of a piece into y (N, H, W, K), then apply gain, bias and ReLU.
+    """Multiply by A, after _multiply, for the tiles of a piece; write the results into y
+    (N, H, W, K), then apply gain, bias and ReLU.
 
-    after: (gain, bias, relu). Overwrites the products.
+    after: (gain, bias, relu). Overwrites half.
     """
     gain, bias, relu = after
     n, count, columns = piece.tiles
     h, w, k = y.shape[1:]
     m = how.outer
-    half = _buffer("half", (how.inner, n, count, columns, m, k), y)
-    how.by_a(products.unbind(0), half.unbind(4))
     half = half.view(how.inner, n, count, columns * m, k)
     top = piece.rows.start * m
     whole = columns * m == w and top + count * m <= h

@@ -12,7 +12,7 @@ On the CPU, and in bf16 everywhere, 4-D values are kept channels-last, as convol
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, overload
+from typing import NamedTuple, Protocol, overload
 
 import torch
 
@@ -21,7 +21,7 @@ from caffe.errors import CaffeError
 from caffe.graph.wiring import Wiring
 from caffe.plan.build import build
 from caffe.plan.delegates import Delegate
-from caffe.plan.ir import Node, circumstances
+from caffe.plan.ir import Node, Program, circumstances
 from caffe.plan.part import Part
 from caffe.process import memory
 from caffe.process.device import current_device
@@ -49,7 +49,7 @@ class Plan:
         self.name, self.train = wiring.name, train
         part = Part(wiring, delegate) if delegate is not None else None
         self.program, self.report = build(wiring, train, circumstances(), delegate, part)
-        self._last_use = {i: k for k, node in enumerate(self.nodes) for i in node.bottom}
+        self._steps = _steps(self.program)
         self._total: torch.Tensor | None = None
         self.gradient_hook: Callable[[Blob], None] | None = None
         self.clock: Watcher | None = None
@@ -64,34 +64,38 @@ class Plan:
 
     def forward(self) -> list[torch.Tensor]:
         """Run all nodes; returns the weighted losses, without gradients."""
-        device, program = current_device(), self.program
+        device, program, train = current_device(), self.program, self.train
         self._total = None  # frees what an earlier pass kept
         values: dict[int, torch.Tensor] = {}
         leaves: dict[object, torch.Tensor] = {}
         losses = []
-        with torch.set_grad_enabled(self.train):
-            for k, node in enumerate(program.nodes):
-                bottom = [  # in deploy plans the tensors themselves, with the bounds they carry
-                    values[i] if want or not self.train else values[i].detach()
-                    for i, want in zip(node.bottom, node.wants, strict=True)
-                ]
-                with memory.named(f"layer {node.name!r}"):
-                    tops = node.run(bottom, self._parameters(node, leaves, device))
+        k = 0
+        with torch.set_grad_enabled(train), memory.named(lambda: f"layer {self.nodes[k].name!r}"):
+            for k, step in enumerate(self._steps):
+                node = step.node
+                if train:
+                    bottom = [
+                        values[i] if want else values[i].detach()
+                        for i, want in zip(node.bottom, node.wants, strict=True)
+                    ]
+                else:  # the tensors themselves, with the bounds they carry
+                    bottom = [values[i] for i in node.bottom]
+                tops = node.run(bottom, self._parameters(node, leaves, device))
                 del bottom
                 if self.clock is not None:
                     self.clock.forward(k, tops)
                 for i, value in zip(node.top, tops, strict=True):
                     values[i] = value
-                    if i in program.losses:
-                        losses.append(program.losses[i] * value.float().sum())
-                    if i in program.outputs:
-                        layout = torch.contiguous_format
-                        shown = value.detach().to(torch.float32, memory_format=layout)
-                        program.outputs[i].assign(shown, borrowed=True)
+                    if i in step.leaving:
+                        if i in program.losses:
+                            losses.append(program.losses[i] * value.float().sum())
+                        if i in program.outputs:
+                            layout = torch.contiguous_format
+                            shown = value.detach().to(torch.float32, memory_format=layout)
+                            program.outputs[i].assign(shown, borrowed=True)
                 del tops
-                for i in {*node.bottom, *node.top}:
-                    if self._last_use.get(i, -1) <= k:
-                        values.pop(i, None)
+                for i in step.over:
+                    values.pop(i, None)
         self._total = sum(losses[1:], start=losses[0]) if losses else None
         return [loss.detach() for loss in losses]
 
@@ -140,6 +144,24 @@ class Plan:
                 leaf.register_post_accumulate_grad_hook(lambda _: hook(blob))
             leaves[blob.data_key] = leaf
         return leaf.view(blob.shape)
+
+
+class _Step(NamedTuple):
+    """A node, which of its tops leave the net, and the values that nothing takes after it."""
+
+    node: Node
+    leaving: frozenset[int]
+    over: tuple[int, ...]
+
+
+def _steps(program: Program) -> list[_Step]:
+    last_use = {i: k for k, node in enumerate(program.nodes) for i in node.bottom}
+    found = []
+    for k, node in enumerate(program.nodes):
+        leaving = frozenset(i for i in node.top if i in program.outputs or i in program.losses)
+        over = tuple(i for i in {*node.bottom, *node.top} if last_use.get(i, -1) <= k)
+        found.append(_Step(node, leaving, over))
+    return found
 
 
 class _Parameters(Sequence[torch.Tensor]):

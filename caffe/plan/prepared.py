@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from caffe.blob import Blob
+from caffe.blob import Blob, Mark
 from caffe.kernels import finite, winograd
 from caffe.kernels.fused import Convolving
 from caffe.kernels.geometry import Geometry
@@ -41,19 +41,24 @@ class Watch:
 
     def __init__(self, blobs: Sequence[Blob]) -> None:
         self.blobs = blobs
-        self._seen: list[tuple[object, ...]] | None = None
+        self._marks: list[Mark] | None = None
         self._copies: dict[int, np.ndarray] = {}
 
     def changed(self) -> bool:
         """Whether a parameter has changed, or may have, since the last call."""
-        seen, same, device = [], True, current_device()
+        marks = self._marks
+        if marks is None or not all(map(Blob.is_at, self.blobs, marks)):
+            return self._look(current_device())
+        return False
+
+    def _look(self, device: torch.device) -> bool:
+        """The same, where the marks alone do not tell."""
+        same, before = self._marks is not None, self._marks or []
         for i, blob in enumerate(self.blobs):
             if blob.viewed:
                 same &= self._same_as_copy(i, blob.data)
-            seen.append(blob.mark(device))
-        same &= seen == self._seen
-        self._seen = seen
-        return not same
+        self._marks = [blob.mark(device) for blob in self.blobs]
+        return not (same and all(map(_is_same, before, self._marks)))
 
     def _same_as_copy(self, i: int, values: np.ndarray) -> bool:
         copy = self._copies.get(i)
@@ -63,12 +68,18 @@ class Watch:
         return False
 
 
+def _is_same(a: Mark, b: Mark) -> bool:
+    """Whether two marks tell of the same values in the same place."""
+    return a[0] is b[0] and a[1].data_ptr() == b[1].data_ptr() and a[2] == b[2]
+
+
 class Growth:
     """How large values can get on their way through layers that multiply and add, by channels."""
 
     def __init__(self, slope: torch.Tensor) -> None:
         self._slope, self._offset = slope, torch.zeros_like(slope)
-        self._steps: list[tuple[float, float]] = []
+        self._most = math.inf  # the bound from which on something on the way may be too large
+        self._last = 0.0, 0.0
         self._note()
 
     def add(self, term: torch.Tensor) -> None:
@@ -82,15 +93,18 @@ class Growth:
         self._note()
 
     def _note(self) -> None:
-        self._steps.append((self._slope.max().item(), self._offset.max().item()))
+        slope, offset = self._last = self._slope.max().item(), self._offset.max().item()
+        if not (slope < math.inf and offset < finite.LIMIT):  # NaN is below nothing
+            self._most = -math.inf
+        elif slope:
+            self._most = min(self._most, (finite.LIMIT - offset) / slope)
 
     def limit(self, bound: float) -> float:
         """What the top does not exceed if the bottom does not exceed `bound`; infinity if something
         on the way is not finite, or perhaps too large.
         """
-        limits = [slope * bound + offset for slope, offset in self._steps]
-        # NaN is not below the limit either.
-        return limits[-1] if all(limit < finite.LIMIT for limit in limits) else math.inf
+        slope, offset = self._last
+        return slope * bound + offset if bound < self._most else math.inf  # NaN, too
 
 
 class PreparedConvolution:
@@ -106,6 +120,7 @@ class PreparedConvolution:
         self, layers: Sequence[Layer], made_for: Circumstances, even: bool = False
     ) -> None:
         self.even = even
+        self.overwrites = False  # whether the sum may be written to the other term's memory
         self.layers = layers
         self.conv = layers[0]
         self.transposed = isinstance(self.conv, Deconvolution)
@@ -115,7 +130,9 @@ class PreparedConvolution:
             self.conv.kernel_geometry, self.transposed, made_for.dtype, made_for.channels_last
         )
         self._watch = Watch([blob for layer in layers for blob in layer.blobs])
-        self._for: tuple[object, ...] | None = None
+        self._shape: torch.Size | None = None  # of the bottom for which it is prepared
+        self._term: torch.Size | None = None  # of the other term
+        self._on_cpu = made_for.device.type == "cpu"
         self._run: Run = self._unprepared
         self._fills = False  # whether zeros are put around the bottom
         self._growth: Growth | None = None
@@ -123,21 +140,21 @@ class PreparedConvolution:
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x, other = bottom[0], bottom[1] if self.sum else None
-        key = (*(x.shape for x in bottom), x.device)
-        if self._watch.changed() or key != self._for:
+        changed = self._watch.changed()
+        if changed or x.shape != self._shape or (other is not None and other.shape != self._term):
             # Free the old weights before new ones are made, also where the bottoms do not fit.
-            self._run, self._for = self._unprepared, None
+            self._run, self._shape = self._unprepared, None
             self._check(bottom)
             self._growth = self._grow(blobs)
             self._fills = not self.transposed and self.conv.filled(x) is not x
             with memory.lasting_memory():
                 self._run = self._prepare(self.conv.filled(x) if self._fills else x, blobs)
-            self._for = key
+            self._shape, self._term = x.shape, None if other is None else other.shape
         if self._fills:
             x = self.conv.filled(x)
         limit = self._limit(x)
         if other is not None:
-            limit += _limit_of(other)
+            limit += self._limit_of(other)
             limit = limit if limit < finite.LIMIT else math.inf  # NaN is not below it either
         if limit == math.inf:
             return [self._layer_by_layer(bottom[0], other, blobs)]
@@ -155,14 +172,26 @@ class PreparedConvolution:
         return [self.how.dtype if same else torch.float32]
 
     def _limit(self, x: torch.Tensor) -> float:
-        """What the top does not exceed; infinity if the layers must run one by one."""
-        assert self._growth is not None
-        if x.device.type != "cpu":  # x is not looked at there: nothing loses NaN or spreads it
-            return self._growth.limit(0.0)
+        """What the convolution's share of the top does not exceed; infinity if the layers must run
+        one by one.
+        """
+        growth = self._growth
+        assert growth is not None
         known = finite.bound(x)
-        limit = math.inf if known is None else self._growth.limit(known)
+        limit = math.inf if known is None else growth.limit(known)
         # Bounds grow from layer to layer, much faster than values do.
-        return self._growth.limit(finite.largest(x)) if limit == math.inf else limit
+        return growth.limit(self._size(x)) if limit == math.inf else limit
+
+    def _limit_of(self, other: torch.Tensor) -> float:
+        """What the other term does not exceed."""
+        known = finite.bound(other)
+        return self._size(other) if known is None else known
+
+    def _size(self, x: torch.Tensor) -> float:
+        """The largest magnitude in x. On a GPU x is not looked at: nothing loses NaN or spreads it
+        there.
+        """
+        return finite.largest(x) if self._on_cpu else 0.0
 
     def _layer_by_layer(
         self, x: torch.Tensor, other: torch.Tensor | None, blobs: Tensors
@@ -235,7 +264,7 @@ class PreparedConvolution:
             weight = weight if gain is None else self._times(weight, gain)
             weight, geometry, transposed = self._as_convolution(weight)
             weight, relu = self.how.convert(weight), self.relu
-            return _packed(x.shape, weight, bias, geometry, transposed, relu)
+            return _packed(x.shape, weight, bias, geometry, transposed, relu, self.overwrites)
         relu = self.relu and self.sum is None
         if filtering is F4:  # filters are larger than weights: making them in each pass is faster
             chosen = F4 if _tiles(x) >= MANY else F2
@@ -280,14 +309,6 @@ def _tiles(x: torch.Tensor) -> int:
     return x.shape[0] * rows * columns
 
 
-def _limit_of(x: torch.Tensor) -> float:
-    """What x's magnitudes do not exceed."""
-    known = finite.bound(x)
-    if known is not None:
-        return known
-    return 0.0 if x.device.type != "cpu" else finite.largest(x)  # as PreparedConvolution._limit
-
-
 def _add(y: torch.Tensor, other: torch.Tensor, relu: bool) -> torch.Tensor:
     """The sum of both, rectified if relu, in y's memory if the number types are the same."""
     y = y.add_(other) if y.dtype == other.dtype else y + other
@@ -306,6 +327,7 @@ def _packed(
     g: Geometry,
     transposed: bool,
     relu: bool,
+    overwrites: bool,
 ) -> Run:
     """A convolution with its weights in oneDNN's own layout, where PyTorch offers that."""
     # A 1x1 kernel with a stride takes a part of the pixels: oneDNN is slower than to copy these.
@@ -330,19 +352,24 @@ def _packed(
         ):  # not in every PyTorch or on every CPU
             packable = False
     how = (g.pad, strides, g.dilation, g.group)
+    ops = torch.ops.mkldnn
+    convolve, add = (
+        (ops._convolution_pointwise, ops._convolution_pointwise_) if packable else (None, None)
+    )
+    after = "relu" if relu else "none"
 
     def by_onednn(x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         if (rows, columns) != (1, 1):
             x = x[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
         if other is None:
-            after = "relu" if relu else "none"
-            return torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *how, after, [], "")
+            return convolve.default(x, packed, bias, *how, after, [], "")
         if other.dtype != x.dtype or not other.is_contiguous(memory_format=torch.channels_last):
-            y = torch.ops.mkldnn._convolution_pointwise(x, packed, bias, *how, "none", [], "")
+            y = convolve.default(x, packed, bias, *how, "none", [], "")
             return _add(y, other, relu)
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, packed, bias, *how, "add", None, "relu" if relu else None, [], None
-        )
+        after_sum = "add", None, "relu" if relu else None, [], None
+        if overwrites:
+            return add.binary(other, x, packed, bias, *how, *after_sum)
+        return convolve.binary(x, other, packed, bias, *how, *after_sum)
 
     def plain(x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         y = torch.ops.aten.convolution(

@@ -7,7 +7,7 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,9 +110,9 @@ _TRIED = re.compile(r"tried to allocate (\d+) bytes")
 
 
 @contextmanager
-def named(where: str) -> Iterator[None]:
+def named(where: str | Callable[[], str]) -> Iterator[None]:
     """Turn what libraries raise for want of memory, or for sizes beyond what they count, into a
-    CaffeError that starts with `where`.
+    CaffeError that starts with `where`, or with what that returns then.
     """
     try:
         yield
@@ -121,6 +121,7 @@ def named(where: str) -> Iterator[None]:
     except (MemoryError, RuntimeError, TypeError) as error:
         if not (isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))):
             raise
+        where = where if isinstance(where, str) else where()
         kind = _NoMemory if isinstance(error, MemoryError) else CaffeError
         raise kind(f"{where}: {_want(error)}") from None
 

@@ -11,7 +11,7 @@ import pytest
 
 import caffe
 from caffe.formats import files
-from caffe.kernels.fused import has_avx512
+from caffe.kernels.processor import has_avx512
 from netgen import Architecture, deploy_net
 from netgen.fusenet import BLOCKS
 

@@ -1,4 +1,6 @@
-"""work_in_place: ReLU and sums of two overwrite their first bottom if nothing else takes it."""
+"""work_in_place: ReLU and sums of two overwrite their first bottom if nothing else takes it, and
+convolutions with a sum the other term if nothing takes that after them.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +12,54 @@ from caffe.kernels import finite
 from caffe.layers.base import Tensors
 from caffe.plan.ir import Node, Operation, Program
 from caffe.plan.operations import pure
+from caffe.plan.prepared import PreparedConvolution
 from caffe.plan.rewrites.patterns import plain_relu, plain_sum
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 
 def _pattern(program: Program, node: Node) -> Match | None:
-    return [node] if plain_relu(node) or plain_sum(node) else None
+    return [node] if plain_relu(node) or plain_sum(node) or _adds(node) else None
+
+
+def _adds(node: Node) -> bool:
+    """Whether this is a convolution with a sum."""
+    return isinstance(node.run, PreparedConvolution) and node.run.sum is not None
 
 
 def _check(program: Program, match: Match) -> str:
-    value = match[0].bottom[0]
+    (node,) = match
+    value = node.bottom[1 if _adds(node) else 0]
     maker = program.maker(value)
-    if maker is None or not any(layer.fresh for layer in maker.layers):
+    if maker is None or not _makes_fresh(maker):
         return "has a bottom whose memory may belong to others"
-    if program.takers()[value] != 1:
+    if program.takers()[value] != 1 and not (_adds(node) and _is_last(program, node, value)):
         return "has a bottom that others take, too"
     return ""
 
 
+def _makes_fresh(node: Node) -> bool:
+    return any(layer.fresh for layer in node.layers)
+
+
+def _is_last(program: Program, node: Node, value: int) -> bool:
+    """Whether nothing needs the value once the node has run: the others that take it have run and
+    keep nothing of it.
+    """
+    if value in program.outputs or value in program.losses or node.bottom.count(value) > 1:
+        return False
+    here = program.nodes.index(node)
+    return all(
+        program.nodes.index(other) < here and _makes_fresh(other) and value not in other.bottom[1:]
+        for other in program.takers_of(value)
+        if other is not node
+    )
+
+
 def _action(program: Program, match: Match) -> None:
     (node,) = match
-    if plain_relu(node):
+    if isinstance(node.run, PreparedConvolution):
+        node.run.overwrites = True
+    elif plain_relu(node):
         node.run = _rectify
     else:
         node.run = _add(pure(node.layer, program.circumstances))

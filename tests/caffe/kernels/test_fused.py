@@ -43,6 +43,12 @@ layer { name: "u" type: "Unpooling" bottom: "c" bottom: "k" top: "u" unpooling_p
 )
 
 
+@pytest.fixture
+def quick_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Algorithms are chosen as on processors on which MKL is as fast as oneDNN."""
+    monkeypatch.setattr(fused, "has_slow_mkl", lambda: False)
+
+
 @pytest.fixture(params=[False, True], ids=["kept", "recompute"])
 def recompute(request: pytest.FixtureRequest) -> bool:
     caffe.set_recompute(request.param)
@@ -230,7 +236,9 @@ def test_recomputing_keeps_less(pair, uncollected) -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_weights_of_few_channels_without_avx512(transposed: bool, monkeypatch) -> None:
+def test_weights_of_few_channels_without_avx512(
+    transposed: bool, quick_mkl: None, monkeypatch
+) -> None:
     how = Convolving(Geometry((1, 1), (1, 1), (1, 1), 1), transposed)
     torch.manual_seed(2)
     x, weight = torch.randn(2, 32, 48, 64), torch.randn(32, 32, 3, 3) / 17
@@ -262,7 +270,7 @@ def test_weights_of_few_channels_without_avx512(transposed: bool, monkeypatch) -
     ],
 )
 def test_convolutions_forward_on_processors_with_amx(
-    few: int, many: int, tiles: int, elsewhere, with_amx, monkeypatch
+    few: int, many: int, tiles: int, elsewhere, with_amx, quick_mkl: None, monkeypatch
 ) -> None:
     for amx, chosen in ((False, elsewhere), (True, with_amx)):
         monkeypatch.setattr(fused, "has_amx", lambda amx=amx: amx)
@@ -270,11 +278,34 @@ def test_convolutions_forward_on_processors_with_amx(
     assert fused.choose_fp32("data", 128, 128, 64) == F4  # what it does not concern
 
 
+@pytest.mark.parametrize(
+    ("few", "many", "tiles", "tasks"),
+    [
+        (64, 192, 1960, ["weight"]),
+        (128, 128, 160, []),
+        (128, 128, 192, ["forward", "data"]),
+        (256, 256, 160, []),
+        (256, 256, 196, ["forward", "data", "weight"]),
+        (256, 512, 64, ["data"]),
+        (512, 512, 160, ["data", "weight"]),
+        (64, 64, 3600, []),
+    ],
+)
+def test_convolutions_where_mkl_is_slow(
+    few: int, many: int, tiles: int, tasks: list[str], monkeypatch
+) -> None:
+    monkeypatch.setattr(fused, "has_slow_mkl", lambda: True)
+    for task in ("forward", "data", "weight"):
+        assert fused.choose_fp32(task, few, many, tiles) == (F4 if task in tasks else None)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("wanted", [(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1)])
 @pytest.mark.parametrize("shape", [(2, 64, 24, 32), (2, 6, 7, 5)], ids=["winograd", "direct"])
-def test_only_wanted_gradients(shape, wanted, transposed: bool, dtype: torch.dtype) -> None:
+def test_only_wanted_gradients(
+    shape, wanted, transposed: bool, dtype: torch.dtype, quick_mkl: None
+) -> None:
     torch.manual_seed(2)
     n, c, h, w = shape
     k = 128 if c == 64 else 5

@@ -29,6 +29,12 @@ def _seed() -> None:
     torch.manual_seed(3)
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["MKL", "oneDNN"])
+def _products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrix products by either library, whichever is faster on this processor."""
+    monkeypatch.setattr(winograd, "has_slow_mkl", lambda: request.param)
+
+
 @pytest.fixture(params=[None, 1, 20_000], ids=["whole", "rows", "some rows"])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything in one piece, a piece for each row of tiles, or something between."""

@@ -51,6 +51,42 @@ def test_the_bottoms_memory_is_written_over(text: str, pair, same_passes) -> Non
     assert kept(nets[1])
 
 
+# Two blocks of a residual net: `a` goes through the convolution `b` and past it.
+FIRST = conv("first", "x", "a") + RELU.format(bottom="a").replace('"z"', '"r0"').replace(
+    '"r"', '"rectified"'
+)
+BLOCK = conv("b", "r0", "c") + conv("d", "c", "e") + SUM.format("e", "r0", "")
+
+
+def test_a_residual_blocks_sum_is_written_over_what_went_past_it(pair, same_passes) -> None:
+    nets = pair(image(2, 4, 9, 10) + FIRST + BLOCK, caffe.TEST)
+    assert acted(nets[1], "work_in_place") == 1
+    same_passes(nets, backward=False)
+    same_passes(nets, backward=False)
+    assert kept(nets[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (FIRST + BLOCK + conv("later", "r0", "w"), "has a bottom that others take, too"),
+        (
+            FIRST + 'layer { name: "f" type: "Reshape" bottom: "r0" top: "alias" '
+            "reshape_param { shape { dim: 0 dim: 0 dim: -1 dim: 1 } } }" + BLOCK,
+            "has a bottom that others take, too",
+        ),
+        (conv("b", "x", "e") + SUM.format("e", "x", ""), "whose memory may belong to others"),
+    ],
+    ids=["taken later", "held by another shape", "a blob of the user's"],
+)
+def test_a_sum_that_must_not_be_written_over(text: str, reason: str, pair, same_passes) -> None:
+    nets = pair(image(2, 4, 9, 10) + text, caffe.TEST)
+    assert acted(nets[1], "work_in_place") == 0
+    assert any(reason in why for why in misfits(nets[1], "work_in_place").values())
+    same_passes(nets, backward=False)
+    same_passes(nets, backward=False)
+
+
 @pytest.mark.parametrize(
     ("text", "node", "reason"),
     [
