@@ -151,6 +151,25 @@ def test_boxes_are_chosen_by_the_plan(engine, deploy):
     assert [node.name for node in net.plan.nodes] == ["data", engine, "out"]
 
 
+@pytest.mark.parametrize("filler", ["constant", "gaussian"])
+def test_fillers_feed_an_engine(filler, engine, deploy):
+    """DummyData stays with PyTorch, which draws the same numbers for the same seed."""
+    text = f"""layer {{ name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param {{
+      shape {{ dim: 2 dim: 3 }} data_filler {{ type: "constant" value: 0.5 }}
+      data_filler {{ type: "{filler}" value: 2 std: 1 }} }} }}"""
+    net = deploy(text + joined("s", "Eltwise", "x", "y") + ip("f", "s", outputs=4))
+
+    def passes() -> list[dict[str, np.ndarray]]:
+        caffe.set_random_seed(3)
+        return [answers(net) for _ in range(3)]
+
+    wanted = passes()
+    caffe.set_engine(engine)
+    for found, expected in zip(passes(), wanted, strict=True):
+        same(found, expected)
+    assert [node.name for node in net.plan.nodes] == ["d", engine]
+
+
 def test_a_loss_and_an_accuracy_stay_with_the_plan(engine, deploy):
     """As `caffe test` runs nets: the engine computes up to what the losses take."""
     text = image(4, 3, 6, 6) + image(4, name="label") + conv("a", "x", "a", 4, PLAIN)

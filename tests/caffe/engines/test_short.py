@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -374,3 +375,14 @@ def test_a_source_that_reads_counts(deploy, fakes, plans):
     np.testing.assert_array_equal(found[:3], found[3:])
     assert not np.allclose(found[0], found[1])
     assert len(plans) == 6
+
+
+def test_a_source_that_draws_counts(deploy, fakes, plans):
+    """It draws anew in each pass, into the same memory, and the engine computes what is behind."""
+    draws = """layer { name: "d" type: "DummyData" top: "x" dummy_data_param {
+      shape { dim: 2 dim: 4 } data_filler { type: "uniform" } } }"""
+    net = deploy(draws + ip("f", "x"))
+    caffe.set_engine("onnxruntime")
+    found = [net.forward()["f"].copy() for _ in range(4)]
+    assert not any(np.allclose(a, b) for a, b in itertools.combinations(found, 2))
+    assert len(plans) == fakes["onnxruntime"].passes == 4
