@@ -19,6 +19,7 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.graph.wiring import Wiring
+from caffe.plan import segments
 from caffe.plan.build import build
 from caffe.plan.delegates import Delegate
 from caffe.plan.ir import Node, Program, circumstances
@@ -49,7 +50,10 @@ class Plan:
         self.name, self.train = wiring.name, train
         part = Part(wiring, delegate) if delegate is not None else None
         self.program, self.report = build(wiring, train, circumstances(), delegate, part)
-        self._steps = _steps(self.program)
+        self._steps = _steps(self.program, self.nodes)
+        self._segments: list[segments.Segment] | None = None
+        self._joined: list[_Step] = []  # the same as _steps, in segments
+        self._passes = 0  # since segments were last given up
         self._total: torch.Tensor | None = None
         self.gradient_hook: Callable[[Blob], None] | None = None
         self.clock: Watcher | None = None
@@ -69,9 +73,9 @@ class Plan:
         values: dict[int, torch.Tensor] = {}
         leaves: dict[object, torch.Tensor] = {}
         losses = []
-        k = 0
-        with torch.set_grad_enabled(train), memory.named(lambda: f"layer {self.nodes[k].name!r}"):
-            for k, step in enumerate(self._steps):
+        steps, k = self._current_steps(), 0
+        with torch.set_grad_enabled(train), memory.named(lambda: f"layer {steps[k].node.name!r}"):
+            for k, step in enumerate(steps):
                 node = step.node
                 if train:
                     bottom = [
@@ -98,6 +102,31 @@ class Plan:
                     values.pop(i, None)
         self._total = sum(losses[1:], start=losses[0]) if losses else None
         return [loss.detach() for loss in losses]
+
+    def _current_steps(self) -> list[_Step]:
+        """One for each node, or, once many passes have run without a change, in segments."""
+        if self.clock is not None or self.train:
+            return self._steps
+        if self._segments is None:
+            self._passes += 1
+            if self._passes <= segments.AFTER:
+                return self._steps
+            self._join(segments.find(self.program))
+        elif any(segment.stale for segment in self._segments):
+            self._segments, self._joined, self._passes = None, [], 1
+            return self._steps
+        elif any(segment.refused for segment in self._segments):
+            self._join([segment.nodes for segment in self._segments if not segment.refused])
+        return self._joined
+
+    def _join(self, runs: Sequence[Sequence[Node]]) -> None:
+        """Make segments of these nodes."""
+        nodes, self._segments = self.nodes, []
+        for run in runs:
+            segment, first = segments.Segment(self.program, run), nodes.index(run[0])
+            self._segments.append(segment)
+            nodes = [*nodes[:first], segment.as_node(), *nodes[first + len(run) :]]
+        self._joined = _steps(self.program, nodes)
 
     def backward(self) -> None:
         """Add the gradients of the last forward pass's losses to the parameters' `.diff`.
@@ -154,10 +183,10 @@ class _Step(NamedTuple):
     over: tuple[int, ...]
 
 
-def _steps(program: Program) -> list[_Step]:
-    last_use = {i: k for k, node in enumerate(program.nodes) for i in node.bottom}
+def _steps(program: Program, nodes: Sequence[Node]) -> list[_Step]:
+    last_use = {i: k for k, node in enumerate(nodes) for i in node.bottom}
     found = []
-    for k, node in enumerate(program.nodes):
+    for k, node in enumerate(nodes):
         leaving = frozenset(i for i in node.top if i in program.outputs or i in program.losses)
         over = tuple(i for i in {*node.bottom, *node.top} if last_use.get(i, -1) <= k)
         found.append(_Step(node, leaving, over))

@@ -79,7 +79,7 @@ class Growth:
     def __init__(self, slope: torch.Tensor) -> None:
         self._slope, self._offset = slope, torch.zeros_like(slope)
         self._most = math.inf  # the bound from which on something on the way may be too large
-        self._last = 0.0, 0.0
+        self.steps: list[tuple[float, float]] = []  # slope and offset, the largest of all channels
         self._note()
 
     def add(self, term: torch.Tensor) -> None:
@@ -93,7 +93,8 @@ class Growth:
         self._note()
 
     def _note(self) -> None:
-        slope, offset = self._last = self._slope.max().item(), self._offset.max().item()
+        slope, offset = self._slope.max().item(), self._offset.max().item()
+        self.steps.append((slope, offset))
         if not (slope < math.inf and offset < finite.LIMIT):  # NaN is below nothing
             self._most = -math.inf
         elif slope:
@@ -103,7 +104,7 @@ class Growth:
         """What the top does not exceed if the bottom does not exceed `bound`; infinity if something
         on the way is not finite, or perhaps too large.
         """
-        slope, offset = self._last
+        slope, offset = self.steps[-1]
         return slope * bound + offset if bound < self._most else math.inf  # NaN, too
 
 
@@ -136,6 +137,7 @@ class PreparedConvolution:
         self._run: Run = self._unprepared
         self._fills = False  # whether zeros are put around the bottom
         self._growth: Growth | None = None
+        self._direct = False  # whether oneDNN's own convolution computes it
         self._plain = [by_layer(layer, made_for) for layer in layers]
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
@@ -159,6 +161,39 @@ class PreparedConvolution:
         if limit == math.inf:
             return [self._layer_by_layer(bottom[0], other, blobs)]
         return [finite.carry(self._run(self.how.convert(x), other), limit)]
+
+    # -- for segments (caffe/plan/segments.py) -----------------------------------------------------
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it is prepared as a plain convolution that adds up in any order."""
+        return self._shape is not None and self._direct and not self._fills and not self.even
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of a pass on the bottom for which it is prepared."""
+        assert self._shape is not None
+        return self.conv.macs([tuple(self._shape)])
+
+    @property
+    def growth(self) -> Growth:
+        """How values grow in it, once it is prepared."""
+        assert self._growth is not None
+        return self._growth
+
+    def plain(self) -> tuple[object, ...]:
+        """What F.conv2d takes besides the bottom, for all layers but the sum and ReLU."""
+        blobs = [blob.tensor() for layer in self.layers for blob in layer.blobs]
+        gain, bias = self._affine(blobs)
+        weight = blobs[0] if gain is None else self._times(blobs[0], gain)
+        g = self.conv.kernel_geometry
+        return weight, bias, g.stride, g.pad, g.dilation, g.group
+
+    def forget(self) -> None:
+        """Free what is prepared; the next pass prepares it again."""
+        self._run, self._shape = self._unprepared, None
+
+    # -- a pass --------------------------------------------------------------------------------
 
     def _check(self, bottom: Tensors) -> None:
         """Raise CaffeError, as the layers do, if bottoms do not fit."""
@@ -260,6 +295,7 @@ class PreparedConvolution:
         weight, (gain, bias) = blobs[0], self._affine(blobs)
         bias = None if bias is None else bias.to(self.how.dtype)
         filtering = self._filtering(x, weight)
+        self._direct = filtering is None and not self.transposed
         if filtering is None:
             weight = weight if gain is None else self._times(weight, gain)
             weight, geometry, transposed = self._as_convolution(weight)

@@ -1,0 +1,207 @@
+"""Segments: convolutions that oneDNN computes as one graph give what they give one by one."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from nets import conv, image, norm, set_statistics
+
+import caffe
+from caffe.plan import segments
+from caffe.plan.clock import Clock
+from caffe.plan.plan import Plan
+from caffe.plan.segments import Segment
+
+RELU = 'layer {{ name: "{0}_r" type: "ReLU" bottom: "{0}" top: "{0}" }}'
+SUM = 'layer {{ name: "{0}" type: "Eltwise" bottom: "{1}" bottom: "{2}" top: "{0}" }}'
+SHAPE = (2, 6, 12, 14)
+# A residual block behind a convolution with BatchNorm, and others of several kinds.
+NET = (
+    image(*SHAPE)
+    + conv("a", "x", "a", 8)
+    + norm("bn", "a").replace('top: "z"', 'top: "a"')
+    + conv("b", "a", "b", 8, "pad: 1 kernel_size: 3 group: 8")
+    + RELU.format("b")
+    + conv("c", "b", "c", 8, "kernel_size: 1 bias_term: false")
+    + SUM.format("d", "c", "a")
+    + RELU.format("d")
+    + conv("e", "d", "e", 5, "kernel_size: 1 stride: 2")
+    + conv("f", "e", "f", 4, "pad: 2 kernel_size: 3 dilation: 2")
+    + RELU.format("f")
+)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "AFTER", 1)
+
+
+def made(net: caffe.Net) -> list[Segment]:
+    """The segments of a net's plan after some passes, whose graphs must have been made."""
+    for _ in range(4):
+        net.forward()
+    found = [step.node.run for step in net.plan._joined if isinstance(step.node.run, Segment)]
+    if not found or any(segment.refused for segment in found):
+        pytest.skip("this PyTorch hands no graphs to oneDNN")
+    return found
+
+
+@pytest.fixture
+def nets(pair):
+    found = pair(NET, caffe.TEST)
+    set_statistics(found, "bn")
+    return found
+
+
+def test_all_convolutions_of_a_run_are_one_segment(nets, same_passes) -> None:
+    (segment,) = made(nets[1])
+    assert [node.layers[0].name for node in segment.nodes] == [*"abcef"]
+    same_passes(nets, backward=False)
+    assert not segment.stale
+    nets[0].blobs["x"].data[...] = nets[1].blobs["x"].data[...] = 3.5
+    same_passes(nets, backward=False)
+    assert made(nets[1]) == [segment]
+
+
+def test_the_segment_is_what_computes(nets) -> None:
+    (segment,) = made(nets[1])
+    (before,) = nets[1].forward().values()
+    before, graph = before.copy(), segment._graph
+    segment._graph = lambda *bottom: [2 * top for top in graph(*bottom)]
+    (after,) = nets[1].forward().values()
+    np.testing.assert_allclose(after, 2 * before, rtol=1e-5)
+
+
+def test_a_value_that_others_take_is_given(pair, same_passes) -> None:
+    branch = 'layer { name: "p" type: "Power" bottom: "%s" top: "p" power_param { scale: 2 } }'
+    nets = pair(NET + branch % "b", caffe.TEST)
+    set_statistics(nets, "bn")
+    (segment,) = made(nets[1])
+    assert len(segment.as_node().top) == 2
+    same_passes(nets, backward=False)
+
+
+@pytest.mark.parametrize("how", ["by a view", "in the tensor", "from another net"])
+def test_changed_weights_are_seen(how: str, nets, same_passes) -> None:
+    (segment,) = made(nets[1])
+    for net in nets:
+        if how == "by a view":
+            net.params["c"][0].data[...] *= -2
+        elif how == "in the tensor":
+            net.params["c"][0].tensor().mul_(-2)
+        else:
+            other = caffe.Net(net.to_proto(), caffe.TEST)
+            for name, blobs in net.params.items():
+                for mine, theirs in zip(blobs, other.params[name], strict=True):
+                    theirs.data[...] = mine.data * (2 if name == "c" else 1)
+            net.share_with(other)
+    same_passes(nets, backward=False)
+    assert made(nets[1]) != [segment]
+    same_passes(nets, backward=False)
+
+
+def test_another_shape_is_computed_right_and_joined_again(nets, same_passes) -> None:
+    (segment,) = made(nets[1])
+    for net in nets:
+        net.blobs["x"].reshape(1, 6, 9, 20)
+        net.blobs["x"].data[...] = np.random.default_rng(1).normal(size=(1, 6, 9, 20))
+    same_passes(nets, backward=False)
+    assert segment.stale
+    assert made(nets[1]) != [segment]
+    same_passes(nets, backward=False)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e29])
+def test_values_that_a_graph_would_lose_go_one_by_one(value: float, nets) -> None:
+    (segment,) = made(nets[1])
+    for net in nets:
+        net.params["c"][0].tensor().fill_(1e10 if value == 1e29 else -1)
+    (segment,) = made(nets[1])
+    for net in nets:
+        net.blobs["x"].data[...] = 1
+        net.blobs["x"].data[0, 2, 5, 5] = value
+    outs = [next(iter(net.forward().values())) for net in nets]
+    assert not np.isfinite(outs[0]).all()
+    np.testing.assert_allclose(outs[1], outs[0], rtol=1e-4)
+    for net in nets:
+        net.blobs["x"].data[...] = 1
+    outs = [next(iter(net.forward().values())) for net in nets]
+    np.testing.assert_allclose(outs[1], outs[0], rtol=1e-4)
+    assert not segment.stale
+
+
+def test_weights_for_which_bounds_grow_too_large_are_divided(pair, same_passes) -> None:
+    text = image(1, 4, 6, 6)
+    for k, (bottom, top) in enumerate(zip("xabcdefgh", "abcdefghi", strict=True)):
+        text += conv(f"c{k}", bottom, top, 4, "kernel_size: 1 bias_term: false")
+    nets = pair(text, caffe.TEST)
+    for net in nets:
+        net.blobs["x"].data[...] = 1
+        for k in range(9):  # what channels add, others take away
+            weight = net.params[f"c{k}"][0].tensor()
+            weight[:, :2], weight[:, 2:] = 1e4, -1e4
+    assert len(made(nets[1])) > 1
+    same_passes(nets, backward=False)
+
+
+@pytest.mark.parametrize("why", ["no graph", "other values"])
+def test_without_a_right_graph_the_nodes_run_as_before(
+    why: str, nets, same_passes, monkeypatch
+) -> None:
+    def make(nodes, takes, gives, bottom):
+        return None if why == "no graph" else lambda *x: [torch.zeros(2, 4, 6, 7)]
+
+    monkeypatch.setattr(segments, "_make_graph", make)
+    same_passes(nets, backward=False)
+    nets[1].forward()
+    plan = nets[1].plan
+    assert [step.node for step in plan._joined] == plan.nodes
+    same_passes(nets, backward=False)
+
+
+def test_pytorch_without_the_fuser(nets, same_passes, monkeypatch) -> None:
+    monkeypatch.delattr(torch.jit, "onednn_fusion_enabled")
+    same_passes(nets, backward=False)
+    nets[1].forward()
+    plan = nets[1].plan
+    assert [step.node for step in plan._joined] == plan.nodes
+
+
+def test_the_fuser_is_left_as_it_was_and_nothing_is_warned_of(nets) -> None:
+    before = torch.jit.onednn_fusion_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made(nets[1])
+    assert torch.jit.onednn_fusion_enabled() == before
+
+
+def test_a_clock_is_told_of_each_node(nets) -> None:
+    made(nets[1])
+    clock = Clock(nets[1].plan, iter(range(1000)).__next__)
+    clock.run()
+    assert all(clock.spent["forward"])
+    assert len(clock.names) == len(nets[1].plan.nodes) == 6
+
+
+@pytest.mark.parametrize("why", ["large", "bf16", "a mask depends on it", "training"])
+def test_what_is_not_joined(why: str, pair, monkeypatch) -> None:
+    text, phase = NET, caffe.TEST
+    if why == "large":
+        monkeypatch.setattr(segments, "LARGE", 1)
+    elif why == "bf16":
+        caffe.set_precision("bf16")
+    elif why == "training":
+        phase = caffe.TRAIN
+    else:
+        text += """layer { name: "p" type: "Pooling" bottom: "f" top: "p" top: "m"
+          pooling_param { kernel_size: 2 stride: 2 } }
+          layer { name: "u" type: "Unpooling" bottom: "p" bottom: "m" top: "u"
+          unpooling_param { unpool_size: 2 } }"""
+    net = pair(text, phase)[1]
+    for _ in range(3):
+        net.forward()
+    assert isinstance(net.plan, Plan)
+    assert not any(isinstance(step.node.run, Segment) for step in net.plan._joined)
