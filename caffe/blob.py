@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -93,11 +94,10 @@ class SyncedArray:
         return self._device
 
     def holds(self, tensor: torch.Tensor, version: int) -> bool:
-        """Whether tensor(HOST) would return this tensor, not written to since it had this version,
-        and nobody holds a view of it.
+        """Whether tensor(HOST) would return this tensor, with no write to it as a tensor since it
+        had this version.
         """
-        host = self._host is tensor and self._host_newer and not self._viewed
-        return host and tensor._version == version
+        return self._host is tensor and self._host_newer and tensor._version == version
 
     def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
         """Take over `value`; borrowed: another array owns its memory."""
@@ -176,7 +176,16 @@ class SyncedArray:
         return self._host
 
 
-Mark = tuple[SyncedArray, torch.Tensor, int]  # an array, its tensor, and that one's version
+class Mark(NamedTuple):
+    """Where the data of a blob were at some moment: the array, its tensor and that one's version;
+    how many numpy views had been handed out, and whether somebody could write to the memory then.
+    """
+
+    array: SyncedArray
+    values: torch.Tensor
+    version: int
+    views: int
+    held: bool
 
 
 class Blob:
@@ -247,29 +256,22 @@ class Blob:
 
     def mark(self, device: torch.device) -> Mark:
         """What to ask is_at() for later, after it holds."""
-        values = self._data.look(device)
-        return self._data, values, values._version
+        array = self._data
+        values = array.look(device)
+        return Mark(array, values, values._version, array.views, array.held)
 
     def is_at(self, mark: Mark) -> bool:
         """Whether the data are still those of a mark on the CPU: nobody can have written to them,
         or put them elsewhere.
         """
-        array, values, version = mark
-        return self._data is array and array.holds(values, version)
+        array, values, version, views, held = mark
+        if self._data is not array or not array.holds(values, version):
+            return False
+        return not array.viewed or (views == array.views and not held)
 
     def watch(self) -> None:
         """Have touches() count what may change the data."""
         self._data.watched = True
-
-    @property
-    def held(self) -> bool:
-        """Whether someone has a tensor or a numpy array in the data's host memory, or may."""
-        return self._data.held
-
-    @property
-    def views(self) -> int:
-        """How often a numpy view of the data was handed out."""
-        return self._data.views
 
     @property
     def host(self) -> torch.Tensor | None:

@@ -15,15 +15,11 @@ NEVER = -1  # no count of touches
 
 @dataclass
 class _Seen:
-    """What was seen of a parameter at the last look.
-
-    mark: of its blob. views: how many were handed out. held: whether somebody can still write to
-    it. copy: of its values, from the first look on at which there had been a view.
+    """What was seen of a parameter at the last look: its blob's mark, and a copy of its values, once
+    a view had been handed out.
     """
 
     mark: Mark
-    views: int
-    held: bool
     copy: np.ndarray | None = None
 
 
@@ -59,9 +55,9 @@ class Weights:
         found = [_look_at(blob, seen) for blob, seen in zip(self._blobs, before, strict=True)]
         self._seen = [seen for seen, _ in found]
         # Asked for after the values were looked at: what is handed out from now on counts.
-        self._touches = NEVER if any(s.held and s.views for s in self._seen) else touches()
-        held = [b for b, seen in zip(self._blobs, self._seen, strict=True) if seen.held]
-        self._tensors = [blob.host for blob in held if blob.host is not None]
+        marks = [seen.mark for seen in self._seen]
+        self._touches = NEVER if any(mark.held and mark.views for mark in marks) else touches()
+        self._tensors = [mark.values for mark in marks if mark.held]
         self._versions = [values._version for values in self._tensors]
         return any(changed for _, changed in found)
 
@@ -69,28 +65,25 @@ class Weights:
 def _look_at(blob: Blob, before: _Seen | None) -> tuple[_Seen, bool]:
     """What there is to be seen of a parameter, and whether it has changed, or may have."""
     blob.watch()
-    # Held is asked first: a view that goes while values are compared is looked at once more.
-    seen = _Seen(blob.mark(HOST), blob.views, blob.held)
-    if before is None or not _is_same(seen.mark, before.mark):
-        seen.copy = _values(blob).copy() if seen.views else None
-        return seen, True
-    seen.copy = before.copy
-    if seen.views == before.views and not (before.held and seen.views):
-        return seen, False
-    values = _values(blob)
+    # The mark comes first: a view that goes while values are compared is looked at once more.
+    now = blob.mark(HOST)
+    if before is None or not _is_same(now, before.mark):
+        return _Seen(now, _values(now).copy() if now.views else None), True
+    copy = before.copy
+    if now.views == before.mark.views and not (before.mark.held and now.views):
+        return _Seen(now, copy), False
+    values = _values(now)
     # As whole numbers, to which NaN equals itself.
-    if seen.copy is not None and np.array_equal(seen.copy.view(np.int32), values.view(np.int32)):
-        return seen, False
-    seen.copy = values.copy()
-    return seen, True
+    if copy is not None and np.array_equal(copy.view(np.int32), values.view(np.int32)):
+        return _Seen(now, copy), False
+    return _Seen(now, values.copy()), True
 
 
 def _is_same(a: Mark, b: Mark) -> bool:
-    """Whether two marks tell of the same values in the same place."""
-    return a[0] is b[0] and a[1] is b[1] and a[2] == b[2]
+    """Whether two marks tell of the same memory, with no write to its tensor between them."""
+    return a.array is b.array and a.values is b.values and a.version == b.version
 
 
-def _values(blob: Blob) -> np.ndarray:
+def _values(mark: Mark) -> np.ndarray:
     """The values, to be read now."""
-    assert blob.host is not None
-    return blob.host.contiguous().numpy()
+    return mark.values.contiguous().numpy()
