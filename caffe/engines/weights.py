@@ -15,8 +15,8 @@ NEVER = -1  # no count of touches
 
 @dataclass
 class _Seen:
-    """What was seen of a parameter at the last look: its blob's mark, and a copy of its values, once
-    a view had been handed out.
+    """What was seen of a parameter at the last look: its blob's mark, and a copy of its values if a
+    view had been handed out.
     """
 
     mark: Mark
