@@ -16,10 +16,21 @@ from caffe.process.device import current_device
 Fill = Callable[[torch.Tensor], None]  # fills a tensor in place
 
 HOST = torch.device("cpu")
-# How many tensors lie in a storage, given its address; numpy arrays count, as they keep a tensor.
-_COUNT_USES = getattr(torch._C, "_storage_Use_Count", None)
 MAX_AXES = 32
 MAX_COUNT = 2**31 - 1  # values: Caffe counts in ints
+
+
+# How many tensors lie in a storage, given its address; numpy arrays count, as they keep a tensor.
+_count_uses = getattr(torch._C, "_storage_Use_Count", None)
+
+
+def _uses(tensor: torch.Tensor) -> int:
+    """How many tensors and arrays lie in a tensor's memory, and what PyTorch counts besides."""
+    return _count_uses(tensor.untyped_storage()._cdata) if _count_uses is not None else MAX_COUNT
+
+
+_SINGLE = torch.empty(1)
+_ALONE = min(_uses(_SINGLE), _uses(_SINGLE))  # of a tensor whose memory is its own
 
 
 class SyncedArray:
@@ -56,10 +67,7 @@ class SyncedArray:
     @property
     def held(self) -> bool:
         """Whether someone has a tensor or a numpy array in the host memory, or may have one."""
-        if self._host is None or _COUNT_USES is None:
-            return True
-        storage = self._host.untyped_storage()
-        return _COUNT_USES(storage._cdata) > 2  # `storage` and the host tensor itself
+        return self._host is None or _count_uses is None or _uses(self._host) > _ALONE
 
     @property
     def host(self) -> torch.Tensor | None:

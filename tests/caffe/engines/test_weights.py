@@ -160,7 +160,7 @@ def test_a_device_in_between(pretend_gpu) -> None:
 
 def test_without_a_count_of_holders_everyone_is_one(monkeypatch, looks) -> None:
     """As with a PyTorch that does not tell."""
-    monkeypatch.setattr(blob_module, "_COUNT_USES", None)
+    monkeypatch.setattr(blob_module, "_count_uses", None)
     blobs, found = two()
     tensor, view = blobs[0].tensor(), blobs[1].data
     changed(found)
