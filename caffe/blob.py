@@ -43,12 +43,12 @@ class SyncedArray:
     After the first `numpy()` the host memory stays in place as long as the count does not change,
     so that views taken before a forward pass show its results.
 
-    watched: whether `touches`, which all arrays share, counts how often this one's memory is handed
-    out, filled or replaced. While it stands still and no array is `held`, no values can change.
-    views: how often numpy() was called.
+    watched: whether `last_touch`, which all arrays share, is another object whenever this one's
+    memory is handed out or replaced. While it is the same, and nobody holds the memory of an array,
+    its values cannot change. views: how often numpy() was called.
     """
 
-    touches = 0
+    last_touch = object()
 
     def __init__(self, count: int, fill: float = 0.0, initial: Fill | None = None) -> None:
         self.count, self._fill, self._initial = count, fill, initial
@@ -75,9 +75,9 @@ class SyncedArray:
         return self._host if self._host_newer else None
 
     def touch(self) -> None:
-        """Count that the values may change."""
+        """Note that the values may change."""
         if self.watched:
-            SyncedArray.touches += 1
+            SyncedArray.last_touch = object()  # no count: threads would have to take turns
 
     def tensor(self, device: torch.device) -> torch.Tensor:
         """The values on `device`, up to date, as a tensor without gradient history."""
@@ -277,7 +277,7 @@ class Blob:
         return not array.viewed or (views == array.views and not held)
 
     def watch(self) -> None:
-        """Have touches() count what may change the data."""
+        """Have last_touch() tell of whatever may change the data."""
         self._data.watched = True
 
     @property
@@ -367,9 +367,11 @@ class Blob:
         return self._shape[axis] if axis < len(self._shape) else 1
 
 
-def touches() -> int:
-    """Grows whenever the data of a blob that is watched may change, unless it is held."""
-    return SyncedArray.touches
+def last_touch() -> object:
+    """Another object whenever somebody was handed the memory of a blob that is watched, or that is
+    replaced.
+    """
+    return SyncedArray.last_touch
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

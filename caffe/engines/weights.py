@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from caffe.blob import HOST, Blob, Mark, touches
-
-NEVER = -1  # no count of touches
+from caffe.blob import HOST, Blob, Mark, last_touch
 
 
 @dataclass
@@ -27,22 +25,22 @@ class Weights:
     """The parameters of a compiled model, on the CPU.
 
     Looking at each of them takes some percent of a net's pass, as the pass drives them out of the
-    processor's caches. So blobs count how often their memory is handed out: as long as nobody asks
-    for it, nor still has a tensor or numpy array of it, nothing can have changed. Writes to a
-    tensor change its version. Writes to a numpy array do not, so while there is one, and once more
-    when it is gone, values are compared with a copy.
+    processor's caches. So blobs note when their memory is handed out: as long as nobody asks for
+    it, nor still has a tensor or numpy array of it, nothing can have changed. Writes to a tensor
+    change its version. Writes to a numpy array do not, so while there is one, and once more when it
+    is gone, values are compared with a copy.
     """
 
     def __init__(self, blobs: Sequence[Blob]) -> None:
         self._blobs = blobs
         self._seen: list[_Seen] = []
-        self._touches = NEVER
+        self._touch: object = None  # the last one at the last look; None: look again
         self._tensors: list[torch.Tensor] = []  # those that somebody may have kept
         self._versions: list[int] = []
 
     def same(self) -> bool:
         """Whether surely nothing has changed since the last look."""
-        return touches() == self._touches and self._versions == [
+        return last_touch() is self._touch and self._versions == [
             values._version for values in self._tensors
         ]
 
@@ -51,14 +49,15 @@ class Weights:
         return not self.same() and self._look()
 
     def _look(self) -> bool:
+        touch = last_touch()  # first, so that none of another thread goes unseen
         before = self._seen or [None] * len(self._blobs)
         found = [_look_at(blob, seen) for blob, seen in zip(self._blobs, before, strict=True)]
         self._seen = [seen for seen, _ in found]
-        # Asked for after the values were looked at: what is handed out from now on counts.
         marks = [seen.mark for seen in self._seen]
-        self._touches = NEVER if any(mark.held and mark.views for mark in marks) else touches()
-        self._tensors = [mark.values for mark in marks if mark.held]
-        self._versions = [values._version for values in self._tensors]
+        self._touch = None if any(mark.held and mark.views for mark in marks) else touch
+        held = [mark for mark in marks if mark.held]
+        self._tensors = [mark.values for mark in held]
+        self._versions = [mark.version for mark in held]
         return any(changed for _, changed in found)
 
 
