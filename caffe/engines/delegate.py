@@ -51,7 +51,8 @@ class _Program:
     """A compiled region: takes and gives what a delegate does.
 
     run: computes, once memory is bound. memory: addresses of the inputs and outputs that are bound.
-    inputs: their places among what the delegate takes.
+    steady: whether the last call found them as they were at the one before. inputs: their places
+    among what the delegate takes.
     """
 
     def __init__(self, compiled: Compiled, model: Model, shapes: Sequence[Shape]) -> None:
@@ -60,6 +61,7 @@ class _Program:
         self.inputs = [k for _, k in model.inputs]
         self.run: Callable[[], object] | None = None
         self.memory: list[int] = []
+        self.steady = False
 
     def __call__(
         self, bottom: Tensors, places: Sequence[torch.Tensor | None] | None = None
@@ -73,11 +75,12 @@ class _Program:
             for place, shape in zip(places or [None] * len(self._shapes), self._shapes, strict=True)
         ]
         memory = [values.data_ptr() for values in (*given, *made)]
-        if self.run is None or memory != self.memory:
+        self.steady = self.run is not None and memory == self.memory
+        if not self.steady:
             self.run, self.memory = None, []
-            feeds = {name: x.numpy() for name, x in zip(self._names, given, strict=True)}
-            self.run = self._compiled.bind(feeds, [values.numpy() for values in made])
+            self.run = self._compiled.bind(dict(zip(self._names, given, strict=True)), made)
             self.memory = memory
+        assert self.run is not None
         self.run()
         return made
 
@@ -118,11 +121,13 @@ class EngineDelegate:
         self._looked = False  # for layers that turn out to have no ONNX form
         self._ways: dict[Key, _Way] = {}
         self._used: list[Key] = []  # those with a program, the latest last
+        self._last: _Way | None = None  # by which the last pass went, if by a program
         self._prepared = 0  # how often models were compiled for the present weights
         self._retries = 0  # how often new weights gave refused engines another chance
         self._weights: Weights | None = None
         self._told: set[str] = set()
         self.title = "auto" if chooses else engines[0].name
+        self.ready = False
 
     @property
     def layers(self) -> frozenset[int]:
@@ -157,6 +162,7 @@ class EngineDelegate:
             return False
         if (way is None or way.program is None) and self._prepared >= MOST_SHAPES:
             return self._leave(f"its inputs have had {MOST_SHAPES} shapes so far")
+        self.ready = way is not None and way.program is not None
         return self._look()
 
     def _leave(self, why: str) -> bool:
@@ -207,7 +213,7 @@ class EngineDelegate:
     # -- a pass ---------------------------------------------------------------------------------
 
     def run(self, bottom: Tensors, by_plan: ByPlan) -> Sequence[torch.Tensor]:
-        key = self._key()
+        key, self._last = self._key(), None
         self._have_weights_changed()
         way = self._ways.get(key)
         if way is None and self._chooses:  # sources have made other shapes than those of acts()
@@ -223,7 +229,9 @@ class EngineDelegate:
         try:
             if way.program is None:
                 self._prepare(key, way, bottom, by_plan)
-            return way.program(bottom, self._places()) if way.program else by_plan(bottom)
+            if way.program is not None:
+                self._last = way
+                return way.program(bottom, self._places())
         except Exception as error:  # the programs' exceptions share no base class
             self._give_up(key, way, str(error))
         return by_plan(bottom)
@@ -250,18 +258,18 @@ class EngineDelegate:
         return [blobs[i].place() if i in outputs else None for i in self.gives]
 
     def direct(self) -> _Direct | None:
-        key, net = self._key(), self._net()
-        way = self._ways.get(key)
+        way = self._last
         program = way.program if way is not None else None
-        if way is None or program is None or program.run is None:
+        if way is None or program is None or program.run is None or not program.steady:
             return None
         blobs = (*(self.takes[k] for k in program.inputs), *self.gives)
         hosts = [self._wiring.blobs[i].host for i in blobs]
         memory = [host.data_ptr() for host in hosts if host is not None]
         if memory != program.memory or len(set(memory)) < len(memory):
             return None
+        net = self._net()
         assert net is not None
-        threads = None if net.work.is_little() else key[1]
+        threads = None if net.work.is_little() else torch.get_num_threads()
         return _Direct(blobs, program.run, way, program, self._have_weights_changed, threads)
 
     def _prepare(self, key: Key, way: _Way, bottom: Tensors, by_plan: ByPlan) -> None:

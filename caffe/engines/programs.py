@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from caffe.formats.onnx import TARGETS, Target
 
@@ -22,11 +23,11 @@ Run = Callable[[], object]
 class Compiled(Protocol):
     """A model that is ready to compute."""
 
-    def bind(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray]) -> Run:
+    def bind(self, inputs: Mapping[str, torch.Tensor], outputs: Sequence[torch.Tensor]) -> Run:
         """A function that reads the inputs where they lie and writes the outputs where they lie.
 
-        inputs: by name. Arrays are float32 in C order, of the shapes that the model was written
-        for. The function holds until bind() is called again, and raises whatever the program does.
+        inputs: by name. All are float32 in C order, of the shapes that the model was written for.
+        The function holds until bind() is called again, and raises whatever the program does.
         """
         ...
 
@@ -90,15 +91,15 @@ class _OpenVINO:
         self._inputs = {name: i for i, port in enumerate(compiled.inputs) for name in port.names}
         self._shapes = [tuple(port.shape) for port in compiled.outputs]
 
-    def bind(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray]) -> Run:
+    def bind(self, inputs: Mapping[str, torch.Tensor], outputs: Sequence[torch.Tensor]) -> Run:
         for name, values in inputs.items():
             self._request.set_input_tensor(self._inputs[name], self._shared(values))
         for i, (values, shape) in enumerate(zip(outputs, self._shapes, strict=True)):
             self._request.set_output_tensor(i, self._shared(values.reshape(shape)))
         return functools.partial(self._request.infer, share_outputs=True)
 
-    def _shared(self, values: np.ndarray) -> Any:
-        return self._tensor(values, shared_memory=True)
+    def _shared(self, values: torch.Tensor) -> Any:
+        return self._tensor(values.numpy(), shared_memory=True)
 
 
 def _compile_for_onnxruntime(model: bytes, threads: int) -> Compiled:
@@ -118,14 +119,14 @@ class _OnnxRuntime:
     def __init__(self, session: Any) -> None:
         self._session, self._binding = session, session.io_binding()
         self._outputs = [output.name for output in session.get_outputs()]
-        self._bound: list[np.ndarray] = []  # it holds addresses alone
+        self._bound: list[torch.Tensor] = []  # it holds addresses alone
 
-    def bind(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray]) -> Run:
+    def bind(self, inputs: Mapping[str, torch.Tensor], outputs: Sequence[torch.Tensor]) -> Run:
         binding = self._binding
         for name, values in inputs.items():
-            binding.bind_input(name, *_PLACE, values.shape, values.ctypes.data)
+            binding.bind_input(name, *_PLACE, values.shape, values.data_ptr())
         for name, values in zip(self._outputs, outputs, strict=True):
-            binding.bind_output(name, *_PLACE, values.shape, values.ctypes.data)
+            binding.bind_output(name, *_PLACE, values.shape, values.data_ptr())
         self._bound = [*inputs.values(), *outputs]
         return functools.partial(self._session.run_with_iobinding, binding)
 

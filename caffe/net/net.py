@@ -208,16 +208,23 @@ class Net:
         losses = self.losses_from_to(start, end)
         return float(sum(losses)) if losses else 0.0
 
-    @shared_out
     def losses_from_to(self, start: int, end: int, may_plan: bool = True) -> list[torch.Tensor]:
         """Run layers start .. end; returns the weighted losses, without waiting for the GPU.
 
         may_plan: a plan may stand for the pass, which fills no blobs but the outputs.
         """
-        self._followed = self._plan_for(start, end) if may_plan else None
-        if self._followed is not None:
-            self._followed.gradient_hook = self.gradient_hook
-            return self._followed.forward()
+        self._followed = plan = self._plan_for(start, end) if may_plan else None
+        if plan is None:
+            return self._run_layers(start, end)
+        plan.gradient_hook = self.gradient_hook
+        if self._plans.leaves_nothing(plan):  # no operation would be shared out
+            return plan.forward()
+        with self.work.sharing():
+            return plan.forward()
+
+    @shared_out
+    def _run_layers(self, start: int, end: int) -> list[torch.Tensor]:
+        """Run layers start .. end one by one; returns the weighted losses."""
         if not self._may_keep:
             self.wiring.check_memory(kept=True)
             self._may_keep = True

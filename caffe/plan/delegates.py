@@ -48,13 +48,15 @@ class Delegate(Protocol):
 
     layers: their numbers in the wiring. They take blobs of sources only, `takes`, and other layers
     or the net's outputs take `gives` of what they make, as it is after the last of them; both are
-    numbers of blobs. title: what computes them.
+    numbers of blobs. title: what computes them. ready: whether acts() saw that nothing has to be
+    prepared or chosen for the pass.
     """
 
     layers: Set[int]
     takes: Sequence[int]
     gives: Sequence[int]
     title: str
+    ready: bool
 
     def acts(self) -> bool:
         """Whether it computes a pass on inputs of the shapes that the net's have now; else the

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from caffe.engines import programs, setting
@@ -89,8 +90,11 @@ class Bound:
     def __init__(self, fake: Fake, evaluator: Any) -> None:
         self.fake, self.evaluator = fake, evaluator
 
-    def bind(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[np.ndarray]) -> programs.Run:
-        self.inputs, self.outputs = dict(inputs), outputs
+    def bind(
+        self, inputs: Mapping[str, torch.Tensor], outputs: Sequence[torch.Tensor]
+    ) -> programs.Run:
+        self.inputs = {name: values.numpy() for name, values in inputs.items()}
+        self.outputs = [values.numpy() for values in outputs]
         return lambda: self.run()  # another one each time
 
     def run(self) -> None:
