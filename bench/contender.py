@@ -82,7 +82,10 @@ class Contender:
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        answer = json.loads(line) if line else {"failed": "it ended"}
+        try:
+            answer = json.loads(line) if line else {"failed": "it ended"}
+        except ValueError:  # it ended within the line, or a library printed it
+            answer = {"failed": f"it answered {line.strip()[:80]!r}"}
         if "failed" in answer:
             raise Failed(self.job, answer["failed"])
         return answer

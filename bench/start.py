@@ -1,4 +1,4 @@
-"""Measures how long commands take to start: `--help` of each, and a few that need no net.
+"""Measures how long commands and examples take to start: for help, and for what needs no net.
 
     python -m bench.start [--rounds N] [NAME ...]
 
@@ -30,16 +30,29 @@ def modules() -> list[str]:
     """Everything that `python -m` runs, but for benchmarks."""
     found = []
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if "overlay" not in path.parts and '__name__ == "__main__"' in path.read_text():
+        for path in _programs(ROOT / package):
+            if "overlay" not in path.parts:
                 parts = path.relative_to(ROOT).with_suffix("").parts
                 found.append(".".join(parts).removesuffix(".__main__"))
     return found
 
 
+def examples() -> list[str]:
+    """The names of the examples that are programs."""
+    return [path.stem for path in _programs(ROOT / "examples")]
+
+
+def _programs(folder: Path) -> list[Path]:
+    paths = sorted(folder.rglob("*.py"))
+    return [path for path in paths if '__name__ == "__main__"' in path.read_text()]
+
+
 def starts() -> dict[str, list[str]]:
     """The arguments of Python for each measured start, by what is shown of it."""
     found = {f"{module} --help": ["-m", module, "--help"] for module in modules()}
+    for name in examples():
+        path = ROOT / "examples" / f"{name}.py"
+        found[f"examples/{name}.py --help"] = [str(path), "--help"]
     lmdb, log = GOLDEN / "train" / "lmdb", GOLDEN / "interop" / "reference_train.log"
     found["netgen sf5"] = ["-m", "netgen", "sf5"]
     found["data_tools.inspect LMDB"] = ["-m", "data_tools.inspect", str(lmdb)]

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from boundary.telemetry import load_onnxruntime, load_openvino
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -287,8 +289,7 @@ def _onnx_file(job: Job, target: str) -> Iterator[str]:
 
 
 def _onnxruntime(job: Job) -> Run:
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     with _onnx_file(job, "onnxruntime") as path:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -298,8 +299,7 @@ def _onnxruntime(job: Job) -> Run:
 
 
 def _openvino(job: Job) -> Run:
-    import openvino
-
+    openvino = load_openvino()
     core = openvino.Core()
     with _onnx_file(job, "openvino") as path:
         # By default it rounds to bfloat16 where the processor has instructions for that.
@@ -360,12 +360,10 @@ def main() -> None:
         to_onnx(deploy_net_of(job), path, check=False, target=target)
         return
     try:
-        run = CONTENDERS[job.who](job)
+        _serve(job, CONTENDERS[job.who](job))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(json.dumps({"failed": reason}), flush=True)
-        return
-    _serve(job, run)
 
 
 def _serve(job: Job, run: Run) -> None:

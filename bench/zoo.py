@@ -1,6 +1,7 @@
 """Measures a dozen public architectures in this engine and others, idle and beside other work.
 
-    python -m bench.zoo [--load N] [--only NET ...] [--rounds N] [--spins N ...] [--out F]
+    python -m bench.zoo [--load N] [--only NET ...] [--rounds N] [--passes N] [--spins N ...]
+        [--out F] [--json F]
 
 Rows are the nets of bench/nets.py with random weights, FuseNet-SF5 at 320x240, and a training step
 of SF5 at 160x120. Columns are the plan (used by the caffe command and `net.observed = False`) in
@@ -17,7 +18,10 @@ processes. --spins adds plans whose threads try so many times before they sleep 
 OpenMP's own value is 300000).
 
 An engine that cannot run a net has no figure, and the reason is told below the tables; so are
-answers that differ from the plan's. A run of all nets is also written to bench/results/zoo.txt.
+answers that differ from the plan's. Where passes are long, engines take more turns than --rounds,
+until each has --passes of them. A run of all nets is also written to bench/results/zoo.txt. Each
+row is told on stderr and written to the files as soon as it is measured; a file says in its second
+line (JSON: in its last entry) that it is incomplete, until the last row is there.
 """
 
 from __future__ import annotations
@@ -33,12 +37,16 @@ from statistics import median
 from bench import machine
 from bench.contender import ROOT, Contender, Failed
 from bench.worker import Job
+from boundary.errors import InputError
+from boundary.writing import write_text
 
 TURN = 0.25  # seconds
 RESULTS = ROOT / "bench" / "results" / "zoo.txt"
 SF5, STEP = "SF5", "SF5, training step"
 # Shares of the largest value that answers may differ by.
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1}
+PASSES = 12  # of each engine in each state: the median of fewer is not steady
+NONE = "-"  # in place of a figure
 
 
 def names() -> list[str]:
@@ -100,9 +108,15 @@ class Row:
     loaded: dict[Engine, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def failed(self, engine: Engine, error: Failed) -> None:
+        self.notes.append(f"{self.name}: {engine.title}: {error.reason}")
 
-def measure(name: str, columns: Sequence[Engine], rounds: int, load: int) -> Row:
-    """Measure one net: all engines in turns, idle, and then beside `load` busy processes."""
+
+def measure(name: str, columns: Sequence[Engine], rounds: int, load: int, passes: int = 1) -> Row:
+    """Measure one net: all engines in turns, idle, and then beside `load` busy processes.
+
+    They take `rounds` turns in each state, or as many more as give each at least so many `passes`.
+    """
     job = job_of(name)
     row, running = Row(name, job.batch), {}
     try:
@@ -112,17 +126,16 @@ def measure(name: str, columns: Sequence[Engine], rounds: int, load: int) -> Row
             try:
                 running[engine] = _started(job, engine)
             except Failed as error:
-                row.notes.append(f"{name}: {engine.title}: {error.reason}")
-        row.idle = _turns(running, rounds, row)
+                row.failed(engine, error)
+        row.idle = _turns(running, rounds, passes, row)
         if load:
             with machine.busy(load):
-                row.loaded = _turns(running, rounds, row)
-        for contender in running.values():
-            contender.end()
+                row.loaded = _turns(running, rounds, passes, row)
+        answers = _answers(running, row)
     finally:
         for contender in running.values():
             contender.stop()
-    row.notes += _differences(name, running)
+    row.notes += _differences(name, answers)
     return row
 
 
@@ -136,33 +149,49 @@ def _started(job: Job, engine: Engine) -> Contender:
     return contender
 
 
-def _turns(running: dict[Engine, Contender], rounds: int, row: Row) -> dict[Engine, list[float]]:
+def _turns(
+    running: dict[Engine, Contender], rounds: int, passes: int, row: Row
+) -> dict[Engine, list[float]]:
     """The passes of each engine; those that fail are taken out of `running` and noted."""
     found: dict[Engine, list[float]] = {engine: [] for engine in running}
-    for _ in range(rounds):
+    turns = 0
+    while turns < rounds or any(len(found[engine]) < passes for engine in running):
         for engine, contender in [*running.items()]:
             try:
                 found[engine] += contender.run_for(TURN)
             except Failed as error:
-                row.notes.append(f"{row.name}: {engine.title}: {error.reason}")
+                row.failed(engine, error)
                 running.pop(engine).stop()
+        turns += 1
     return {engine: found[engine] for engine in running}
 
 
-def _differences(name: str, running: dict[Engine, Contender]) -> list[str]:
-    """What to say of answers that are not the plan's."""
-    plan = running.get(PLAN)
-    if plan is None or not plan.answer:
-        return []
-    scale, found = max(map(abs, plan.answer)), []
+def _answers(running: dict[Engine, Contender], row: Row) -> dict[Engine, list[float]]:
+    """Ends the contenders, and gives the answers of those that live to tell."""
+    found = {}
     for engine, contender in running.items():
-        if len(contender.answer) != len(plan.answer):
+        try:
+            contender.end()
+        except Failed as error:  # its passes count all the same
+            row.failed(engine, error)
+        else:
+            found[engine] = contender.answer
+    return found
+
+
+def _differences(name: str, answers: dict[Engine, list[float]]) -> list[str]:
+    """What to say of answers that are not the plan's."""
+    expected = answers.get(PLAN)
+    if not expected:
+        return []
+    scale, found = max(map(abs, expected)), []
+    for engine, answer in answers.items():
+        if len(answer) != len(expected):
             found.append(f"{name}: {engine.title} gives other outputs than the plan")
             continue
-        pairs = zip(contender.answer, plan.answer, strict=True)
-        difference = max(abs(a - b) for a, b in pairs)
+        difference = max(abs(a - b) for a, b in zip(answer, expected, strict=True))
         if not difference <= TOLERANCES[engine.precision] * scale:
-            share = f"{difference / scale:.1g} of the scale"
+            share = f"{difference / scale:.1g} of the scale" if scale else f"{difference:.1g}"
             found.append(f"{name}: {engine.title} differs from the plan by {share}")
     return found
 
@@ -173,17 +202,11 @@ def _differences(name: str, running: dict[Engine, Contender]) -> list[str]:
 def table(rows: Sequence[Row], columns: Sequence[Engine], loaded: bool) -> str:
     """One table: a line for each net, a column for each engine, and ratios of medians."""
     shown = [e for e in columns if loaded or e != ALONE]
-    ratios = ["x best", "auto x best", *(["x idle", "x 1 thread"] if loaded else [])]
-    lines = [["", "batch", *(e.title for e in shown), *ratios]]
+    lines = [["", "batch", *(e.title for e in shown), *_ratios(Row("", 0), loaded)]]
     for row in rows:
         seconds = row.loaded if loaded else row.idle
         cells = [_cell(seconds.get(engine)) for engine in shown]
-        best = best_other(seconds)
-        found = [_ratio(seconds.get(PLAN), best), _ratio(seconds.get(AUTO), best)]
-        if loaded:
-            found.append(_ratio(seconds.get(PLAN), row.idle.get(PLAN)))
-            found.append(_ratio(seconds.get(PLAN), seconds.get(ALONE)))
-        lines.append([row.name, str(row.batch), *cells, *found])
+        lines.append([row.name, str(row.batch), *cells, *_ratios(row, loaded).values()])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -194,6 +217,28 @@ def table(rows: Sequence[Row], columns: Sequence[Engine], loaded: bool) -> str:
     )
 
 
+def told(row: Row) -> str:
+    """A row's medians and ratios in one line, idle and beside other work."""
+    parts = []
+    for state, loaded, seconds in (("idle", False, row.idle), ("loaded", True, row.loaded)):
+        cells = [f"{engine.title} {_ms(median(passes))}" for engine, passes in seconds.items()]
+        found = _ratios(row, loaded).items()
+        cells += [f"{name} {ratio}" for name, ratio in found if ratio != NONE]
+        parts += [f"{state}: {', '.join(cells)}"] if cells else []
+    return f"{row.name}: {'; '.join(parts) or 'no engine runs it'}"
+
+
+def _ratios(row: Row, loaded: bool) -> dict[str, str]:
+    """The ratios of medians in one state, by the titles of their columns."""
+    seconds = row.loaded if loaded else row.idle
+    best, plan = best_other(seconds), seconds.get(PLAN)
+    found = {"x best": _ratio(plan, best), "auto x best": _ratio(seconds.get(AUTO), best)}
+    if loaded:
+        found["x idle"] = _ratio(plan, row.idle.get(PLAN))
+        found["x 1 thread"] = _ratio(plan, seconds.get(ALONE))
+    return found
+
+
 def best_other(seconds: dict[Engine, list[float]]) -> list[float] | None:
     """The passes of the engine with the lowest median, of others' in fp32."""
     mine = ("plan", "auto")
@@ -202,7 +247,7 @@ def best_other(seconds: dict[Engine, list[float]]) -> list[float] | None:
 
 
 def _cell(seconds: Sequence[float] | None) -> str:
-    return f"{_ms(median(seconds))} ({_ms(min(seconds))})" if seconds else "-"
+    return f"{_ms(median(seconds))} ({_ms(min(seconds))})" if seconds else NONE
 
 
 def _ms(seconds: float) -> str:
@@ -213,7 +258,7 @@ def _ms(seconds: float) -> str:
 
 
 def _ratio(mine: Sequence[float] | None, other: Sequence[float] | None) -> str:
-    return f"{median(mine) / median(other):.2f}" if mine and other else "-"
+    return f"{median(mine) / median(other):.2f}" if mine and other else NONE
 
 
 def report(rows: Sequence[Row], columns: Sequence[Engine], load: int) -> str:
@@ -257,7 +302,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--only", nargs="+", metavar="NET", help=f"only these of: {'; '.join(names())}"
     )
-    made.add_argument("--rounds", type=int, default=5, metavar="N", help="turns (default: 5)")
+    made.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="turns in each state (default: 5)"
+    )
+    made.add_argument(
+        "--passes",
+        type=int,
+        default=PASSES,
+        metavar="N",
+        help=f"more turns, until each engine has so many passes (default: {PASSES})",
+    )
     made.add_argument(
         "--spins", type=int, nargs="+", default=[], metavar="N", help="also plans that spin so long"
     )
@@ -270,25 +324,44 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Prints the tables, writes them if asked to, and returns the rows."""
     command = parser()
     args = command.parse_args(arguments)
-    for number, option, least in ((args.load, "--load", 0), (args.rounds, "--rounds", 1)):
-        if number < least:
-            command.error(f"{option} is {number}, expected at least {least}")
+    for option, least in (("load", 0), ("rounds", 1), ("passes", 1)):
+        if (number := getattr(args, option)) < least:
+            command.error(f"--{option} is {number}, expected at least {least}")
     for name in args.only or []:
         if name not in names():
             command.error(f"there is no net {name!r}; expected one of {'; '.join(names())}")
     columns = engines(args.load > 0, args.spins, machine.has_bfloat16())
-    rows = []
-    for name in args.only or names():
-        print(f"measuring {name}", file=sys.stderr)
-        rows.append(measure(name, columns, args.rounds, args.load))
-    text = f"python -m bench.zoo, {machine.about()}\n{report(rows, columns, args.load)}\n"
+    args.out = args.out or (None if args.only else RESULTS)
+    for path in filter(None, (args.out, args.json)):
+        if not path.absolute().parent.is_dir():
+            command.error(f"{path}: its folder does not exist")
+    wanted, rows = args.only or names(), []
+    try:
+        for name in wanted:
+            print(f"measuring {name}", file=sys.stderr)
+            rows.append(measure(name, columns, args.rounds, args.load, args.passes))
+            print("\n".join([told(rows[-1]), *rows[-1].notes]), file=sys.stderr)
+            text = _kept(rows, wanted, columns, args)
+    except InputError as error:
+        raise SystemExit(f"bench.zoo: {error}") from None
     print(text, end="")
-    out = args.out or (None if args.only else RESULTS)
-    if out:
-        out.write_text(text)
-    if args.json:
-        args.json.write_text(json.dumps(figures(rows), indent=1) + "\n")
     return rows
+
+
+def _kept(
+    rows: Sequence[Row], wanted: Sequence[str], columns: Sequence[Engine], args: argparse.Namespace
+) -> str:
+    """Writes what there is to the files that are asked for; returns the text."""
+    missing = [*wanted[len(rows) :]]
+    lines = [f"python -m bench.zoo, {machine.about()}"]
+    lines += [f"INCOMPLETE: without {'; '.join(missing)}"] if missing else []
+    text = "\n".join([*lines, report(rows, columns, args.load)]) + "\n"
+    if args.out:
+        write_text(args.out, text, InputError)
+    if args.json:
+        found = figures(rows) + ([{"incomplete": missing}] if missing else [])
+        write_text(args.json, json.dumps(found, indent=1) + "\n", InputError)
+    return text
 
 
 if __name__ == "__main__":

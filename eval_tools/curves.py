@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boundary.interrupts import loading
 from boundary.names import component
 from boundary.reading import reading
 from boundary.text import plain_math
@@ -83,7 +84,8 @@ def draw(runs: Sequence[Run], x: str = "iterations", smooth: int = 1) -> Figure:
         x: `iterations` or `time`.
         smooth: the number of points over which the training loss is averaged.
     """
-    from matplotlib.figure import Figure
+    with loading():
+        from matplotlib.figure import Figure
 
     panels = [panel for panel in PANELS if any(_pick(run, panel) for run in runs)]
     figure = Figure(figsize=(WIDTH, 1 + 3 * len(panels)))

@@ -14,7 +14,7 @@ from boundary.errors import shown
 from data_tools import images, info, pattern
 from data_tools.cli import DataError, say
 from data_tools.depth import DepthRange, DepthUnit
-from data_tools.folder import find, pair
+from data_tools.files import find, pair
 from data_tools.record import Frame, RecordFormat
 from data_tools.store import read_info
 from eval_tools.network import Network

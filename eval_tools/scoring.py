@@ -154,7 +154,7 @@ class Truths:
         if (Path(source) / "data.mdb").is_file():
             self._lmdb = Records(source)
         elif Path(source).is_dir():
-            from data_tools.folder import find
+            from data_tools.files import find
 
             found = find(str(source), LABEL)
             # predict escapes what has a meaning in paths.

@@ -21,7 +21,7 @@ from stages import AnyStep, Folder, Joined, Lines, Step, Work
 
 from boundary.reading import read_table, read_text
 from boundary.writing import write_text
-from data_tools import classes, cli, folder, images
+from data_tools import classes, cli, files, images
 from data_tools.class_weights import METHODS
 from data_tools.cli import DataError
 from netgen import augment
@@ -289,7 +289,7 @@ def from_frames(args: argparse.Namespace) -> list[AnyStep]:
               "--classes", f"nyuv2-{args.classes}", "--size", args.size, "--fit", "stretch",
               "lmdb/frames"), "lmdb/frames")
     ]  # fmt: skip
-    names = list(folder.find(rgb, images.COLOR))
+    names = list(files.find(rgb, images.COLOR))
     for split in SPLITS[args.split]:
         chosen = names_of(split, names, args)
         listed, made = f"lmdb/{split}.txt", f"lmdb/{split}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from boundary.interrupts import loading
 from boundary.text import plain_math, shown
 
 Point = tuple[float, float]
@@ -199,8 +200,9 @@ _SVG = {Rectangle: _svg_rectangle, Circle: _svg_circle, Text: _svg_text, Line: _
 
 def _png(picture: Picture, scale: float) -> bytes:
     # Imported here, because matplotlib takes longer to load than everything else together.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with loading():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     # At 72 dots per inch a unit is a point, so text and lines keep their sizes.
     figure = Figure(figsize=(picture.width / 72, picture.height / 72), dpi=72 * scale)

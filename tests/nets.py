@@ -15,6 +15,16 @@ IP = """layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
 LOSS = """layer { name: "sum" type: "Reduction" bottom: "ip" top: "loss" loss_weight: 1
   reduction_param { operation: SUMSQ } }"""
 
+# Each pass draws random numbers, so that weights depend on all draws before.
+REGRESSION = """
+layer { name: "in" type: "DummyData" top: "x" top: "t"
+  dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 dim: 1 }
+    data_filler { type: "gaussian" } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"
+  inner_product_param { num_output: 1 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
+"""
+
 
 def ip(name: str, bottom: str, top: str = "", more: str = "", outputs: int = 2) -> str:
     """An InnerProduct layer's text."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,19 @@ def test_another_package_named_caffe_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_sources_that_are_not_installed_say_so(tmp_path: Path) -> None:
+    """They lack what is generated from the schema."""
+    for package in ("boundary", "caffe", "netgen"):
+        ignored = shutil.ignore_patterns("*_pb2.py", "__pycache__")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
+    what = f"{tmp_path}/caffe/proto lacks caffe_pb2.py, which installing makes: pip install -e "
+    options = {**START, "cwd": tmp_path}
+    done = subprocess.run([sys.executable, "-m", "netgen", "sf1"], **options)
+    assert (done.returncode, done.stderr) == (1, f"error: {what}{tmp_path}\n")
+    done = subprocess.run([sys.executable, "-c", "from caffe.proto import caffe_pb2"], **options)
+    assert done.stderr.endswith(f"ImportError: {what}{tmp_path}\n")
+
+
 # -- what a command loads ------------------------------------------------------------------------
 
 HEAVY = [
@@ -143,7 +157,6 @@ for module, arguments, may in cases:
 # A command, its arguments, which of these libraries it may load, and its status.
 Case = tuple[str, list[str], list[str], int]
 GOLDEN = ROOT / "tests" / "golden"
-EXAMPLES = ["demo", "nyuv2", "ssd"]  # faster_rcnn has layers in Python, and so loads torch
 SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1'
 # Flags of `caffe`, and the status.
 CAFFE = {
@@ -169,7 +182,7 @@ CAFFE = {
 
 def _cases() -> list[Case]:
     found: list[Case] = []
-    for module in MODULES + EXAMPLES:
+    for module in MODULES + start.examples():
         found += [(module, ["--help"], [], 0), (module, ["--no-such-option"], [], 2)]
     found += [("caffe", flags.split(), [], status) for flags, status in CAFFE.items()]
     found += [

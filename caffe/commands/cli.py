@@ -12,6 +12,7 @@ from boundary.engine import NAMES as ENGINES
 from boundary.streams import say, stderr
 from caffe import __version__
 from caffe.commands.flags import Flag, Usage, run
+from caffe.commands.script import load_engine
 from caffe.errors import CaffeError
 from caffe.process import log
 from caffe.process.log import emit, number
@@ -442,6 +443,7 @@ def _devices(flags: SimpleNamespace, param: pb.SolverParameter) -> list[int | No
         raise Usage("give -gpu or -cpu, but not both")
     if flags.cpu < 0:
         raise Usage(f"-cpu {flags.cpu}: expected the number of processes, at least 1")
+    load_engine()
     from caffe.process.peers import place_from_environment
 
     place = place_from_environment()
@@ -464,6 +466,7 @@ def _compute_as(flags: SimpleNamespace) -> None:
     """Compute as the flags say. This loads torch, so it comes after what can be refused."""
     from caffe.process import execution
 
+    load_engine()
     execution.set_precision(flags.precision)
     execution.set_recompute(flags.recompute)
     execution.set_deterministic(flags.deterministic)

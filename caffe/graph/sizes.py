@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from caffe.errors import CaffeError
+from caffe.graph.unpooling import pooled_blobs
 from caffe.proto import caffe_pb2 as pb
 
 Shape = tuple[int, ...]
@@ -51,7 +52,7 @@ def _sizes(
 
     data: the height and width of the records.
     """
-    pooled = _pooled(layers)
+    pooled = pooled_blobs(layers)
     step = 1
     for layer in layers:
         at = shapes.get(pooled.get(layer.bottom[-1], "")) if layer.type == "Unpooling" else None
@@ -69,16 +70,6 @@ def _sizes(
     if step > 1:
         height, width = (-(-side // step) * step for side in data)
         yield f"multiples of {step}", (height, width)
-
-
-def _pooled(layers: Sequence[pb.LayerParameter]) -> dict[str, str]:
-    """Mask -> the blob that was pooled."""
-    found = {layer.top[1]: layer.bottom[0] for layer in layers
-             if layer.type == "Pooling" and len(layer.top) > 1 and layer.bottom}  # fmt: skip
-    for layer in layers:
-        if layer.type == "Split" and layer.bottom and layer.bottom[0] in found:
-            found |= dict.fromkeys(layer.top, found[layer.bottom[0]])
-    return found
 
 
 def _resized(tops: Shapes, old: Shape, new: Shape) -> dict[str, Shape]:

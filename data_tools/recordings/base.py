@@ -16,7 +16,7 @@ from data_tools import images, turning
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
 from data_tools.doctor.distance import doubt, has_rotated_bits
-from data_tools.folder import natural
+from data_tools.files import natural
 from data_tools.record import Frame
 from data_tools.recordings import declared
 from data_tools.recordings.association import (

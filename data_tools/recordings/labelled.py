@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from boundary.errors import shown
-from data_tools import cli, folder, images
+from data_tools import cli, files, images
 from data_tools.cli import DataError
 from data_tools.depth import DepthUnit
 from data_tools.labelling import Labelling
@@ -40,7 +40,7 @@ class Labelled:
             for index, name in enumerate(recording.names)
         }
         if labels.label is not None:
-            found = folder.find(labels.label, images.LABEL)
+            found = files.find(labels.label, images.LABEL)
             pictures = [Stored(file, (file.as_posix(),)) for file in found.values()]
         else:
             pictures = labels.annotations.pictures

@@ -3,3 +3,5 @@
 `server.py` answers the browser, `model.py` labels, `sources.py` has the cameras and recordings, and
 `message.py` is the form in which frames and answers travel.
 """
+
+FIRST, LAST = 8000, 8099  # the ports that are tried

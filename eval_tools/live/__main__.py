@@ -22,9 +22,8 @@ from data_tools.depth import DepthUnit
 from data_tools.record import RecordFormat
 from data_tools.recordings import kinds
 from eval_tools import cli
-from eval_tools.live import sources
+from eval_tools.live import FIRST, LAST, sources
 from eval_tools.live.model import Model
-from eval_tools.live.server import FIRST, LAST, Server
 from eval_tools.predictor import Predictor
 
 NAME = "python -m eval_tools.live"
@@ -125,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     predictor = loaded(args)
     form = RecordFormat(rig=framing.rig(args), **framing.doctor_fields(args))
     found = frames(args, predictor.takes_depth, form)
+    from eval_tools.live.server import Server  # not above: help needs no web server
+
     with Server(Model(predictor, form, args.depth_unit), found, args.port) as server:
         print(server.url, flush=True)
         say("the page is for this machine alone; Ctrl-C ends it")

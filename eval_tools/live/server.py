@@ -26,13 +26,12 @@ from boundary import running
 from boundary.errors import InputError
 from data_tools.cli import DataError, say
 from eval_tools import pages
-from eval_tools.live import message
+from eval_tools.live import FIRST, LAST, message
 from eval_tools.live.model import Model
 from eval_tools.live.sources import Frames
 
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")  # in the Host header
-FIRST, LAST = 8000, 8099  # the ports that are tried
 MOST_BYTES = 2**27  # of an upload: colour and depth of 16 million pixels, depth as floats
 MOST_WAITING = 8  # requests in the queue
 PATIENCE = 30.0  # seconds for a browser to send or take something

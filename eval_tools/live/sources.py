@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from boundary.errors import shown
 from boundary.late import cv2
 from boundary.reading import reading
-from data_tools.build import Source
 from data_tools.cli import DataError, describe
 from data_tools.depth import DepthUnit
 from data_tools.record import RecordFormat
 from data_tools.recordings.video import quiet
 from eval_tools.live.model import MOST_MOVING, READY, Given
+
+if TYPE_CHECKING:
+    from data_tools.build import Source
 
 PATIENCE = 5.0  # seconds for a camera's next frame
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,9 @@ def test_all_commands_are_among_them() -> None:
     found = start.starts()
     for name in ("caffe --help", "data_tools.folder --help", "eval_tools.live --help"):
         assert found[name] == ["-m", name.split()[0], "--help"]
+    program, option = found["examples/faster_rcnn.py --help"]
+    assert (Path(program), option) == (start.ROOT / "examples" / "faster_rcnn.py", "--help")
+    assert "examples/regions.py --help" not in found
     assert {"netgen sf5", "data_tools.inspect LMDB", "eval_tools.curves LOG"} <= found.keys()
 
 

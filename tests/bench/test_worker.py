@@ -47,6 +47,14 @@ def test_a_job_that_cannot_be_run_says_why(monkeypatch: pytest.MonkeyPatch, caps
     assert _answers(monkeypatch, capsys, "\n") == [{"failed": "no such layer"}]
 
 
+def test_a_pass_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    passes = iter([1])
+    monkeypatch.setitem(worker.CONTENDERS, "plan", lambda job: lambda: next(passes))
+    first, last = _answers(monkeypatch, capsys, "\n\n\n")
+    assert len(first["seconds"]) == 1
+    assert last == {"failed": "StopIteration"}
+
+
 @pytest.mark.parametrize("who", ["onnxruntime", "OpenVINO", "OpenCV"])
 def test_the_engines_compute_the_same_net(who: str, tmp_path: Path) -> None:
     pytest.importorskip({"OpenCV": "cv2"}.get(who, who.lower()))

@@ -106,6 +106,41 @@ def test_what_goes_wrong_is_told_and_the_others_go_on() -> None:
     assert all(each.stopped for each in Fake.made)
 
 
+def test_an_engine_that_dies_at_the_end_keeps_its_passes(monkeypatch) -> None:
+    def end(self: Fake) -> None:
+        if self.job.who == "onnxruntime":
+            raise Failed(self.job, "it ended")
+        self.answer = [0.0, 0.0] if self.job.who == "plan" else [0.0, 0.5]
+
+    monkeypatch.setattr(Fake, "end", end)
+    row = zoo.measure("P-Net", [PLAN, ORT, AUTO], 1, 0)
+    assert row.idle == {PLAN: [1], ORT: [1], AUTO: [1]}
+    assert row.notes == [
+        "P-Net: onnxruntime: it ended",
+        "P-Net: auto differs from the plan by 0.5",
+    ]
+    assert all(each.stopped for each in Fake.made)
+
+
+def test_a_net_that_nobody_runs_is_a_row(monkeypatch, capsys) -> None:
+    def fail(self: Fake) -> float:
+        raise Failed(self.job, "killed")
+
+    monkeypatch.setattr(Fake, "run", fail)
+    (row,) = zoo.main(["--only", "P-Net"])
+    assert (row.idle, len(row.notes)) == ({}, len(Fake.made))
+    out, err = capsys.readouterr()
+    assert "P-Net: no engine runs it\nP-Net: plan: killed\n" in err
+    assert "\n\nP-Net: plan: killed\n" in out
+
+
+def test_few_passes_in_a_turn_make_more_turns() -> None:
+    row = zoo.measure("P-Net", [PLAN, ORT], 2, 3, passes=7)
+    assert {len(passes) for found in (row.idle, row.loaded) for passes in found.values()} == {7}
+    row = zoo.measure("P-Net", [PLAN, OPENVINO], 9, 0, passes=7)
+    assert {engine: len(passes) for engine, passes in row.idle.items()} == {PLAN: 9}
+
+
 def test_a_training_step_is_this_engines_own() -> None:
     row = zoo.measure(zoo.STEP, [PLAN, ALONE, ORT], 1, 0)
     assert list(row.idle) == [PLAN, ALONE]
@@ -127,6 +162,51 @@ def test_the_tables() -> None:
     rows = [Row("P-Net", 1, seconds, loaded), Row(zoo.STEP, 4, {PLAN: [1.0]}, {PLAN: [2.5]})]
     rows[1].notes.append("what was wrong")
     assert zoo.report(rows, columns, 3) == TABLES
+
+
+def test_a_row_in_one_line() -> None:
+    seconds = {PLAN: [0.004, 0.002, 0.003], ORT: [0.002]}
+    row = Row("P-Net", 1, seconds, {PLAN: [0.006], ALONE: [0.012]})
+    assert zoo.told(row) == (
+        "P-Net: idle: plan 3.00, onnxruntime 2.00, x best 1.50; "
+        "loaded: plan 6.00, plan, 1 thread 12.0, x idle 2.00, x 1 thread 0.50"
+    )
+
+
+def test_an_interrupted_run_keeps_its_rows(tmp_path: Path, monkeypatch, capsys) -> None:
+    out, figures = tmp_path / "zoo.txt", tmp_path / "zoo.json"
+    seen: list[tuple[str, list[dict]]] = []
+    measure = zoo.measure
+
+    def interrupted(name: str, *rest) -> Row:
+        if out.exists():
+            seen.append((out.read_text(), json.loads(figures.read_text())))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return measure(name, *rest)
+
+    monkeypatch.setattr(zoo, "measure", interrupted)
+    wanted = ["P-Net", "AlexNet", "VGG-16"]
+    with pytest.raises(KeyboardInterrupt):
+        zoo.main(["--only", *wanted, "--out", str(out), "--json", str(figures)])
+    for count, (text, found) in enumerate(seen, 1):
+        assert text.splitlines()[1] == f"INCOMPLETE: without {'; '.join(wanted[count:])}"
+        assert [name for name in wanted if f"\n{name} " in text] == wanted[:count]
+        assert found[-1] == {"incomplete": wanted[count:]}
+        assert list(dict.fromkeys(each["net"] for each in found[:-1])) == wanted[:count]
+    assert out.read_text() == seen[-1][0]
+    assert "AlexNet: idle: plan 1000, " in capsys.readouterr().err
+
+    monkeypatch.setattr(zoo, "measure", measure)
+    zoo.main(["--only", *wanted, "--out", str(out), "--json", str(figures)])
+    assert out.read_text() == capsys.readouterr().out
+    assert "INCOMPLETE" not in out.read_text()
+    assert all("net" in each for each in json.loads(figures.read_text()))
+
+
+def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"^bench.zoo: {tmp_path}: is a directory"):
+        zoo.main(["--only", "P-Net", "--out", str(tmp_path)])
 
 
 def test_a_run_of_all_nets_is_kept(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -152,6 +232,9 @@ def test_a_run_of_all_nets_is_kept(tmp_path: Path, monkeypatch, capsys) -> None:
         (["--only", "LeNet"], "there is no net 'LeNet'; expected one of P-Net; AlexNet;"),
         (["--load", "-1"], "--load is -1, expected at least 0"),
         (["--rounds", "0"], "--rounds is 0, expected at least 1"),
+        (["--passes", "0"], "--passes is 0, expected at least 1"),
+        (["--out", "none/zoo.txt"], "none/zoo.txt: its folder does not exist"),
+        (["--json", "none/zoo.json"], "none/zoo.json: its folder does not exist"),
     ],
 )
 def test_bad_usage(arguments: list[str], message: str, capsys) -> None:

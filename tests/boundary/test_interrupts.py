@@ -105,6 +105,36 @@ def test_while_the_engine_is_loaded_for_good_arguments(folder: Path) -> None:
     assert _end(process) == (130, "interrupted\n")
 
 
+# Prints whether the collector is at work before, within and behind a load, and whether it knows
+# what was loaded.
+LOADING = """
+import gc, sys
+sys.argv = sys.argv[1:]
+from boundary.interrupts import loading
+if "off" in sys.argv: gc.disable()
+at_work = [gc.isenabled()]
+with loading():
+    with loading():
+        loaded = [[]]
+    at_work.append(gc.isenabled())
+at_work.append(gc.isenabled())
+print(*at_work, any(each is loaded for each in gc.get_objects()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outcome"),
+    [
+        (["-m"], "True False True False"),
+        (["-m", "off"], "False False False True"),  # somebody has chosen
+        (["program.py"], "True True True True"),  # not a command of ours
+    ],
+)
+def test_the_collector_does_not_look_at_what_commands_load(arguments, outcome: str) -> None:
+    process = _start("-c", LOADING, *arguments)
+    assert process.communicate() == (f"{outcome}\n", "")
+
+
 STARTED = """
 import runpy, sys
 module, sys.argv = sys.argv[1], ["-m", *sys.argv[2:]]

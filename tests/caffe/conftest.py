@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,14 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new folder is the working directory, and the log is one that no test has written to."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(log, "_sink", log._Sink())
+    return tmp_path
+
+
+@pytest.fixture
 def make_net() -> Callable[..., caffe.Net]:
     """make_net(text, phase=TRAIN, **state): a net from prototxt text."""
 
@@ -193,5 +202,22 @@ def same_passes() -> Callable[..., None]:
                 close(a.data, b.data, f"{name} {i}")
                 if backward:
                     close(a.diff, b.diff, f"gradient of {name} {i}")
+
+    return check
+
+
+@pytest.fixture
+def same_refusal() -> Callable[[Nets, str, tuple[int, ...]], None]:
+    """same_refusal(nets, blob, shape): both run, and refuse alike when a blob gets that shape."""
+
+    def check(nets: Nets, blob: str, shape: tuple[int, ...]) -> None:
+        lines = []
+        for net in nets:
+            net.forward()
+            net.blobs[blob].reshape(*shape)
+            with pytest.raises(caffe.CaffeError) as error:
+                net.forward()
+            lines.append(str(error.value))
+        assert lines[0] == lines[1]
 
     return check

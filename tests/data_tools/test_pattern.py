@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_tools import folder, pattern
+from data_tools import files, folder, pattern
 from data_tools.cli import DataError
 from data_tools.folder import Files
 from eval_tools.frames import Source
@@ -43,7 +43,7 @@ def tree(tmp_path, monkeypatch):
 def test_what_the_wildcards_match_is_the_name(tree, where, names):
     tree("in/f_1_a.png", "in/f_2_a.png", "in/f_2_b.png", "in/deep/er/g_c.png")
     (folder.Path("in") / "f_9_folder.png").mkdir()
-    found = folder.find(where, SUFFIXES)
+    found = files.find(where, SUFFIXES)
     assert list(found) == names
     assert all(path.is_file() for path in found.values())
 
@@ -61,18 +61,18 @@ def test_files_of_two_patterns_are_paired(tree):
 
 def test_a_folder_whose_name_holds_brackets_is_no_pattern(tree):
     tree("run[1]/a_rgb.png", "run[1]/b_rgb.png", "run1/c_rgb.png")
-    assert list(folder.find("run[1]/*_rgb.png", SUFFIXES)) == ["a", "b"]
+    assert list(files.find("run[1]/*_rgb.png", SUFFIXES)) == ["a", "b"]
     assert pattern.folder("run[1]/*_rgb.png") == folder.Path("run[1]")
-    assert sorted(folder.find("run[1]", SUFFIXES)) == ["a", "b"]
+    assert sorted(files.find("run[1]", SUFFIXES)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("where", ["in/*_*.jpg", "no/*/x*.png", "in/[z-a]*.png", "*\0*"])
 def test_patterns_that_match_nothing(tree, where):
     tree("in/a_b.png")
     with pytest.raises(DataError, match="no file matches this pattern"):
-        folder.find(where, SUFFIXES)
+        files.find(where, SUFFIXES)
 
 
 def test_a_path_without_wildcards_that_is_not_there(tree):
     with pytest.raises(DataError, match=r"in/a\[b\.png: no such folder or file"):
-        folder.find("in/a[b.png", SUFFIXES)
+        files.find("in/a[b.png", SUFFIXES)

@@ -30,7 +30,7 @@ def example(monkeypatch):
     """example(name): a module of examples/; nets find it, too."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield __import__
-    for name in ("detectors", "ssd", "faster_rcnn"):
+    for name in ("detectors", "ssd", "faster_rcnn", "faster_rcnn_layers", "regions"):
         sys.modules.pop(name, None)
 
 
@@ -118,40 +118,40 @@ def test_the_deploy_net_takes_pictures_of_any_size(example) -> None:
 
 
 def test_shifts_lead_to_their_goals(example) -> None:
-    rcnn = example("faster_rcnn")
+    regions = example("regions")
     boxes = np.array([[0, 0, 9, 9], [10, 20, 29, 59]], np.float32)
     goals = np.array([[5, 0, 14, 19], [10, 20, 29, 59]], np.float32)
-    by = rcnn.shifts(boxes, goals)
+    by = regions.shifts(boxes, goals)
     # From a middle of (5, 5) to (10, 10), and from 10 x 10 to 10 x 20 pixels.
     assert by.tolist() == [pytest.approx([0.5, 0.5, 0, np.log(2)]), [0, 0, 0, 0]]
-    np.testing.assert_allclose(rcnn.shifted(boxes, by), goals, atol=1e-4)
+    np.testing.assert_allclose(regions.shifted(boxes, by), goals, atol=1e-4)
     # 5 x 10 of 100 and 200 pixels are shared.
-    assert rcnn.overlaps(boxes[:1], goals)[0] == pytest.approx([50 / 250, 0])
+    assert regions.overlaps(boxes[:1], goals)[0] == pytest.approx([50 / 250, 0])
 
 
 def test_anchors_are_those_of_the_proposal_layer(example) -> None:
     """Scores of which one stands out give its anchor, at the place of the map."""
-    rcnn = example("faster_rcnn")
+    rcnn, regions = example("faster_rcnn"), example("regions")
     place, chosen = (4, 6), 4  # a square of 32 pixels
-    net = caffe.Net(proposal_net(rcnn), caffe.TEST)
+    net = caffe.Net(proposal_net(rcnn, regions), caffe.TEST)
     net.blobs["scores"].data[...] = 0
-    net.blobs["scores"].data[0, rcnn.ANCHORS + chosen, place[0], place[1]] = 1
-    net.blobs["info"].data[...] = (rcnn.HEIGHT, rcnn.WIDTH, 1)
+    net.blobs["scores"].data[0, regions.ANCHORS + chosen, place[0], place[1]] = 1
+    net.blobs["info"].data[...] = (regions.HEIGHT, regions.WIDTH, 1)
     net.blobs["shifts"].data[...] = 0
     first = net.forward()["rois"][0, 1:]
-    x, y = place[1] * rcnn.STRIDE, place[0] * rcnn.STRIDE
+    x, y = place[1] * regions.STRIDE, place[0] * regions.STRIDE
     # Without shifts a box ends a pixel behind its anchor, as in py-faster-rcnn.
-    wanted = rcnn.anchors()[chosen] + (x, y, x + 1, y + 1)
+    wanted = regions.anchors()[chosen] + (x, y, x + 1, y + 1)
     np.testing.assert_allclose(first, wanted, atol=1e-4)
 
 
-def proposal_net(rcnn) -> pb.NetParameter:
+def proposal_net(rcnn, regions) -> pb.NetParameter:
     """The example's Proposal layer on inputs."""
     text = [layer for layer in rcnn.deploy_net().layer if layer.type == "Proposal"]
-    height, width = rcnn.HEIGHT // rcnn.STRIDE, rcnn.WIDTH // rcnn.STRIDE
+    height, width = regions.HEIGHT // regions.STRIDE, regions.WIDTH // regions.STRIDE
     net = pb.NetParameter(layer=text)
-    shapes = {"scores": (1, 2 * rcnn.ANCHORS, height, width),
-              "shifts": (1, 4 * rcnn.ANCHORS, height, width), "info": (1, 3)}  # fmt: skip
+    shapes = {"scores": (1, 2 * regions.ANCHORS, height, width),
+              "shifts": (1, 4 * regions.ANCHORS, height, width), "info": (1, 3)}  # fmt: skip
     net.layer[0].bottom[:] = list(shapes)
     net.layer[0].top[:] = ["rois"]
     for name, shape in shapes.items():

@@ -8,11 +8,14 @@ from __future__ import annotations
 from caffe.plan.ir import Program
 from caffe.plan.rewrites.convolve_lean import CONVOLVE_LEAN
 from caffe.plan.rewrites.drop_copies import DROP_COPIES
+from caffe.plan.rewrites.fold_batch_norm import FOLD_BATCH_NORM
 from caffe.plan.rewrites.fuse_batch_norm import FUSE_BATCH_NORM
+from caffe.plan.rewrites.grow_concats import GROW_CONCATS
 from caffe.plan.rewrites.normalize_pixels import NORMALIZE_PIXELS
 from caffe.plan.rewrites.pool_by_indices import POOL_BY_INDICES
 from caffe.plan.rewrites.pool_values import POOL_VALUES
 from caffe.plan.rewrites.prepare_convolutions import PREPARE_CONVOLUTIONS
+from caffe.plan.rewrites.prepare_products import PREPARE_PRODUCTS
 from caffe.plan.rewrites.rewrite import Misfit, Report, Rewrite, apply
 from caffe.plan.rewrites.softmax_in_order import SOFTMAX_IN_ORDER
 from caffe.plan.rewrites.work_in_place import WORK_IN_PLACE
@@ -26,6 +29,9 @@ ORDER: tuple[Rewrite, ...] = (
     FUSE_BATCH_NORM,
     CONVOLVE_LEAN,
     PREPARE_CONVOLUTIONS,
+    PREPARE_PRODUCTS,
+    FOLD_BATCH_NORM,
+    GROW_CONCATS,
     NORMALIZE_PIXELS,
     WORK_IN_PLACE,
     SOFTMAX_IN_ORDER,

@@ -38,7 +38,8 @@ def _softmax(layer: Layer, shown: Blob | None) -> Operation:
     def run(bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         x = bottom[0]
         axis = layer.axis(layer.layer_param.softmax_param.axis, tuple(x.shape))
-        if x.device.type != "cpu" or x.dim() != 4 or axis == 2 or not x.numel():
+        plane = x.shape[2:].numel() if x.dim() == 4 else 0
+        if x.device.type != "cpu" or plane < 2 or axis == 2 or not x.numel():
             return [layer.forward([_in_order(x)], [])]
         y = shown.place() if shown is not None and shown.shape == x.shape else None
         y = torch.empty(x.shape) if y is None else y

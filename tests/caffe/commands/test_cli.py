@@ -42,14 +42,12 @@ snapshot_prefix: "out" random_seed: 1
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a net, a solver and an LMDB, as the working directory; a log of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(log, "_sink", log._Sink())
+def folder(own_folder: Path) -> Path:
+    """A folder with a net, a solver and an LMDB, as the working directory."""
     Path("net.prototxt").write_text(NET)
     Path("solver.prototxt").write_text(SOLVER)
     _records("lmdb", [(np.full((3, 4, 4), 10 * i, np.uint8), i % 3) for i in range(6)])
-    return tmp_path
+    return own_folder
 
 
 def _records(name: str, items: list[tuple[np.ndarray, int]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from nets import GEOMETRIES, acted, conv, geometry, image, losses, norm, set_statistics
+from nets import GEOMETRIES, acted, conv, geometry, image, ip, losses, norm, set_statistics
 
 import caffe
 from caffe.kernels import finite
@@ -73,6 +73,29 @@ NETS: dict[str, Nets] = {
         ),
         "weights larger than the image": (
             image(1, 64, 3, 4) + conv("c", "x", "y", 128) + norm("bn", "y"),
+            "",
+        ),
+    },
+    "prepare_products": {
+        "relu": (X + SCALE.format("y") + ip("p", "y", "z")
+                 + RELU.replace('"y"', '"z"') + ip("q", "z"), ""),
+    },
+    "fold_batch_norm": {
+        "alone": (X + norm("a", "x", "y", relu=False).partition("layer { name: \"a_s")[0], ""),
+        "scale, relu": (X + norm("a", "x", "y") + conv("d", "y", "z"), ""),
+        "behind a convolution": (
+            X + conv("c", "x", "y") + RELU + norm("a", "y", bias="false") + conv("d", "y", "z"),
+            "",
+        ),
+    },
+    "grow_concats": {
+        "block": (
+            X + conv("c", "x", "c0") + "".join(
+                norm(f"n{i}", f"c{i}", f"m{i}") + conv(f"d{i}", f"m{i}", f"e{i}")
+                + f"""layer {{ name: "j{i}" type: "Concat" bottom: "c{i}" bottom: "e{i}"
+                  top: "c{i + 1}" }}"""
+                for i in range(3)
+            ) + conv("f", "c3", "z"),
             "",
         ),
     },

@@ -21,7 +21,6 @@ from google.protobuf import text_format
 
 import caffe
 from caffe.formats import db
-from caffe.process import log
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver import resume
 from caffe.solver.watching import Watcher
@@ -59,13 +58,11 @@ test_iter: 2 test_interval: 4 snapshot_prefix: "run" random_seed: 1
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a net and an LMDB, as the working directory; a log of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(log, "_sink", log._Sink())
+def folder(own_folder: Path) -> Path:
+    """A folder with a net and an LMDB, as the working directory."""
     Path("net.prototxt").write_text(NET)
     _records("lmdb", 11)
-    return tmp_path
+    return own_folder
 
 
 def _records(name: str, count: int) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from nets import REGRESSION
 
 import caffe
 from boundary.writing import atomic_write
 from caffe.commands.cli import main
 from caffe.formats import files
-from caffe.process import log
 from caffe.proto import caffe_pb2 as pb
 from caffe.solver import resume, snapshots
 from caffe.tools import train
@@ -29,14 +29,7 @@ from caffe.train import training
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
-NET = """
-layer { name: "in" type: "DummyData" top: "x" top: "t"
-  dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 dim: 1 }
-    data_filler { type: "gaussian" } } }
-layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"
-  inner_product_param { num_output: 1 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }
-"""
+NET = REGRESSION
 SOLVER = """net: "net.prototxt" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" max_iter: 6
 snapshot: 2 snapshot_prefix: "out/run" random_seed: 1
 """
@@ -44,16 +37,12 @@ ENDS = ("caffemodel", "resume", "solverstate")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A net and its solver in the working directory, snapshots in the folder out; a log of its
-    own.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(log, "_sink", log._Sink())
+def folder(own_folder: Path) -> Path:
+    """A net and its solver in the working directory, snapshots in the folder out."""
     Path("net.prototxt").write_text(NET)
     Path("solver.prototxt").write_text(SOLVER)
     Path("out").mkdir()
-    return tmp_path
+    return own_folder
 
 
 @pytest.fixture

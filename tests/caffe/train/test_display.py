@@ -39,10 +39,8 @@ PROGRESS = r"\d+/\d+ "
 
 
 @pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+def train(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
     """train(settings, more): the folder of a solver with these settings; `more` changes the net."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(log, "_sink", log._Sink())
     monkeypatch.delenv("GLOG_minloglevel", raising=False)
     with db.create("lmdb") as put:
         for i in range(6):
@@ -53,7 +51,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
     def write(settings: str, more: str = "") -> Path:
         Path("net.prototxt").write_text(NET + more)
         Path("solver.prototxt").write_text(SOLVER + settings)
-        return tmp_path
+        return own_folder
 
     return write
 
