@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,19 @@ MAX_AXES = 32
 MAX_COUNT = 2**31 - 1  # values: Caffe counts in ints
 
 
+# How many tensors lie in a storage, given its address; numpy arrays count, as they keep a tensor.
+_count_uses = getattr(torch._C, "_storage_Use_Count", None)
+
+
+def _uses(tensor: torch.Tensor) -> int:
+    """How many tensors and arrays lie in a tensor's memory, and what PyTorch counts besides."""
+    return _count_uses(tensor.untyped_storage()._cdata) if _count_uses is not None else MAX_COUNT
+
+
+_SINGLE = torch.empty(1)
+_ALONE = min(_uses(_SINGLE), _uses(_SINGLE))  # of a tensor whose memory is its own
+
+
 class SyncedArray:
     """One float32 array that is kept in step between the host and a device (Caffe's SyncedMemory).
 
@@ -28,10 +42,17 @@ class SyncedArray:
 
     After the first `numpy()` the host memory stays in place as long as the count does not change,
     so that views taken before a forward pass show its results.
+
+    watched: whether `last_touch`, which all arrays share, is another object whenever this one's
+    memory is handed out or replaced. While it is the same, and nobody holds the memory of an array,
+    its values cannot change. views: how often numpy() was called.
     """
+
+    last_touch = object()
 
     def __init__(self, count: int, fill: float = 0.0, initial: Fill | None = None) -> None:
         self.count, self._fill, self._initial = count, fill, initial
+        self.watched, self.views = False, 0
         self._host: torch.Tensor | None = None
         self._device: torch.Tensor | None = None  # never a tensor on the host
         self._host_newer = True
@@ -43,8 +64,28 @@ class SyncedArray:
         """True after numpy() was called, as someone may hold a view of the host memory."""
         return self._viewed
 
+    @property
+    def held(self) -> bool:
+        """Whether someone has a tensor or a numpy array in the host memory, or may have one."""
+        return self._host is None or _count_uses is None or _uses(self._host) > _ALONE
+
+    @property
+    def host(self) -> torch.Tensor | None:
+        """The host memory, if the values there are up to date; it is not for writing."""
+        return self._host if self._host_newer else None
+
+    def touch(self) -> None:
+        """Note that the values may change."""
+        if self.watched:
+            SyncedArray.last_touch = object()  # no count: threads would have to take turns
+
     def tensor(self, device: torch.device) -> torch.Tensor:
         """The values on `device`, up to date, as a tensor without gradient history."""
+        self.touch()
+        return self.look(device)
+
+    def look(self, device: torch.device) -> torch.Tensor:
+        """The same for callers that neither write to the tensor nor keep it."""
         if device == HOST:
             return self._up_to_date_host()
         if self._device is None or self._device.device != device:
@@ -60,14 +101,14 @@ class SyncedArray:
         return self._device
 
     def holds(self, tensor: torch.Tensor, version: int) -> bool:
-        """Whether tensor(HOST) would return this tensor, not written to since it had this version,
-        and nobody holds a view of it.
+        """Whether tensor(HOST) would return this tensor, with no write to it as a tensor since it
+        had this version.
         """
-        host = self._host is tensor and self._host_newer and not self._viewed
-        return host and tensor._version == version
+        return self._host is tensor and self._host_newer and tensor._version == version
 
     def assign(self, value: torch.Tensor, borrowed: bool = False) -> None:
         """Take over `value`; borrowed: another array owns its memory."""
+        self.touch()
         value = value.detach()
         if value.device != HOST:
             self._device, self._host_newer = value, False
@@ -86,6 +127,8 @@ class SyncedArray:
 
     def numpy(self) -> np.ndarray:
         """A writable C-contiguous view of the host memory."""
+        self.touch()
+        self.views += 1
         host = self._up_to_date_host()
         if not (self._is_own(host) and host.is_contiguous()):
             host = host.clone(memory_format=torch.contiguous_format)
@@ -98,6 +141,7 @@ class SyncedArray:
 
         A caller may write the values there itself and save the copy.
         """
+        self.touch()
         host = self._host
         if not self._viewed or host is None or host.numel() != math.prod(shape):
             return None
@@ -105,6 +149,7 @@ class SyncedArray:
 
     def make_contiguous(self) -> None:
         """Put the values in C order, so that they can be viewed in any shape of the same count."""
+        self.touch()
         if self._host is not None:
             self._host = self._host.contiguous()
         if self._device is not None:
@@ -138,7 +183,16 @@ class SyncedArray:
         return self._host
 
 
-Mark = tuple[SyncedArray, torch.Tensor, int]  # an array, its tensor, and that one's version
+class Mark(NamedTuple):
+    """Where the data of a blob were at some moment: the array, its tensor and that one's version;
+    how many numpy views had been handed out, and whether somebody could write to the memory then.
+    """
+
+    array: SyncedArray
+    values: torch.Tensor
+    version: int
+    views: int
+    held: bool
 
 
 class Blob:
@@ -209,15 +263,27 @@ class Blob:
 
     def mark(self, device: torch.device) -> Mark:
         """What to ask is_at() for later, after it holds."""
-        values = self._data.tensor(device)
-        return self._data, values, values._version
+        array = self._data
+        values = array.look(device)
+        return Mark(array, values, values._version, array.views, array.held)
 
     def is_at(self, mark: Mark) -> bool:
         """Whether the data are still those of a mark on the CPU: nobody can have written to them,
         or put them elsewhere.
         """
-        array, values, version = mark
-        return self._data is array and array.holds(values, version)
+        array, values, version, views, held = mark
+        if self._data is not array or not array.holds(values, version):
+            return False
+        return not array.viewed or (views == array.views and not held)
+
+    def watch(self) -> None:
+        """Have last_touch() tell of whatever may change the data."""
+        self._data.watched = True
+
+    @property
+    def host(self) -> torch.Tensor | None:
+        """The data's host memory, if the values there are up to date; it is not for writing."""
+        return self._data.host
 
     def diff_tensor(self, device: torch.device | None = None) -> torch.Tensor:
         """The gradient as a tensor on `device` (default: the current one); memory is shared."""
@@ -259,6 +325,7 @@ class Blob:
 
     def share_data(self, other: Blob) -> None:
         """Use the other blob's data from now on; the counts must agree, shapes need not."""
+        self._data.touch()
         self._data = other._data
 
     def share_diff(self, other: Blob) -> None:
@@ -279,6 +346,7 @@ class Blob:
         check_shape(shape)
         self._shape = shape
         if self._data.count != self.count:
+            self._data.touch()
             self._data = SyncedArray(self.count)
         if self._diff.count != self.count:
             self._diff = SyncedArray(self.count, self._seed)
@@ -297,6 +365,13 @@ class Blob:
                 f"this one has the shape {self._shape}"
             )
         return self._shape[axis] if axis < len(self._shape) else 1
+
+
+def last_touch() -> object:
+    """Another object whenever somebody was handed the memory of a blob that is watched, or that is
+    replaced.
+    """
+    return SyncedArray.last_touch
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import caffe
-from boundary import packed, trust
+from boundary import engine, packed, trust
 from data_tools import cli
 from data_tools.cli import DataError, whole
 from eval_tools.labels import BENCHMARKS, parse_classes
@@ -115,7 +115,7 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=whole(1), default=1, metavar="N", help="frames per batch (default: 1)"
     )
     group.add_argument("--gpu", type=whole(0), metavar="ID", help="run on that GPU")
-    add_engine(group)
+    engine.add_option(group)
     group.add_argument(
         "-v", "--verbose", action="store_true", help="say which engine computes, and why"
     )
@@ -136,20 +136,11 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_engine(group: argparse._ActionsContainer) -> None:
-    """Adds the option on what computes the net."""
-    group.add_argument(
-        "--engine",
-        metavar="auto|torch|openvino|onnxruntime",
-        help="what computes the net on the CPU; auto: the fastest that is installed (default: "
-        "torch)",
-    )
-
-
 def use_engine(args: argparse.Namespace) -> None:
     """Sets the engine that add_inference's options ask for. Raises DataError if there is none."""
     if args.verbose and hasattr(caffe, "set_verbosity"):
         caffe.set_verbosity(1)
+    engine.check(args.engine, DataError)
     if args.engine is None:
         return
     if not hasattr(caffe, "set_engine"):  # another pycaffe

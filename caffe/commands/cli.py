@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from boundary.engine import NAMES as ENGINES
 from boundary.streams import say, stderr
 from caffe import __version__
 from caffe.commands.flags import Flag, Usage, run
@@ -33,7 +34,6 @@ commands:
 """
 
 FIND_LR_ITERATIONS = 100
-ENGINES = ("auto", "torch", "openvino", "onnxruntime")  # caffe.engines.NAMES, without loading it
 
 FLAGS = (
     Flag("gpu", "", "Run on these GPUs, separated by ','; 'all' for all there are."),

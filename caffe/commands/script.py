@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from boundary import running, trust
+from boundary import engine, running, trust
 from boundary.interrupts import loading
 from caffe.errors import CaffeError
 from caffe.process.log import WARNING, init_log
@@ -74,6 +74,7 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
     )
     trust.add_option(parser)
     parser.add_argument("--gpu", action="store_true", help="compute on the GPU")
+    engine.add_option(parser)
     parser.add_argument(
         "--mean_file",
         default="",
@@ -97,10 +98,11 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of add_preprocessing as arguments of Classifier and Detector; also sets the mode.
+    """The options of add_preprocessing as arguments of Classifier and Detector; also sets the mode
+    and the engine.
 
     Raises CaffeError for a net that is not trusted and whose layers would run code or write files,
-    and for a mean that cannot be read.
+    for an engine that is not installed, and for a mean that cannot be read.
     """
     import caffe
     from caffe.formats.files import read_net
@@ -108,6 +110,8 @@ def preprocessing(args: argparse.Namespace) -> dict[str, Any]:
     if not args.trust:
         trust.check(read_net(args.model_def), args.model_def, CaffeError)
     (caffe.set_mode_gpu if args.gpu else caffe.set_mode_cpu)()
+    if args.engine is not None:
+        caffe.set_engine(args.engine)
     mean = None
     if args.mean_file:
         mean = _read_mean(args.mean_file)

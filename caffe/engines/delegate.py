@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from boundary.errors import one_line
@@ -14,16 +13,17 @@ from caffe.engines import choosing, kept, regions
 from caffe.engines.choosing import TORCH
 from caffe.engines.programs import Compiled, Engine
 from caffe.engines.regions import Model
+from caffe.engines.weights import Weights
 from caffe.layers.base import Shape, Tensors
 from caffe.net import Net
 from caffe.plan.delegates import ByPlan
-from caffe.plan.prepared import Watch
 from caffe.process import execution, log
 from caffe.process.device import current_device
 from caffe.process.ranks import root_solver
 
 KEPT_SHAPES = 4  # of inputs, of which compiled models are kept; each has a copy of the weights
 MOST_SHAPES = 16  # for which models are compiled, until the weights change
+MOST_RETRIES = 3  # of refused engines by a net: they cost compilations, and perhaps choosing anew
 
 Key = tuple[tuple[Shape, ...], int]  # the shapes of inputs, and how many threads there are
 
@@ -39,23 +39,70 @@ class _Way:
     """How passes on inputs of one shape are computed.
 
     engine: None for the plan. program: None until a model is compiled for the present weights.
+    refused: whether an engine failed, or its answers were not the plan's.
     """
 
     engine: Engine | None
     program: _Program | None = None
+    refused: bool = False
 
 
 class _Program:
-    """A compiled region: takes and gives what a delegate does."""
+    """A compiled region: takes and gives what a delegate does.
+
+    run: computes, once memory is bound. memory: addresses of the inputs and outputs that are bound.
+    steady: whether the last call found them as they were at the one before. inputs: their places
+    among what the delegate takes.
+    """
 
     def __init__(self, compiled: Compiled, model: Model, shapes: Sequence[Shape]) -> None:
-        self._compiled, self._inputs, self._shapes = compiled, model.inputs, shapes
+        self._compiled, self._shapes = compiled, shapes
+        self._names = [name for name, _ in model.inputs]
+        self.inputs = [k for _, k in model.inputs]
+        self.run: Callable[[], object] | None = None
+        self.memory: list[int] = []
+        self.steady = False
 
-    def __call__(self, bottom: Tensors) -> list[torch.Tensor]:
-        feeds = {name: bottom[k].contiguous().numpy() for name, k in self._inputs}
-        made = [np.asarray(values, np.float32) for values in self._compiled(feeds)]
-        pairs = zip(made, self._shapes, strict=True)
-        return [torch.from_numpy(values).view(shape) for values, shape in pairs]
+    def __call__(
+        self, bottom: Tensors, places: Sequence[torch.Tensor | None] | None = None
+    ) -> list[torch.Tensor]:
+        """The values for those of bottom. places: memory for them, where there is some; else they
+        get memory of their own in each pass, as blobs may hold it for longer.
+        """
+        given = [bottom[k].contiguous() for k in self.inputs]
+        made = [
+            torch.empty(shape) if place is None or place.shape != shape else place
+            for place, shape in zip(places or [None] * len(self._shapes), self._shapes, strict=True)
+        ]
+        memory = [values.data_ptr() for values in (*given, *made)]
+        self.steady = self.run is not None and memory == self.memory
+        if not self.steady:
+            self.run, self.memory = None, []
+            self.run = self._compiled.bind(dict(zip(self._names, given, strict=True)), made)
+            self.memory = memory
+        assert self.run is not None
+        self.run()
+        return made
+
+
+@dataclass(frozen=True)
+class _Direct:
+    """A pass by a compiled model on memory that is bound, as caffe.plan.delegates.Direct says."""
+
+    blobs: tuple[int, ...]
+    run: Callable[[], object]
+    way: _Way
+    program: _Program
+    have_weights_changed: Callable[[], bool]  # if so, the way loses its program
+    threads: int | None  # None: as many for any setting
+
+    def holds(self) -> bool:
+        return (
+            self.way.program is self.program
+            and self.program.run is self.run
+            and not self.have_weights_changed()
+            and (self.threads is None or self.threads == torch.get_num_threads())
+        )
 
 
 class EngineDelegate:
@@ -74,10 +121,13 @@ class EngineDelegate:
         self._looked = False  # for layers that turn out to have no ONNX form
         self._ways: dict[Key, _Way] = {}
         self._used: list[Key] = []  # those with a program, the latest last
+        self._last: _Way | None = None  # by which the last pass went, if by a program
         self._prepared = 0  # how often models were compiled for the present weights
-        self._watch: Watch | None = None
+        self._retries = 0  # how often new weights gave refused engines another chance
+        self._weights: Weights | None = None
         self._told: set[str] = set()
         self.title = "auto" if chooses else engines[0].name
+        self.ready = False
 
     @property
     def layers(self) -> frozenset[int]:
@@ -104,20 +154,26 @@ class EngineDelegate:
             return self._leave("engines compute in float32, not in bf16")
         key = self._key()
         way = self._ways.get(key)
+        if way is not None and way.refused and self._have_weights_changed():
+            way = self._ways.get(key)  # None if it may be tried again
         if way is None and self._chooses:
             way = self._remembered(key)
         if way is not None and way.engine is None:
             return False
         if (way is None or way.program is None) and self._prepared >= MOST_SHAPES:
             return self._leave(f"its inputs have had {MOST_SHAPES} shapes so far")
+        self.ready = way is not None and way.program is not None
         return self._look()
 
     def _leave(self, why: str) -> bool:
         """Leave passes to the plan, and say once why."""
-        if why not in self._told:
-            self._told.add(why)
-            tell(f"Net {self._wiring.name!r} is computed by PyTorch: {why}")
+        self._tell_once(f"Net {self._wiring.name!r} is computed by PyTorch: {why}")
         return False
+
+    def _tell_once(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            tell(message)
 
     def _key(self) -> Key:
         """What a compiled model is good for; the shapes are those that sources have made last."""
@@ -157,9 +213,8 @@ class EngineDelegate:
     # -- a pass ---------------------------------------------------------------------------------
 
     def run(self, bottom: Tensors, by_plan: ByPlan) -> Sequence[torch.Tensor]:
-        key = self._key()
-        if self._have_weights_changed():
-            self._forget()
+        key, self._last = self._key(), None
+        self._have_weights_changed()
         way = self._ways.get(key)
         if way is None and self._chooses:  # sources have made other shapes than those of acts()
             way = self._remembered(key)
@@ -174,23 +229,48 @@ class EngineDelegate:
         try:
             if way.program is None:
                 self._prepare(key, way, bottom, by_plan)
-            return way.program(bottom) if way.program else by_plan(bottom)
+            if way.program is not None:
+                self._last = way
+                return way.program(bottom, self._places())
         except Exception as error:  # the programs' exceptions share no base class
             self._give_up(key, way, str(error))
         return by_plan(bottom)
 
     def _have_weights_changed(self) -> bool:
-        if self._watch is None:
+        """Whether they have; then the compiled models, which have others, are forgotten."""
+        if self._weights is None:
             layers = (self._wiring.layers[i] for i in sorted(self.layers))
-            self._watch = Watch([blob for layer in layers for blob in layer.blobs])
-        return self._watch.changed()
-
-    def _forget(self) -> None:
-        """Forget the compiled models, which have other weights than the net."""
+            self._weights = Weights([blob for layer in layers for blob in layer.blobs])
+        if not self._weights.changed():
+            return False
         for way in self._ways.values():
             way.program = None
         self._used.clear()
         self._prepared = 0
+        if self._retries < MOST_RETRIES and any(way.refused for way in self._ways.values()):
+            self._retries += 1
+            self._ways = {key: way for key, way in self._ways.items() if not way.refused}
+        return True
+
+    def _places(self) -> list[torch.Tensor | None]:
+        """Where the net's outputs keep their values for those who look at them."""
+        blobs, outputs = self._wiring.blobs, self._wiring.outputs
+        return [blobs[i].place() if i in outputs else None for i in self.gives]
+
+    def direct(self) -> _Direct | None:
+        way = self._last
+        program = way.program if way is not None else None
+        if way is None or program is None or program.run is None or not program.steady:
+            return None
+        blobs = (*(self.takes[k] for k in program.inputs), *self.gives)
+        hosts = [self._wiring.blobs[i].host for i in blobs]
+        memory = [host.data_ptr() for host in hosts if host is not None]
+        if memory != program.memory or len(set(memory)) < len(memory):
+            return None
+        net = self._net()
+        assert net is not None
+        threads = None if net.work.is_little() else torch.get_num_threads()
+        return _Direct(blobs, program.run, way, program, self._have_weights_changed, threads)
 
     def _prepare(self, key: Key, way: _Way, bottom: Tensors, by_plan: ByPlan) -> None:
         """Compile a model for the present weights. A choice holds only if its answers agree."""
@@ -230,9 +310,10 @@ class EngineDelegate:
         """Leave inputs of these shapes to the plan."""
         name = way.engine.name if way.engine else ""
         way.engine = way.program = None
+        way.refused = True
         if key in self._used:
             self._used.remove(key)
-        tell(f"{self._described(key)}: not computed by {name}: {one_line(why, 240)}")
+        self._tell_once(f"{self._described(key)}: not computed by {name}: {one_line(why, 240)}")
 
     # -- choosing -------------------------------------------------------------------------------
 
@@ -261,16 +342,19 @@ class EngineDelegate:
         self, key: Key, programs: Mapping[str, _Program], bottom: Tensors, by_plan: ByPlan
     ) -> None:
         passes: dict[str, choosing.Pass] = {TORCH: lambda: by_plan(bottom)}
-        passes |= {name: lambda run=run: run(bottom) for name, run in programs.items()}
+        for name, program in programs.items():
+            places = program(bottom)  # most passes write where blobs keep the last one's values
+            passes[name] = lambda run=program, places=places: run(bottom, places)
         seconds = choosing.time_passes(passes)
         best = choosing.fastest(seconds)
         milliseconds = {name: round(1e3 * value, 4) for name, value in seconds.items()}
         choice = kept.Kept(best, milliseconds)
         self._tell_choice(key, choice, "")
-        if len(programs) == len(self._engines):  # else the answers of other weights may agree
+        refused = len(programs) < len(self._engines)
+        if not refused:  # else the answers of other weights may agree
             kept.write(self._name(key), self._wiring.name, choice)
         engine = next((e for e in self._engines if e.name == best), None)
-        self._ways[key] = way = _Way(engine)
+        self._ways[key] = way = _Way(engine, refused=refused)
         if engine is not None:
             self._keep(key, way, programs[best])
 

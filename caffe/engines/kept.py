@@ -24,7 +24,7 @@ from caffe import __version__
 from caffe.errors import CaffeError
 from caffe.layers.base import Shape
 
-FORMAT = 1  # of the files, and of how choices are made
+FORMAT = 2  # of the files, and of how choices are made
 LARGEST = 1 << 16  # bytes of a file
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
 

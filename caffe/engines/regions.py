@@ -1,21 +1,25 @@
 """Region: the layers of a deploy net that an engine can compute, and their ONNX model.
 
-An engine gets what sources make (inputs, records) and computes all layers from there on that have
-an ONNX form and are nothing else than a function of their bottoms. What is left to the plan are
-losses and accuracies, boxes, and whatever follows from these.
+An engine gets what sources make (inputs, records, what fillers draw) and computes all layers from
+there on that have an ONNX form and are nothing else than a function of their bottoms. What is left
+to the plan are losses and accuracies, boxes, and whatever follows from these.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 from caffe.errors import CaffeError
 from caffe.export.onnx import write_graph
 from caffe.formats.onnx import Graph, Target, Value
 from caffe.graph.wiring import Wiring
-from caffe.layers import Layer
+from caffe.layers import Layer, create_layer
 from caffe.net import Net
+from caffe.proto import caffe_pb2 as pb
 
 LARGEST = 2**31 - 1  # bytes of a model; protobuf's limit for a message
 STATE = ("reset", "at_iteration", "begin_test", "position")  # of layers that remember something
@@ -70,12 +74,30 @@ def write(net: Net, region: Region, target: Target) -> Model:
     wiring = net.wiring
     for i in sorted(region.layers):
         wiring.layers[i].reshape(wiring.bottom_blobs(i), wiring.top_blobs(i))
-    model = write_graph(net, wiring.names(region.gives), target=target)
+    model = write_graph(_fed(net), wiring.names(region.gives), target=target)
     if model.ByteSize() > LARGEST:
         raise CaffeError(f"the net takes {model.ByteSize()} bytes; ONNX models hold 2 GiB")
     places = {name: k for k, name in enumerate(wiring.names(region.takes))}
     inputs = tuple((item.name, places[item.name]) for item in model.graph.input)
     return Model(model.SerializeToString(), inputs)
+
+
+def _fed(net: Net) -> Any:
+    """The net as a model of a region sees it: a source that draws its tops is an input like others,
+    and has no ONNX form of its own.
+    """
+    wiring = copy.copy(net.wiring)
+    wiring.layers = [
+        _as_input(layer) if layer.fillers_of_tops() else layer for layer in wiring.layers
+    ]
+    return SimpleNamespace(name=net.name, blobs=net.blobs, wiring=wiring)
+
+
+def _as_input(layer: Layer) -> Layer:
+    param = layer.layer_param
+    return create_layer(
+        pb.LayerParameter(name=param.name, type="Input", top=param.top, phase=param.phase)
+    )
 
 
 def without_form(net: Net, region: Region, target: Target) -> set[int]:
@@ -121,7 +143,7 @@ def _taken(wiring: Wiring, refused: Set[int]) -> set[int]:
 
 def _feeds(layer: Layer) -> bool:
     """Whether a layer's tops are inputs of the net's model."""
-    return layer.source and layer.shown is layer and not layer.fillers_of_tops()
+    return layer.source and layer.shown is layer
 
 
 def _can_be_taken(layer: Layer) -> bool:

@@ -20,6 +20,7 @@ from caffe.graph.rules import filter_net, insert_splits
 from caffe.graph.wiring import Wiring
 from caffe.net import batches, debug, weights
 from caffe.net.plans import Plans
+from caffe.net.short import Short
 from caffe.net.work import Work, shared_out
 from caffe.plan.plan import Plan
 from caffe.process import memory
@@ -120,6 +121,7 @@ class Net:
         self.work = Work(wiring)
         self._plans = Plans(wiring)
         self._followed: Plan | None = None  # the plan of the last forward pass
+        self._short: Short | None = None  # stands for whole passes that change nothing but outputs
         announce("net.cpp:257", "Network initialization done.")
 
     def _show_names(self) -> None:
@@ -150,6 +152,15 @@ class Net:
         inputs: arrays for all input blobs, by name, of the blobs' shapes.
         Returns the outputs (with `end`: that layer's tops) and the `blobs` asked for, by name.
         """
+        usual = not blobs and start is None and end is None
+        if usual and self._short is not None:
+            if inputs:
+                self._fill(inputs, self.inputs, "input", "data")
+            found = self._short.forward(self)
+            if found is not None:
+                self._followed = self._short.plan
+                return found
+            self._short, inputs = None, {}
         first, last = self._range(start, end, 0, len(self.wiring) - 1)
         wanted = {*(self.outputs if end is None else self.top_names[end]), *(blobs or [])}
         self.wiring.check_blobs(wanted)
@@ -157,7 +168,10 @@ class Net:
             self._fill(inputs, self.inputs, "input", "data")
         # A plan fills the outputs only.
         self.losses_from_to(first, last, may_plan=wanted <= set(self.outputs))
-        return {name: self.blobs[name].data for name in wanted}
+        found = {name: self.blobs[name].data for name in wanted}
+        if usual:
+            self._short = self._plans.short(self._followed)
+        return found
 
     def backward(
         self,
@@ -194,16 +208,23 @@ class Net:
         losses = self.losses_from_to(start, end)
         return float(sum(losses)) if losses else 0.0
 
-    @shared_out
     def losses_from_to(self, start: int, end: int, may_plan: bool = True) -> list[torch.Tensor]:
         """Run layers start .. end; returns the weighted losses, without waiting for the GPU.
 
         may_plan: a plan may stand for the pass, which fills no blobs but the outputs.
         """
-        self._followed = self._plan_for(start, end) if may_plan else None
-        if self._followed is not None:
-            self._followed.gradient_hook = self.gradient_hook
-            return self._followed.forward()
+        self._followed = plan = self._plan_for(start, end) if may_plan else None
+        if plan is None:
+            return self._run_layers(start, end)
+        plan.gradient_hook = self.gradient_hook
+        if self._plans.leaves_nothing(plan):  # no operation would be shared out
+            return plan.forward()
+        with self.work.sharing():
+            return plan.forward()
+
+    @shared_out
+    def _run_layers(self, start: int, end: int) -> list[torch.Tensor]:
+        """Run layers start .. end one by one; returns the weighted losses."""
         if not self._may_keep:
             self.wiring.check_memory(kept=True)
             self._may_keep = True
@@ -422,6 +443,7 @@ class Net:
         Raises CaffeError if their parameters differ in number or shape.
         """
         self._plans.clear()
+        self._short = None
         weights.share(self.wiring, other.wiring)
 
     def to_proto(self) -> pb.NetParameter:
@@ -446,18 +468,22 @@ class Net:
     def before_forward(self, function: Callback) -> None:
         """Call `function` with the layer's index before each layer's forward pass."""
         self._callbacks["before_forward"].append(function)
+        self._short = None
 
     def after_forward(self, function: Callback) -> None:
         """Call `function` with the layer's index after each layer's forward pass."""
         self._callbacks["after_forward"].append(function)
+        self._short = None
 
     def before_backward(self, function: Callback) -> None:
         """Call `function` with the layer's index before each layer's backward pass."""
         self._callbacks["before_backward"].append(function)
+        self._short = None
 
     def after_backward(self, function: Callback) -> None:
         """Call `function` with the layer's index after each layer's backward pass."""
         self._callbacks["after_backward"].append(function)
+        self._short = None
 
     def _call(self, when: str, i: int) -> None:
         for function in self._callbacks[when]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from caffe.graph.wiring import Wiring
+from caffe.net.short import Short, is_whole
 from caffe.plan import delegates
 from caffe.plan.build import can_plan
 from caffe.plan.delegates import Delegate, Delegates
@@ -38,10 +39,25 @@ class Plans:
         self._shared = self._fresh(self._shared)
         if self._shared is None:
             self._shared = Plan(self._wiring, train=False, delegate=delegate)
+            self._whole = is_whole(self._wiring, delegate)
         return self._shared
+
+    def leaves_nothing(self, plan: Plan) -> bool:
+        """Whether a pass by that plan leaves PyTorch nothing to compute, as far as can be told."""
+        delegate = self._delegate
+        return plan is self._shared and self._whole and delegate is not None and delegate.ready
+
+    def short(self, followed: Plan | None) -> Short | None:
+        """The short way for passes like the last one, which followed that plan, if there is one."""
+        delegate = self._delegate
+        if delegate is None or followed is None or followed is not self._shared:
+            return None
+        direct = delegate.direct() if self._whole else None
+        return Short(self._wiring, followed, direct) if direct is not None else None
 
     def _without_delegate(self) -> None:
         self._shared: Plan | None = None
+        self._whole = False  # whether the delegate computes all behind the inputs
         self._delegate: Delegate | None = None
         self._asked: Delegates | None = None  # for the delegate
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from boundary import engine
 from boundary.arrays import read_npy
 from boundary.streams import say
 from caffe import io
@@ -73,6 +74,7 @@ def read_pictures(path: str, ext: str) -> Sequence[np.ndarray]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
     args = _parser().parse_args(arguments)
+    engine.check(args.engine, CaffeError)
     pictures = read_pictures(args.input_file, args.ext)
     load_engine()
     from caffe.classifier import Classifier
@@ -84,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **preprocessing(args),
     )
     say(f"Classifying {len(pictures)} inputs.")
+    classifier.observed = args.engine is None  # engines compute what nobody observes
     start = time.monotonic()
     predictions = classifier.predict(pictures, not args.center_only)
     say(f"Done in {time.monotonic() - start:.2f} s.")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from boundary import engine
 from boundary.late import h5py
 from boundary.reading import read_lines, read_table
 from boundary.streams import say
@@ -113,6 +114,7 @@ def write(path: str, detections: Detections) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; exits 2 for bad usage. Raises CaffeError for bad input."""
     args = _parser().parse_args(arguments)
+    engine.check(args.engine, CaffeError)
     if not args.output_file.lower().endswith((".csv", ".h5", ".hdf5")):
         raise CaffeError(f"{args.output_file}: unknown ending; expected .csv or .h5")
     load_engine()
@@ -124,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     detector = Detector(
         args.model_def, args.pretrained_model, context_pad=args.context_pad, **options
     )
+    detector.observed = args.engine is None  # engines compute what nobody observes
     start = time.monotonic()
     detections = detect(detector, args.input_file, args.crop_mode)
     spent = time.monotonic() - start

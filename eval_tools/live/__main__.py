@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from boundary import running
+from boundary import engine, running
 from boundary.errors import shown
 from data_tools import framing
 from data_tools.cli import DataError, add_max_pixels, say, whole
@@ -40,7 +40,7 @@ def arguments() -> argparse.ArgumentParser:
         "the packed model or the prototxt says)",
     )
     parser.add_argument("--gpu", type=whole(0), metavar="ID", help="run on that GPU")
-    cli.add_engine(parser)
+    engine.add_option(parser)
     parser.add_argument(
         "--port",
         type=whole(0, 65535),

@@ -146,6 +146,29 @@ def test_a_loss_weight_survives_a_change_of_count() -> None:
     assert blob.diff.tolist() == [0.5, 0.5, 0.5]
 
 
+def test_a_mark_tells_of_writes() -> None:
+    """It holds until somebody may have written; to numpy views, that cannot be seen."""
+    blob = Blob((2, 3))
+    mark = blob.mark(CPU)
+    assert blob.is_at(mark)
+    blob.tensor()[0, 0] = 1
+    assert not blob.is_at(mark)
+    mark = blob.mark(CPU)
+    part = blob.data[1:]
+    assert not blob.is_at(mark)
+    mark = blob.mark(CPU)
+    assert not blob.is_at(mark)
+    del part
+    assert not blob.is_at(mark)
+    mark = blob.mark(CPU)
+    assert blob.is_at(mark)
+    blob.data[0] = 2
+    assert not blob.is_at(mark)
+    mark = blob.mark(CPU)
+    blob.share_data(Blob((2, 3)))
+    assert not blob.is_at(mark)
+
+
 def test_shape_string() -> None:
     assert shape_string((2, 3, 8, 8)) == "2 3 8 8 (384)"
     assert shape_string(()) == "(1)"

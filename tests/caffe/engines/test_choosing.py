@@ -37,6 +37,17 @@ def test_short_passes_are_timed_more_often() -> None:
     assert timed(a=[0.26])[1] == ["a"] * 4  # the fifth would begin after a second
 
 
+def test_threads_of_the_program_before_are_asleep(monkeypatch) -> None:
+    """Else the one behind the plan would share the cores with PyTorch's threads that still wait."""
+    rests: list[float] = []
+    monkeypatch.setattr(choosing.time, "sleep", rests.append)
+    timed(a=[5.0], b=[3.0])
+    assert rests == []
+    torch.set_num_threads(2)
+    timed(a=[5.0], b=[3.0])
+    assert rests == [choosing.REST] * 2 * choosing.FEWEST
+
+
 def test_the_plan_stays_where_little_is_gained() -> None:
     assert fastest({"torch": 1.0, "other": 0.98}) == "torch"
     assert fastest({"torch": 1.0, "other": 0.9, "third": 0.8}) == "third"

@@ -92,6 +92,18 @@ def test_weights_are_not_compared_where_nobody_has_a_view(net):
     assert not any(blob.viewed for blobs in net.params.values() for blob in blobs)
 
 
+def test_what_is_asked_of_a_blob_later_is_not_overwritten(net):
+    """Where nobody has a view of an output, each pass gives it new memory."""
+    last = len(net.layers) - 1
+    net.forward_from_to(0, last)
+    kept = net.blobs["b"].tensor()
+    before = kept.clone()
+    net.blobs["x"].data[...] *= 2
+    net.forward_from_to(0, last)
+    assert torch.equal(kept, before)
+    assert not torch.allclose(net.blobs["b"].tensor(), before)
+
+
 def test_each_shape_has_its_model(net, fakes):
     for size in (6, 8, 6, 8):
         net.blobs["x"].reshape(2, 3, size, 5)
@@ -337,6 +349,33 @@ def test_new_weights_are_checked(auto, fakes):
     net.params["a"][0].tensor().mul_(2)
     check(net)
     assert names(net) == BY_PLAN
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_new_weights_give_a_refused_engine_another_chance(known, auto, fakes, monkeypatch):
+    if known:  # then it is not timed again
+        auto(3.0, 2.0, 1.0).forward()
+    fakes["onnxruntime"].off = 0.01
+    net = auto_again(auto, monkeypatch) if known else auto(3.0, 2.0, 1.0)
+    net.forward()
+    first = names(net)
+    assert first == (BY_PLAN if known else ["x", "openvino"])
+    fakes["onnxruntime"].off = 0.0
+    for _ in range(2):
+        check(net)
+        assert names(net) == first
+    net.params["a"][0].tensor().mul_(2)
+    check(net)
+    assert names(net) == BY_ENGINE
+
+
+def test_an_engine_that_is_always_refused_is_left_alone(net, fakes, told):
+    fakes["onnxruntime"].broken["run"] = RuntimeError("cannot")
+    for k in range(9):
+        net.params["a"][0].tensor().fill_(k)
+        net.forward()
+    assert len(fakes["onnxruntime"].compiled) == 1 + delegate.MOST_RETRIES
+    assert len([line for line in told if "cannot" in line]) == 1
 
 
 def test_auto_without_any_engine_is_torch(deploy, fakes, monkeypatch, told):

@@ -9,6 +9,7 @@ from nets import NO_BIAS, conv, image, ip, norm, set_statistics
 
 import caffe
 from caffe.proto import caffe_pb2 as pb
+from netgen import Architecture, deploy_net
 
 RELU = 'layer {{ name: "{0}_r" type: "ReLU" bottom: "{0}" top: "{0}" }}'
 SOFTMAX = 'layer {{ name: "prob" type: "Softmax" bottom: "{}" top: "prob" }}'
@@ -84,6 +85,50 @@ def test_an_engine_gives_what_the_plan_gives(name, engine, deploy):
     assert [node.name for node in net.plan.nodes] == ["x", engine]
 
 
+def normalise(net: caffe.Net) -> None:
+    """Give each BatchNorm the statistics of what it gets: random weights alone make values that
+    grow from layer to layer.
+    """
+    names = net._layer_names
+    for i, (name, layer) in enumerate(zip(names, net.layers, strict=True)):
+        if layer.type == "BatchNorm":
+            net.forward(end=names[i - 1])
+            x = net.blobs[net.bottom_names[name][0]].tensor()
+            mean, variance, factor = (blob.tensor() for blob in layer.blobs[:3])
+            mean[...], variance[...], factor[...] = x.mean((0, 2, 3)), x.var((0, 2, 3)), 1
+
+
+def test_fusenet_of_an_eighth_of_its_width(engine, make_net):
+    """Two branches, whose masks place values in Unpooling. On inputs for which rounding decides no
+    mask: the plan has the same answers if they are moved by a rounding error. Behind so many layers
+    rounding makes up to 5e-5 of the largest value.
+    """
+    caffe.set_random_seed(1)
+    arch = Architecture("sf5", 5, (64, 48), width_multiplier=0.125)
+    net = make_net(text_format.MessageToString(deploy_net(arch)), caffe.TEST)
+    rng = np.random.default_rng(5)
+    for name in net.inputs:
+        net.blobs[name].data[...] = rng.uniform(0, 255, net.blobs[name].shape)
+    normalise(net)
+    net.observed = False
+    for _ in range(9):
+        given = {name: rng.uniform(0, 255, net.blobs[name].shape) for name in net.inputs}
+        (wanted,) = (values.copy() for values in net.forward(**given).values())
+        moved = {k: v + rng.uniform(-1, 1, v.shape) * 2.0**-17 for k, v in given.items()}
+        (again,) = net.forward(**moved).values()
+        if np.allclose(again, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max()):
+            break
+    else:
+        pytest.fail("rounding decides on all inputs")
+    assert np.isfinite(wanted).all()
+    assert wanted.std() > 0.01 * np.abs(wanted).max()
+    caffe.set_engine(engine)
+    for _ in range(3):  # the third one by the short way
+        (found,) = net.forward(**given).values()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    assert [node.name for node in net.plan.nodes] == ["rgb", "depth", engine]
+
+
 def test_boxes_are_chosen_by_the_plan(engine, deploy):
     text = image(1, 3, 24, 24, name="data") + conv("a", "data", "a", 8, "kernel_size: 3 stride: 4")
     for name, outputs in (("loc", 8), ("conf", 6)):
@@ -104,6 +149,25 @@ def test_boxes_are_chosen_by_the_plan(engine, deploy):
     caffe.set_engine(engine)
     same(answers(net), wanted)
     assert [node.name for node in net.plan.nodes] == ["data", engine, "out"]
+
+
+@pytest.mark.parametrize("filler", ["constant", "gaussian"])
+def test_fillers_feed_an_engine(filler, engine, deploy):
+    """DummyData stays with PyTorch, which draws the same numbers for the same seed."""
+    text = f"""layer {{ name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param {{
+      shape {{ dim: 2 dim: 3 }} data_filler {{ type: "constant" value: 0.5 }}
+      data_filler {{ type: "{filler}" value: 2 std: 1 }} }} }}"""
+    net = deploy(text + joined("s", "Eltwise", "x", "y") + ip("f", "s", outputs=4))
+
+    def passes() -> list[dict[str, np.ndarray]]:
+        caffe.set_random_seed(3)
+        return [answers(net) for _ in range(3)]
+
+    wanted = passes()
+    caffe.set_engine(engine)
+    for found, expected in zip(passes(), wanted, strict=True):
+        same(found, expected)
+    assert [node.name for node in net.plan.nodes] == ["d", engine]
 
 
 def test_a_loss_and_an_accuracy_stay_with_the_plan(engine, deploy):

@@ -88,6 +88,47 @@ def test_classify_errors(model, capsys):
     assert "expected 2 numbers" in capsys.readouterr().err
 
 
+@pytest.fixture
+def computed(monkeypatch):
+    """The engines that nets with one have asked for passes; they answer as they do."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    from caffe.engines.delegate import EngineDelegate
+
+    titles, run = [], EngineDelegate.run
+
+    def noted(self, *given):
+        tops = run(self, *given)
+        titles.append(self.title)
+        return tops
+
+    monkeypatch.setattr(EngineDelegate, "run", noted)
+    yield titles
+    caffe.set_engine("torch")
+
+
+def test_an_engine_computes_what_is_classified(model, computed):
+    wanted = classified(model)
+    assert computed == []
+    found = classified([*model, "--engine", "onnxruntime"])
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert set(computed) == {"onnxruntime"}
+
+
+def test_an_engine_computes_what_is_detected(model, computed):
+    detected(model, "a.h5")
+    detected(model, "b.h5", "--engine", "onnxruntime")
+    with h5py.File("a.h5") as a, h5py.File("b.h5") as b:
+        np.testing.assert_allclose(b["prediction"], a["prediction"], rtol=1e-5)
+    assert set(computed) == {"onnxruntime"}
+
+
+@pytest.mark.parametrize("command", [classify, detect])
+def test_an_unknown_engine(command, model):
+    with pytest.raises(caffe.CaffeError, match="--engine: engine 'x' is unknown; expected one of"):
+        command.main(["pictures", "out.npy", *model, "--engine", "x"])
+
+
 def windows_file():
     with open("windows.csv", "w", newline="") as file:
         rows = csv.writer(file)
