@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from boundary.telemetry import load_onnxruntime, load_openvino
 from caffe.formats.onnx import TARGETS, Target
 
 Run = Callable[[], object]
@@ -75,8 +76,7 @@ def _compile_for_openvino(model: bytes, threads: int) -> Compiled:
 
 @functools.cache
 def _core() -> Any:
-    import openvino
-
+    openvino = load_openvino()
     return openvino.Core()
 
 
@@ -84,8 +84,7 @@ class _OpenVINO:
     """One request of a compiled model, over and over."""
 
     def __init__(self, compiled: Any) -> None:
-        import openvino
-
+        openvino = load_openvino()
         self._tensor = openvino.Tensor
         self._request = compiled.create_infer_request()
         self._inputs = {name: i for i, port in enumerate(compiled.inputs) for name in port.names}
@@ -103,8 +102,7 @@ class _OpenVINO:
 
 
 def _compile_for_onnxruntime(model: bytes, threads: int) -> Compiled:
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

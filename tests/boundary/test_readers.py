@@ -40,6 +40,7 @@ EXCEPTIONS = {
     "caffe/formats/wire.py:_add_blob": "writes: the outline is our own",
     "caffe/formats/wire.py:_makes_sense": "under the guard of read",
     "caffe/formats/wire.py:_parsed": "under the guard of read",
+    "caffe/kernels/processor.py:has_slow_mkl": "the system's own file",
     "caffe/process/memory.py:_lines": "the system's own files",
     "caffe/process/waiting.py:crowded": "the system's own file",
     "caffe/solver/resume.py:fingerprint": "has an error of its own for each kind",
