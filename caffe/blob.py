@@ -262,7 +262,7 @@ class Blob:
         return self._shaped(self._data, device or current_device())
 
     def mark(self, device: torch.device) -> Mark:
-        """What to ask is_at() for later, after it holds."""
+        """Where the data are now; later is_at() tells whether they are there as they were."""
         array = self._data
         values = array.look(device)
         return Mark(array, values, values._version, array.views, array.held)

@@ -78,7 +78,7 @@ class Convolving:
 
     def convert(self, x: torch.Tensor) -> torch.Tensor:
         """x converted to the number type and memory layout of the computation."""
-        if (
+        if (  # as most are; to ask is faster than to convert to what they are
             self.channels_last
             and x.dtype == self.dtype
             and x.shape[1] > 1

@@ -51,9 +51,10 @@ class Plan:
         part = Part(wiring, delegate) if delegate is not None else None
         self.program, self.report = build(wiring, train, circumstances(), delegate, part)
         self._steps = _steps(self.program, self.nodes)
-        self._segments: list[segments.Segment] | None = None
-        self._joined: list[_Step] = []  # the same as _steps, in segments
-        self._passes = 0  # since segments were last given up
+        self._segments: list[segments.Segment] = []
+        self._joined = self._steps  # the same, in segments
+        self._passes = 0  # since segments were last given up or looked for
+        self._stamp = self._tried = -1  # of segments.preparations()
         self._total: torch.Tensor | None = None
         self.gradient_hook: Callable[[Blob], None] | None = None
         self.clock: Watcher | None = None
@@ -107,25 +108,37 @@ class Plan:
         """One for each node, or, once many passes have run without a change, in segments."""
         if self.clock is not None or self.train:
             return self._steps
-        if self._segments is None:
-            self._passes += 1
-            if self._passes <= segments.AFTER:
-                return self._steps
-            self._join(segments.find(self.program))
-        elif any(segment.stale for segment in self._segments):
-            self._segments, self._joined, self._passes = None, [], 1
-            return self._steps
+        if any(segment.stale for segment in self._segments):
+            self._arrange([])
+            self._passes = 0
         elif any(segment.refused for segment in self._segments):
-            self._join([segment.nodes for segment in self._segments if not segment.refused])
+            self._arrange([segment for segment in self._segments if not segment.refused])
+        if not self._segments and self._are_settled():
+            runs = segments.find(self.program)
+            self._arrange([segments.Segment(self.program, run) for run in runs])
         return self._joined
 
-    def _join(self, runs: Sequence[Sequence[Node]]) -> None:
-        """Make segments of these nodes."""
-        nodes, self._segments = self.nodes, []
-        for run in runs:
-            segment, first = segments.Segment(self.program, run), nodes.index(run[0])
-            self._segments.append(segment)
-            nodes = [*nodes[:first], segment.as_node(), *nodes[first + len(run) :]]
+    def _are_settled(self) -> bool:
+        """Whether weights and shapes have not changed for many passes, and no segments were made of
+        them so far. To be asked once a pass.
+        """
+        self._passes += 1
+        if self._passes == 2:
+            self._stamp = segments.preparations(self.program)  # the first pass's among them
+        if self._passes <= segments.AFTER:
+            return False
+        self._passes, now = 0, segments.preparations(self.program)
+        if now != self._stamp or now == self._tried:
+            return False
+        self._tried = now
+        return True
+
+    def _arrange(self, kept: list[segments.Segment]) -> None:
+        """Run these segments in place of their nodes."""
+        nodes, self._segments = self.nodes, kept
+        for segment in kept:
+            first, last = nodes.index(segment.nodes[0]), nodes.index(segment.nodes[-1])
+            nodes = [*nodes[:first], segment.as_node(), *nodes[last + 1 :]]
         self._joined = _steps(self.program, nodes)
 
     def backward(self) -> None:

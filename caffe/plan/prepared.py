@@ -137,6 +137,7 @@ class PreparedConvolution:
         self._run: Run = self._unprepared
         self._fills = False  # whether zeros are put around the bottom
         self._growth: Growth | None = None
+        self.preparations = 0  # so far
         self._direct = False  # whether oneDNN's own convolution computes it
         self._plain = [by_layer(layer, made_for) for layer in layers]
 
@@ -146,6 +147,7 @@ class PreparedConvolution:
         if changed or x.shape != self._shape or (other is not None and other.shape != self._term):
             # Free the old weights before new ones are made, also where the bottoms do not fit.
             self._run, self._shape = self._unprepared, None
+            self.preparations += 1
             self._check(bottom)
             self._growth = self._grow(blobs)
             self._fills = not self.transposed and self.conv.filled(x) is not x
@@ -392,14 +394,15 @@ def _packed(
     convolve, add = (
         (ops._convolution_pointwise, ops._convolution_pointwise_) if packable else (None, None)
     )
-    after = "relu" if relu else "none"
+    after, grouped = "relu" if relu else "none", g.group > 1
 
     def by_onednn(x: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
         if (rows, columns) != (1, 1):
             x = x[:, :, ::rows, ::columns].contiguous(memory_format=torch.channels_last)
         if other is None:
             return convolve.default(x, packed, bias, *how, after, [], "")
-        if other.dtype != x.dtype or not other.is_contiguous(memory_format=torch.channels_last):
+        alike = other.dtype == x.dtype and other.is_contiguous(memory_format=torch.channels_last)
+        if not alike or (grouped and x.dtype == torch.bfloat16):  # PyTorch raises for these
             y = convolve.default(x, packed, bias, *how, "none", [], "")
             return _add(y, other, relu)
         after_sum = "add", None, "relu" if relu else None, [], None

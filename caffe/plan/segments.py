@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,15 +26,16 @@ from caffe.layers.base import Tensors
 from caffe.plan.ir import Node, Program, always
 from caffe.plan.operations import channels_last
 from caffe.plan.prepared import PreparedConvolution, Watch
+from caffe.process import memory
 
 AFTER = 25  # passes
+_making = threading.Lock()  # PyTorch's fuser and Python's warnings are switched for all threads
 # Multiply-adds of a convolution from which on it does not matter how oneDNN is told of it.
 LARGE = 200_000_000
 NOMINAL = 1e8  # bounds of what a segment takes for which nothing in it may be too large
 TOLERANCE = 1e-4  # of the largest value, by which the graph's values may differ
 
 Run = Callable[..., Sequence[torch.Tensor]]
-Bounds = dict[int, float]
 
 
 def find(program: Program) -> list[list[Node]]:
@@ -47,6 +49,12 @@ def find(program: Program) -> list[list[Node]]:
     groups = itertools.groupby(program.nodes, _is_part)
     runs = [piece for part, nodes in groups if part for piece in _pieces(list(nodes))]
     return [run for run in runs if len(run) > 1]
+
+
+def preparations(program: Program) -> int:
+    """Grows when a convolution is prepared anew, because weights or shapes have changed."""
+    runs = (node.run for node in program.nodes)
+    return sum(run.preparations for run in runs if isinstance(run, PreparedConvolution))
 
 
 def _pieces(run: Sequence[Node]) -> Iterator[list[Node]]:
@@ -98,27 +106,29 @@ class Segment:
         return Node([], self._takes, self._gives, self, wants, numbers, title=title)
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
+        if torch.is_autocast_enabled("cpu"):  # it would reach into the graph
+            return self._one_by_one(bottom)
         bottom = [_innermost(x) for x in bottom]
         shapes = [x.shape for x in bottom]
         if self._growth is None:
-            return self._begin(bottom, shapes)
-        if self._watch.changed() or shapes != self._shapes:
+            self._watch.changed()
+            self._growth, self._shapes = _Growth(self.nodes, self._gives), shapes
+        elif self._watch.changed() or shapes != self._shapes:
             self.stale = True
-        limits = None if self._graph is None or self.stale else self._limits(bottom)
+        limits = None if self.stale else self._limits(bottom)
         if limits is None:
             return self._one_by_one(bottom)
-        assert self._graph is not None
+        if self._graph is None:
+            return self._begin(bottom)
         tops = self._graph(*bottom)
         return [finite.carry(top, limit) for top, limit in zip(tops, limits, strict=True)]
 
-    def _begin(self, bottom: Tensors, shapes: list[torch.Size]) -> Sequence[torch.Tensor]:
-        """The first pass: make the graph, and see whether its values are right."""
-        self._watch.changed()
+    def _begin(self, bottom: Tensors) -> Sequence[torch.Tensor]:
+        """Make the graph, and see whether its values are right."""
         # Sums may be written over what they take.
         given = [x.clone(memory_format=torch.preserve_format) for x in bottom]
-        tops, self._shapes = self._one_by_one(bottom), shapes
-        self._growth = _Growth(self.nodes, self._gives)
-        graph = _make_graph(self.nodes, self._takes, self._gives, given)
+        tops = self._one_by_one(bottom)
+        graph = None if self.refused else _make_graph(self.nodes, self._takes, self._gives, given)
         if graph is not None and _agree(tops, graph(*given)):
             self._graph = graph
             for node in self.nodes:
@@ -143,7 +153,8 @@ class Segment:
         last_use = {i: k for k, node in enumerate(self.nodes) for i in node.bottom}
         for k, node in enumerate(self.nodes):
             given = [values[i] for i in node.bottom]
-            made = node.run(given, [blob.tensor() for blob in node.blobs])
+            with memory.named(f"layer {node.name!r}"):
+                made = node.run(given, [blob.tensor() for blob in node.blobs])
             del given
             values.update(zip(node.top, made, strict=True))
             del made
@@ -213,8 +224,8 @@ def _sum(weights: Sequence[float], bounds: Sequence[float]) -> float:
 def _make_graph(
     nodes: Sequence[Node], takes: Sequence[int], gives: Sequence[int], bottom: Tensors
 ) -> Run | None:
-    """The function of `takes` that computes `gives` as a graph of oneDNN's; None if PyTorch has no
-    such graphs, or leaves a convolution out.
+    """The function of `takes` that computes `gives` as a graph of oneDNN's; None if this PyTorch
+    makes none.
     """
     plain = {id(node): _of(node).plain() for node in nodes}
 
@@ -228,23 +239,28 @@ def _make_graph(
             values[node.top[0]] = F.relu(y) if _of(node).relu else y
         return tuple(values[i] for i in gives)
 
-    try:
-        was_enabled = torch.jit.onednn_fusion_enabled()
-        torch.jit.enable_onednn_fusion(True)
-    except (AttributeError, RuntimeError):  # not in every PyTorch
+    with _making:
+        try:
+            was_enabled = torch.jit.onednn_fusion_enabled()
+            torch.jit.enable_onednn_fusion(True)
+        except (AttributeError, RuntimeError):  # not in every PyTorch
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # TorchScript is to go some day
+                # torch.jit.trace() would keep the weights for the life of the process.
+                graph, _ = torch.jit._get_trace_graph(compute, tuple(bottom))
+                made = torch._C._create_function_from_graph("segment", graph)
+                for _ in range(3):  # it looks at shapes first, and fuses then
+                    made(*bottom)
+                fused = "oneDNNFusionGroup" in str(made.graph_for(*bottom))
+        except (AttributeError, RuntimeError, TypeError):
+            return None
+        finally:
+            torch.jit.enable_onednn_fusion(was_enabled)
+    if not fused:
         return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is to go some day
-            made = torch.jit.trace(compute, tuple(bottom), check_trace=False)
-            for _ in range(3):  # it looks at shapes first, and fuses then
-                made(*bottom)
-            graph = str(made.graph_for(*bottom))
-    except (AttributeError, RuntimeError):
-        return None
-    finally:
-        torch.jit.enable_onednn_fusion(was_enabled)
-    return made if "oneDNNFusionGroup" in graph else None
+    return made if len(gives) > 1 else lambda *x: (made(*x),)
 
 
 def _agree(ours: Tensors, theirs: Tensors) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from caffe.kernels import processor
 
@@ -38,8 +37,3 @@ def test_without_avx512_or_cpuinfo_mkl_is_not_slow(tmp_path, monkeypatch) -> Non
     assert ask() is True
     monkeypatch.setattr(processor, "has_avx512", lambda: False)
     assert ask() is False
-
-
-def test_it_is_asked_once() -> None:
-    assert processor.has_avx512() == torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    assert processor.has_slow_mkl() is processor.has_slow_mkl()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import warnings
 
 import numpy as np
@@ -170,12 +172,118 @@ def test_pytorch_without_the_fuser(nets, same_passes, monkeypatch) -> None:
     assert [step.node for step in plan._joined] == plan.nodes
 
 
-def test_the_fuser_is_left_as_it_was_and_nothing_is_warned_of(nets) -> None:
-    before = torch.jit.onednn_fusion_enabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        made(nets[1])
-    assert torch.jit.onednn_fusion_enabled() == before
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_fuser_is_left_as_it_was_and_nothing_is_warned_of(enabled: bool, nets) -> None:
+    before = torch.jit.enable_onednn_fusion(enabled)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made(nets[1])
+        assert torch.jit.onednn_fusion_enabled() == enabled
+    finally:
+        torch.jit.enable_onednn_fusion(bool(before))
+
+
+def test_threads_that_make_graphs_at_once_leave_all_as_it_was(pair) -> None:
+    planned = [pair(NET, caffe.TEST)[1] for _ in range(4)]
+    torch.jit.enable_onednn_fusion(False)
+    filters, joined = [*warnings.filters], []
+    threads = [threading.Thread(target=lambda n=n: joined.append(made(n))) for n in planned]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(joined) == 4
+    assert not torch.jit.onednn_fusion_enabled()
+    assert warnings.filters == filters
+
+
+def test_weights_go_with_the_net(pair, uncollected) -> None:
+    net = pair(NET, caffe.TEST)[1]
+    (segment,) = made(net)
+    storage = net.params["b"][0].tensor().untyped_storage()  # which the graph holds, too
+    assert torch._C._storage_Use_Count(storage._cdata) > 1
+    del net, segment
+    gc.collect()
+    assert torch._C._storage_Use_Count(storage._cdata) == 1
+
+
+def test_only_what_does_not_change_is_made_a_graph_of(nets, monkeypatch) -> None:
+    calls, make = [], segments._make_graph
+    monkeypatch.setattr(segments, "AFTER", 5)
+    monkeypatch.setattr(segments, "_make_graph", lambda *x: calls.append(1) or make(*x))
+    for k in range(30):
+        if k % 4 == 0:
+            nets[1].params["c"][0].data[...] *= 1.01
+        nets[1].forward()
+    assert not calls
+    for _ in range(13):
+        nets[1].forward()
+    assert len(calls) == 1
+
+
+def test_values_that_are_not_finite_only_postpone_it(nets) -> None:
+    nets[1].blobs["x"].data[...] = np.nan
+    for _ in range(4):
+        nets[1].forward()
+    nets[1].blobs["x"].data[...] = 1
+    (segment,) = made(nets[1])
+    assert segment._graph is not None
+
+
+def test_one_graph_that_is_refused_leaves_the_others(pair, same_passes, monkeypatch) -> None:
+    pool = """layer {{ name: "{0}" type: "Pooling" bottom: "{1}" top: "{0}"
+      pooling_param {{ pool: AVE kernel_size: 2 }} }}"""
+    text, bottom = image(1, 4, 16, 16), "x"
+    for k in range(3):
+        text += conv(f"a{k}", bottom, f"a{k}", 4) + conv(f"b{k}", f"a{k}", f"b{k}", 4)
+        text += pool.format(f"p{k}", f"b{k}")
+        bottom = f"p{k}"
+    nets, calls, make = pair(text, caffe.TEST), [], segments._make_graph
+
+    def some(nodes, *rest):
+        calls.append(nodes[0].name)
+        return None if nodes[0].name == "a1" else make(nodes, *rest)
+
+    monkeypatch.setattr(segments, "_make_graph", some)
+    same_passes(nets, backward=False)
+    same_passes(nets, backward=False)
+    assert calls == ["a0", "a1", "a2"]
+    assert [s.nodes[0].name for s in made(nets[1])] == ["a0", "a2"]
+
+
+def test_what_a_sum_writes_over_before_the_graph_is_made(pair, same_passes) -> None:
+    first = conv("u", "x", "a", 4, "kernel_size: 2 stride: 2 bias_term: false", "Deconvolution")
+    block = conv("b", "a", "b", 4) + conv("c", "b", "c", 4) + SUM.format("d", "c", "a")
+    nets = pair(image(1, 3, 5, 6) + first + block, caffe.TEST)
+    (segment,) = made(nets[1])
+    assert [node.layers[0].name for node in segment.nodes] == ["b", "c"]
+    assert segment.nodes[1].run.overwrites
+    same_passes(nets, backward=False)
+
+
+def test_autocast_does_not_reach_into_graphs(nets) -> None:
+    made(nets[1])
+    outs = []
+    for net in nets:
+        net.observed = False
+        with torch.autocast("cpu", torch.bfloat16):
+            outs.append(next(iter(net.forward().values())).copy())
+    (plain,) = nets[1].forward().values()
+    np.testing.assert_allclose(outs[1], plain, rtol=0, atol=1e-6 * np.abs(plain).max())
+
+
+def test_an_error_names_the_layer(nets, monkeypatch) -> None:
+    (segment,) = made(nets[1])
+    segment._graph = None
+
+    def fails(bottom, blobs):
+        raise MemoryError
+
+    monkeypatch.setattr(segment.nodes[2], "run", fails)
+    nets[1].params["a"][0].tensor().mul_(1)
+    with pytest.raises(caffe.CaffeError, match=r"^layer 'c\+d\+d_r': not enough memory"):
+        nets[1].forward()
 
 
 def test_a_clock_is_told_of_each_node(nets) -> None:

@@ -46,7 +46,9 @@ RELU = 'layer { name: "r" type: "ReLU" bottom: "z" top: "z" }'
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("order", [("y", "w"), ("w", "y")], ids=["first", "second"])
-@pytest.mark.parametrize("shape", ["plain", "depthwise", "winograd", "transposed, stride"])
+@pytest.mark.parametrize(
+    "shape", ["plain", "groups", "depthwise", "winograd", "transposed, stride"]
+)
 def test_a_sum_and_its_relu_become_part(
     shape: str, order: tuple[str, str], precision: str, pair, same_passes
 ) -> None:

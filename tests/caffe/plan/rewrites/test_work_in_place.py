@@ -76,8 +76,16 @@ def test_a_residual_blocks_sum_is_written_over_what_went_past_it(pair, same_pass
             "has a bottom that others take, too",
         ),
         (conv("b", "x", "e") + SUM.format("e", "x", ""), "whose memory may belong to others"),
+        (FIRST + conv("b", "r0", "e") + SUM.format("e", "r0", ""), "that others take, too"),
+        (
+            conv("first", "x", "a")
+            + conv("b", "a", "e")
+            + SUM.format("e", "a", "")
+            + conv("h", "a", "w"),
+            "has a bottom that others take, too",
+        ),
     ],
-    ids=["taken later", "held by another shape", "a blob of the user's"],
+    ids=["taken later", "held by another shape", "a blob of the user's", "twice", "by another"],
 )
 def test_a_sum_that_must_not_be_written_over(text: str, reason: str, pair, same_passes) -> None:
     nets = pair(image(2, 4, 9, 10) + text, caffe.TEST)
