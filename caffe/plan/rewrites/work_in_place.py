@@ -10,7 +10,7 @@ from caffe.kernels import finite
 from caffe.layers.base import Tensors
 from caffe.plan.ir import Node, Operation, Program
 from caffe.plan.operations import pure
-from caffe.plan.rewrites.patterns import plain_relu, plain_sum
+from caffe.plan.rewrites.patterns import memory_misfit, plain_relu, plain_sum
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 
@@ -19,13 +19,7 @@ def _pattern(program: Program, node: Node) -> Match | None:
 
 
 def _check(program: Program, match: Match) -> str:
-    value = match[0].bottom[0]
-    maker = program.maker(value)
-    if maker is None or not any(layer.fresh for layer in maker.layers):
-        return "has a bottom whose memory may belong to others"
-    if program.takers()[value] != 1:
-        return "has a bottom that others take, too"
-    return ""
+    return memory_misfit(program, match[0].bottom[0])
 
 
 def _action(program: Program, match: Match) -> None:
