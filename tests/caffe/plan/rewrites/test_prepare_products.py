@@ -105,6 +105,23 @@ def test_new_weights_and_new_numbers_of_rows_count(unseen, packed: list) -> None
     assert len(packed) == 3
 
 
+def test_weights_are_laid_out_once_for_all_numbers_of_rows(unseen, monkeypatch) -> None:
+    nets = unseen(image(2, 60) + product() + RELU)
+    counted, original = [], torch.ops.mkldnn._reorder_linear_weight
+
+    def reorder(*arguments: object) -> torch.Tensor:
+        counted.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", reorder)
+    for rows in (2, 70, 1, 0, 300, 16):
+        for net in nets:
+            net.blobs["x"].reshape(rows, 60)
+            net.blobs["x"].data[...] = np.random.default_rng(rows).normal(size=(rows, 60))
+        assert_alike(nets)
+    assert len(counted) == 1
+
+
 @pytest.mark.parametrize("relu", [True, False], ids=["relu", "no relu"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("where", ["x", 0, 1])
