@@ -46,10 +46,19 @@ def _check(program: Program, match: Match) -> str:
         return "changes its weights in each pass"
     if program.circumstances.device.type != "cpu":
         return "is not computed on the CPU"
+    return "" if _by_onednn() else "has no oneDNN for it"
+
+
+def _by_onednn() -> bool:
+    """Whether this PyTorch has the operations, and they run on this processor."""
     ops = torch.ops.mkldnn
-    if not (hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")):
-        return "has no oneDNN"
-    return ""
+    if not (torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):
+        return False
+    try:
+        ops._reorder_linear_weight(torch.zeros(1, 1), ROWS)
+    except (RuntimeError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _action(program: Program, match: Match) -> None:
