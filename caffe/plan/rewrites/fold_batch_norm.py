@@ -17,7 +17,7 @@ from caffe.layers.normalization import BatchNorm
 from caffe.plan.ir import Circumstances, Node, Program, always
 from caffe.plan.operations import by_layer
 from caffe.plan.prepared import Growth, Watch
-from caffe.plan.rewrites.patterns import plain_relu, scales_channels
+from caffe.plan.rewrites.patterns import memory_misfit, plain_relu, scales_channels
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 
@@ -38,10 +38,7 @@ def _check(program: Program, match: Match) -> str:
 
 
 def _action(program: Program, match: Match) -> None:
-    value = match[0].bottom[0]
-    maker = program.maker(value)
-    spent = maker is not None and any(layer.fresh for layer in maker.layers)
-    overwrites = spent and program.takers()[value] == 1
+    overwrites = not memory_misfit(program, match[0].bottom[0])
     layers = [node.layer for node in match]
     relu = plain_relu(match[-1])
     folded = FoldedBatchNorm(layers, program.circumstances, relu, overwrites)

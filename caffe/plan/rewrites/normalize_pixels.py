@@ -14,6 +14,7 @@ from caffe.layers.base import Tensors
 from caffe.layers.normalization import LRN
 from caffe.plan.ir import Node, Operation, Program
 from caffe.plan.operations import channels_last
+from caffe.plan.rewrites.patterns import memory_misfit
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 from caffe.proto import caffe_pb2 as pb
 
@@ -34,10 +35,10 @@ def _check(program: Program, match: Match) -> str:
 
 def _action(program: Program, match: Match) -> None:
     (node,) = match
-    node.run = _normalize(node.layer)
+    node.run = _normalize(node.layer, not memory_misfit(program, node.bottom[0]))
 
 
-def _normalize(layer: LRN) -> Operation:
+def _normalize(layer: LRN, overwrites: bool) -> Operation:
     p = layer.layer_param.lrn_param
     bounded = p.k >= 1 and p.alpha >= 0 and p.beta >= 0
 
@@ -46,7 +47,7 @@ def _normalize(layer: LRN) -> Operation:
         known = finite.bound(bottom[0])
         x = channels_last(bottom[0]).permute(0, 2, 3, 1)
         pixels = x.reshape(-1, x.shape[3])
-        y = torch.empty_like(pixels)
+        y = pixels if overwrites else torch.empty_like(pixels)
         finite_sums = bounded and known is not None and p.k + p.alpha * known**2 < finite.LIMIT
         most = PIECE // x.shape[3] if x.device.type == "cpu" else len(pixels)
         step = max(1, min(most, len(pixels)))

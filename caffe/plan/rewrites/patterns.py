@@ -5,7 +5,7 @@ from __future__ import annotations
 from caffe.layers.activation import ReLU
 from caffe.layers.common import Eltwise
 from caffe.layers.normalization import Scale
-from caffe.plan.ir import Node
+from caffe.plan.ir import Node, Program
 
 
 def scales_channels(node: Node | None) -> bool:
@@ -38,4 +38,14 @@ def image_misfit(node: Node) -> str:
         return "has several bottoms"
     if layer.channel_axis != 1 or layer.spatial != 2:
         return "convolves another number of axes than two behind axis 1"
+    return ""
+
+
+def memory_misfit(program: Program, value: int) -> str:
+    """Why the node that takes a value must not overwrite it; empty if it may."""
+    maker = program.maker(value)
+    if maker is None or not any(layer.fresh for layer in maker.layers):
+        return "has a bottom whose memory may belong to others"
+    if program.takers()[value] != 1:
+        return "has a bottom that others take, too"
     return ""

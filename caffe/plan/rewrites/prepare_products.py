@@ -25,7 +25,8 @@ from caffe.process import memory
 
 # Multiply-adds. Below, the call of oneDNN takes longer than its product saves.
 LEAST = 1 << 19
-# oneDNN chooses a layout by the number of rows. That for this many is the faster one for less, too.
+# oneDNN chooses a layout by the number of rows. That for this many is as fast for all others, so
+# that the weights stay as they are when the number changes.
 ROWS = 16
 
 
@@ -45,10 +46,19 @@ def _check(program: Program, match: Match) -> str:
         return "changes its weights in each pass"
     if program.circumstances.device.type != "cpu":
         return "is not computed on the CPU"
+    return "" if _by_onednn() else "has no oneDNN for it"
+
+
+def _by_onednn() -> bool:
+    """Whether this PyTorch has the operations, and they run on this processor."""
     ops = torch.ops.mkldnn
-    if not (hasattr(ops, "_linear_pointwise") and hasattr(ops, "_reorder_linear_weight")):
-        return "has no oneDNN"
-    return ""
+    if not (torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):
+        return False
+    try:
+        ops._reorder_linear_weight(torch.zeros(1, 1), ROWS)
+    except (RuntimeError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _action(program: Program, match: Match) -> None:
@@ -77,16 +87,17 @@ class PreparedProduct:
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
         (x,) = bottom
         if x.shape != self._for:
-            self._for, self._growth = None, None
+            self._for = None
             (self._shape,) = self.layer.top_shapes(bottom)  # raises CaffeError if it does not fit
             self._for = x.shape
         rows = math.prod(self._shape[:-1])
-        small = rows * self.layer.features * self.layer.outputs < LEAST
-        if small or any(blob.viewed for blob in self.layer.blobs):
+        if rows * self.layer.features * self.layer.outputs < LEAST:
+            return self._by_layer(x, blobs)
+        if any(blob.viewed for blob in self.layer.blobs):
             self._packed = self._growth = None
             return self._by_layer(x, blobs)
         if self._watch.changed() or self._growth is None:
-            self._prepare(rows, blobs)
+            self._prepare(blobs)
         limit = self._limit(x)
         if limit == math.inf:
             return self._by_layer(x, blobs)
@@ -95,7 +106,7 @@ class PreparedProduct:
         y = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, after, [], "")
         return [finite.carry(y.view(self._shape), limit)]
 
-    def _prepare(self, rows: int, blobs: Tensors) -> None:
+    def _prepare(self, blobs: Tensors) -> None:
         self._packed = None  # free the old ones before new ones are made
         shape = self.layer.outputs, self.layer.features
         weight = blobs[0].t() if self._transposed() else blobs[0].reshape(shape)
@@ -106,7 +117,7 @@ class PreparedProduct:
             self._bias = blobs[1].to(self.dtype, copy=True)
         with memory.lasting_memory():
             self._packed = torch.ops.mkldnn._reorder_linear_weight(
-                weight.to(self.dtype).contiguous(), max(rows, ROWS)
+                weight.to(self.dtype).contiguous(), ROWS
             )
 
     def _transposed(self) -> bool:

@@ -13,7 +13,7 @@ from caffe.layers.base import Tensors
 from caffe.plan.ir import Node, Operation, Program
 from caffe.plan.operations import pure
 from caffe.plan.prepared import PreparedConvolution
-from caffe.plan.rewrites.patterns import plain_relu, plain_sum
+from caffe.plan.rewrites.patterns import memory_misfit, plain_relu, plain_sum
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 
 
@@ -28,13 +28,10 @@ def _adds(node: Node) -> bool:
 
 def _check(program: Program, match: Match) -> str:
     (node,) = match
-    value = node.bottom[1 if _adds(node) else 0]
-    maker = program.maker(value)
-    if maker is None or not _makes_fresh(maker):
-        return "has a bottom whose memory may belong to others"
-    if program.takers()[value] != 1 and not (_adds(node) and _is_last(program, node, value)):
-        return "has a bottom that others take, too"
-    return ""
+    if not _adds(node):
+        return memory_misfit(program, node.bottom[0])
+    misfit = memory_misfit(program, node.bottom[1])
+    return "" if misfit and _is_last(program, node, node.bottom[1]) else misfit
 
 
 def _makes_fresh(node: Node) -> bool:
@@ -46,6 +43,9 @@ def _is_last(program: Program, node: Node, value: int) -> bool:
     keep nothing of it.
     """
     if value in program.outputs or value in program.losses or node.bottom.count(value) > 1:
+        return False
+    maker = program.maker(value)
+    if maker is None or not _makes_fresh(maker):
         return False
     here = program.nodes.index(node)
     return all(

@@ -34,18 +34,18 @@ def statistics(nets) -> None:
 
 def places(net: caffe.Net) -> list[int]:
     """Where in memory the tops of the Concats begin in a pass."""
-    seen = []
+    seen = []  # the tops, kept: freed memory may be handed out again
     for node in net.plan.nodes:
         if "join" in node.name:
 
             def watched(bottom, blobs, run=node.run):
                 tops = run(bottom, blobs)
-                seen.append(tops[0].untyped_storage().data_ptr())
+                seen.append(tops[0])
                 return tops
 
             node.run = watched
     net.forward()
-    return seen
+    return [top.untyped_storage().data_ptr() for top in seen]
 
 
 def test_a_block_lies_in_one_memory(pair, same_passes) -> None:

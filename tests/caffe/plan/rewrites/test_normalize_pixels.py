@@ -42,6 +42,25 @@ def test_between_convolutions(pair, same_passes) -> None:
     same_passes(nets, backward=False)
 
 
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "with others"])
+def test_a_bottom_that_nobody_else_takes_is_written_over(others: bool, pair, same_passes) -> None:
+    text = image(2, 3, 9, 10) + conv("c", "x", "y", 16) + LRN.format("y", "alpha: 0.1")
+    nets = pair(text + (conv("d", "y", "z") if others else ""), caffe.TEST)
+    same_passes(nets, backward=False)
+    node = next(node for node in nets[1].plan.nodes if node.name == "n")
+    places, run = [], node.run
+
+    def watched(bottom, blobs):
+        tops = run(bottom, blobs)
+        places.append((bottom[0].data_ptr(), tops[0].data_ptr()))
+        return tops
+
+    node.run = watched
+    nets[1].forward()
+    ((bottom, top),) = places
+    assert (bottom == top) is not others
+
+
 @pytest.mark.parametrize("top", ["x", "y"], ids=["looked at", "of a known bound"])
 @pytest.mark.parametrize("size", [3, 5, 7])
 def test_no_digit_is_lost(size: int, top: str, pair) -> None:

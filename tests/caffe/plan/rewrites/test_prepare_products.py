@@ -105,6 +105,24 @@ def test_new_weights_and_new_numbers_of_rows_count(unseen, packed: list) -> None
     assert len(packed) == 3
 
 
+def test_weights_are_laid_out_once_for_all_numbers_of_rows(unseen, monkeypatch) -> None:
+    nets = unseen(image(2, 60) + product() + RELU)
+    assert_alike(nets)
+    counted, original = [], torch.ops.mkldnn._reorder_linear_weight
+
+    def reorder(*arguments: object) -> torch.Tensor:
+        counted.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", reorder)
+    for rows in (2, 70, 1, 0, 300, 16):
+        for net in nets:
+            net.blobs["x"].reshape(rows, 60)
+            net.blobs["x"].data[...] = np.random.default_rng(rows).normal(size=(rows, 60))
+        assert_alike(nets)
+    assert not counted
+
+
 @pytest.mark.parametrize("relu", [True, False], ids=["relu", "no relu"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("where", ["x", 0, 1])
@@ -157,6 +175,16 @@ def test_where_it_does_not_fit(text: str, reason: str, pair, same_passes) -> Non
 def test_on_a_gpu_it_does_not_fit(pretend_gpu, pair) -> None:
     nets = pair(image(2, 60) + product(), caffe.TEST)
     assert misfits(nets[1], "prepare_products") == {"p": "is not computed on the CPU"}
+
+
+def test_without_onednn_it_does_not_fit(pair, same_passes, monkeypatch) -> None:
+    def missing(*arguments: object) -> torch.Tensor:
+        raise RuntimeError("not on this processor")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", missing)
+    nets = pair(image(2, 60) + product(), caffe.TEST)
+    assert misfits(nets[1], "prepare_products") == {"p": "has no oneDNN for it"}
+    same_passes(nets, backward=False)
 
 
 def test_a_relu_that_is_not_alone_stays(pair, same_passes) -> None:
