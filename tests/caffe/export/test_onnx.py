@@ -199,6 +199,9 @@ def test_unpooling(pool, size, shape, max_unpool):
     ops = {node.op_type for node in write_graph(net, ["y"], max_unpool).graph.node}
     if not max_unpool:
         assert "MaxUnpool" not in ops
+        # Squares side by side are put together; OpenVINO is slow at reductions and at scattering.
+        assert ("ScatterElements" in ops) == ("kernel_h" in pool or "10" in size)
+        assert not any(op.startswith("Reduce") for op in ops)
     elif "10" not in size:
         assert "MaxUnpool" in ops
 
