@@ -477,6 +477,25 @@ def test_only_onnxruntime_gets_max_unpool(name):
     assert ("MaxUnpool" in ops(model)) == (name == "onnxruntime")
 
 
+def test_softmax_of_a_large_image_in_openvino():
+    """OpenVINO is slow to bring 16 to 64 channels of a large image to the front."""
+    for name, channels, side, axis, last in (
+        ("openvino", 21, 160, 1, True),
+        ("openvino", 21, 160, -3, True),
+        ("openvino", 21, 160, 2, False),
+        ("openvino", 21, 9, 1, False),
+        ("openvino", 10, 240, 1, False),
+        ("onnxruntime", 21, 160, 1, False),
+    ):
+        text = f'type: "Softmax" bottom: "x" top: "y" softmax_param {{ axis: {axis} }}'
+        net, feeds = build(f'layer {{ name: "s" {text} }}', x=(1, channels, side, side))
+        model = write_graph(net, ["y"], target=TARGETS[name])
+        wanted = ["Transpose", "Softmax", "Transpose"] if last else ["Softmax"]
+        assert [node.op_type for node in model.graph.node] == wanted
+        expected = net.forward(**feeds)["y"]
+        np.testing.assert_allclose(run(model, **feeds)["y"], expected, rtol=1e-5, atol=1e-7)
+
+
 def test_what_a_program_cannot_take_is_told():
     net, _ = build('layer { name: "l" type: "ReLU" bottom: "x" top: "y" }', x=(1, 1, 2, 2, 2, 2))
     for target in (OPENCV, TENSORRT):
