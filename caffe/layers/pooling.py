@@ -348,6 +348,8 @@ class Pooling(_PoolingLayer):
     def _onnx_compared(self, graph: Graph, x: Value, windows: Windows) -> Names:
         """Maxima and mask without MaxPool's indices: each place of the windows is compared with the
         maximum, from the last to the first, which wins.
+
+        That is the largest of these values, not what is given out: a quantiser rounds the latter.
         """
         pads = _onnx_attributes(self, x, windows)["pads"]
         padded = graph.padded(x, pads, LOWEST) if any(pads) else x.name
@@ -356,14 +358,15 @@ class Pooling(_PoolingLayer):
         plane = [np.arange(n) * s - pad for n, s, pad in zip(count, stride, pads, strict=False)]
         steps = graph.constant(stride, np.int64)
         axes = graph.constant([2, 3], np.int64)
-        places, equal = [], []
+        places, values = [], []
         for offset in np.ndindex(*kernel):
             ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, count, stride, strict=True)]
             bounds = (graph.constant(values, np.int64) for values in (offset, ends))
-            values = graph.add("Slice", padded, *bounds, axes, steps)
+            values.append(graph.add("Slice", padded, *bounds, axes, steps))
             rows, columns = (where + o for where, o in zip(plane, offset, strict=True))
             places.append((rows[:, None] * x.shape[3] + columns)[None, None])
-            equal.append(graph.add("Equal", values, maximum))
+        largest = graph.add("Max", *values)
+        equal = [graph.add("Equal", here, largest) for here in values]
         mask = graph.constant(np.zeros((1, 1, *count)))
         for place, here in zip(reversed(places), reversed(equal), strict=True):
             mask = graph.add("Where", here, graph.constant(place), mask)
