@@ -120,7 +120,8 @@ def quantize(
     chosen = records.evenly(frames)
     taken = set(chosen)
     others = [n for n in range(len(records)) if n not in taken] or chosen
-    model = write_graph(net, outputs, target=program)
+    # Without MaxUnpool: onnxruntime would look for the places of maxima among rounded values.
+    model = write_graph(net, outputs, max_unpool=False, target=program)
     nodes = int8.weighted_nodes(model, net.params)
     if not nodes:
         raise CaffeError("the net has no convolution or inner product that could be in int8")
