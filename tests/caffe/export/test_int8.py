@@ -101,7 +101,7 @@ def test_pooling_and_unpooling_keep_whole_numbers(name: str) -> None:
         + UNPOOL
         + conv("c", "u", "y")
     )
-    net = build(text, 1, 4, 8, 8)
+    net = build(text, 1, 4, 64, 64)
     model = write_graph(net, ["y"], target=TARGETS[name])
     made = int8.Quantiser(model, feeds(net)).quantised(int8.weighted_nodes(model, net.params))
     assert parameters(made, "p") == parameters(made, "a")
