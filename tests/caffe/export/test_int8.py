@@ -106,9 +106,6 @@ def test_pooling_and_unpooling_keep_whole_numbers(name: str) -> None:
     made = int8.Quantiser(model, feeds(net)).quantised(int8.weighted_nodes(model, net.params))
     assert parameters(made, "p") == parameters(made, "a")
     assert parameters(made, "u") == parameters(made, "b") != parameters(made, "a")
-    (x,) = feeds(net, 1)
-    exact, noisy = (int8.Model(m).answers(x) for m in (model, made))
-    assert 0 < int8.noise(exact, noisy).energy < 0.01
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
