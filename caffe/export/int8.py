@@ -146,6 +146,8 @@ class Quantiser:
 
     model: as write_graph makes it. calibration: the inputs on which values get their ranges.
     method: of METHODS. short: weights of 7 bits, for processors whose 8-bit products saturate.
+    outputs: whether a node's output is rounded to 8 bits also if no node in int8 takes it:
+        onnxruntime computes other nodes in float32. OpenVINO gives out float32 as fast.
 
     Raises CaffeError if the quantiser refuses the model, or if values are not finite.
     """
@@ -156,10 +158,11 @@ class Quantiser:
         calibration: Iterable[Feeds],
         method: str = "percentile",
         short: bool = False,
+        outputs: bool = True,
     ) -> None:
         import onnx
 
-        self._model, self._short = onnx.ModelProto(), short
+        self._model, self._short, self._outputs = onnx.ModelProto(), short, outputs
         self._model.CopyFrom(model)
         _rename_clashes(self._model)
         with _quietly():
@@ -202,6 +205,7 @@ class Quantiser:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         others = [n.name for n in model.graph.node if n.op_type in WEIGHTED and n.name not in nodes]
+        exact = [] if self._outputs else [*WEIGHTED]
         with _quietly():
             quantizer = QDQQuantizer(
                 model,
@@ -213,7 +217,7 @@ class Quantiser:
                 nodes_to_quantize=[],
                 nodes_to_exclude=others,
                 op_types_to_quantize=[*WEIGHTED, *JOINED, "MaxPool"],
-                extra_options={},
+                extra_options={"OpTypesToExcludeOutputQuantization": exact},
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()

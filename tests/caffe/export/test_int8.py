@@ -125,6 +125,29 @@ def test_the_places_of_maxima_do_not_depend_on_what_pooling_gives(name: str) -> 
     assert 0 < int8.noise(exact, noisy).energy < 0.01
 
 
+def test_outputs_that_no_node_in_int8_takes() -> None:
+    """They are rounded for onnxruntime, and not for OpenVINO."""
+    text = (
+        conv("a", "x", "a")
+        + relu("a")
+        + conv("b", "a", "b", "pad: 1")
+        + 'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }'
+        + conv("c", "s", "y")
+    )
+    net = build(text, 1, 3, 12, 12)
+    model = write_graph(net, ["y"])
+    errors = []
+    for outputs, rounded in ((True, {"x", "a", "b", "s", "y"}), (False, {"x", "a", "s"})):
+        quantiser = int8.Quantiser(model, feeds(net), outputs=outputs)
+        made = quantiser.quantised(["a", "b", "c"])
+        kinds = {n.name: n.op_type for n in made.graph.node}
+        found = {n.removesuffix("_QuantizeLinear") for n in kinds if kinds[n] == "QuantizeLinear"}
+        assert found == rounded
+        pairs = zip(*(int8.Model(m).answers(feeds(net, 1)[0]) for m in (model, made)), strict=True)
+        errors += [int8.noise([a], [b]).energy for a, b in pairs]
+    assert 0 < errors[1] < errors[0]
+
+
 def test_others_stay_in_float32() -> None:
     net = build(conv("a", "x", "a") + conv("b", "a", "y"), 1, 3, 9, 9)
     made = int8.Quantiser(write_graph(net, ["y"]), feeds(net)).quantised(["a"])
