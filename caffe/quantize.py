@@ -99,8 +99,9 @@ def quantize(
         minmax or entropy.
     auto: measure each layer's noise, and leave in float32 those that have the most for their work
         (export.int8.left_in_float). keep: patterns of layers' names that stay in float32.
-    outputs: as caffe.convert.to_onnx's. target: openvino, whose files onnxruntime reads, too, or
-        onnxruntime. short_weights: weights of 7 bits, for x86 processors without VNNI.
+    outputs: as caffe.convert.to_onnx's. target: openvino, whose files onnxruntime reads, too, but
+        computes in part in float32, or onnxruntime. short_weights: weights of 7 bits, for x86
+        processors without VNNI.
     tell: is told of what takes long; by default stderr is.
 
     Raises CaffeError for records that do not fit, a pattern without a layer, a layer without an
@@ -120,7 +121,8 @@ def quantize(
     chosen = records.evenly(frames)
     taken = set(chosen)
     others = [n for n in range(len(records)) if n not in taken] or chosen
-    model = write_graph(net, outputs, target=program)
+    # Without MaxUnpool: onnxruntime would look for the places of maxima among rounded values.
+    model = write_graph(net, outputs, max_unpool=False, target=program)
     nodes = int8.weighted_nodes(model, net.params)
     if not nodes:
         raise CaffeError("the net has no convolution or inner product that could be in int8")
@@ -128,13 +130,14 @@ def quantize(
     if len(kept) == len(nodes):
         raise CaffeError("--keep: all layers would stay in float32, and none be in int8")
     tell(f"{shown(lmdb)}: ranges from {len(chosen)} of {len(records)} records")
-    quantiser = int8.Quantiser(model, records.feeds(chosen), method, short_weights)
+    feeds, rounded = records.feeds(chosen), target == "onnxruntime"
+    quantiser = int8.Quantiser(model, feeds, method, short_weights, rounded)
     work = _work(net, nodes)
     if auto:
-        feeds = [*records.feeds(_some(others, MEASURED))]
+        few = [*records.feeds(_some(others, MEASURED))]
         free = [node for node in nodes if node not in kept]
         tell(f"noise of {len(free)} layers, each measured by itself")
-        measured = _noise_of_each(quantiser, model, free, feeds)
+        measured = _noise_of_each(quantiser, model, free, few)
         kept |= int8.left_in_float(measured, {node: work[node] for node in free})
     made = quantiser.quantised([node for node in nodes if node not in kept])
     made.producer_name = model.producer_name
@@ -271,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=READERS,
         default=TARGET,
         help=f"the program that is to read the file (default: {TARGET}, whose files onnxruntime "
-        "reads, too)",
+        "reads, too, but computes more slowly)",
     )
     group.add_argument(
         "--outputs", metavar="BLOB,...", help="blobs to give out (default: the net's outputs)"

@@ -30,6 +30,8 @@ METHODS = {"percentile": "Percentile", "minmax": "MinMax", "entropy": "Entropy"}
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
 FLOAT_SHARE = 0.1  # of the multiplications, for left_in_float
 NEGLIGIBLE = 0.01  # share of all noise, below which a node is as well in int8
+# They give values of their first input as they are; 0, perhaps, in other places.
+PASSING = ("MaxPool", "MaxUnpool", "DepthToSpace", "Slice", "Reshape", "Transpose", "Identity")
 JOINED = ("Relu", "Clip")  # they limit the range of what is before them
 # What the quantiser adds to a value's name: another value must not have that name.
 ADDED = ("_scale", "_zero_point", "_quantized", "_ReduceMin", "_ReduceMax")
@@ -144,6 +146,8 @@ class Quantiser:
 
     model: as write_graph makes it. calibration: the inputs on which values get their ranges.
     method: of METHODS. short: weights of 7 bits, for processors whose 8-bit products saturate.
+    outputs: whether a node's output is rounded to 8 bits also if no node in int8 takes it:
+        onnxruntime computes other nodes in float32. OpenVINO gives out float32 as fast.
 
     Raises CaffeError if the quantiser refuses the model, or if values are not finite.
     """
@@ -154,10 +158,11 @@ class Quantiser:
         calibration: Iterable[Feeds],
         method: str = "percentile",
         short: bool = False,
+        outputs: bool = True,
     ) -> None:
         import onnx
 
-        self._model, self._short = onnx.ModelProto(), short
+        self._model, self._short, self._outputs = onnx.ModelProto(), short, outputs
         self._model.CopyFrom(model)
         _rename_clashes(self._model)
         with _quietly():
@@ -189,6 +194,7 @@ class Quantiser:
         for name, data in found.items():
             if not np.isfinite([*data.range_value]).all():
                 raise CaffeError(f"blob {name!r} {NOT_FINITE}")
+        _share(self._model.graph, found)
         return found
 
     def quantised(self, nodes: Collection[str]) -> onnx.ModelProto:
@@ -199,6 +205,7 @@ class Quantiser:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         others = [n.name for n in model.graph.node if n.op_type in WEIGHTED and n.name not in nodes]
+        exact = [] if self._outputs else [*WEIGHTED]
         with _quietly():
             quantizer = QDQQuantizer(
                 model,
@@ -209,12 +216,41 @@ class Quantiser:
                 tensors_range=self._ranges,
                 nodes_to_quantize=[],
                 nodes_to_exclude=others,
-                op_types_to_quantize=[*WEIGHTED, *JOINED],
-                extra_options={},
+                op_types_to_quantize=[*WEIGHTED, *JOINED, "MaxPool"],
+                extra_options={"OpTypesToExcludeOutputQuantization": exact},
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
         return quantizer.model.model
+
+
+def _share(graph: onnx.GraphProto, ranges: Any) -> None:
+    """Give values that only hold another's values the range of that, so that they are the same
+    whole numbers in int8.
+    """
+    made = {name: node for node in graph.node for name in node.output[:1]}
+    zeros = {item.name for item in graph.initializer if not any(item.raw_data)}
+    for name in [*ranges.keys()]:
+        source = _source(name, made, zeros)
+        if source in ranges:
+            ranges[name] = ranges[source]
+
+
+def _source(name: str, made: Mapping[str, onnx.NodeProto], zeros: Collection[str]) -> str:
+    """The value whose values another one holds, besides 0, in other places."""
+    while (node := made.get(name)) is not None:
+        if node.op_type in PASSING:
+            name = node.input[0]
+        elif node.op_type == "Where" and node.input[2] in zeros:
+            name = node.input[1]
+        elif node.op_type == "Concat":
+            sources = {_source(each, made, zeros) for each in node.input}
+            if len(sources) > 1:
+                break
+            (name,) = sources
+        else:
+            break
+    return name
 
 
 class _Once:

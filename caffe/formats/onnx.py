@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,7 +45,9 @@ class Target:
     place, and dilated ones of single channels. selects: the size of a tensor may
     depend on values (Compress). saturates: Tanh and Softplus are right for large values, too.
     most_axes: of a blob. free_batch: the batch size may be left open. doubles: float64 is computed
-    as such, not in float32. free_size: images of the file's inputs may have any size.
+    as such, not in float32. free_size: images of the file's inputs may have any size. slow_turns:
+    numbers of channels with which it is slow to turn large images from channels last, as its
+    convolutions give them, to channels first.
     """
 
     name: str
@@ -60,13 +63,17 @@ class Target:
     free_batch: bool = True
     doubles: bool = True
     free_size: bool = True
+    slow_turns: range = range(0)
 
+
+LARGE = 1 << 19  # values of an image whose turns are worth avoiding
 
 # OpenCV 5.0: its new engine lacks MaxUnpool and Compress, and counts a maximum's place in its own
 # plane; it ignores the padding of 1x1 convolutions, its classic engine (OpenCV 4's, too) that of
 # dilated depthwise ones, and count_include_pad. Tanh is NaN from 45 on in both, Softplus infinity
 # from 89 on. Both convolve over three axes of space at most.
-# OpenVINO 2026.4 lacks MaxUnpool, and its CPU plugin computes float64 in float32.
+# OpenVINO 2026.4 lacks MaxUnpool, and its CPU plugin computes float64 in float32. It turns images
+# of 16 to 64 channels by a plain loop (Reorder, isNspc2NcspCase), much slower than Transpose.
 # TensorRT 10: docs/operators.md of onnx-tensorrt.
 TARGETS = {
     target.name: target
@@ -83,7 +90,13 @@ TARGETS = {
             saturates=False,
             most_axes=5,
         ),
-        Target("openvino", "OpenVINO", "pip install openvino", doubles=False),
+        Target(
+            "openvino",
+            "OpenVINO",
+            "pip install openvino",
+            doubles=False,
+            slow_turns=range(16, 65),
+        ),
         Target(
             "tensorrt",
             "TensorRT",
@@ -212,6 +225,16 @@ class Graph:
         if self.target.counts_padding:
             return self.add("AveragePool", x, count_include_pad=1, pads=pads, **attributes)
         return self.add("AveragePool", self.padded(x, pads, 0), **attributes)
+
+    def softmax(self, x: Value, axis: int) -> str:
+        """Softmax, over the channels of a large image with the channels last where the target would
+        else be slow to bring them to the front.
+        """
+        image = len(x.shape) == 4 and axis in (1, -3) and math.prod(x.shape) >= LARGE
+        if not image or x.shape[1] not in self.target.slow_turns:
+            return self.add("Softmax", x, axis=axis)
+        turned = self.add("Softmax", self.add("Transpose", x, perm=[0, 2, 3, 1]), axis=3)
+        return self.add("Transpose", turned, perm=[0, 3, 1, 2])
 
     def tanh(self, x: Value | str) -> str:
         """The hyperbolic tangent, which is 1 in float32 from 10 on."""

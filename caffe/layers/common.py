@@ -442,8 +442,8 @@ class Softmax(Layer):
         axis = self.axis(self.layer_param.softmax_param.axis, tuple(bottom[0].shape))
         return bottom[0].softmax(axis)
 
-    def onnx(self, graph: Graph, *bottoms: Value) -> Names:
-        return graph.add("Softmax", *bottoms, axis=self.layer_param.softmax_param.axis)
+    def onnx(self, graph: Graph, x: Value) -> str:
+        return graph.softmax(x, self.layer_param.softmax_param.axis)
 
 
 @register("ArgMax")

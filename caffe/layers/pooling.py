@@ -226,26 +226,14 @@ class Mask:
     """Where a pooling mask in an ONNX graph comes from: the image, its windows, and one of:
 
     - `places`: the chosen places in the whole tensor, as MaxPool counts them;
-    - `chosen`, where max_unpool is off and the windows are tiles: the image in the form of
-      `_onnx_tiles`, 1 at the chosen place of each window and 0 elsewhere.
+    - `chosen`, where max_unpool is off and the windows are square tiles: for each place of a
+      window, row by row, a bool of the pooled shape, which tells whether it was chosen.
     """
 
     image: Value
     windows: Windows
     places: str = ""
-    chosen: str = ""
-
-
-def _onnx_tiles(graph: Graph, x: Value, windows: Windows) -> str:
-    """An image cut into windows: (samples, channels, rows, height, columns, width)."""
-    count, behind, y = windows.count(x.shape[2:]), [], x.name
-    for n, kernel, size in zip(count, windows.kernel, x.shape[2:], strict=True):
-        behind.append(n * kernel - size)
-    if any(behind):
-        edges = graph.constant([0, 0, 0, 0, 0, 0, *behind], np.int64)
-        y = graph.add("Pad", y, edges, graph.constant(LOWEST))
-    (rows, columns), (height, width) = count, windows.kernel
-    return graph.reshape(y, (*x.shape[:2], rows, height, columns, width))
+    chosen: Sequence[str] = ()
 
 
 @register("Pooling")
@@ -350,8 +338,7 @@ class Pooling(_PoolingLayer):
             return self.onnx_pool(graph, x, self.windows(x.shape), method)
         windows = self.windows(x.shape)
         if not graph.max_unpool:
-            tiled = windows.kernel == windows.stride and not any(windows.pad)
-            return (self._onnx_tiled if tiled else self._onnx_compared)(graph, x, windows)
+            return self._onnx_compared(graph, x, windows)
         y, places = graph.add("MaxPool", x, outputs=2, **_onnx_attributes(self, x, windows))
         plane = graph.constant(math.prod(x.shape[2:]), np.int64)
         mask = graph.to_float(graph.add("Mod", places, plane))
@@ -359,8 +346,10 @@ class Pooling(_PoolingLayer):
         return y, mask
 
     def _onnx_compared(self, graph: Graph, x: Value, windows: Windows) -> Names:
-        """Maxima and mask of windows that overlap: each place of the window is compared with the
+        """Maxima and mask without MaxPool's indices: each place of the windows is compared with the
         maximum, from the last to the first, which wins.
+
+        That is the largest of these values, not what is given out: a quantiser rounds the latter.
         """
         pads = _onnx_attributes(self, x, windows)["pads"]
         padded = graph.padded(x, pads, LOWEST) if any(pads) else x.name
@@ -369,35 +358,21 @@ class Pooling(_PoolingLayer):
         plane = [np.arange(n) * s - pad for n, s, pad in zip(count, stride, pads, strict=False)]
         steps = graph.constant(stride, np.int64)
         axes = graph.constant([2, 3], np.int64)
-        mask = graph.constant(np.zeros((1, 1, *count)))
-        for offset in reversed(list(np.ndindex(*kernel))):
+        places, values = [], []
+        for offset in np.ndindex(*kernel):
             ends = [o + (n - 1) * s + 1 for o, n, s in zip(offset, count, stride, strict=True)]
             bounds = (graph.constant(values, np.int64) for values in (offset, ends))
-            values = graph.add("Slice", padded, *bounds, axes, steps)
+            values.append(graph.add("Slice", padded, *bounds, axes, steps))
             rows, columns = (where + o for where, o in zip(plane, offset, strict=True))
-            place = graph.constant((rows[:, None] * x.shape[3] + columns)[None, None])
-            mask = graph.add("Where", graph.add("Equal", values, maximum), place, mask)
+            places.append((rows[:, None] * x.shape[3] + columns)[None, None])
+        largest = graph.add("Max", *values)
+        equal = [graph.add("Equal", here, largest) for here in values]
+        mask = graph.constant(np.zeros((1, 1, *count)))
+        for place, here in zip(reversed(places), reversed(equal), strict=True):
+            mask = graph.add("Where", here, graph.constant(place), mask)
+        if kernel == stride and kernel[0] == kernel[1] and not any(windows.pad):
+            graph.masks[mask] = Mask(x, windows, chosen=_onnx_first(graph, equal))
         return maximum, mask
-
-    def _onnx_tiled(self, graph: Graph, x: Value, windows: Windows) -> Names:
-        """Maxima and mask of windows that lie side by side, without MaxPool's indices."""
-        count, (rows, columns) = windows.count(x.shape[2:]), windows.kernel
-        tiles = _onnx_tiles(graph, x, windows)
-        maximum = graph.add("ReduceMax", tiles, axes=[3, 5], keepdims=1)
-        # Of several largest the first counts: it has the highest rank.
-        rank = np.arange(rows * columns, 0, -1).reshape(1, 1, 1, rows, 1, columns)
-        largest = graph.to_float(graph.add("Equal", tiles, maximum))
-        ranks = graph.add("Mul", largest, graph.constant(rank))
-        first = graph.add("ReduceMax", ranks, axes=[3, 5], keepdims=1)
-        chosen = graph.to_float(graph.add("Equal", ranks, first))
-        plane = np.arange(count[0] * rows)[:, None] * x.shape[3] + np.arange(count[1] * columns)
-        place = graph.constant(plane.reshape(1, 1, count[0], rows, count[1], columns))
-        axes = graph.constant([3, 5], np.int64)
-        places = graph.add("ReduceSum", graph.add("Mul", chosen, place), axes)
-        shape = (*x.shape[:2], *count)
-        mask = graph.reshape(places, shape)
-        graph.masks[mask] = Mask(x, windows, chosen=chosen)
-        return graph.reshape(maximum, shape), mask
 
     @classmethod
     def coordinates(cls, params: Mapping[str, Any]) -> Map:
@@ -554,16 +529,25 @@ def unpooled_onnx(layer: Layer, graph: Graph, x: Value, mask: Value, shape: Shap
 
 
 def _onnx_untile(graph: Graph, x: Value, origin: Mask, shape: Shape) -> str:
-    """Unpooling without MaxUnpool: each value fills its window, times 1 at the chosen place
-    and 0 elsewhere.
+    """Unpooling without MaxUnpool: each place of the windows has its value if it was chosen, else
+    0; DepthToSpace puts the places side by side.
     """
-    (rows, columns), (height, width) = origin.windows.count(shape[2:]), origin.windows.kernel
-    spread = graph.reshape(x, (*shape[:2], rows, 1, columns, 1))
-    image = graph.add("Mul", origin.chosen, spread)
-    image = graph.reshape(image, (*shape[:2], rows * height, columns * width))
-    if (rows * height, columns * width) == shape[2:]:
+    zero, side = graph.constant(0), origin.windows.kernel[0]
+    places = [graph.add("Where", here, x, zero) for here in origin.chosen]
+    together = graph.add("Concat", *places, axis=1) if len(places) > 1 else places[0]
+    image = graph.add("DepthToSpace", together, blocksize=side)
+    if all(n * side == size for n, size in zip(x.shape[2:], shape[2:], strict=True)):
         return image
     return graph.slice(image, [2, 3], [0, 0], shape[2:])
+
+
+def _onnx_first(graph: Graph, equal: Sequence[str]) -> list[str]:
+    """Of several values, bools of one shape, each where none before it is true."""
+    taken, first = equal[0], [equal[0]]
+    for here in equal[1:]:
+        first.append(graph.add("And", here, graph.add("Not", taken)))
+        taken = graph.add("Or", taken, here)
+    return first
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,25 @@ def test_in_openvino(files: Path) -> None:
     assert np.square(found - expected).sum() / np.square(expected).sum() < 0.005
 
 
+@pytest.mark.parametrize("target", quantize.READERS)
+def test_unpooling_is_plain_arithmetic(files: Path, target: str) -> None:
+    """onnxruntime would look for the places of maxima among values rounded to 8 bits."""
+    text = NET.replace('bottom: "sum" top: "middle"', 'bottom: "un" top: "middle"')
+    pooled = (
+        'layer { name: "pool" type: "Pooling" bottom: "sum" top: "pool" top: "mask" pooling_param '
+        "{ pool: MAX kernel_size: 2 stride: 2 } }"
+        'layer { name: "un" type: "Unpooling" bottom: "pool" bottom: "mask" top: "un" '
+        "unpooling_param { scale: 2 } }"
+    )
+    Path("net.prototxt").write_text(
+        text.replace('layer { name: "middle"', f'{pooled}layer {{ name: "middle"')
+    )
+    quantize.main(["--for", target, *MODEL[2:], "net.onnx", "--float", "none"])
+    kinds = {node.op_type for node in onnx.load("net.onnx").graph.node}
+    assert "DepthToSpace" in kinds
+    assert "MaxUnpool" not in kinds
+
+
 LARGER = ["--input", "rgb=1x3x24x32", "--input", "depth=1x1x24x32"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -101,6 +102,62 @@ def test_other_types_are_refused(tmp_path) -> None:
         onnx.save(model, tmp_path / "m.onnx")
         with pytest.raises(DataError, match=r"m.onnx: .*expected (float32 of fixed|colour)"):
             load(tmp_path / "m.onnx")
+
+
+def unpooled(path: Path, given: list[int], dims: list[int]) -> Path:
+    """A file that pools and unpools its input; onnxruntime infers no shape behind MaxUnpool.
+
+    given, dims: the shapes of input and output that it states.
+    """
+    nodes = [
+        onnx.helper.make_node("MaxPool", ["x"], ["y", "at"], kernel_shape=[2, 2], strides=[2, 2]),
+        onnx.helper.make_node("MaxUnpool", ["y", "at", "size"], ["z"], kernel_shape=[2, 2]),
+    ]
+    if not given:
+        nodes = [onnx.helper.make_node("Expand", ["x", "size"], ["z"])]
+    size = onnx.helper.make_tensor("size", onnx.TensorProto.INT64, [4], [1, 4, 12, 16])
+    x, z = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", given), ("z", dims))
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    graph = onnx.helper.make_graph(nodes, "g", [x], [z], [size])
+    path.write_bytes(
+        onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "dims", "message"),
+    [
+        ([], [1, 4, 12, 16], r"m.onnx: 'x' is tensor\(float\) of \[\]; expected float32 of fixed"),
+        ([1, 4, 12, 16], [], r"m.onnx: 'z' is tensor\(float\) of \[\]; expected float32 of fixed"),
+        ([1, 4, 12, 16], [1, 4, 12, 2**40], r"m.onnx: 'z' of \(.*\) does not fit into memory"),
+        ([1, 4, 12, 16], [1, 4, 12, 2**62], r"m.onnx: 'z' of \(.*\) does not fit into memory"),
+    ],
+)
+def test_shapes_that_no_net_has(tmp_path, given, dims, message) -> None:
+    with pytest.raises(DataError, match=message):
+        load(unpooled(tmp_path / "m.onnx", given, dims))
+
+
+def test_weights_in_another_file_are_refused(file, tmp_path, monkeypatch) -> None:
+    """Also those that lie where onnxruntime would look by itself, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    found = onnx.load(file)
+    onnx.save(found, "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    with pytest.raises(DataError, match=r"m.onnx: has weights in another file \(external data\)"):
+        load("m.onnx")
+
+
+@pytest.mark.parametrize("dims", [[1, 7, 12, 16], [1, 4, 12, 15]])
+def test_outputs_that_are_not_what_the_file_says(tmp_path, dims) -> None:
+    network = load(unpooled(tmp_path / "m.onnx", [1, 4, 12, 16], dims))
+    frame = [np.zeros((12, 16, 3), np.uint8)], [np.zeros((12, 16), np.uint8)]
+    said = re.escape(f"'z' is (1, 4, 12, 16); the file says {tuple(dims)}")
+    with pytest.raises(DataError, match=said):
+        network.scores(*frame)
 
 
 def test_weights_and_a_gpu_are_too_much(file, model, data, tmp_path, capsys) -> None:

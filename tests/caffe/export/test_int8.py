@@ -17,6 +17,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from caffe.export import int8  # noqa: E402
 from caffe.export.onnx import write_graph  # noqa: E402
+from caffe.formats.onnx import TARGETS  # noqa: E402
 
 
 def conv(name: str, bottom: str, top: str, more: str = "", kind: str = "Convolution") -> str:
@@ -72,6 +73,79 @@ def test_weights_have_a_scale_for_each_channel(method: str) -> None:
     (x,) = feeds(net, 1)
     exact, noisy = (int8.Model(m).answers(x) for m in (model, made))
     assert 0 < int8.noise(exact, noisy).energy < 0.01
+
+
+def parameters(model: onnx.ModelProto, value: str) -> list[float]:
+    """Scale and zero point by which a value is quantised."""
+    found = {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
+    (node,) = (n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == value)
+    return [float(found[name]) for name in node.input[1:]]
+
+
+POOL = """layer {{ name: "{top}" type: "Pooling" bottom: "{bottom}" top: "{top}" {mask}
+  pooling_param {{ pool: MAX kernel_size: 2 stride: 2 }} }}"""
+UNPOOL = """layer { name: "u" type: "Unpooling" bottom: "b" bottom: "mask" top: "u"
+  unpooling_param { scale: 2 } }"""
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_pooling_and_unpooling_keep_whole_numbers(name: str) -> None:
+    """What they give has the scale of what they take, though it has other percentiles."""
+    text = (
+        conv("a", "x", "a", "pad: 1")
+        + relu("a")
+        + POOL.format(bottom="a", top="p", mask="")
+        + POOL.format(bottom="x", top="m", mask='top: "mask"')
+        + conv("b", "p", "b", "pad: 1")
+        + relu("b")
+        + UNPOOL
+        + conv("c", "u", "y")
+    )
+    net = build(text, 1, 4, 64, 64)
+    model = write_graph(net, ["y"], target=TARGETS[name])
+    made = int8.Quantiser(model, feeds(net)).quantised(int8.weighted_nodes(model, net.params))
+    assert parameters(made, "p") == parameters(made, "a")
+    assert parameters(made, "u") == parameters(made, "b") != parameters(made, "a")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_the_places_of_maxima_do_not_depend_on_what_pooling_gives(name: str) -> None:
+    """A convolution takes the pooled values, which are rounded for it; the mask knows the rest."""
+    text = (
+        POOL.format(bottom="x", top="p", mask='top: "mask"')
+        + conv("b", "p", "b", "pad: 1")
+        + UNPOOL
+        + conv("c", "u", "y")
+    )
+    net = build(text, 1, 4, 8, 8)
+    model = write_graph(net, ["y"], target=TARGETS[name])
+    made = int8.Quantiser(model, feeds(net)).quantised(int8.weighted_nodes(model, net.params))
+    (x,) = feeds(net, 1)
+    exact, noisy = (int8.Model(m).answers(x) for m in (model, made))
+    assert 0 < int8.noise(exact, noisy).energy < 0.01
+
+
+def test_outputs_that_no_node_in_int8_takes() -> None:
+    """They are rounded for onnxruntime, and not for OpenVINO."""
+    text = (
+        conv("a", "x", "a")
+        + relu("a")
+        + conv("b", "a", "b", "pad: 1")
+        + 'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }'
+        + conv("c", "s", "y")
+    )
+    net = build(text, 1, 3, 12, 12)
+    model = write_graph(net, ["y"])
+    errors = []
+    for outputs, rounded in ((True, {"x", "a", "b", "s", "y"}), (False, {"x", "a", "s"})):
+        quantiser = int8.Quantiser(model, feeds(net), outputs=outputs)
+        made = quantiser.quantised(["a", "b", "c"])
+        kinds = {n.name: n.op_type for n in made.graph.node}
+        found = {n.removesuffix("_QuantizeLinear") for n in kinds if kinds[n] == "QuantizeLinear"}
+        assert found == rounded
+        pairs = zip(*(int8.Model(m).answers(feeds(net, 1)[0]) for m in (model, made)), strict=True)
+        errors += [int8.noise([a], [b]).energy for a, b in pairs]
+    assert 0 < errors[1] < errors[0]
 
 
 def test_others_stay_in_float32() -> None:

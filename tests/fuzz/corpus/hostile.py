@@ -16,6 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import onnx
 
 import caffe
 from caffe import io
@@ -616,6 +617,41 @@ def hdf5_output_without_space(draw: Draw) -> Target:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return run
+
+
+def _onnx(draw: Draw, change: Callable[[onnx.GraphProto], object]) -> Target:
+    """evaluate of a sound ONNX file but for one thing."""
+    model = onnx.ModelProto.FromString(draw.sound("onnx/tiny.onnx"))
+    change(model.graph)
+    draw.write("net.onnx", model.SerializeToString())
+    draw.copy("lmdb", "x")
+    return commands.eval_tool("evaluate", "net.onnx", "x", "--bootstrap", 20)
+
+
+@case
+def onnx_input_without_axes(draw: Draw) -> Target:
+    """An ONNX file whose first input is a scalar."""
+    return _onnx(draw, lambda graph: graph.input[0].type.tensor_type.shape.Clear())
+
+
+@case
+def onnx_output_of_another_shape(draw: Draw) -> Target:
+    """An ONNX file that gives other scores than it says."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+
+    return _onnx(draw, change)
+
+
+@several(of_gigabytes=2**31 - 1, beyond_all_addresses=2**62)
+def net_as_onnx(draw: Draw, side: int) -> Target:
+    """An ONNX file whose output is larger than any memory."""
+
+    def change(graph: onnx.GraphProto) -> None:
+        graph.output[0].type.tensor_type.shape.dim[3].dim_value = side
+
+    return _onnx(draw, change)
 
 
 @case

@@ -26,8 +26,10 @@ from PIL import Image
 
 import caffe
 from boundary import packed
+from caffe.convert import to_onnx
 from caffe.formats import db, files
 from caffe.proto import caffe_pb2 as pb
+from caffe.quantize import quantize
 from data_tools import port_weights, store
 from data_tools.cli import DataError
 from data_tools.record import to_datum
@@ -159,7 +161,7 @@ def write(folder: Path) -> None:
         cv2.setNumThreads(0)
         for make in (
             texts, records, models, arrays, hdf5_data, pictures, mats, prepared, folders,
-            state_dicts, port, packed_models, recordings,
+            state_dicts, port, packed_models, recordings, onnx_files,
         ):  # fmt: skip
             make(rng)
         annotations()
@@ -603,6 +605,14 @@ def packed_models(rng: np.random.Generator) -> None:
         "example": {"depth_unit": "mm"},
     }
     packed.write("packed/tiny.fusenet", info, PACKED, DataError)
+
+
+def onnx_files(rng: np.random.Generator) -> None:
+    """A net as an ONNX file, in float32 and in int8."""
+    Path("onnx").mkdir()
+    net = caffe.Net("nets/deploy.prototxt", caffe.TEST, weights="weights/tiny.caffemodel")
+    to_onnx(net, "onnx/tiny.onnx", check=False)
+    quantize(net, "lmdb", "onnx/int8.onnx", auto=False, target="onnxruntime", tell=lambda line: 0)
 
 
 # The parts of that file.

@@ -129,7 +129,7 @@ def rng_of(seed: int, name: str, index: int) -> random.Random:
 
 
 MODULES = ("nets", "weights", "hdf5", "records", "pictures", "tables", "mat", "datasets", "models",
-           "recordings", "scenes", "uploads", "known")  # fmt: skip
+           "recordings", "scenes", "uploads", "onnx_files", "known")  # fmt: skip
 
 
 def load(modules: Sequence[str]) -> dict[str, Family]:
