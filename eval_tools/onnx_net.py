@@ -11,6 +11,7 @@ import numpy as np
 
 from boundary.errors import one_line, shown
 from boundary.reading import read_bytes
+from boundary.telemetry import load_onnxruntime
 from data_tools.cli import DataError
 
 FLOAT = "tensor(float)"
@@ -42,7 +43,7 @@ class OnnxNet:
 
     def __init__(self, path: str | Path) -> None:
         try:
-            import onnxruntime
+            onnxruntime = load_onnxruntime()
         except ImportError:
             raise DataError(
                 f"{shown(path)}: running it needs onnxruntime: pip install 'fusenet[onnx]'"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boundary.errors import one_line
+from boundary.telemetry import load_onnxruntime
 from caffe.errors import CaffeError
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def check_installed() -> None:
     """Raise CaffeError if what quantises is not installed."""
     try:
         import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
+
+        load_onnxruntime()
     except ImportError:
         raise CaffeError(NEEDED) from None
 
@@ -91,8 +93,7 @@ class Model:
     """An ONNX model in onnxruntime, on the CPU. Raises CaffeError if it does not take the model."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        import onnxruntime
-
+        onnxruntime = load_onnxruntime()
         self._outputs = [item.name for item in model.graph.output]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised

@@ -20,6 +20,7 @@ import numpy as np
 from boundary.errors import one_line
 from boundary.late import cv2
 from boundary.reading import reading
+from boundary.telemetry import load_onnxruntime, load_openvino
 from caffe.errors import CaffeError
 from caffe.formats.onnx import Target
 
@@ -82,8 +83,7 @@ def refusal(target: Target, reason: str) -> CaffeError:
 
 
 def _in_onnxruntime(model: bytes, feeds: Arrays, outputs: Sequence[str]) -> list[np.ndarray]:
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return session.run(list(outputs), dict(feeds))
@@ -143,8 +143,7 @@ def _in_opencv(model: str, feeds: Arrays, outputs: Sequence[str]) -> list[np.nda
 
 
 def _in_openvino(model: str, feeds: Arrays, outputs: Sequence[str]) -> list[np.ndarray]:
-    import openvino
-
+    openvino = load_openvino()
     core = openvino.Core()
     core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     compiled = core.compile_model(core.read_model(model), "CPU")
