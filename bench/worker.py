@@ -227,6 +227,7 @@ def _automatic(job: Job) -> Run:
     os.environ["XDG_CACHE_HOME"] = folder.name
     caffe.set_engine("auto")
     run = _ours(job)
+    run()
     folder.cleanup()
     return run
 
