@@ -32,14 +32,14 @@ AFTER = 25  # passes
 _making = threading.Lock()  # PyTorch's fuser and Python's warnings are switched for all threads
 # Multiply-adds of a convolution from which on it does not matter how oneDNN is told of it.
 LARGE = 200_000_000
-NOMINAL = 1e8  # bounds of what a segment takes for which nothing in it may be too large
+NOMINAL = 1e4  # bounds of what a segment takes for which nothing in it may be too large
 TOLERANCE = 1e-4  # of the largest value, by which the graph's values may differ
 
 Run = Callable[..., Sequence[torch.Tensor]]
 
 
 def find(program: Program) -> list[list[Node]]:
-    """The runs of at least two convolutions that are worth a graph, once they have been prepared.
+    """The runs of convolutions that are worth a graph, once they have been prepared.
 
     None in plans for training, for a GPU or in bf16.
     """
@@ -47,8 +47,7 @@ def find(program: Program) -> list[list[Node]]:
     if program.train or made_for.device.type != "cpu" or made_for.dtype != torch.float32:
         return []
     groups = itertools.groupby(program.nodes, _is_part)
-    runs = [piece for part, nodes in groups if part for piece in _pieces(list(nodes))]
-    return [run for run in runs if len(run) > 1]
+    return [piece for part, nodes in groups if part for piece in _pieces(list(nodes))]
 
 
 def preparations(program: Program) -> int:
@@ -102,7 +101,7 @@ class Segment:
     def as_node(self) -> Node:
         """The node that takes the place of the run. It has no parameters: its nodes know theirs."""
         numbers, wants = always(torch.float32, len(self._gives)), [False] * len(self._takes)
-        title = f"{self.nodes[0].name} to {self.nodes[-1].name}"
+        title = " to ".join(dict.fromkeys(node.name for node in (self.nodes[0], self.nodes[-1])))
         return Node([], self._takes, self._gives, self, wants, numbers, title=title)
 
     def __call__(self, bottom: Tensors, blobs: Tensors) -> Sequence[torch.Tensor]:
