@@ -33,8 +33,8 @@ def largest(x: torch.Tensor) -> float:
     """The largest magnitude in x; NaN if x holds one, 0 if x is empty."""
     if not x.numel():
         return 0.0
-    if x.dim() == 4:  # in the order of memory: PyTorch takes 15 times as long in another
-        x = x.permute(0, 2, 3, 1) if x.is_contiguous(memory_format=torch.channels_last) else x
+    if x.dim() == 4 and x.stride(1) == 1:  # in the order of memory, with gaps or without
+        x = x.permute(0, 2, 3, 1)  # PyTorch takes 15 times as long in another
     low, high = torch.aminmax(x.detach())
     return max(-low.item(), high.item())
 

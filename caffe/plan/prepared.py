@@ -107,6 +107,42 @@ class Growth:
         slope, offset = self.steps[-1]
         return slope * bound + offset if bound < self._most else math.inf  # NaN, too
 
+    def top(self, x: torch.Tensor) -> float:
+        """What the top does not exceed for the bottom x; infinity if the layers must run one by
+        one.
+        """
+        known = finite.bound(x)
+        limit = math.inf if known is None else self.limit(known)
+        # Bounds grow from layer to layer, much faster than values do.
+        return self.limit(size(x)) if limit == math.inf else limit
+
+
+def size(x: torch.Tensor) -> float:
+    """The largest magnitude in x. On a GPU x is not looked at: nothing loses NaN or spreads it
+    there.
+    """
+    return finite.largest(x) if x.device.type == "cpu" else 0.0
+
+
+def channel_steps(
+    layers: Sequence[Layer], blobs: Tensors
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What each BatchNorm on gathered statistics and each Scale among the layers multiplies the
+    channels by, and adds then. blobs: the layers' parameters, in order.
+    """
+    rest = list(blobs)
+    for layer in layers:
+        mine, rest = rest[: len(layer.blobs)], rest[len(layer.blobs) :]
+        if isinstance(layer, BatchNorm):
+            mean, variance, factor = mine[:3]
+            share = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
+            gain = torch.rsqrt(variance * share + layer.eps)
+            yield gain, -mean * share * gain
+            if layer.affine:
+                yield mine[3], mine[4]
+        elif isinstance(layer, Scale):
+            yield mine[0], mine[1] if len(mine) == 2 else torch.zeros_like(mine[0])
+
 
 class PreparedConvolution:
     """An operation of a plan: a 2-D (de)convolution, then optionally BatchNorm, Scale, a sum with
@@ -133,7 +169,6 @@ class PreparedConvolution:
         self._watch = Watch([blob for layer in layers for blob in layer.blobs])
         self._shape: torch.Size | None = None  # of the bottom for which it is prepared
         self._term: torch.Size | None = None  # of the other term
-        self._on_cpu = made_for.device.type == "cpu"
         self._run: Run = self._unprepared
         self._fills = False  # whether zeros are put around the bottom
         self._growth: Growth | None = None
@@ -156,9 +191,10 @@ class PreparedConvolution:
             self._shape, self._term = x.shape, None if other is None else other.shape
         if self._fills:
             x = self.conv.filled(x)
-        limit = self._limit(x)
+        limit = self.growth.top(x)
         if other is not None:
-            limit += self._limit_of(other)
+            known = finite.bound(other)
+            limit += size(other) if known is None else known
             limit = limit if limit < finite.LIMIT else math.inf  # NaN is not below it either
         if limit == math.inf:
             return [self._layer_by_layer(bottom[0], other, blobs)]
@@ -208,28 +244,6 @@ class PreparedConvolution:
         same = all(number == self.how.dtype for number in bottoms[1:])
         return [self.how.dtype if same else torch.float32]
 
-    def _limit(self, x: torch.Tensor) -> float:
-        """What the convolution's share of the top does not exceed; infinity if the layers must run
-        one by one.
-        """
-        growth = self._growth
-        assert growth is not None
-        known = finite.bound(x)
-        limit = math.inf if known is None else growth.limit(known)
-        # Bounds grow from layer to layer, much faster than values do.
-        return growth.limit(self._size(x)) if limit == math.inf else limit
-
-    def _limit_of(self, other: torch.Tensor) -> float:
-        """What the other term does not exceed."""
-        known = finite.bound(other)
-        return self._size(other) if known is None else known
-
-    def _size(self, x: torch.Tensor) -> float:
-        """The largest magnitude in x. On a GPU x is not looked at: nothing loses NaN or spreads it
-        there.
-        """
-        return finite.largest(x) if self._on_cpu else 0.0
-
     def _layer_by_layer(
         self, x: torch.Tensor, other: torch.Tensor | None, blobs: Tensors
     ) -> torch.Tensor:
@@ -257,18 +271,7 @@ class PreparedConvolution:
 
     def _steps(self, blobs: Tensors) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(gain, shift) of BatchNorm and of Scale."""
-        rest = list(blobs[len(self.conv.blobs) :])
-        for layer in self.layers[1:]:
-            mine, rest = rest[: len(layer.blobs)], rest[len(layer.blobs) :]
-            if isinstance(layer, BatchNorm):
-                mean, variance, factor = mine[:3]
-                share = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
-                gain = torch.rsqrt(variance * share + layer.eps)
-                yield gain, -mean * share * gain
-                if layer.affine:
-                    yield mine[3], mine[4]
-            elif isinstance(layer, Scale):
-                yield mine[0], mine[1] if len(mine) == 2 else torch.zeros_like(mine[0])
+        return channel_steps(self.layers[1:], blobs[len(self.conv.blobs) :])
 
     def _grow(self, blobs: Tensors) -> Growth:
         """How large values get on the way through the layers."""

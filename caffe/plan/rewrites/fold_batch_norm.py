@@ -7,7 +7,7 @@ Behind prepare_convolutions. DenseNet has them before its convolutions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ from caffe.layers.base import Layer, Tensors
 from caffe.layers.normalization import BatchNorm
 from caffe.plan.ir import Circumstances, Node, Program, always
 from caffe.plan.operations import by_layer
-from caffe.plan.prepared import Growth, Watch
+from caffe.plan.prepared import Growth, Watch, channel_steps
 from caffe.plan.rewrites.patterns import memory_misfit, plain_relu, scales_channels
 from caffe.plan.rewrites.rewrite import Match, Rewrite
 
@@ -70,7 +70,8 @@ class FoldedBatchNorm:
                 layer.top_shapes([x])  # raises CaffeError if the bottom does not fit
             self._prepare(x, blobs)
             self._for = x.shape, x.device
-        limit = self._limit(x, finite.bound(bottom[0]))
+        assert self._growth is not None
+        limit = self._growth.top(bottom[0])
         if limit == math.inf:
             return self._layer_by_layer(x, blobs)
         out = x if self.overwrites else None
@@ -80,39 +81,12 @@ class FoldedBatchNorm:
     def _prepare(self, x: torch.Tensor, blobs: Tensors) -> None:
         gain, shift = torch.ones_like(blobs[0]), torch.zeros_like(blobs[0])
         self._growth = Growth(gain)
-        for factor, term in self._steps(blobs):
+        for factor, term in channel_steps(self.layers, blobs):
             gain, shift = gain * factor, shift * factor + term
             self._growth.multiply(factor)
             self._growth.add(term)
         wide = [-1 if axis == min(1, x.dim() - 1) else 1 for axis in range(x.dim())]
         self._gain, self._shift = gain.view(wide), shift.view(wide)
-
-    def _steps(self, blobs: Tensors) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """What the layers multiply each channel by, and add then."""
-        norm = self.layers[0]
-        mean, variance, factor = blobs[:3]
-        share = torch.where(factor == 0, torch.zeros_like(factor), 1 / factor)
-        gain = torch.rsqrt(variance * share + norm.eps)
-        yield gain, -mean * share * gain
-        rest = blobs[3:]
-        if norm.affine:
-            yield rest[0], rest[1]
-            rest = rest[2:]
-        if len(rest):
-            yield rest[0], rest[1] if len(rest) == 2 else torch.zeros_like(rest[0])
-
-    def _limit(self, x: torch.Tensor, known: float | None) -> float:
-        """What the top does not exceed; infinity if the layers must run one by one."""
-        assert self._growth is not None
-        if x.device.type != "cpu":  # x is not looked at there
-            return self._growth.limit(0.0)
-        limit = math.inf if known is None else self._growth.limit(known)
-        if limit < math.inf:
-            return limit
-        # Bounds grow from layer to layer, much faster than values do. Channels-last images are
-        # looked at in the order of memory, also where there are gaps (grow_concats).
-        pixels = x.permute(0, 2, 3, 1) if x.dim() == 4 and x.stride(1) == 1 else x
-        return self._growth.limit(finite.largest(pixels))
 
     def _layer_by_layer(self, x: torch.Tensor, blobs: Tensors) -> Sequence[torch.Tensor]:
         rest = list(blobs)

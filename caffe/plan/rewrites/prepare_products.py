@@ -98,7 +98,8 @@ class PreparedProduct:
             return self._by_layer(x, blobs)
         if self._watch.changed() or self._growth is None:
             self._prepare(blobs)
-        limit = self._limit(x)
+        assert self._growth is not None
+        limit = self._growth.top(x)
         if limit == math.inf:
             return self._by_layer(x, blobs)
         x = x.to(self.dtype).reshape(rows, self.layer.features)
@@ -122,14 +123,6 @@ class PreparedProduct:
 
     def _transposed(self) -> bool:
         return self.layer.layer_param.inner_product_param.transpose
-
-    def _limit(self, x: torch.Tensor) -> float:
-        """What the top does not exceed; infinity if the layer must run itself."""
-        assert self._growth is not None
-        known = finite.bound(x)
-        limit = math.inf if known is None else self._growth.limit(known)
-        # Bounds grow from layer to layer, much faster than values do.
-        return self._growth.limit(finite.largest(x)) if limit == math.inf else limit
 
     def _by_layer(self, x: torch.Tensor, blobs: Tensors) -> Sequence[torch.Tensor]:
         (y,) = self._plain([x.float()], blobs)
