@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import torch
 from caffe.blob import Blob
 from caffe.layers import Layer
 from caffe.layers.base import Tensors
-from caffe.process import execution
+from caffe.process import execution, memory
 from caffe.process.device import current_device
 
 Operation = Callable[[Tensors, Tensors], Sequence[torch.Tensor]]
@@ -101,6 +101,26 @@ def like_bottoms(tops: int) -> Numbers:
 def always(number: Number, tops: int) -> Numbers:
     """The tops have one number type, whatever the bottoms have."""
     return lambda bottoms: [number] * tops
+
+
+def run_nodes(
+    nodes: Sequence[Node], values: dict[int, torch.Tensor], kept: Collection[int]
+) -> None:
+    """Run nodes one by one: from the values that they take to those of `kept`, which stay in
+    `values`; the others are freed when the last node that takes them has run.
+    """
+    device = current_device()
+    last_use = {i: k for k, node in enumerate(nodes) for i in node.bottom}
+    for k, node in enumerate(nodes):
+        bottom = [values[i] for i in node.bottom]
+        with memory.named(f"layer {node.name!r}"):
+            tops = node.run(bottom, [blob.tensor(device) for blob in node.blobs])
+        del bottom
+        values.update(zip(node.top, tops, strict=True))
+        del tops
+        for i in {*node.bottom, *node.top}:
+            if last_use.get(i, -1) <= k and i not in kept:
+                values.pop(i, None)
 
 
 @dataclass

@@ -10,9 +10,7 @@ from caffe.graph.wiring import Wiring
 from caffe.layers.base import Tensors
 from caffe.plan.build import build_part
 from caffe.plan.delegates import Delegate
-from caffe.plan.ir import Program, circumstances
-from caffe.process import memory
-from caffe.process.device import current_device
+from caffe.plan.ir import Program, circumstances, run_nodes
 
 
 class Part:
@@ -30,20 +28,9 @@ class Part:
         """The values of delegate.gives, float32 in C order; the bottoms are not changed."""
         program = self._current()
         program.nodes[0].run = lambda _, blobs: bottom
-        last_use = {i: k for k, node in enumerate(program.nodes) for i in node.bottom}
         values: dict[int, torch.Tensor] = {}
-        device = current_device()
         with torch.no_grad():
-            for k, node in enumerate(program.nodes):
-                given = [values[i] for i in node.bottom]
-                with memory.named(f"layer {node.name!r}"):
-                    tops = node.run(given, [blob.tensor(device) for blob in node.blobs])
-                del given
-                values.update(zip(node.top, tops, strict=True))
-                del tops
-                for i in {*node.bottom, *node.top}:
-                    if last_use.get(i, -1) <= k and i not in program.outputs:
-                        values.pop(i, None)
+            run_nodes(program.nodes, values, program.outputs)
         program.nodes[0].run = lambda _, blobs: ()
         layout = torch.contiguous_format
         return [values[i].to(torch.float32, memory_format=layout) for i in program.outputs]

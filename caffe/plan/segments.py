@@ -23,10 +23,9 @@ import torch.nn.functional as F
 
 from caffe.kernels import finite
 from caffe.layers.base import Tensors
-from caffe.plan.ir import Node, Program, always
+from caffe.plan.ir import Node, Program, always, run_nodes
 from caffe.plan.operations import channels_last
 from caffe.plan.prepared import PreparedConvolution, Watch
-from caffe.process import memory
 
 AFTER = 25  # passes
 _making = threading.Lock()  # PyTorch's fuser and Python's warnings are switched for all threads
@@ -149,17 +148,7 @@ class Segment:
 
     def _one_by_one(self, bottom: Tensors) -> list[torch.Tensor]:
         values = dict(zip(self._takes, bottom, strict=True))
-        last_use = {i: k for k, node in enumerate(self.nodes) for i in node.bottom}
-        for k, node in enumerate(self.nodes):
-            given = [values[i] for i in node.bottom]
-            with memory.named(f"layer {node.name!r}"):
-                made = node.run(given, [blob.tensor() for blob in node.blobs])
-            del given
-            values.update(zip(node.top, made, strict=True))
-            del made
-            for i in node.bottom:
-                if last_use[i] == k and i not in self._gives:
-                    values.pop(i, None)
+        run_nodes(self.nodes, values, self._gives)
         return [values[i] for i in self._gives]
 
 
