@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from caffe.kernels import finite
 from caffe.layers.base import Layer, Tensors
 from caffe.layers.common import InnerProduct
-from caffe.plan.ir import Circumstances, Node, Program, always
+from caffe.plan.ir import Circumstances, Node, Number, Program, always
 from caffe.plan.operations import by_layer
 from caffe.plan.prepared import Growth, Watch
 from caffe.plan.rewrites.patterns import plain_relu
@@ -46,16 +46,16 @@ def _check(program: Program, match: Match) -> str:
         return "changes its weights in each pass"
     if program.circumstances.device.type != "cpu":
         return "is not computed on the CPU"
-    return "" if _by_onednn() else "has no oneDNN for it"
+    return "" if _by_onednn(program.circumstances.dtype) else "has no oneDNN for it"
 
 
-def _by_onednn() -> bool:
-    """Whether this PyTorch has the operations, and they run on this processor."""
+def _by_onednn(number: Number) -> bool:
+    """Whether this PyTorch has the operations, and they run on this processor for such numbers."""
     ops = torch.ops.mkldnn
     if not (torch.backends.mkldnn.is_available() and hasattr(ops, "_linear_pointwise")):
         return False
     try:
-        ops._reorder_linear_weight(torch.zeros(1, 1), ROWS)
+        ops._reorder_linear_weight(torch.zeros(1, 1, dtype=number), ROWS)
     except (RuntimeError, AttributeError, TypeError):
         return False
     return True

@@ -88,7 +88,23 @@ def test_images_of_convolutions_are_taken_in_caffes_order(unseen, packed: list) 
 def test_in_bfloat16(unseen, packed: list) -> None:
     caffe.set_precision("bf16")
     assert_alike(unseen(image(4, 60) + product() + RELU), 0.02)
-    assert packed
+    assert bool(packed) == prepare_products._by_onednn(torch.bfloat16)
+
+
+def test_a_processor_without_bfloat16(unseen, monkeypatch) -> None:
+    """oneDNN refuses the weights there, and PyTorch multiplies them all the same."""
+    original = torch.ops.mkldnn._reorder_linear_weight
+
+    def reorder(weight: torch.Tensor, rows: int) -> torch.Tensor:
+        if weight.dtype == torch.bfloat16:
+            raise RuntimeError("bf16 path needs the cpu support")
+        return original(weight, rows)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", reorder)
+    caffe.set_precision("bf16")
+    nets = unseen(image(4, 60) + product() + RELU)
+    assert acted(nets[0], "prepare_products") == 0
+    assert_alike(nets, 0.02)
 
 
 def test_new_weights_and_new_numbers_of_rows_count(unseen, packed: list) -> None:
