@@ -18,6 +18,7 @@ import numpy as np
 from boundary.errors import one_line
 from boundary.telemetry import load_onnxruntime
 from caffe.errors import CaffeError
+from caffe.export.passing import round_early, source_of, zeros_of
 
 if TYPE_CHECKING:
     import onnx
@@ -31,8 +32,6 @@ METHODS = {"percentile": "Percentile", "minmax": "MinMax", "entropy": "Entropy"}
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
 FLOAT_SHARE = 0.1  # of the multiplications, for left_in_float
 NEGLIGIBLE = 0.01  # share of all noise, below which a node is as well in int8
-# They give values of their first input as they are; 0, perhaps, in other places.
-PASSING = ("MaxPool", "MaxUnpool", "DepthToSpace", "Slice", "Reshape", "Transpose", "Identity")
 JOINED = ("Relu", "Clip")  # they limit the range of what is before them
 # What the quantiser adds to a value's name: another value must not have that name.
 ADDED = ("_scale", "_zero_point", "_quantized", "_ReduceMin", "_ReduceMax")
@@ -221,6 +220,7 @@ class Quantiser:
                 extra_options={"OpTypesToExcludeOutputQuantization": exact},
             )
             quantizer.quantize_model()
+            round_early(quantizer.model.model.graph)
             quantizer.model.topological_sort()
         return quantizer.model.model
 
@@ -230,28 +230,11 @@ def _share(graph: onnx.GraphProto, ranges: Any) -> None:
     whole numbers in int8.
     """
     made = {name: node for node in graph.node for name in node.output[:1]}
-    zeros = {item.name for item in graph.initializer if not any(item.raw_data)}
+    zeros = zeros_of(graph)
     for name in [*ranges.keys()]:
-        source = _source(name, made, zeros)
+        source = source_of(name, made, zeros)
         if source in ranges:
             ranges[name] = ranges[source]
-
-
-def _source(name: str, made: Mapping[str, onnx.NodeProto], zeros: Collection[str]) -> str:
-    """The value whose values another one holds, besides 0, in other places."""
-    while (node := made.get(name)) is not None:
-        if node.op_type in PASSING:
-            name = node.input[0]
-        elif node.op_type == "Where" and node.input[2] in zeros:
-            name = node.input[1]
-        elif node.op_type == "Concat":
-            sources = {_source(each, made, zeros) for each in node.input}
-            if len(sources) > 1:
-                break
-            (name,) = sources
-        else:
-            break
-    return name
 
 
 class _Once:

@@ -226,14 +226,15 @@ class Mask:
     """Where a pooling mask in an ONNX graph comes from: the image, its windows, and one of:
 
     - `places`: the chosen places in the whole tensor, as MaxPool counts them;
-    - `chosen`, where max_unpool is off and the windows are square tiles: for each place of a
-      window, row by row, a bool of the pooled shape, which tells whether it was chosen.
+    - `equal`, where max_unpool is off and the windows are square tiles: for each place of a
+      window, row by row, a bool of the pooled shape, which tells whether the maximum is there. The
+      first place of these was chosen.
     """
 
     image: Value
     windows: Windows
     places: str = ""
-    chosen: Sequence[str] = ()
+    equal: Sequence[str] = ()
 
 
 @register("Pooling")
@@ -371,7 +372,7 @@ class Pooling(_PoolingLayer):
         for place, here in zip(reversed(places), reversed(equal), strict=True):
             mask = graph.add("Where", here, graph.constant(place), mask)
         if kernel == stride and kernel[0] == kernel[1] and not any(windows.pad):
-            graph.masks[mask] = Mask(x, windows, chosen=_onnx_first(graph, equal))
+            graph.masks[mask] = Mask(x, windows, equal=equal)
         return maximum, mask
 
     @classmethod
@@ -515,7 +516,7 @@ def unpooled_onnx(layer: Layer, graph: Graph, x: Value, mask: Value, shape: Shap
     """What `unpool` does, in ONNX; shape: the top's."""
     origin = graph.masks.get(mask.name)
     if origin is not None and tuple(origin.image.shape[2:]) == shape[2:]:
-        if origin.chosen:
+        if origin.equal:
             return _onnx_untile(graph, x, origin, shape)
         size = graph.shape_like(x, shape)
         attributes = _onnx_attributes(layer, origin.image, origin.windows)
@@ -529,25 +530,20 @@ def unpooled_onnx(layer: Layer, graph: Graph, x: Value, mask: Value, shape: Shap
 
 
 def _onnx_untile(graph: Graph, x: Value, origin: Mask, shape: Shape) -> str:
-    """Unpooling without MaxUnpool: each place of the windows has its value if it was chosen, else
-    0; DepthToSpace puts the places side by side.
+    """Unpooling without MaxUnpool: the first place of each window where the maximum is takes the
+    value and leaves 0 to those behind it; DepthToSpace puts the places side by side.
     """
     zero, side = graph.constant(0), origin.windows.kernel[0]
-    places = [graph.add("Where", here, x, zero) for here in origin.chosen]
+    places, left = [], x.name
+    for here in origin.equal:
+        places.append(graph.add("Where", here, left, zero))
+        if here != origin.equal[-1]:
+            left = graph.add("Where", here, zero, left)
     together = graph.add("Concat", *places, axis=1) if len(places) > 1 else places[0]
     image = graph.add("DepthToSpace", together, blocksize=side)
     if all(n * side == size for n, size in zip(x.shape[2:], shape[2:], strict=True)):
         return image
     return graph.slice(image, [2, 3], [0, 0], shape[2:])
-
-
-def _onnx_first(graph: Graph, equal: Sequence[str]) -> list[str]:
-    """Of several values, bools of one shape, each where none before it is true."""
-    taken, first = equal[0], [equal[0]]
-    for here in equal[1:]:
-        first.append(graph.add("And", here, graph.add("Not", taken)))
-        taken = graph.add("Or", taken, here)
-    return first
 
 
 @dataclass(frozen=True)
