@@ -65,7 +65,7 @@ class Quantised:
 
     layers: how many could be in int8. kept: those in float32. work: the share of their
     multiplications in int8. noise: of each output. program: what computed it. size: of the file, in
-    bytes.
+    bytes. short: whether weights have 7 bits.
     """
 
     layers: int
@@ -74,6 +74,7 @@ class Quantised:
     noise: Mapping[str, int8.Noise]
     program: str
     size: int
+    short: bool
 
 
 def quantize(
@@ -88,7 +89,7 @@ def quantize(
     data: PathLike | None = None,
     outputs: Sequence[str] | None = None,
     target: str = TARGET,
-    short_weights: bool = False,
+    short_weights: bool | None = None,
     trusted: bool = False,
     tell: Callable[[str], object] = say,
 ) -> Quantised:
@@ -101,7 +102,7 @@ def quantize(
         (export.int8.left_in_float). keep: patterns of layers' names that stay in float32.
     outputs: as caffe.convert.to_onnx's. target: openvino, whose files onnxruntime reads, too, but
         computes in part in float32, or onnxruntime. short_weights: weights of 7 bits, for x86
-        processors without VNNI.
+        processors without VNNI; None: if this is one.
     tell: is told of what takes long; by default stderr is.
 
     Raises CaffeError for records that do not fit, a pattern without a layer, a layer without an
@@ -111,6 +112,7 @@ def quantize(
     from caffe.export.calibration import Calibration
     from caffe.export.onnx import write_graph
     from caffe.export.probes import inputs_of
+    from caffe.kernels import processor
 
     int8.check_installed()
     if target not in READERS:
@@ -131,7 +133,8 @@ def quantize(
         raise CaffeError("--keep: all layers would stay in float32, and none be in int8")
     tell(f"{shown(lmdb)}: ranges from {len(chosen)} of {len(records)} records")
     feeds, rounded = records.feeds(chosen), target == "onnxruntime"
-    quantiser = int8.Quantiser(model, feeds, method, short_weights, rounded)
+    short = processor.saturates() if short_weights is None else short_weights
+    quantiser = int8.Quantiser(model, feeds, method, short, rounded)
     work = _work(net, nodes)
     if auto:
         few = [*records.feeds(_some(others, MEASURED))]
@@ -148,7 +151,7 @@ def quantize(
     in_float = sum(work[node] for node in kept) / max(sum(work.values()), 1)
     names = tuple(nodes[node] for node in nodes if node in kept)
     noise = dict(zip(outputs, found, strict=True))
-    return Quantised(len(nodes), names, 1 - in_float, noise, title, len(content))
+    return Quantised(len(nodes), names, 1 - in_float, noise, title, len(content), short)
 
 
 def _some(numbers: Sequence[int], count: int) -> list[int]:
@@ -281,9 +284,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--short-weights",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="weights of 7 bits, for x86 processors without VNNI, whose sums of 8-bit products "
-        "saturate in onnxruntime",
+        "saturate (default: if this is one)",
     )
     return parser
 
@@ -336,7 +339,8 @@ def _tell(out: str, found: Quantised) -> None:
     count = found.layers - len(found.kept)
     say(
         f"{out}: written, {count} of {found.layers} layers in int8 ({found.work:.0%} of their "
-        f"multiplications), {found.size / 1e6:.1f} MB"
+        f"multiplications){', weights of 7 bits' if found.short else ''}, "
+        f"{found.size / 1e6:.1f} MB"
     )
     if found.kept:
         say(f"in float32: {', '.join(found.kept)}")

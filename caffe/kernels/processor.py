@@ -30,6 +30,24 @@ def has_amx() -> bool:
 
 
 @cache
+def saturates() -> bool:
+    """Whether sums of products of bytes may not fit: an x86 processor without VNNI adds two of them
+    in 16 bits.
+    """
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return lacks_vnni(text)
+
+
+def lacks_vnni(cpuinfo: str) -> bool:
+    """Whether that text of /proc/cpuinfo describes an x86 processor without VNNI."""
+    flags = re.search(r"^flags\s*:(.*)", cpuinfo, re.MULTILINE)
+    return flags is not None and not re.search(r"\b(avx512_vnni|avx_vnni)\b", flags[1])
+
+
+@cache
 def has_slow_mkl() -> bool:
     """Whether MKL, which multiplies PyTorch's matrices, reaches less than half of what oneDNN does:
     on AMD processors it takes AVX2, and those from Zen 5 on have two units for AVX-512 a core.

@@ -14,6 +14,7 @@ from records import make_lmdb
 
 import caffe
 from caffe import quantize
+from caffe.kernels import processor
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -92,6 +93,23 @@ def test_the_command(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = net.forward(**feeds())["score"]
     error = np.square(answers("net.onnx") - expected).sum() / np.square(expected).sum()
     assert 0 < error < 0.005  # 23 dB
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_weights_are_short_where_sums_saturate(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch, saturates: bool
+) -> None:
+    monkeypatch.setattr(processor, "saturates", lambda: saturates)
+
+    def largest() -> int:
+        arrays = map(onnx.numpy_helper.to_array, onnx.load("net.onnx").graph.initializer)
+        return max(np.abs(a.astype(int)).max() for a in arrays if a.dtype == np.int8)
+
+    cases = ((), saturates), (("--short-weights",), True), (("--no-short-weights",), False)
+    for option, short in cases:
+        quantize.main([*MODEL, "net.onnx", "--float", "none", *option])
+        assert (largest() <= 64) == short
+        assert ("weights of 7 bits" in capsys.readouterr().err) == short
 
 
 def test_layers_that_stay_in_float32(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,28 @@ def test_wide_amd(vendor: str, family: int, wide: bool) -> None:
     assert not processor.is_wide_amd("")
 
 
+FLAGS = TEXT.format("GenuineIntel", 6) + "flags\t\t: fpu avx2 {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        (FLAGS.format("avx512f"), True),
+        (FLAGS.format("avx512f avx512_vnni bmi2"), False),
+        (FLAGS.format("avx_vnni"), False),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", False),  # ARM
+        ("", False),
+    ],
+)
+def test_vnni(text: str, lacks: bool, tmp_path, monkeypatch) -> None:
+    assert processor.lacks_vnni(text) is lacks
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(processor, "_CPUINFO", info)
+    assert processor.saturates.__wrapped__() is False
+    info.write_text(text, encoding="ascii")
+    assert processor.saturates.__wrapped__() is lacks
+
+
 def test_without_avx512_or_cpuinfo_mkl_is_not_slow(tmp_path, monkeypatch) -> None:
     info = tmp_path / "cpuinfo"
     monkeypatch.setattr(processor, "_CPUINFO", info)
