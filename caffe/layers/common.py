@@ -47,6 +47,7 @@ class Eltwise(Layer):
     """Product, weighted sum or maximum of bottoms of one shape."""
 
     bottoms = (1, None)
+    concurrent = True
     reads = ("eltwise_param",)
     differs = "One bottom is enough, as in FlowNet2; BVLC's Caffe wants two."
     look = Look("Fusion")

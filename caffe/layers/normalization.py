@@ -140,6 +140,10 @@ class BatchNorm(Normalizing):
         )
 
     @property
+    def concurrent(self) -> bool:
+        return not self.synchronous
+
+    @property
     def synchronous(self) -> bool:
         """Whether the batches of all processes count as one; tests run on one process alone."""
         return ranks.sync_bn() and self.phase == pb.TRAIN
@@ -254,6 +258,7 @@ class LRN(Normalizing):
     Bottom and top: (N, C, H, W) (lrn_layer.cpp).
     """
 
+    concurrent = True
     reads = ("lrn_param",)
     differs = ENGINE
 
@@ -357,6 +362,10 @@ class Scale(_Broadcast):
     fresh = True
     reads = ("scale_param",)
     takes = ("scale_param.min_value", "scale_param.max_value")
+
+    @property
+    def concurrent(self) -> bool:
+        return not self.limited
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.scale_param

@@ -179,6 +179,7 @@ class _ConvolutionBase(_Kernels):
     multiplies = True
     channels_last = True
     fresh = True
+    concurrent = True
     differs = f"{ENGINE} So is `force_nd_im2col`."
 
     def setup(self, shapes: Sequence[Shape]) -> None:

@@ -1,0 +1,160 @@
+"""A training step in two streams, for times in which other programs leave too few cores.
+
+The threads of an operation meet at its end. Where cores are contended, some of them wait there for
+the one that has no core, and nothing of the step goes on. A second thread, with OpenMP threads of
+its own, then computes what does not depend on what the first one does: in the forward pass nodes
+whose bottoms are ready, such as those of FuseNet's other encoder, in the backward pass gradients of
+parameters (caffe/kernels/later.py). On free cores it would only be in the way.
+
+Results are those of one stream to the bit: the same operations run on the same number of threads,
+and sums of three gradients or more, whose order would matter, do not occur (`Streams.fit`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
+from concurrent.futures import Executor
+
+import torch
+
+from caffe.plan.ir import Node, Program
+
+ENOUGH = 0.1  # of the nodes that must have company for a second stream to be worth it
+
+
+class Streams:
+    """How the nodes of a training pass are divided between two threads.
+
+    Nodes of layers that are not `concurrent` (caffe/layers/base.py) run in their order on the first
+    thread; others on either, as soon as their bottoms are there.
+
+    fit: whether the forward pass may be divided, and whether that gives the second thread anything
+    to do.
+    """
+
+    def __init__(self, program: Program) -> None:
+        nodes = self._nodes = program.nodes
+        self.count = len(nodes)
+        uses = Counter(key for node in nodes for key in {blob.data_key for blob in node.blobs})
+        self._apart = [_is_apart(node, uses) for node in nodes]
+        self.takers = Counter(i for node in nodes for i in node.bottom)
+        self.fit = self._keeps_sums(program, uses) and self._company() >= ENOUGH * len(nodes)
+
+    def run(
+        self, second: Executor, run: Callable[[int], None], values: dict[int, torch.Tensor]
+    ) -> None:
+        """Run all nodes on this thread and that of `second`. run: computes the node of that number
+        from `values` and adds its tops; what no node takes any more is removed.
+
+        Raises what run() raises; then no node runs any more.
+        """
+        work = _Work(self, run, values)
+        try:
+            future = second.submit(work.go_on, False)
+        except RuntimeError:  # the thread has ended in between
+            work.go_on(True)
+            return
+        try:
+            work.go_on(True)
+        finally:
+            if not future.cancel():
+                error = future.exception()  # waits for the node that it runs
+        if not future.cancelled() and error is not None:
+            raise error
+
+    def over(self, k: int, left: Counter[int]) -> list[int]:
+        """The values that nothing takes once node k has run. left: how many nodes are still to take
+        each value, which is counted down.
+        """
+        node = self._nodes[k]
+        left.subtract(node.bottom)
+        return [i for i in {*node.bottom, *node.top} if not left[i]]
+
+    def _keeps_sums(self, program: Program, uses: Counter[object]) -> bool:
+        """Whether no gradient is a sum of more than two, which autograd adds up as they come."""
+        wanted = Counter(
+            i
+            for node in self._nodes
+            for i, want in zip(node.bottom, node.wants, strict=True)
+            if want
+        )
+        wanted.update(program.losses.keys())
+        return max(wanted.values(), default=0) <= 2 and max(uses.values(), default=0) <= 2
+
+    def _company(self) -> int:
+        """How many nodes the second thread would run if all took equally long."""
+        todo, values, count = [*range(len(self._nodes))], set[int](), 0
+        while todo:
+            found = [self.next(todo, values, True)]
+            todo.remove(found[0])
+            other = self.next(todo, values, False)
+            if other is not None:
+                todo.remove(other)
+                found.append(other)
+                count += 1
+            for k in found:
+                values.update(self._nodes[k].top)
+        return count
+
+    def next(self, todo: Iterable[int], values: Container[int], first: bool) -> int | None:
+        """The node that a thread may run next, of those to do, in order; None: it has to wait.
+        first: the first thread.
+        """
+        in_order = first  # whether no node that must run before has been passed over
+        for k in todo:
+            apart = self._apart[k]
+            if (apart or in_order) and all(i in values for i in self._nodes[k].bottom):
+                return k
+            in_order = in_order and apart
+        return None
+
+
+def _is_apart(node: Node, uses: Counter[object]) -> bool:
+    """Whether a node may run on another thread, beside nodes that come before or after it."""
+    return bool(node.layers) and all(
+        layer.concurrent
+        and not (layer.gathers and any(uses[blob.data_key] > 1 for blob in layer.blobs))
+        for layer in node.layers
+    )
+
+
+class _Work:
+    """One forward pass of Streams, for both threads."""
+
+    def __init__(
+        self, streams: Streams, run: Callable[[int], None], values: dict[int, torch.Tensor]
+    ) -> None:
+        self._streams, self._run, self._values = streams, run, values
+        self._todo, self._left = [*range(streams.count)], streams.takers.copy()
+        self._changed, self._stopped = threading.Condition(), False
+
+    def go_on(self, first: bool) -> None:
+        """Run nodes until there are none left for this thread."""
+        try:
+            with torch.enable_grad():
+                while (k := self._take(first)) is not None:
+                    self._run(k)
+                    self._finish(k)
+        except BaseException:
+            with self._changed:
+                self._stopped = True
+                self._changed.notify_all()
+            raise
+
+    def _take(self, first: bool) -> int | None:
+        with self._changed:
+            while self._todo and not self._stopped:
+                k = self._streams.next(self._todo, self._values, first)
+                if k is not None:
+                    self._todo.remove(k)
+                    return k
+                self._changed.wait()
+            return None
+
+    def _finish(self, k: int) -> None:
+        with self._changed:
+            for i in self._streams.over(k, self._left):
+                self._values.pop(i, None)
+            self._changed.notify_all()
