@@ -168,6 +168,7 @@ class InnerProduct(Layer):
 
     bottoms = (1, 3)
     multiplies = True
+    concurrent = True
     reads = ("inner_product_param",)
     takes = ("inner_product_param.normalize",)
     look = Look("InnerProduct", color="#CC33FF")

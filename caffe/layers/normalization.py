@@ -360,12 +360,9 @@ class Scale(_Broadcast):
     """
 
     fresh = True
+    concurrent = True
     reads = ("scale_param",)
     takes = ("scale_param.min_value", "scale_param.max_value")
-
-    @property
-    def concurrent(self) -> bool:
-        return not self.limited
 
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.scale_param

@@ -38,7 +38,10 @@ class Streams:
         nodes = self._nodes = program.nodes
         self.count = len(nodes)
         uses = Counter(key for node in nodes for key in {blob.data_key for blob in node.blobs})
-        self._apart = [_is_apart(node, uses) for node in nodes]
+        layers = [layer for node in nodes for layer in node.layers if layer.changes_blobs]
+        changed = {blob.data_key for layer in layers for blob in layer.blobs}
+        fixed = {key for key in changed if uses[key] > 1}  # one layer changes what another reads
+        self._apart = [_is_apart(node, fixed) for node in nodes]
         self.takers = Counter(i for node in nodes for i in node.bottom)
         self.fit = self._keeps_sums(program, uses) and self._company() >= ENOUGH * len(nodes)
 
@@ -111,13 +114,13 @@ class Streams:
         return None
 
 
-def _is_apart(node: Node, uses: Counter[object]) -> bool:
-    """Whether a node may run on another thread, beside nodes that come before or after it."""
-    return bool(node.layers) and all(
-        layer.concurrent
-        and not (layer.gathers and any(uses[blob.data_key] > 1 for blob in layer.blobs))
-        for layer in node.layers
-    )
+def _is_apart(node: Node, fixed: Container[object]) -> bool:
+    """Whether a node may run on another thread, beside nodes that come before or after it.
+
+    fixed: the data_key of each blob that has its turn among the nodes.
+    """
+    alone = all(blob.data_key not in fixed for blob in node.blobs)
+    return alone and bool(node.layers) and all(layer.concurrent for layer in node.layers)
 
 
 class _Work:

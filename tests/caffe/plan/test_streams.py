@@ -143,6 +143,19 @@ NETS = {
     + SUM.format("s", "a", "b")
     + conv("z", "s", "z", 4, KERNEL, more=SHARED.format("w"))
     + LOSS,
+    "shared statistics": image(2, 4, 12, 14)
+    + "".join(
+        conv(f"{name}_c", "x", f"{name}_c", 8, KERNEL)
+        + conv(f"{name}_e", f"{name}_c", name, 8, KERNEL)
+        + f"""layer {{ name: "{name}_n" type: "BatchNorm" bottom: "{name}" top: "{name}"
+          param {{ name: "m" lr_mult: 0 }} param {{ name: "v" lr_mult: 0 }}
+          param {{ name: "f" lr_mult: 0 }} }}"""
+        + conv(f"{name}_d", name, f"{name}_d", 8, KERNEL)
+        for name in "ab"
+    )
+    + SUM.format("s", "a_d", "b_d")
+    + conv("z", "s", "z", 3, KERNEL)
+    + LOSS,
     "four branches": image(2, 4, 12, 14)
     + block("r", "x", 8)
     + "".join(block(name, "r", 4) for name in "abcd")
@@ -185,14 +198,12 @@ def test_gradients_that_come_at_the_end(crowd, second, monkeypatch) -> None:
         free.set()
 
 
-@pytest.mark.parametrize(
-    ("name", "fit"), [*zip(NETS, (True, True, False, False, False), strict=True)]
-)
-def test_which_nets_are_divided(name: str, fit: bool) -> None:
+@pytest.mark.parametrize("name", NETS)
+def test_which_nets_are_divided(name: str) -> None:
     param = NETS[name]
     net = caffe.Net(plain(param) if isinstance(param, str) else param, caffe.TRAIN)
     net.observed = False
-    assert net.plan._streams.fit == (name in ("fusenet", "branches"))
+    assert net.plan._streams.fit == (name in ("fusenet", "branches", "shared statistics"))
 
 
 def test_both_threads_run_nodes_at_once(crowd) -> None:
