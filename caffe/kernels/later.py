@@ -6,8 +6,9 @@ operations leave them to it and go on with the gradient that the layer before th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +16,20 @@ import torch
 
 # Each keeps an activation and its gradient until it is done.
 MOST = 4  # tasks that wait; the thread that has another one does that itself
+
+
+class _Task:
+    """Something to do once, whoever comes first; then nothing is kept of it."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self._do: Callable[[], None] | None = do
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            do, self._do = self._do, None
+        if do is not None:
+            do()
 
 
 class Later:
@@ -25,7 +40,7 @@ class Later:
 
     def __init__(self) -> None:
         self._second: Executor | None = None
-        self._tasks: list[tuple[Future[None], Callable[[], None]]] = []
+        self._tasks: list[tuple[Future[None], _Task]] = []
 
     @property
     def is_open(self) -> bool:
@@ -42,30 +57,28 @@ class Later:
         self._second = second
         try:
             yield
-            while self._tasks:
-                future, task = self._tasks.pop()
-                if future.cancel():  # the last ones: the second thread begins with the first
+            for future, task in reversed(self._tasks):  # the second thread begins with the first
+                if future.cancel():
                     task()
                 else:
                     future.result()
         finally:
             self._second = None
-            for future, _ in self._tasks:
-                future.cancel()
-            for future, _ in self._tasks:
-                if not future.cancelled():
-                    future.exception()  # waits; the first error is on its way already
+            futures = [future for future, _ in self._tasks if not future.cancel()]
             self._tasks.clear()
+            wait(futures)
 
-    def add(self, task: Callable[[], None]) -> None:
-        """Have a task done until the end of the block."""
+    def add(self, do: Callable[[], None]) -> None:
+        """Have something done until the end of the block."""
         assert self._second is not None
+        task = _Task(do)
+        del do
         waiting = sum(not (future.running() or future.done()) for future, _ in self._tasks)
         if waiting < MOST:
             try:
                 self._tasks.append((self._second.submit(task), task))
                 return
-            except RuntimeError:  # the thread has ended in between
+            except RuntimeError:  # the thread has ended in between, or there can be none
                 pass
         task()
 

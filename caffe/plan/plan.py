@@ -28,7 +28,7 @@ from caffe.plan.build import build
 from caffe.plan.delegates import Delegate
 from caffe.plan.ir import Node, Program, circumstances
 from caffe.plan.part import Part
-from caffe.plan.streams import Streams
+from caffe.plan.streams import Streams, number
 from caffe.process import memory
 from caffe.process.device import current_device
 from caffe.process.waiting import waiting
@@ -80,11 +80,14 @@ class Plan:
         """Run all nodes; returns the weighted losses, without gradients."""
         self._total = None  # frees what an earlier pass kept
         steps, second = self._current_steps(), self._second()
-        if second is not None and self._streams.fit:
+        divided = second is not None and self._streams.fit
+        if second is not None and divided:
             losses = self._forward_in_streams(steps, second)
         else:
             losses = self._forward_in_order(steps)
         self._total = sum(losses[1:], start=losses[0]) if losses else None
+        if self._total is not None and divided:
+            number(len(steps), [self._total], losses)
         return [loss.detach() for loss in losses]
 
     def _forward_in_order(self, steps: Sequence[_Step]) -> list[torch.Tensor]:
@@ -103,10 +106,12 @@ class Plan:
                 del bottom
                 if self.clock is not None:
                     self.clock.forward(k, tops)
-                values.update(zip(node.top, tops, strict=True))
+                made = dict(zip(node.top, tops, strict=True))
                 del tops
                 if step.leaving:
-                    losses += self._give_out(step, values)
+                    losses += self._give_out(made)
+                values.update(made)
+                del made
                 for i in step.over:
                     values.pop(i, None)
         return losses
@@ -118,25 +123,27 @@ class Plan:
         losses: list[Sequence[torch.Tensor]] = [()] * len(steps)
 
         def run(k: int) -> None:
-            step, node = steps[k], steps[k].node
+            node = steps[k].node
             with memory.named(f"layer {node.name!r}"):
-                tops = node.run(_wanted(node, values), parameters[k])
-                values.update(zip(node.top, tops, strict=True))
-                if step.leaving:
-                    losses[k] = self._give_out(step, values)
+                bottom = _wanted(node, values)
+                made = dict(zip(node.top, node.run(bottom, parameters[k]), strict=True))
+                if steps[k].leaving:
+                    losses[k] = self._give_out(made)
+            number(k, [*made.values(), *losses[k]], bottom, parameters[k])
+            values.update(made)  # others may take them from now on
 
         self._streams.run(second, run, values)
         return [loss for found in losses for loss in found]
 
-    def _give_out(self, step: _Step, values: dict[int, torch.Tensor]) -> list[torch.Tensor]:
-        """Fill the blobs of the tops that are outputs; returns the weighted losses among them."""
+    def _give_out(self, made: dict[int, torch.Tensor]) -> list[torch.Tensor]:
+        """Fill the blobs of the values that are outputs; returns the weighted losses among them."""
         program, losses = self.program, []
-        for i in step.node.top:
+        for i, value in made.items():
             if i in program.losses:
-                losses.append(program.losses[i] * values[i].float().sum())
+                losses.append(program.losses[i] * value.float().sum())
             if i in program.outputs:
                 layout = torch.contiguous_format
-                shown = values[i].detach().to(torch.float32, memory_format=layout)
+                shown = value.detach().to(torch.float32, memory_format=layout)
                 program.outputs[i].assign(shown, borrowed=True)
         return losses
 

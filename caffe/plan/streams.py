@@ -7,18 +7,21 @@ whose bottoms are ready, such as those of FuseNet's other encoder, in the backwa
 parameters (caffe/kernels/later.py). On free cores it would only be in the way.
 
 Results are those of one stream to the bit: the same operations run on the same number of threads,
-and sums of three gradients or more, whose order would matter, do not occur (`Streams.fit`).
+and autograd goes back through them in the same order (`number`), in which it adds gradients up.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
-from concurrent.futures import Executor
+from collections.abc import Callable, Container, Iterable, Sequence
+from concurrent.futures import Executor, wait
+from contextlib import suppress
+from functools import cache
 
 import torch
 
+from caffe.layers import Layer
 from caffe.plan.ir import Node, Program
 
 ENOUGH = 0.1  # of the nodes that must have company for a second stream to be worth it
@@ -30,8 +33,7 @@ class Streams:
     Nodes of layers that are not `concurrent` (caffe/layers/base.py) run in their order on the first
     thread; others on either, as soon as their bottoms are there.
 
-    fit: whether the forward pass may be divided, and whether that gives the second thread anything
-    to do.
+    fit: whether that gives the second thread anything to do in the forward pass.
     """
 
     def __init__(self, program: Program) -> None:
@@ -43,7 +45,7 @@ class Streams:
         fixed = {key for key in changed if uses[key] > 1}  # one layer changes what another reads
         self._apart = [_is_apart(node, fixed) for node in nodes]
         self.takers = Counter(i for node in nodes for i in node.bottom)
-        self.fit = self._keeps_sums(program, uses) and self._company() >= ENOUGH * len(nodes)
+        self.fit = _has_numbers() and self._company() >= ENOUGH * len(nodes)
 
     def run(
         self, second: Executor, run: Callable[[int], None], values: dict[int, torch.Tensor]
@@ -53,19 +55,20 @@ class Streams:
 
         Raises what run() raises; then no node runs any more.
         """
-        work = _Work(self, run, values)
+        work, future = _Work(self, run, values), None
         try:
-            future = second.submit(work.go_on, False)
-        except RuntimeError:  # the thread has ended in between
-            work.go_on(True)
-            return
-        try:
+            with suppress(RuntimeError):  # the thread has ended in between, or there can be none
+                future = second.submit(work.go_on, False)
             work.go_on(True)
         finally:
-            if not future.cancel():
-                error = future.exception()  # waits for the node that it runs
-        if not future.cancelled() and error is not None:
-            raise error
+            work.stop()
+            if future is not None and not future.cancel():
+                wait([future])
+        try:
+            if future is not None and not future.cancelled():
+                future.result()
+        finally:
+            del future, work  # an error would keep all values alive with its traceback
 
     def over(self, k: int, left: Counter[int]) -> list[int]:
         """The values that nothing takes once node k has run. left: how many nodes are still to take
@@ -74,17 +77,6 @@ class Streams:
         node = self._nodes[k]
         left.subtract(node.bottom)
         return [i for i in {*node.bottom, *node.top} if not left[i]]
-
-    def _keeps_sums(self, program: Program, uses: Counter[object]) -> bool:
-        """Whether no gradient is a sum of more than two, which autograd adds up as they come."""
-        wanted = Counter(
-            i
-            for node in self._nodes
-            for i, want in zip(node.bottom, node.wants, strict=True)
-            if want
-        )
-        wanted.update(program.losses.keys())
-        return max(wanted.values(), default=0) <= 2 and max(uses.values(), default=0) <= 2
 
     def _company(self) -> int:
         """How many nodes the second thread would run if all took equally long."""
@@ -120,7 +112,51 @@ def _is_apart(node: Node, fixed: Container[object]) -> bool:
     fixed: the data_key of each blob that has its turn among the nodes.
     """
     alone = all(blob.data_key not in fixed for blob in node.blobs)
-    return alone and bool(node.layers) and all(layer.concurrent for layer in node.layers)
+    return alone and bool(node.layers) and all(map(_is_concurrent, node.layers))
+
+
+def _is_concurrent(layer: Layer) -> bool:
+    """Whether a layer is `concurrent`; its class may have another forward than the one that is."""
+    kinds = type(layer).__mro__
+    says = next(kind for kind in kinds if "concurrent" in vars(kind))
+    computes = next(kind for kind in kinds if "forward" in vars(kind))
+    return layer.concurrent and issubclass(says, computes)
+
+
+# -- the order of the backward pass --------------------------------------------------------------
+
+_BITS = 20  # a node makes fewer functions of autograd's graph
+
+
+@cache
+def _has_numbers() -> bool:
+    """Whether this PyTorch lets numbers be set."""
+    return hasattr(torch.zeros((), requires_grad=True).view(1).grad_fn, "_set_sequence_nr")
+
+
+def number(
+    k: int,
+    made: Sequence[torch.Tensor],
+    given: Sequence[torch.Tensor],
+    parameters: Sequence[torch.Tensor] = (),
+) -> None:
+    """Number the functions of autograd's graph that node k has made of `given` and `parameters`.
+
+    Autograd goes back in the descending order of these numbers, which it counts in each thread by
+    itself. So they get those that they would have, but for gaps, if nodes had run one by one.
+    """
+    stop = {x.grad_fn for x in given} | {None}
+    views = {x.grad_fn for x in parameters}  # made before the node ran
+    found, waiting = set(), [x.grad_fn for x in made]
+    while waiting:
+        function = waiting.pop()
+        if function in stop or function in found or hasattr(function, "variable"):
+            continue  # a `variable` is the leaf to whose gradient the function adds
+        found.add(function)
+        waiting += [before for before, _ in function.next_functions]
+    order = sorted(found, key=lambda function: (function not in views, function._sequence_nr()))
+    for i, function in enumerate(order):
+        function._set_sequence_nr((k << _BITS) + i)
 
 
 class _Work:
@@ -141,10 +177,14 @@ class _Work:
                     self._run(k)
                     self._finish(k)
         except BaseException:
-            with self._changed:
-                self._stopped = True
-                self._changed.notify_all()
+            self.stop()
             raise
+
+    def stop(self) -> None:
+        """Have no thread take another node."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
     def _take(self, first: bool) -> int | None:
         with self._changed:

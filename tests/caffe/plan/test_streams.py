@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from nets import conv, image, norm
+from nets import conv, image, losses, norm
 
 import caffe
 from caffe.kernels import later
+from caffe.layers.activation import ReLU
+from caffe.layers.base import Tensors
 from caffe.net import work
 from caffe.plan import plan as plans
 from caffe.plan.clock import Clock
-from caffe.plan.streams import Streams
+from caffe.plan.streams import Streams, _is_concurrent
 from caffe.process.threads import share_out
 from caffe.proto import caffe_pb2 as pb
 from netgen import Architecture, Training, train_net
 
 SECOND = "second"
 DROPOUT = 'layer {{ name: "{0}_d" type: "Dropout" bottom: "{0}" top: "{0}" }}'
+RELU = 'layer {{ name: "{0}_r" type: "ReLU" bottom: "{0}" top: "{0}" }}'
 SUM = 'layer {{ name: "{0}" type: "Eltwise" bottom: "{1}" bottom: "{2}" top: "{0}" }}'
 LOSS = 'layer { name: "t" type: "Reduction" bottom: "z" top: "t" loss_weight: 0.3 }'
 KERNEL = "pad: 1 kernel_size: 3"
@@ -163,6 +169,31 @@ NETS = {
     + SUM.format("f", "c", "d")
     + SUM.format("z", "e", "f")
     + LOSS,
+    "two layouts": image(2, 4, 12, 14)
+    + "".join(
+        conv(f"{name}_c", "x", f"{name}_c", 8, KERNEL)
+        + conv(f"{name}_d", f"{name}_c", name, 8, KERNEL)
+        + norm(f"{name}_n", name, relu=False)
+        + conv(f"{name}_e", name, f"{name}_e", 4, KERNEL)
+        + losses(name, f"{name}_e")
+        for name in "ab"
+    ),
+    "three bottoms": image(2, 4, 12, 14)
+    + "".join(conv(f"{name}_c", "x", name, 4, KERNEL) + RELU.format(name) for name in "abc")
+    + """layer { name: "j" type: "Convolution" bottom: "a" bottom: "b" bottom: "c"
+      top: "d" top: "e" top: "f" convolution_param { num_output: 4 kernel_size: 3 pad: 1
+        weight_filler { type: "msra" } } }"""
+    + losses(*"def"),
+    "one tensor twice": image(2, 4, 12, 14)
+    + conv("a_c", "x", "a", 8, KERNEL)
+    + conv("b_c", "x", "b", 8, KERNEL)
+    + """layer { name: "same" type: "Eltwise" bottom: "a" top: "same" }
+      layer { name: "split" type: "Split" bottom: "b" top: "k" top: "l" }"""
+    + conv("c", "a", "c", 4, KERNEL)
+    + conv("d", "a", "d", 4, KERNEL)
+    + conv("e", "same", "e", 4, KERNEL)
+    + conv("f", "same", "f", 4, KERNEL)
+    + losses("b", *"cdef"),
     "a chain": image(2, 4, 12, 14) + block("a", "x", 8) + conv("z", "a", "z", 3, KERNEL) + LOSS,
 }
 
@@ -188,7 +219,7 @@ def test_gradients_that_come_at_the_end(crowd, second, monkeypatch) -> None:
     """The second thread has other work: all that was left to it is done behind the pass."""
     expected = trained(NETS["fusenet"], 2)
     monkeypatch.setattr(later, "MOST", 1000)
-    monkeypatch.setattr(Streams, "_keeps_sums", lambda *_: False)
+    monkeypatch.setattr(Streams, "_company", lambda *_: 0)
     free = threading.Event()
     second.submit(free.wait)
     crowd(True)
@@ -203,7 +234,35 @@ def test_which_nets_are_divided(name: str) -> None:
     param = NETS[name]
     net = caffe.Net(plain(param) if isinstance(param, str) else param, caffe.TRAIN)
     net.observed = False
-    assert net.plan._streams.fit == (name in ("fusenet", "branches", "shared statistics"))
+    assert net.plan._streams.fit == (name != "a chain")
+
+
+def test_a_value_that_leaves_the_net_may_be_taken_at_once(crowd, monkeypatch) -> None:
+    """The other thread has run all takers before the first has filled the output's blob."""
+    text = BRANCHES.replace('name: "a_r"', 'name: "a_r" loss_weight: 0.01')
+    expected = trained(text)
+    given = plans.Plan._give_out
+
+    def give_out(*arguments: object) -> list[torch.Tensor]:
+        time.sleep(0.02)
+        return given(*arguments)
+
+    monkeypatch.setattr(plans.Plan, "_give_out", give_out)
+    crowd(True)
+    same(trained(text), expected)
+
+
+def test_a_class_with_a_forward_of_its_own_runs_in_order(crowd) -> None:
+    class Noisy(ReLU):
+        def forward(self, bottom: Tensors, blobs: Tensors) -> torch.Tensor:
+            return super().forward([bottom[0] + torch.rand_like(bottom[0])], blobs)
+
+    class Alike(ReLU):
+        pass
+
+    for kind, apart in ((ReLU, True), (Alike, True), (Noisy, False)):
+        layer = kind.__new__(kind)
+        assert _is_concurrent(layer) == apart
 
 
 def test_both_threads_run_nodes_at_once(crowd) -> None:
@@ -338,6 +397,101 @@ def test_a_thread_that_has_ended_leaves_tasks_to_the_first(second: Executor) -> 
         second.shutdown()
         tasks.add(lambda: done.append(threading.current_thread()))
         assert done == [threading.current_thread()]
+
+
+def test_nothing_is_kept_of_a_task_that_is_done(second: Executor) -> None:
+    class Big:
+        pass
+
+    tasks = later.Later()
+    with tasks.by(second):
+        big = Big()
+        gone = weakref.ref(big)
+        tasks.add(partial(id, big))
+        del big
+        second.submit(int).result()
+        assert gone() is None
+
+
+def test_a_task_is_done_once_if_a_thread_cannot_start(monkeypatch) -> None:
+    """The executor keeps what it has taken, and does it when it can start its thread."""
+    tasks, done, start = later.Later(), [], threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPoolExecutor(1) as executor, tasks.by(executor):
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        tasks.add(lambda: done.append(1))
+        monkeypatch.setattr(threading.Thread, "start", start)
+        tasks.add(lambda: done.append(2))
+    assert done == [1, 2]
+
+
+def test_an_interrupt_waits_for_the_task_that_runs(second: Executor, monkeypatch) -> None:
+    tasks, done, begun = later.Later(), [], threading.Event()
+
+    def long() -> None:
+        begun.set()
+        time.sleep(0.2)
+        done.append("long")
+
+    def interrupted() -> None:
+        with tasks.by(second):
+            tasks.add(long)
+            begun.wait(60)
+            monkeypatch.setattr(Future, "result", lambda *_: (_ for _ in ()).throw(Stop))
+
+    with pytest.raises(Stop):
+        interrupted()
+    assert done == ["long"]
+
+
+def test_an_interrupt_before_the_first_node_leaves_no_thread_waiting(crowd, second) -> None:
+    """It comes when the second thread has its work and the first one has not begun."""
+    net = net_of(BRANCHES)
+    net.forward()
+    submit = second.submit
+
+    def interrupted(*arguments: object) -> None:
+        submit(*arguments)
+        raise Stop
+
+    second.submit = interrupted
+    crowd(True)
+    with pytest.raises(Stop):
+        net.forward()
+    assert submit(int).result(60) == 0
+
+
+def test_an_error_on_the_second_thread_keeps_no_values(crowd) -> None:
+    net, seen = net_of(BRANCHES), []
+    net.forward()
+    meeting = threading.Barrier(2, timeout=60)
+    for node in net.plan.nodes:
+        if node.name in ("a_c", "b_c"):
+            node.run = _failing(node.run, meeting, seen)
+    crowd(True)
+    gc.disable()
+    try:
+        with pytest.raises(Stop):
+            net.forward()
+        assert seen
+        assert all(value() is None for value in seen)
+    finally:
+        gc.enable()
+
+
+def _failing(run: Callable, meeting: threading.Barrier, seen: list) -> Callable:
+    def both(bottom, blobs):
+        meeting.wait()
+        if threading.current_thread().name.startswith(SECOND):
+            raise Stop
+        tops = run(bottom, blobs)
+        seen.extend(map(weakref.ref, tops))
+        return tops
+
+    return both
 
 
 def test_a_block_that_fails_drops_tasks(second: Executor) -> None:
