@@ -16,6 +16,7 @@ import torch
 
 from caffe.kernels import finite, winograd
 from caffe.kernels.geometry import Geometry
+from caffe.kernels.later import Later, Target, target
 from caffe.kernels.processor import has_amx, has_avx512, has_slow_mkl
 from caffe.kernels.winograd import F2, F4, Filtering
 
@@ -27,7 +28,12 @@ FEW = 4
 
 
 class Recomputed:
-    """An activation that get() computes again when first called and holds until drop()."""
+    """An activation that get() computes again when first called and holds until drop().
+
+    held: whether another thread may still read what get() returned.
+    """
+
+    held = False
 
     def __init__(self, make: Callable[[], torch.Tensor]) -> None:
         self._make = make
@@ -142,10 +148,33 @@ class Convolving:
         """The gradients of x, weight and bias; None for those not wanted."""
         grads = self._short_backward(grad, x, weight, wanted)
         if grad.device.type == "cpu" and not self._are_sound(grads):
-            # In the layers' layout: oneDNN multiplies NaN by the padding in one, not in the other.
-            plain = replace(self, channels_last=False)
-            grads = [None, None, None]
-            plain.direct_backward(grads, list(wanted), plain.convert(grad), x, weight)
+            return self._plain_backward(grad, x, weight, wanted)
+        return grads
+
+    def split_backward(
+        self, grad: torch.Tensor, x: Recomputed, weight: torch.Tensor, wanted: Sequence[bool]
+    ) -> tuple[torch.Tensor | None, Callable[[], list[torch.Tensor | None]]]:
+        """The same, of x now; the function, which any thread may call, gives those of weight and
+        bias behind None.
+        """
+        grad, x = self.convert(grad), Kept(self.convert(x.get()))
+        first = self._short_backward(grad, x, weight, [wanted[0], False, False])
+        rest = [False, *wanted[1:]]
+        if first[0] is None:
+            return None, lambda: self.backward(grad, x, weight, rest)
+        if grad.device.type == "cpu" and not self._are_sound(first):
+            first = self._plain_backward(grad, x, weight, wanted)
+            return first[0], lambda: [None, *first[1:]]
+        return first[0], lambda: self._short_backward(grad, x, weight, rest)
+
+    def _plain_backward(
+        self, grad: torch.Tensor, x: Recomputed, weight: torch.Tensor, wanted: Sequence[bool]
+    ) -> list[torch.Tensor | None]:
+        """The same in the layers' layout, for values that are not finite: oneDNN multiplies NaN by
+        the padding in one layout, not in the other.
+        """
+        plain, grads = replace(self, channels_last=False), [None, None, None]
+        plain.direct_backward(grads, list(wanted), plain.convert(grad), x, weight)
         return grads
 
     def _are_sound(self, grads: Sequence[torch.Tensor | None]) -> bool:
@@ -187,8 +216,9 @@ class Convolving:
         g = self.geometry
         if wanted[0]:
             weight = self.convert(weight)
-        else:  # only its shape is used
-            weight = torch.empty_like(weight, dtype=self.dtype)
+        else:  # only its shape and layout are used
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            weight = torch.empty_like(weight, dtype=self.dtype, memory_format=layout)
         found = torch.ops.aten.convolution_backward(
             grad, self.convert(x.get()), weight, [grad.shape[1]], g.stride, g.pad,
             g.dilation, self.transposed, (0, 0), g.group, wanted,
@@ -251,16 +281,38 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx, x, weight, bias, how: Convolving, source: Recomputed):
         ctx.save_for_backward(weight)
         ctx.how, ctx.source, ctx.dtype = how, source, x.dtype
+        ctx.targets = target(weight), target(bias)
         return how.forward(how.convert(x), weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
-        (weight,) = ctx.saved_tensors
-        grads = ctx.how.backward(grad, ctx.source, weight, list(ctx.needs_input_grad[:3]))
-        ctx.source = None
+        (weight,), how, source = ctx.saved_tensors, ctx.how, ctx.source
+        wanted, ctx.source = list(ctx.needs_input_grad[:3]), None
+        later = _later(ctx.targets, wanted[1:])
+        if later is None:
+            grads = how.backward(grad, source, weight, wanted)
+        else:
+            first, rest = how.split_backward(grad, source, weight.detach(), wanted)
+            grads, targets, source.held = [first, None, None], ctx.targets, True
+
+            def add() -> None:
+                with torch.no_grad():
+                    for found, where in zip(rest()[1:], targets, strict=True):
+                        if found is not None:
+                            where.add(found)
+
+            later.add(add)
         if grads[0] is not None:
             grads[0] = grads[0].to(ctx.dtype)
         return *grads, None, None
+
+
+def _later(targets: Sequence[Target | None], wanted: Sequence[bool]) -> Later | None:
+    """What computes the wanted gradients later on; None: they are wanted at once."""
+    found = [where for where, want in zip(targets, wanted, strict=True) if want]
+    if not found or None in found or not found[0].later.is_open:
+        return None
+    return found[0].later
 
 
 def convolve(
@@ -309,7 +361,10 @@ class _BatchNormScaleReLU(torch.autograd.Function):
         ctx.source = ctx.result = None
         if result is not None:  # ReLU passes the gradient where its result is positive
             y = result.get()
-            grad = torch.ops.aten.threshold_backward(grad, y, 0, grad_input=y)
+            if result.held:
+                grad = torch.ops.aten.threshold_backward(grad, y, 0)
+            else:
+                grad = torch.ops.aten.threshold_backward(grad, y, 0, grad_input=y)
             result.drop()
         needs = list(ctx.needs_input_grad[:3])
         grads = torch.ops.aten.native_batch_norm_backward(

@@ -39,6 +39,7 @@ class ReLU(_Elementwise):
         "Without a slope, minus infinity gives 0, as with cuDNN; Caffe's own code gives NaN. "
         f"Where the bottom is NaN the gradient passes. {ENGINE}"
     )
+    concurrent = True
     look = ACTIVATION
 
     @property

@@ -89,6 +89,8 @@ class Layer:
     - `multiplies`: forward is products and sums, fit for bfloat16 factors.
     - `gathers`: forward changes parameter blobs: running statistics. `statistic()` says which.
     - `fresh`: the top is new memory that no other layer, blob or gradient holds.
+    - `concurrent`: forward may run on a thread of its own beside that of other layers: it draws no
+      random numbers, and changes nothing that they read. A class with another forward says it anew.
     - `channels_last`: plans lay images out with their channels innermost before it.
     - `unit_axes`: a file's blobs may have other axes of one than this layer's.
     - `bounded`: no magnitude in the tops exceeds the largest in the bottoms, if these are finite.
@@ -129,6 +131,7 @@ class Layer:
     gathers = False
     unit_axes = False
     fresh = False
+    concurrent = False
     channels_last = False
     bounded = False
 

@@ -47,6 +47,7 @@ class Eltwise(Layer):
     """Product, weighted sum or maximum of bottoms of one shape."""
 
     bottoms = (1, None)
+    concurrent = True
     reads = ("eltwise_param",)
     differs = "One bottom is enough, as in FlowNet2; BVLC's Caffe wants two."
     look = Look("Fusion")
@@ -167,6 +168,7 @@ class InnerProduct(Layer):
 
     bottoms = (1, 3)
     multiplies = True
+    concurrent = True
     reads = ("inner_product_param",)
     takes = ("inner_product_param.normalize",)
     look = Look("InnerProduct", color="#CC33FF")

@@ -140,6 +140,10 @@ class BatchNorm(Normalizing):
         )
 
     @property
+    def concurrent(self) -> bool:
+        return not self.synchronous
+
+    @property
     def synchronous(self) -> bool:
         """Whether the batches of all processes count as one; tests run on one process alone."""
         return ranks.sync_bn() and self.phase == pb.TRAIN
@@ -254,6 +258,7 @@ class LRN(Normalizing):
     Bottom and top: (N, C, H, W) (lrn_layer.cpp).
     """
 
+    concurrent = True
     reads = ("lrn_param",)
     differs = ENGINE
 
@@ -355,6 +360,7 @@ class Scale(_Broadcast):
     """
 
     fresh = True
+    concurrent = True
     reads = ("scale_param",)
     takes = ("scale_param.min_value", "scale_param.max_value")
 

@@ -257,6 +257,10 @@ class Pooling(_PoolingLayer):
     look = Look("Pooling", color="#FF9900")
     image: Sequence[int] = (0, 0)  # height and width of the bottom that it pooled last
 
+    @property
+    def concurrent(self) -> bool:
+        return self.layer_param.pooling_param.pool != pb.PoolingParameter.STOCHASTIC
+
     def setup(self, shapes: Sequence[Shape]) -> None:
         p = self.layer_param.pooling_param
         self.check_image(shapes[0])
@@ -619,6 +623,7 @@ class Unpooling(Layer):
     """
 
     bottoms = (1, 2)
+    concurrent = True
     reads = ("unpooling_param",)
     takes = (
         *("unpooling_param.unpool", "unpooling_param.kernel_size", "unpooling_param.kernel_h"),

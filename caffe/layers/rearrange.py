@@ -25,6 +25,7 @@ class Split(Layer):
     tops = (1, None)
     in_place = False
     shares_memory = True
+    concurrent = True
     look = Look(open=True)
 
     def infer_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
@@ -70,6 +71,7 @@ class Concat(Layer):
 
     bottoms = (1, None)
     bounded = True
+    concurrent = True
     reads = ("concat_param",)
     look = Look("Fusion")
 

@@ -292,6 +292,7 @@ class Convolution(_ConvolutionBase):
     bias (num_output). Source: Caffe's conv_layer.cpp.
     """
 
+    concurrent = True
     look = Look("Convolution", color="#FF5050")
 
     def filter_shape(self) -> Shape:
@@ -354,6 +355,7 @@ class Deconvolution(_ConvolutionBase):
     stride (n - 1) + dilation (kernel - 1) + 1 - 2 pad. Source: Caffe's deconv_layer.cpp.
     """
 
+    concurrent = True
     look = Look("Deconvolution", color="#FF5050")
 
     def filter_shape(self) -> Shape:

@@ -11,7 +11,10 @@ On the CPU, and in bf16 everywhere, 4-D values are kept channels-last, as convol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import cached_property
 from typing import NamedTuple, Protocol, overload
 
 import torch
@@ -19,13 +22,18 @@ import torch
 from caffe.blob import Blob
 from caffe.errors import CaffeError
 from caffe.graph.wiring import Wiring
+from caffe.kernels.later import Later, Target, aim
 from caffe.plan import segments
 from caffe.plan.build import build
 from caffe.plan.delegates import Delegate
 from caffe.plan.ir import Node, Program, circumstances
 from caffe.plan.part import Part
+from caffe.plan.streams import Streams, number
 from caffe.process import memory
 from caffe.process.device import current_device
+from caffe.process.waiting import waiting
+
+Hook = Callable[[Blob], None]
 
 
 class Watcher(Protocol):
@@ -56,7 +64,8 @@ class Plan:
         self._passes = 0  # since segments were last given up or looked for
         self._stamp = self._tried = -1  # of segments.preparations()
         self._total: torch.Tensor | None = None
-        self.gradient_hook: Callable[[Blob], None] | None = None
+        self._later = Later()
+        self.gradient_hook: Hook | None = None
         self.clock: Watcher | None = None
 
     @property
@@ -69,40 +78,85 @@ class Plan:
 
     def forward(self) -> list[torch.Tensor]:
         """Run all nodes; returns the weighted losses, without gradients."""
-        device, program, train = current_device(), self.program, self.train
         self._total = None  # frees what an earlier pass kept
+        steps, second = self._current_steps(), self._second()
+        divided = second is not None and self._streams.fit
+        if second is not None and divided:
+            losses = self._forward_in_streams(steps, second)
+        else:
+            losses = self._forward_in_order(steps)
+        self._total = sum(losses[1:], start=losses[0]) if losses else None
+        if self._total is not None and divided:
+            number(len(steps), [self._total], losses)
+        return [loss.detach() for loss in losses]
+
+    def _forward_in_order(self, steps: Sequence[_Step]) -> list[torch.Tensor]:
+        """Run nodes one by one; returns the weighted losses."""
+        train, leaves, k = self.train, self._leaves(), 0
         values: dict[int, torch.Tensor] = {}
-        leaves: dict[object, torch.Tensor] = {}
-        losses = []
-        steps, k = self._current_steps(), 0
+        losses: list[torch.Tensor] = []
         with torch.set_grad_enabled(train), memory.named(lambda: f"layer {steps[k].node.name!r}"):
             for k, step in enumerate(steps):
                 node = step.node
                 if train:
-                    bottom = [
-                        values[i] if want else values[i].detach()
-                        for i, want in zip(node.bottom, node.wants, strict=True)
-                    ]
+                    bottom = _wanted(node, values)
                 else:  # the tensors themselves, with the bounds they carry
                     bottom = [values[i] for i in node.bottom]
-                tops = node.run(bottom, self._parameters(node, leaves, device))
+                tops = node.run(bottom, self._parameters(node, leaves))
                 del bottom
                 if self.clock is not None:
                     self.clock.forward(k, tops)
-                for i, value in zip(node.top, tops, strict=True):
-                    values[i] = value
-                    if i in step.leaving:
-                        if i in program.losses:
-                            losses.append(program.losses[i] * value.float().sum())
-                        if i in program.outputs:
-                            layout = torch.contiguous_format
-                            shown = value.detach().to(torch.float32, memory_format=layout)
-                            program.outputs[i].assign(shown, borrowed=True)
+                made = dict(zip(node.top, tops, strict=True))
                 del tops
+                if step.leaving:
+                    losses += self._give_out(made)
+                values.update(made)
+                del made
                 for i in step.over:
                     values.pop(i, None)
-        self._total = sum(losses[1:], start=losses[0]) if losses else None
-        return [loss.detach() for loss in losses]
+        return losses
+
+    def _forward_in_streams(self, steps: Sequence[_Step], second: Executor) -> list[torch.Tensor]:
+        """The same, for training, on two threads (caffe/plan/streams.py)."""
+        leaves, values = self._leaves(), dict[int, torch.Tensor]()
+        parameters = [self._parameters(step.node, leaves) for step in steps]
+        losses: list[Sequence[torch.Tensor]] = [()] * len(steps)
+
+        def run(k: int) -> None:
+            node = steps[k].node
+            with memory.named(f"layer {node.name!r}"):
+                bottom = _wanted(node, values)
+                made = dict(zip(node.top, node.run(bottom, parameters[k]), strict=True))
+                if steps[k].leaving:
+                    losses[k] = self._give_out(made)
+            number(k, [*made.values(), *losses[k]], bottom, parameters[k])
+            values.update(made)  # others may take them from now on
+
+        self._streams.run(second, run, values)
+        return [loss for found in losses for loss in found]
+
+    def _give_out(self, made: dict[int, torch.Tensor]) -> list[torch.Tensor]:
+        """Fill the blobs of the values that are outputs; returns the weighted losses among them."""
+        program, losses = self.program, []
+        for i, value in made.items():
+            if i in program.losses:
+                losses.append(program.losses[i] * value.float().sum())
+            if i in program.outputs:
+                layout = torch.contiguous_format
+                shown = value.detach().to(torch.float32, memory_format=layout)
+                program.outputs[i].assign(shown, borrowed=True)
+        return losses
+
+    def _second(self) -> Executor | None:
+        """The thread that helps with a pass, if it is a training step's beside other work."""
+        watched = self.clock is not None or self.gradient_hook is not None
+        if not self.train or watched or self.program.circumstances.device.type != "cpu":
+            return None
+        return waiting.second()
+
+    @cached_property
+    def _streams(self) -> Streams:
+        return Streams(self.program)
 
     def _current_steps(self) -> list[_Step]:
         """One for each node, or, once many passes have run without a change, in segments."""
@@ -153,39 +207,56 @@ class Plan:
                 "an observed net can go back twice"
             )
         if total is not None and total.requires_grad:
-            with memory.named(f"net {self.name!r}, backward"):
+            with (
+                memory.named(f"net {self.name!r}, backward"),
+                self._later.by(self._second()),
+            ):
                 total.backward()
             if self.clock is not None:
                 self.clock.backward(None)
 
-    def _parameters(
-        self, node: Node, leaves: dict[object, torch.Tensor], device: torch.device
-    ) -> Sequence[torch.Tensor]:
-        if not self.train:
+    def _parameters(self, node: Node, leaves: _Leaves | None) -> Sequence[torch.Tensor]:
+        """The tensors of a node's blobs. leaves: of the parameters, for training."""
+        device = current_device()
+        if leaves is None:
             return _Parameters(node.blobs, device)
         ready = []
         for layer in node.layers:
             for i, blob in enumerate(layer.blobs):
                 if layer.statistic(i):  # not .data: prepared.Watch must notice writes to it
                     ready.append(blob.tensor(device).detach())
+                elif layer.param_propagate_down[i]:
+                    ready.append(leaves.of(blob))
                 else:
-                    want, fixed = layer.param_propagate_down[i], blob.tensor(device).data
-                    ready.append(self._leaf(blob, leaves, device) if want else fixed)
+                    ready.append(blob.tensor(device).data)
         return ready
 
-    def _leaf(
-        self, blob: Blob, leaves: dict[object, torch.Tensor], device: torch.device
-    ) -> torch.Tensor:
-        """The parameter as a leaf whose gradient is the blob's diff; sharing layers share it."""
-        leaf = leaves.get(blob.data_key)
+    def _leaves(self) -> _Leaves | None:
+        return _Leaves(self.nodes, self._later, self.gradient_hook) if self.train else None
+
+
+class _Leaves:
+    """The parameters of one training pass, as leaves whose gradients are the blobs' diffs."""
+
+    def __init__(self, nodes: Sequence[Node], later: Later, hook: Hook | None) -> None:
+        self._uses = Counter(blob.data_key for node in nodes for blob in node.blobs)
+        self._later, self._hook, self._device = later, hook, current_device()
+        self._found: dict[object, torch.Tensor] = {}
+
+    def of(self, blob: Blob) -> torch.Tensor:
+        """The parameter in its own shape; layers that share it share a leaf."""
+        hook, key = self._hook, blob.data_key
+        leaf = self._found.get(key)
         if leaf is None:
-            leaf = blob.tensor(device).data.requires_grad_()
-            leaf.grad = blob.diff_tensor(device).data
-            hook = self.gradient_hook
+            leaf = blob.tensor(self._device).data.requires_grad_()
+            leaf.grad = blob.diff_tensor(self._device).data
             if hook is not None:
                 leaf.register_post_accumulate_grad_hook(lambda _: hook(blob))
-            leaves[blob.data_key] = leaf
-        return leaf.view(blob.shape)
+            self._found[key] = leaf
+        shown = leaf.view(blob.shape)
+        if self._uses[key] == 1:  # two that add to one gradient must not do so at once
+            aim(shown, Target(leaf, self._later))
+        return shown
 
 
 class _Step(NamedTuple):
@@ -194,6 +265,14 @@ class _Step(NamedTuple):
     node: Node
     leaving: frozenset[int]
     over: tuple[int, ...]
+
+
+def _wanted(node: Node, values: dict[int, torch.Tensor]) -> list[torch.Tensor]:
+    """A node's bottoms for training: those that get no gradient stand for themselves."""
+    return [
+        values[i] if want else values[i].detach()
+        for i, want in zip(node.bottom, node.wants, strict=True)
+    ]
 
 
 def _steps(program: Program, nodes: Sequence[Node]) -> list[_Step]:

@@ -28,6 +28,16 @@ def alone() -> Iterator[None]:
         openmp.omp_set_num_threads(count)
 
 
+def share_out(count: int) -> None:
+    """From now on, operations of the calling thread are shared out among `count` threads.
+
+    Other threads keep their number. Where PyTorch does not use an OpenMP library that can be asked,
+    this has no effect.
+    """
+    if torch.get_num_threads() != count and (openmp := _openmp()) is not None:
+        openmp.omp_set_num_threads(count)
+
+
 @cache
 def _openmp() -> ctypes.PyDLL | None:
     """The OpenMP library that gives PyTorch its threads; None if it is not found.

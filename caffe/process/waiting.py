@@ -16,10 +16,13 @@ import ctypes
 import os
 import threading
 import time
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import torch
+
+from caffe.process.threads import share_out
 
 EVERY = 0.05  # seconds from look to look
 LOOKS = 3  # so many in a row decide: other programs, too, work for moments only
@@ -41,6 +44,17 @@ class Waiting:
     @property
     def brief(self) -> bool:
         return self._team is not None
+
+    def second(self) -> Executor | None:
+        """A second thread for what the calling one shares out, with as many OpenMP threads, while
+        threads sleep early; None while they do not, or if the calling one shares out nothing.
+
+        The thread ends as soon as threads wait long again: what is submitted then raises
+        RuntimeError.
+        """
+        count = torch.get_num_threads()
+        with self._lock:
+            return self._team.second(count) if self._team is not None and count > 1 else None
 
     def look(self) -> None:
         """To be called before work that is shared out. It does nothing for the next EVERY seconds,
@@ -98,11 +112,26 @@ class _Team:
             begun.set()
             self._over.wait()
 
+        self._second: ThreadPoolExecutor | None = None
+        self._count = 0
         self._thread = threading.Thread(target=rest, name="waits briefly", daemon=True)
         self._thread.start()
         begun.wait()
 
+    def second(self, count: int) -> Executor:
+        """A thread whose operations `count` threads share."""
+        if self._second is None or count != self._count:
+            self._end_second()
+            self._second = ThreadPoolExecutor(1, "second", share_out, (count,))
+            self._count = count
+        return self._second
+
+    def _end_second(self) -> None:
+        if self._second is not None:
+            self._second.shutdown(wait=False)
+
     def end(self) -> None:
+        self._end_second()
         self._over.set()
         self._thread.join()
 

@@ -35,6 +35,12 @@ def test_other_threads_keep_theirs() -> None:
         assert other.submit(torch.get_num_threads).result() == 2
 
 
+def test_a_thread_takes_as_many_as_it_is_told() -> None:
+    with ThreadPoolExecutor(1, "", threads.share_out, (3,)) as other:
+        assert other.submit(torch.get_num_threads).result() == 3
+        assert torch.get_num_threads() == 2
+
+
 def test_without_openmp_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_openmp", lambda: None)
     with threads.alone():

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from caffe.process import waiting
+from caffe.process import threads, waiting
 from caffe.process.waiting import LOOKS, Waiting
 
 ROOT = Path(__file__).parents[3]
@@ -23,7 +24,7 @@ CORES = len(os.sched_getaffinity(0))
 SPENT = """
 import time
 import torch
-from caffe.process import waiting
+from caffe.process import threads, waiting
 
 def spent():
     before = time.process_time()
@@ -134,6 +135,39 @@ def test_the_second_team_ends(run, found: Waiting) -> None:
     assert threading.active_count() == before + 1
     run(1)
     assert not _look(found, LOOKS)
+    assert threading.active_count() == before
+
+
+def test_a_second_thread_is_there_while_cores_are_contended(run, found: Waiting) -> None:
+    run(1)
+    assert not _look(found, 1)
+    assert found.second() is None
+    before = threading.active_count()
+    run(9)
+    assert _look(found, LOOKS)
+    second = found.second()
+    assert second is not None
+    assert second is found.second()
+    assert second.submit(torch.get_num_threads).result() == 2
+    torch.set_num_threads(3)
+    third = found.second()
+    assert third is not None
+    assert third.submit(torch.get_num_threads).result() == 3
+    with pytest.raises(RuntimeError):
+        second.submit(int)
+    with threads.alone():  # a net for which one thread is best
+        assert found.second() is None
+    torch.set_num_threads(2)
+    last = found.second()
+    assert last is not None
+    run(1)
+    assert not _look(found, LOOKS)
+    assert found.second() is None
+    with pytest.raises(RuntimeError):
+        last.submit(int)
+    deadline = time.monotonic() + 60  # threads that have nothing left to do end by themselves
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == before
 
 
