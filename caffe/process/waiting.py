@@ -47,14 +47,17 @@ class Waiting:
 
     def second(self) -> Executor | None:
         """A second thread for what the calling one shares out, with as many OpenMP threads, while
-        threads sleep early; None while they do not, or if the calling one shares out nothing.
+        threads sleep early because other tasks run; None while there are none, or if that is not
+        known, or if the calling one shares out nothing.
 
         The thread ends as soon as threads wait long again: what is submitted then raises
         RuntimeError.
         """
         count = torch.get_num_threads()
+        if self._team is None or count == 1 or _running() is None:
+            return None
         with self._lock:
-            return self._team.second(count) if self._team is not None and count > 1 else None
+            return self._team.second(count) if self._team is not None else None
 
     def look(self) -> None:
         """To be called before work that is shared out. It does nothing for the next EVERY seconds,
@@ -90,12 +93,18 @@ def crowded(threads: int, own: int) -> bool:
     A program that may use only some of the machine's cores cannot tell who else does, and takes
     them for contended. So does one on a system that does not say what runs.
     """
-    cores = os.cpu_count() or 1
+    running = _running()
+    return running is None or running - own + threads > (os.cpu_count() or 1)
+
+
+def _running() -> int | None:
+    """How many tasks could run on the cores that this program may use; None: that is not known."""
+    if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
+        return None
     try:
-        running = int(RUNNING.read_text(encoding="ascii").split()[3].split("/")[0])
+        return int(RUNNING.read_text(encoding="ascii").split()[3].split("/")[0])
     except (OSError, ValueError, IndexError):
-        return True
-    return len(os.sched_getaffinity(0)) < cores or running - own + threads > cores
+        return None
 
 
 class _Team:

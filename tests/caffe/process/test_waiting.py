@@ -138,6 +138,16 @@ def test_the_second_team_ends(run, found: Waiting) -> None:
     assert threading.active_count() == before
 
 
+def test_who_cannot_know_has_no_second_thread(run, found: Waiting, monkeypatch) -> None:
+    """On free cores it would be in the way."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)  # of which this program may use two
+    run(9)
+    assert _look(found, 1)
+    assert found.second() is None
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert found.second() is not None
+
+
 def test_a_second_thread_is_there_while_cores_are_contended(run, found: Waiting) -> None:
     run(1)
     assert not _look(found, 1)
