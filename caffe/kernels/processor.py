@@ -34,11 +34,7 @@ def saturates() -> bool:
     """Whether sums of products of bytes may not fit: an x86 processor without VNNI adds two of them
     in 16 bits.
     """
-    try:
-        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return lacks_vnni(text)
+    return lacks_vnni(_cpuinfo())
 
 
 def lacks_vnni(cpuinfo: str) -> bool:
@@ -52,11 +48,15 @@ def has_slow_mkl() -> bool:
     """Whether MKL, which multiplies PyTorch's matrices, reaches less than half of what oneDNN does:
     on AMD processors it takes AVX2, and those from Zen 5 on have two units for AVX-512 a core.
     """
+    return has_avx512() and is_wide_amd(_cpuinfo())
+
+
+def _cpuinfo() -> str:
+    """What Linux says of the processor; nothing elsewhere."""
     try:
-        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+        return _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    return has_avx512() and is_wide_amd(text)
+        return ""
 
 
 def is_wide_amd(cpuinfo: str) -> bool:
