@@ -92,7 +92,7 @@ class Plan:
 
     def _forward_in_order(self, steps: Sequence[_Step]) -> list[torch.Tensor]:
         """Run nodes one by one; returns the weighted losses."""
-        train, leaves, k = self.train, self._leaves(), 0
+        train, leaves, device, k = self.train, self._leaves(), current_device(), 0
         values: dict[int, torch.Tensor] = {}
         losses: list[torch.Tensor] = []
         with torch.set_grad_enabled(train), memory.named(lambda: f"layer {steps[k].node.name!r}"):
@@ -102,7 +102,7 @@ class Plan:
                     bottom = _wanted(node, values)
                 else:  # the tensors themselves, with the bounds they carry
                     bottom = [values[i] for i in node.bottom]
-                tops = node.run(bottom, self._parameters(node, leaves))
+                tops = node.run(bottom, self._parameters(node, leaves, device))
                 del bottom
                 if self.clock is not None:
                     self.clock.forward(k, tops)
@@ -118,8 +118,8 @@ class Plan:
 
     def _forward_in_streams(self, steps: Sequence[_Step], second: Executor) -> list[torch.Tensor]:
         """The same, for training, on two threads (caffe/plan/streams.py)."""
-        leaves, values = self._leaves(), dict[int, torch.Tensor]()
-        parameters = [self._parameters(step.node, leaves) for step in steps]
+        leaves, values, device = self._leaves(), dict[int, torch.Tensor](), current_device()
+        parameters = [self._parameters(step.node, leaves, device) for step in steps]
         losses: list[Sequence[torch.Tensor]] = [()] * len(steps)
 
         def run(k: int) -> None:
@@ -215,9 +215,10 @@ class Plan:
             if self.clock is not None:
                 self.clock.backward(None)
 
-    def _parameters(self, node: Node, leaves: _Leaves | None) -> Sequence[torch.Tensor]:
+    def _parameters(
+        self, node: Node, leaves: _Leaves | None, device: torch.device
+    ) -> Sequence[torch.Tensor]:
         """The tensors of a node's blobs. leaves: of the parameters, for training."""
-        device = current_device()
         if leaves is None:
             return _Parameters(node.blobs, device)
         ready = []
